@@ -1,0 +1,1 @@
+"""graphwright: a compiler for Transformers about to be deployed."""

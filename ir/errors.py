@@ -1,0 +1,35 @@
+"""The errors a person is meant to read: one sentence that names the thing and the mend."""
+
+from __future__ import annotations
+
+
+class GraphwrightError(Exception):
+    """Base of every error whose message is written for the user (exit status 1, no traceback)."""
+
+
+class CaptureError(GraphwrightError):
+    """A model, or one of its files, cannot become a Program."""
+
+
+class PipelineError(GraphwrightError):
+    """A pipeline is wrong before any work starts: unknown pass or option, unmet need, wrong dialect."""
+
+
+class ContractError(GraphwrightError):
+    """A pass broke its contract and was rolled back."""
+
+
+class BundleError(GraphwrightError):
+    """A bundle is missing, incomplete or tampered with."""
+
+
+class InputError(GraphwrightError):
+    """A call's arrays do not fit the model: wrong name, dtype, shape, or an id out of range."""
+
+
+class DataError(GraphwrightError):
+    """A data file cannot be used for the task."""
+
+
+class MeasureError(GraphwrightError):
+    """A measurement could not be taken."""

@@ -1,0 +1,76 @@
+"""Program: a graph in one of two dialects, with what it takes to feed, test and ship it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Dialect = Literal["fx", "onnx"]
+Task = Literal[
+    "embedding",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "masked-lm",
+    "causal-lm",
+    "features",
+]
+Role = Literal[
+    "token_ids", "attention_mask", "token_type_ids", "position_ids", "decoder_token_ids", "decoder_attention_mask",
+    "pixel_values", "audio_features", "hidden", "other",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What one graph input accepts.
+
+    shape: integers, or symbol names shared between inputs ("batch", "length").
+    high: for ids, the exclusive upper bound (vocabulary, type vocabulary or position table size).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    role: Role = "other"
+    high: int | None = None
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph and its surroundings. Passes receive a clone and may edit `graph` in place.
+
+    graph: torch.fx.GraphModule ("fx", ATen ops of a torch.export program) or onnx_ir.Model ("onnx").
+    inputs: in call order. outputs: names, in order.
+    symbols: inclusive (smallest, largest) value of every symbol in the input shapes.
+    tokenizer: file name -> content of the tokenizer's files ("tokenizer.json", ...), empty if none.
+    info: JSON-able facts: source, max_length, pad_token_id, labels, causal, similarity, ...
+    """
+
+    graph: Any
+    dialect: Dialect
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[str, ...]
+    task: Task = "features"
+    symbols: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    tokenizer: Mapping[str, bytes] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def clone(self) -> Program:
+        """A program whose graph may be edited without touching this one; weights are shared."""
+        if self.dialect == "onnx":
+            return replace(self, graph=self.graph.clone())
+        from . import fx
+
+        return replace(self, graph=fx.clone(self.graph))
+
+    def fingerprint(self) -> str:
+        """Hex digest over the structure and every weight: equal exactly when the programs are equal."""
+        from .fingerprint import fingerprint
+
+        return fingerprint(self)
+
+    def with_graph(self, graph: Any, dialect: Dialect | None = None) -> Program:
+        """The same surroundings around another graph."""
+        return replace(self, graph=graph, dialect=dialect or self.dialect)
