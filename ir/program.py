@@ -17,8 +17,8 @@ Task = Literal[
     "features",
 ]
 Role = Literal[
-    "token_ids", "attention_mask", "token_type_ids", "position_ids", "decoder_token_ids", "decoder_attention_mask",
-    "pixel_values", "audio_features", "hidden", "other",
+    "token_ids", "attention_mask", "token_type_ids", "position_ids", "decoder_token_ids",
+    "decoder_attention_mask", "pixel_values", "audio_features", "hidden", "other",
 ]  # fmt: skip
 
 
