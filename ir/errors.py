@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class GraphwrightError(Exception):
     """Base of every error whose message is written for the user (exit status 1, no traceback)."""
@@ -33,3 +36,10 @@ class DataError(GraphwrightError):
 
 class MeasureError(GraphwrightError):
     """A measurement could not be taken."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What ends a sentence about an unknown name: the nearest known one, or all of them when none is near."""
+    names = sorted(known)
+    near = get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(names)}"

@@ -1,0 +1,117 @@
+"""A whole run as one checked object: what the command's options, or a YAML file, ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..ir.errors import GraphwrightError, did_you_mean
+from .shapes import SHAPES, shape_error
+
+PresetName = Literal["exact", "balanced", "fast", "small"]
+TaskName = Literal["classification", "similarity", "token-classification", "perplexity", "fidelity"]
+PRESETS: tuple[str, ...] = get_args(PresetName)
+TASKS: tuple[str, ...] = get_args(TaskName)
+
+
+class ConfigError(GraphwrightError):
+    """A run's configuration is wrong before any work starts."""
+
+
+class RunConfig(BaseModel):
+    """One run of `optimize`. Every key of the file is the long option of the same name.
+
+    columns: which column of the data file plays which role ("text", "pair", "label"): a name, or a number
+    from 1 for a file without a header. samples: rows used at most. max_drop: points of the metric.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+    )
+
+    model: str
+    out: str | None = None
+    preset: PresetName | None = None
+    pipeline: str | None = None
+    data: str | None = None
+    task: TaskName | None = None
+    columns: dict[Literal["text", "pair", "label"], str | int] = Field(default_factory=dict)
+    samples: int = Field(default=1000, ge=2)
+    max_drop: float | None = Field(default=None, ge=0)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    shapes: tuple[str, ...] = SHAPES
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    target: str | None = None
+    force: bool = False
+    dump: str | None = None
+
+    @field_validator("shapes")
+    @classmethod
+    def _shapes(cls, shapes: tuple[str, ...]) -> tuple[str, ...]:
+        for shape in shapes:
+            if error := shape_error(shape):
+                raise ValueError(error)
+        if not shapes:
+            raise ValueError("name at least one shape, such as 1x128")
+        return tuple(dict.fromkeys(shapes))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if self.preset and self.pipeline is not None:
+            raise ValueError("preset and pipeline exclude each other; keep one")
+        for name in ("task", "columns"):
+            if getattr(self, name) and not self.data:
+                raise ValueError(f"{name} describes a data file; name it with data (--data FILE)")
+        return self
+
+    def to_yaml(self) -> str:
+        """The file that asks for this run again."""
+        settings = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def make(settings: Mapping[str, Any]) -> RunConfig:
+    """Settings, keyed as in the file, checked.
+
+    Raises:
+        ConfigError: naming the first key that is unknown (and the nearest) or has a wrong value.
+    """
+    known = [field.alias or name for name, field in RunConfig.model_fields.items()]
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"unknown setting {key!r}{did_you_mean(str(key), known)}")
+    try:
+        return RunConfig.model_validate(dict(settings))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ").lower()
+        given = "" if first["type"] in {"value_error", "missing"} else f" (given: {first['input']!r})"
+        raise ConfigError(f"{where}: {what}{given}" if where else what) from error
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked; paths in it are relative to the working directory.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or not a mapping.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no such configuration file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must hold settings, one `name: value` a line")
+    return settings
