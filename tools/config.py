@@ -44,7 +44,7 @@ class RunConfig(BaseModel):
     data: str | None = None
     task: TaskName | None = None
     columns: dict[Literal["text", "pair", "label"], str | int] = Field(default_factory=dict)
-    samples: int = Field(default=1000, ge=2)
+    samples: int = Field(default=2000, ge=2)
     max_drop: float | None = Field(default=None, ge=0)
     threads: int | None = Field(default=None, ge=1, le=1024)
     shapes: tuple[str, ...] = SHAPES
@@ -92,8 +92,8 @@ def make(settings: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(dict(settings))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ").lower()
+        where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        what = first["msg"].removeprefix("Value error, ").replace("Input", "input", 1)
         given = "" if first["type"] in {"value_error", "missing"} else f" (given: {first['input']!r})"
         raise ConfigError(f"{where}: {what}{given}" if where else what) from error
 
