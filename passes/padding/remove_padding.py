@@ -1,0 +1,159 @@
+"""remove-padding: run every token-wise layer of a padded batch on the real tokens alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import networkx as nx
+import onnx_ir as ir
+
+from ...ir.blocks import recognise
+from ...ir.blocks.base import Attention
+from ...ir.program import InputSpec, Program
+from ..base import Context, Exact, Pass, Result
+from .pack import TOKENS, Packer
+from .tokenwise import Axes, token_operands
+
+KERNELS = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
+PROJECTIONS = frozenset({"MatMul", "Gemm"})
+
+
+@dataclass(frozen=True)
+class RemovePadding(Pass):
+    """Run token-wise layers (projections, feed-forwards, norms, embeddings) on unmasked tokens only.
+
+    Tokens are packed into (1, tokens, features) before the first token-wise layer and padded again only
+    where an operation needs the whole batch: around attention, pooling and at the outputs. Standard ONNX
+    operators throughout (NonZero, CumSum, Gather, Reshape, Where). Outputs are equal wherever the mask is 1
+    and zero elsewhere; pooled outputs are equal. The first position of each row is always computed, so that
+    first-token pooling holds under left padding too and no row is ever empty. A row whose mask is all zero
+    has no defined output (its attention is a mean over padding) and may differ.
+
+    The idea is ByteDance's Effective Transformer (2020) and FlashAttention's `unpad_input`, both for CUDA.
+    """
+
+    name: ClassVar[str] = "remove-padding"
+    source: ClassVar = "onnx"
+    target: ClassVar = "onnx"
+    effect: ClassVar = Exact(1e-4, where="mask")
+    gated: ClassVar[bool] = True
+
+    def run(self, program: Program, context: Context) -> Result:
+        masks = [spec for spec in program.inputs if spec.role in ("attention_mask", "decoder_attention_mask")]
+        if not masks:
+            return Result(
+                program, False, notes=("no attention mask among the inputs: no padding is known of",)
+            )
+        attentions, layers, notes = recognise(program).attention, 0, []
+        for spec in masks:
+            packed, note = _remove(program, spec, attentions)
+            layers += packed
+            notes += [f"{spec.name}: {note}"] if note else []
+        return Result(program, layers > 0, {"projections on real tokens": layers}, tuple(notes))
+
+
+def _remove(program: Program, spec: InputSpec, attentions: tuple[Attention, ...]) -> tuple[int, str]:
+    """Rewrites for one mask; the number of projections packed, or why there are none."""
+    if len(spec.shape) != 2 or not all(isinstance(dim, str) for dim in spec.shape):
+        return 0, f"its shape {spec.shape} is fixed, and padding varies only with a symbolic batch and length"
+    axes, graph = Axes(*map(str, spec.shape)), program.graph.graph
+    region = _region(graph, axes)
+    layers = sum(node.op_type in PROJECTIONS for node in region)
+    if not layers:
+        return 0, f"no projection acts on ({axes.batch}, {axes.length}, features) values"
+    mask = next(value for value in graph.inputs if value.name == spec.name)
+    masked = _descendants(mask)
+    for attention in attentions:
+        keys = attention.k.input.native if attention.k else None
+        if keys is not None and axes.is_token_value(keys) and not _reaches(attention, masked):
+            return (
+                0,
+                f"attention {attention.context.name} looks at padded keys: its mask comes from elsewhere",
+            )
+    packer = Packer(graph, mask, axes)
+    tolerant = {value.native.producer() for attention in attentions for value in attention.body}
+    for node, kinds in region.items():
+        for position, kind in kinds.items():
+            value = node.inputs[position]
+            assert value is not None
+            if value.producer() not in region:
+                node.replace_input_with(position, packer.packed(value, kind))
+    for node in region:
+        for out in node.outputs:
+            out.shape = ir.Shape([1, TOKENS, *(out.shape or [])[2:]])
+    for node in region:
+        for out in node.outputs:
+            _pad_for_others(graph, packer, out, region, tolerant)
+    return layers, ""
+
+
+def _region(graph: ir.Graph, axes: Axes) -> dict[ir.Node, dict[int, str]]:
+    """Token-wise nodes in connected groups that hold a projection, with their token operands."""
+    nodes = {node: kinds for node in graph if (kinds := token_operands(node, axes))}
+    for node in [node for node in nodes if node.op_type == "Split"]:
+        # Padding one value is cheaper than padding its pieces.
+        if not any(user in nodes for out in node.outputs for user in out.consumers()):
+            del nodes[node]
+    links: nx.Graph = nx.Graph()
+    links.add_nodes_from(nodes)
+    links.add_edges_from(
+        (node, user) for node in nodes for out in node.outputs for user in out.consumers() if user in nodes
+    )
+    kept: set[ir.Node] = set()
+    for group in nx.connected_components(links):
+        if any(node.op_type in PROJECTIONS for node in group):
+            kept |= group
+    return {node: kinds for node, kinds in nodes.items() if node in kept}
+
+
+def _pad_for_others(
+    graph: ir.Graph,
+    packer: Packer,
+    value: ir.Value,
+    region: dict[ir.Node, dict[int, str]],
+    tolerant: set[ir.Node],
+) -> None:
+    """Everything outside the region reads a padded form, the graph's outputs under their own names."""
+    for user, index in tuple(value.uses()):
+        if user in region:
+            continue
+        if user.op_type == "Shape":
+            _read_shape(graph, packer, user, packer.shape_of(value))
+        else:
+            fill = "last" if user in tolerant or user.op_type in KERNELS else "zeros"
+            user.replace_input_with(index, packer.padded(value, fill))
+    if value.is_graph_output():
+        name = str(value.name)
+        value.name = f"{name}.packed"
+        padded = packer.padded(value, "zeros where masked")
+        padded.name = name
+        graph.outputs[graph.outputs.index(value)] = padded
+
+
+def _read_shape(graph: ir.Graph, packer: Packer, node: ir.Node, dims: ir.Value) -> None:
+    """A Shape node's part of the padded dims, without padding anything."""
+    rank = dims.shape[0] if dims.shape is not None else None
+    assert isinstance(rank, int)
+    start, end, _ = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", rank)).indices(
+        rank
+    )
+    bounds, out = [packer.constant([start]), packer.constant([end])], node.outputs[0]
+    part = packer.emit("Slice", [dims, *bounds], f"{out.name}.dims", ir.DataType.INT64, [end - start])
+    out.replace_all_uses_with(part)
+    graph.remove(node)
+
+
+def _descendants(value: ir.Value) -> set[ir.Value]:
+    """Every value computed from this one."""
+    found, pending = {value}, [value]
+    while pending:
+        for user in pending.pop().consumers():
+            new = [out for out in user.outputs if out not in found]
+            found.update(new)
+            pending += new
+    return found
+
+
+def _reaches(attention: Attention, masked: set[ir.Value]) -> bool:
+    return attention.mask is not None and attention.mask.native in masked
