@@ -90,24 +90,24 @@ def _counts(attention: int, feed_forward: int, norm: int, embedding: int) -> dic
     return {"attention": attention, "feed_forward": feed_forward, "norm": norm, "embedding": embedding}
 
 
-_BERT = dict(
-    vocab_size=101,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=72,
-    max_position_embeddings=64,
-)
-_DECODER = dict(
-    vocab_size=103,
-    hidden_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=6,
-    num_key_value_heads=2,
-    intermediate_size=88,
-    max_position_embeddings=64,
-    use_cache=False,
-)
+_BERT = {
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 72,
+    "max_position_embeddings": 64,
+}
+_DECODER = {
+    "vocab_size": 103,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 88,
+    "max_position_embeddings": 64,
+    "use_cache": False,
+}
 _NO_POOLER = {"add_pooling_layer": False}
 
 ARCHITECTURES: dict[str, Case] = {
