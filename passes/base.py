@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from ..ir.errors import GraphwrightError
 from ..ir.program import Dialect, Program
 
 Feed = Mapping[str, np.ndarray]
@@ -17,9 +18,14 @@ Feed = Mapping[str, np.ndarray]
 @dataclass(frozen=True)
 class Exact:
     """The same function up to float rounding: outputs differ by at most `tolerance` (absolute, on outputs
-    scaled by max(1, |reference|))."""
+    scaled by max(1, |reference|)).
+
+    where: "mask" leaves out the (batch, position) places whose attention mask is 0, for a pass that promises
+    nothing about padding.
+    """
 
     tolerance: float = 1e-4
+    where: Literal["everywhere", "mask"] = "everywhere"
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,12 @@ class Bounded:
     """Outputs may move, but `metric` (over probe inputs) stays at or above `limit`.
 
     metric: "cosine" (smallest cosine between reference and output rows).
+    where: as in `Exact`.
     """
 
-    metric: str
+    metric: Literal["cosine"]
     limit: float
+    where: Literal["everywhere", "mask"] = "everywhere"
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class Context:
     score: quality of a program on the user's metric, higher is better, for requires = ("score",).
     measure: times two programs in turn, ratio per workload name; None when nothing may be timed.
     progress: called with (description, done, total).
+    allow: a pass asks it, naming the rewrite, right before each rewrite, and skips the rewrite on False.
+        Bisection answers True to the first n only; every prefix must leave a valid graph.
     """
 
     target: Any = None
@@ -68,6 +78,7 @@ class Context:
     score: Callable[[Program], float] | None = None
     measure: Callable[[Program, Program], Mapping[str, Ratio]] | None = None
     progress: Callable[[str, int, int], None] = lambda description, done, total: None
+    allow: Callable[[str], bool] = lambda rewrite: True
 
 
 @dataclass(frozen=True)
@@ -96,3 +107,40 @@ class Pass(ABC):
 
     @abstractmethod
     def run(self, program: Program, context: Context) -> Result: ...
+
+
+@dataclass
+class Step:
+    """What one pass did in a run.
+
+    text: the pass as pipeline text. seconds: the pass itself; check_seconds: verification.
+    bytes_before, bytes_after: weights. ratios: measured speed-up per workload, for gated passes.
+    error: why it was rolled back, in one sentence.
+    """
+
+    text: str
+    effect: Effect
+    status: Literal["applied", "no change", "rolled back", "slower"] = "no change"
+    seconds: float = 0.0
+    check_seconds: float = 0.0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    statistics: Mapping[str, int | float | str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
+    error: GraphwrightError | None = None
+
+
+@dataclass
+class Run:
+    """A pipeline's outcome: the last program that kept every contract, and what each pass did.
+
+    ok: no pass was rolled back and the pipeline ran to its end.
+    """
+
+    program: Program
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return all(step.error is None for step in self.steps)

@@ -1,0 +1,44 @@
+"""Every pass by name. Nothing is imported until a name is resolved."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from ..ir.errors import PipelineError
+from .base import Pass
+
+# name -> "module:Class"; a module with a leading dot is relative to this package. Sorted by name.
+PASSES: dict[str, str] = {}
+
+
+def names() -> list[str]:
+    """Every registered name, sorted."""
+    return sorted(PASSES)
+
+
+def resolve(name: str) -> type[Pass]:
+    """The class registered under `name`, imported now.
+
+    Raises:
+        PipelineError: there is no such pass (names the nearest one), or an optional package that its module
+            needs is missing.
+    """
+    if name not in PASSES:
+        raise PipelineError(f"there is no pass '{name}'{nearest(name, PASSES)}; `optimize passes` lists all")
+    module, _, attribute = PASSES[name].partition(":")
+    try:
+        return getattr(import_module(module, __package__), attribute)
+    except ModuleNotFoundError as error:
+        raise PipelineError(f"the pass '{name}' needs the package '{error.name}': install it") from error
+
+
+def summary(pass_type: type[Pass]) -> str:
+    """The first line of a pass's docstring."""
+    return (pass_type.__doc__ or "").strip().partition("\n")[0]
+
+
+def nearest(word: str, known: object) -> str:
+    """', did you mean ...?' for the closest known word, or nothing."""
+    found = difflib.get_close_matches(word, list(known), n=1)  # type: ignore[call-overload]
+    return f", did you mean '{found[0]}'?" if found else ""
