@@ -8,12 +8,13 @@ a recogniser is written once. Replacement code does not go through the view: it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 Dim = int | str | None  # an int, a symbol's name, or unknown
+END = 2**63 - 1  # the end of a slice that runs to the end of an axis of unknown size
 
 
 class Value(Protocol):
@@ -77,7 +78,87 @@ class View(Protocol):
     def __iter__(self) -> Iterator[Value]: ...
 
 
-def view(program: Any) -> View:
+class GraphValue:
+    """What both adapters make: a Value whose const is loaded on demand by `load`."""
+
+    __slots__ = ("attrs", "dtype", "index", "inputs", "load", "name", "native", "op", "shape", "users")
+
+    def __init__(
+        self,
+        native: Any,
+        name: str,
+        op: str,
+        inputs: Sequence[GraphValue | None] = (),
+        attrs: Mapping[str, Any] | None = None,
+        index: int = 0,
+        shape: tuple[Dim, ...] | None = None,
+        dtype: str | None = None,
+        load: Callable[[], np.ndarray | None] | None = None,
+    ) -> None:
+        self.native = native
+        self.name = name
+        self.op = op
+        self.inputs = tuple(inputs)
+        self.attrs = attrs if attrs is not None else {}
+        self.index = index
+        self.shape = shape
+        self.dtype = dtype
+        self.load = load
+        self.users: list[GraphValue] = []
+
+    @property
+    def const(self) -> np.ndarray | None:
+        return self.load() if self.load is not None else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GraphValue) and self.native == other.native
+
+    def __hash__(self) -> int:
+        return hash(self.native)
+
+    def __repr__(self) -> str:
+        return f"<{self.op} {self.name}>"
+
+
+class GraphView:
+    """What both adapters are: a snapshot of a graph, filled once in topological order.
+
+    A rewrite does not show in it: take a new view after editing the graph.
+    """
+
+    dialect: str
+
+    def __init__(self) -> None:
+        self.values: list[GraphValue] = []
+        self.inputs: list[GraphValue] = []
+        self.outputs: list[GraphValue] = []
+        self._of: dict[Any, GraphValue] = {}
+
+    def add(self, value: GraphValue) -> GraphValue:
+        """Append a value and enter it among its inputs' users, once each."""
+        self.values.append(value)
+        self._of[value.native] = value
+        for operand in value.inputs:
+            if operand is not None and not (operand.users and operand.users[-1] is value):
+                operand.users.append(value)
+        return value
+
+    def of(self, native: Any) -> GraphValue:
+        """The value that stands for a native node or value.
+
+        Raises:
+            KeyError: the native object carries no data (a guard, a Shape folded away) or is of another graph.
+        """
+        return self._of[native]
+
+    def __contains__(self, native: Any) -> bool:
+        return native in self._of
+
+    def __iter__(self) -> Iterator[GraphValue]:
+        return iter(self.values)
+
+
+def view(program: Any) -> GraphView:
     """The view over a program's graph, made by its dialect's adapter."""
     if program.dialect == "onnx":
         from .onnx import OnnxView
@@ -85,4 +166,4 @@ def view(program: Any) -> View:
         return OnnxView(program.graph)
     from .fx import FxView
 
-    return FxView(program.graph)
+    return FxView(program.graph, program.inputs)
