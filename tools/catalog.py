@@ -1,0 +1,58 @@
+"""What `optimize passes` lists: read from the passes' source, so that nothing is imported to list them."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from importlib.util import find_spec
+from inspect import cleandoc
+from pathlib import Path
+
+from ..ir.errors import PipelineError
+from ..passes.registry import PASSES, nearest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One pass: its docstring, options as written ("ratio: float = 0.25"), contract and dialects."""
+
+    name: str
+    doc: str
+    options: tuple[str, ...]
+    effect: str
+    source: str
+    target: str
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first sentence or line."""
+        return self.doc.partition("\n")[0]
+
+
+def entry(name: str) -> Entry:
+    """The entry of a registered pass.
+
+    Raises:
+        PipelineError: there is no such pass.
+    """
+    if name not in PASSES:
+        raise PipelineError(f"there is no pass '{name}'{nearest(name, PASSES)}; `optimize passes` lists all")
+    module, _, class_name = PASSES[name].partition(":")
+    spec = find_spec(module, "graphwright.passes")
+    if spec is None or spec.origin is None:
+        raise PipelineError(f"the pass '{name}' is registered as {PASSES[name]}, which does not exist")
+    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
+    settings: dict[str, str] = {}
+    options = []
+    for line in body.body:
+        if isinstance(line, ast.Assign):
+            settings |= {ast.unparse(target): ast.unparse(line.value) for target in line.targets}
+        elif isinstance(line, ast.AnnAssign) and "ClassVar" in ast.unparse(line.annotation):
+            settings[ast.unparse(line.target)] = ast.unparse(line.value) if line.value else ""
+        elif isinstance(line, ast.AnnAssign):
+            options.append(ast.unparse(line))
+    plain = {key: value.strip("'\"") for key, value in settings.items()}
+    doc = cleandoc(ast.get_docstring(body) or "")
+    dialects = [plain.get(side, "None").replace("None", "any") for side in ("source", "target")]
+    return Entry(name, doc, tuple(options), settings.get("effect", ""), *dialects)

@@ -1,0 +1,347 @@
+"""The `optimize` command. Only verbs import what they need, so that help and listings stay instant."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from ..ir.errors import GraphwrightError
+from .console import Console
+from .routing import DEFAULT, DefaultGroup
+
+EXITS = "Exit status: 0 done, 1 error, 2 wrong usage, 3 a goal such as --max-drop not met, 130 interrupted."
+
+app = typer.Typer(
+    cls=DefaultGroup,
+    rich_markup_mode=None,
+    add_completion=False,
+    subcommand_metavar="MODEL -o OUT | VERB ...",
+    help="Make a Transformer faster or smaller on this machine, and prove it.\n\n"
+    "optimize MODEL -o OUT captures a model (Hugging Face directory or hub id, .onnx, .pt2), rewrites it, "
+    "measures it and writes a bundle.",
+    epilog=EXITS,
+)
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="directory, hub id, .onnx or .pt2", show_default=False)
+]
+Threads = Annotated[
+    int | None, typer.Option(help="threads to run and measure with; all cores by default", show_default=False)
+]
+Seed = Annotated[int, typer.Option(help="of everything random")]
+Shapes = Annotated[
+    str | None,
+    typer.Option(
+        help="workloads: batch x length, or unequal sentences, as in 1x128,8x128,mixed:32", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="one JSON value on stdout and nothing else there")]
+Force = Annotated[bool, typer.Option("--force", help="replace an earlier bundle at OUT")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+
+
+def verb(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn what a verb returns or raises into an exit status and at most one sentence on stderr.
+
+    The verb gets a Console in place of the options --quiet and --json, which every verb has with --debug.
+    """
+    shared = [
+        inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet),
+        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
+        inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug),
+    ]
+    signature = inspect.signature(function, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "console"]
+
+    @functools.wraps(function)
+    def run(*args: Any, quiet: bool, as_json: bool, debug: bool, **kwargs: Any) -> None:
+        console = Console(quiet=quiet, json=as_json)
+        try:
+            with console.working():
+                status = function(*args, console=console, **kwargs) or 0
+        except KeyboardInterrupt:
+            print("optimize: interrupted; nothing was written", file=sys.stderr)
+            status = 130
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            print(f"optimize: {_sentence(error)}", file=sys.stderr)
+            status = 1
+        raise typer.Exit(status)
+
+    run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
+    return run
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, GraphwrightError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" for {error.filename}" if error.filename else ""
+        return f"no space is left on the disk{where}; no bundle was written"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    if isinstance(error, MemoryError):
+        return "not enough memory for this model"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (--debug shows where)"
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True)] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"graphwright {installed('graphwright')}")
+        raise typer.Exit
+
+
+@app.command(DEFAULT, hidden=True)
+@verb
+def optimize(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="directory, hub id, .onnx or .pt2", show_default=False),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("-o", "--out", help="directory for the bundle", show_default=False)
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="exact, balanced, fast or small; balanced by default", show_default=False),
+    ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="passes in order, instead of a preset", show_default=False)
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="YAML file with these options; the command line wins", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the run as such a file and stop")] = False,
+    data: Annotated[
+        str | None, typer.Option(help="csv, tsv, jsonl or txt file to judge quality on", show_default=False)
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classification, similarity, token-classification, perplexity or fidelity",
+            show_default=False,
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="of the data file, as in text=review,label=stars", show_default=False),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="rows used at most; 2000 by default", show_default=False)
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="points of quality that may be lost", show_default=False)
+    ] = None,
+    threads: Threads = None,
+    shapes: Shapes = None,
+    seed: Annotated[
+        int | None, typer.Option(help="of everything random; 0 by default", show_default=False)
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="hardware to build for; this machine by default", show_default=False)
+    ] = None,
+    dump: Annotated[
+        str | None, typer.Option(help="directory for the graph's text after every pass", show_default=False)
+    ] = None,
+    force: Force = False,
+    *,
+    console: Console,
+) -> int:
+    """Optimise MODEL into a bundle."""
+    from . import config as configs
+
+    given: dict[str, Any] = {
+        "model": model, "out": out, "preset": preset, "pipeline": pipeline, "data": data, "task": task,
+        "columns": _columns(columns), "samples": samples, "max-drop": max_drop, "threads": threads,
+        "shapes": shapes.split(",") if shapes else None, "seed": seed, "target": target, "dump": dump,
+        "force": force or None,
+    }  # fmt: skip
+    settings = configs.read(config) if config else {}
+    if preset or pipeline:
+        settings.pop("preset", None)
+        settings.pop("pipeline", None)
+    settings |= {key: value for key, value in given.items() if value is not None}
+    if "model" not in settings:
+        raise typer.BadParameter("name a MODEL, or a --config file that does")
+    run = configs.make(settings)
+    if dry_run:
+        print(configs.resolve(run).to_yaml(), end="")
+        return 0
+    if run.out is None:
+        raise typer.BadParameter("name the bundle's directory with -o OUT")
+    from .optimize import optimize_config
+
+    outcome = optimize_config(run, console)
+    return _report(outcome, console)
+
+
+def _columns(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(mark for _, mark, _ in pairs):
+        raise typer.BadParameter("write --columns as role=column, as in text=review,label=stars")
+    return {role.strip(): column.strip() for role, _, column in pairs}
+
+
+def _report(outcome: Any, console: Console) -> int:
+    from . import report
+
+    if console.json:
+        _print_json(outcome.to_json())
+    else:
+        console.show(*report.tables(outcome))
+    for sentence in outcome.failures:
+        print(f"optimize: {sentence}", file=sys.stderr)
+    return outcome.status
+
+
+@app.command()
+@verb
+def demo(
+    out: Annotated[str, typer.Option("-o", "--out", help="directory for the bundle")] = "minilm-balanced",
+    threads: Threads = None,
+    seed: Seed = 0,
+    force: Force = False,
+    *,
+    console: Console,
+) -> int:
+    """Make a real sentence encoder (all-MiniLM-L6-v2) faster."""
+    from .demo import run_demo
+
+    return _report(run_demo(out, threads, seed, force, console), console)
+
+
+@app.command()
+@verb
+def passes(
+    name: Annotated[str | None, typer.Argument(help="one pass, in full", show_default=False)] = None,
+    *,
+    console: Console,
+) -> None:
+    """List the passes, or describe one."""
+    from ..passes.registry import names
+    from . import catalog
+
+    entries = [catalog.entry(known) for known in ([name] if name else names())]
+    if console.json:
+        _print_json([entry.to_json() for entry in entries])
+    elif name:
+        console.show(catalog.describe(entries[0]))
+    else:
+        console.show(catalog.table(entries))
+
+
+@app.command("inspect")
+@verb
+def inspect_model(model: Model, *, console: Console) -> None:
+    """Say what MODEL is made of, and what was not recognised and why."""
+    from . import inspection
+
+    found = inspection.inspect(model)
+    if console.json:
+        _print_json(found.to_json())
+    else:
+        console.show(*inspection.tables(found))
+
+
+@app.command()
+@verb
+def bench(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="bundles, ONNX files and model directories")
+    ],
+    shapes: Shapes = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    *,
+    console: Console,
+) -> None:
+    """Time models side by side; each ratio is against the first."""
+    from . import bench as benching
+
+    result = benching.bench(models, shapes.split(",") if shapes else None, threads, seed, console)
+    if console.json:
+        _print_json(result.to_json())
+    else:
+        console.show(*benching.tables(result))
+
+
+@app.command()
+@verb
+def verify(
+    first: Annotated[str, typer.Argument(metavar="A")],
+    second: Annotated[str, typer.Argument(metavar="B")],
+    tolerance: Annotated[
+        float, typer.Option(help="largest difference, on outputs scaled by max(1, |A|)")
+    ] = 1e-4,
+    seed: Seed = 0,
+    *,
+    console: Console,
+) -> int:
+    """Check that A and B give the same outputs; status 1 if not."""
+    from . import verification
+
+    result = verification.verify(first, second, tolerance, seed)
+    if console.json:
+        _print_json(result.to_json())
+    else:
+        console.show(result.sentence)
+    return 0 if result.same else 1
+
+
+@app.command()
+@verb
+def run(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE")],
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="may be repeated", show_default=False)
+    ] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            "--inputs", help="JSON file with an array for each input, instead of text", show_default=False
+        ),
+    ] = None,
+    *,
+    console: Console,
+) -> None:
+    """Run a bundle on texts or arrays and print its outputs."""
+    from . import running
+
+    outputs = running.run(bundle, text, inputs)
+    if console.json:
+        _print_json({name: array.tolist() for name, array in outputs.items()})
+    else:
+        console.show(*running.tables(outputs))
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="optimize")
+
+
+if __name__ == "__main__":
+    main()
