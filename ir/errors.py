@@ -34,6 +34,10 @@ class DataError(GraphwrightError):
     """A data file cannot be used for the task."""
 
 
+class BackendError(GraphwrightError):
+    """A backend cannot build or run a program on this machine."""
+
+
 class MeasureError(GraphwrightError):
     """A measurement could not be taken."""
 

@@ -1,0 +1,93 @@
+"""What a call's arrays must look like, and where a call lies among the measured workloads. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..ir.errors import InputError, did_you_mean
+from ..ir.program import InputSpec
+
+Feed = Mapping[str, np.ndarray]
+_IDS = ("token_ids", "decoder_token_ids")
+
+
+def check(inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]], feed: Feed) -> None:
+    """Refuse a feed that the graph would fail on or, worse, would read past a table's end with.
+
+    Raises:
+        InputError: naming the input, what it is and what the model takes: a missing or an unknown name,
+            dtype, rank, a fixed dimension, a symbol outside its bounds or unlike in two inputs, an id
+            outside [0, high).
+    """
+    if len(feed) != len(inputs) or any(spec.name not in feed for spec in inputs):
+        _refuse_names(inputs, feed)
+    bound: dict[str, tuple[int, str]] = {}
+    for spec in inputs:
+        array = feed[spec.name]
+        if not isinstance(array, np.ndarray):
+            raise InputError(
+                f"{spec.name}: a {type(array).__name__} was given; pass a NumPy {spec.dtype} array"
+            )
+        if array.dtype.name != spec.dtype:
+            raise InputError(
+                f"{spec.name}: its dtype is {array.dtype.name} and the model takes {spec.dtype}; "
+                f"convert it with .astype({spec.dtype!r})"
+            )
+        _check_shape(spec, array.shape, symbols, bound)
+        if spec.high and array.size:
+            _check_ids(spec, array)
+
+
+def _refuse_names(inputs: Sequence[InputSpec], feed: Feed) -> None:
+    names = [spec.name for spec in inputs]
+    for name in names:
+        if name not in feed:
+            raise InputError(f"the input {name!r} is missing; the model takes {', '.join(names)}")
+    unknown = next(name for name in feed if name not in names)
+    raise InputError(f"the model has no input {unknown!r}{did_you_mean(unknown, names)}")
+
+
+def _check_shape(
+    spec: InputSpec,
+    shape: tuple[int, ...],
+    symbols: Mapping[str, tuple[int, int]],
+    bound: dict[str, tuple[int, str]],
+) -> None:
+    if len(shape) != len(spec.shape):
+        wanted = ", ".join(map(str, spec.shape))
+        raise InputError(f"{spec.name}: its shape is {list(shape)} and the model takes [{wanted}]")
+    for axis, (size, dim) in enumerate(zip(shape, spec.shape, strict=True)):
+        if isinstance(dim, int):
+            if size != dim:
+                raise InputError(f"{spec.name}: axis {axis} is {size} and the model takes {dim}")
+            continue
+        first = bound.setdefault(dim, (size, spec.name))
+        if first[0] != size:
+            raise InputError(f"{spec.name}: its {dim} is {size}, but that of {first[1]} is {first[0]}")
+        low, high = symbols.get(dim, (0, size))
+        if not low <= size <= high:
+            edge = f"at least {low}" if size < low else f"at most {high}"
+            raise InputError(f"{spec.name}: its {dim} is {size} and the model takes {edge}")
+
+
+def _check_ids(spec: InputSpec, array: np.ndarray) -> None:
+    low, high, bound = array.min(), array.max(), spec.high or 0
+    if low < 0 or high >= bound:
+        wrong = low if low < 0 else high
+        raise InputError(f"{spec.name}: {wrong} is out of range; ids go from 0 to {bound - 1}")
+
+
+def coordinates(inputs: Sequence[InputSpec], feed: Feed) -> tuple[int, int, float]:
+    """(batch, length, padding share) of a call: what decides which graph is fastest for it.
+
+    Batch and length are the axes of the token ids, or of the first input; length is 1 where there is none
+    (images of one size). padding: share of zeros in the attention mask, 0 without one.
+    """
+    spec = next((spec for spec in inputs if spec.role in _IDS), inputs[0])
+    shape = feed[spec.name].shape
+    length = shape[1] if len(shape) > 1 and isinstance(spec.shape[1], str) else 1
+    mask = next((feed[spec.name] for spec in inputs if spec.role == "attention_mask"), None)
+    padding = 1.0 - np.count_nonzero(mask) / mask.size if mask is not None and mask.size else 0.0
+    return (shape[0] if shape else 1), length, padding

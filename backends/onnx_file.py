@@ -1,0 +1,149 @@
+"""ONNX files written one tensor at a time, so that saving never holds a second copy of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import onnx
+import onnx_ir as ir
+
+LIMIT = (1 << 31) - (1 << 20)  # protobuf's 2 GiB, less room for what is not weights
+INLINE = 1024  # bytes; shapes and scalars stay inside the graph, where shape inference sees them
+PAGE = 4096
+
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of the graph's initializers, a tensor that is used twice counted once."""
+    tensors = {id(value.const_value): value.const_value for value in model.graph.initializers.values()}
+    return sum(tensor.nbytes for tensor in tensors.values() if tensor is not None)
+
+
+class WeightFile:
+    """An append-only file of tensors; equal bytes are stored once, whichever graph they belong to.
+
+    Close it (or use it in a `with`) before a session maps it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path.open("wb")
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self._seen: dict[int, tuple[weakref.ref[Any], tuple[int, int]]] = {}
+
+    def add(self, tensor: Any) -> tuple[int, int]:
+        """(offset, length) of the tensor's bytes; a lazy tensor is evaluated once and let go."""
+        if (seen := self._seen.get(id(tensor))) and seen[0]() is tensor:
+            return seen[1]
+        start = self.file.seek(0, 2)
+        offset = -(-start // PAGE) * PAGE if tensor.nbytes >= PAGE else -(-start // 64) * 64
+        self.file.seek(offset)
+        writer = _Hashing(self.file)
+        tensor.tofile(writer)
+        place = self._places.setdefault(writer.digest(), (offset, writer.written))
+        if place[0] != offset:
+            self.file.truncate(start)
+        self._seen[id(tensor)] = (weakref.ref(tensor), place)
+        return place
+
+    def flush(self) -> None:
+        """Hand what was added to the system, so that a reader sees it."""
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __enter__(self) -> WeightFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Hashing:
+    """A file that only has `write`, so that tensors of every kind pass their bytes through the hash."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.hash, self.written = file, hashlib.sha256(), 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self.hash.update(view)
+        self.file.write(view)
+        self.written += len(view)
+        return len(view)
+
+    def digest(self) -> bytes:
+        return self.hash.digest()
+
+
+def write_external(model: ir.Model, path: Path, weights: WeightFile) -> None:
+    """Write the graph to `path`, its weights appended to a shared file in the same directory."""
+    shell = model.clone()
+    for value in shell.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes < INLINE:
+            continue
+        offset, length = weights.add(tensor)
+        value.const_value = ir.ExternalTensor(
+            weights.path.name, offset, length, tensor.dtype, shape=tensor.shape, name=value.name or ""
+        )
+    weights.flush()
+    path.write_bytes(ir.serde.serialize_model(shell).SerializeToString(deterministic=True))
+
+
+def write_inline(model: ir.Model, path: Path) -> None:
+    """Write one self-contained file, below protobuf's 2 GiB.
+
+    Weights are streamed behind the rest of the graph in protobuf's wire format (fields may come in any
+    order), because protobuf itself would hold them twice more.
+    """
+    shell = model.clone()
+    tensors = [(name, value.const_value) for name, value in shell.graph.initializers.items()]
+    shell.graph.initializers.clear()
+    proto = ir.serde.serialize_model(shell)
+    graph = proto.graph.SerializeToString(deterministic=True)
+    proto.ClearField("graph")
+    heads = [_tensor_head(name, tensor) for name, tensor in tensors if tensor is not None]
+    sizes = [len(head) + raw for head, raw in heads]
+    total = len(graph) + sum(len(_field(_GRAPH_INITIALIZER, size)) + size for size in sizes)
+    with path.open("wb") as file:
+        file.write(proto.SerializeToString(deterministic=True))
+        file.write(_field(_MODEL_GRAPH, total))
+        file.write(graph)
+        for (_, tensor), (head, raw), size in zip(tensors, heads, sizes, strict=True):
+            file.write(_field(_GRAPH_INITIALIZER, size))
+            file.write(head)
+            if raw:
+                tensor.tofile(file)  # type: ignore[union-attr]
+
+
+def _tensor_head(name: str, tensor: Any) -> tuple[bytes, int]:
+    """A TensorProto up to its raw bytes, and how many of these follow."""
+    if tensor.dtype == ir.DataType.STRING or tensor.nbytes == 0:
+        proto = ir.serde.serialize_tensor(tensor)
+        proto.name = name
+        return proto.SerializeToString(deterministic=True), 0
+    proto = onnx.TensorProto(dims=tensor.shape.numpy(), data_type=tensor.dtype.value, name=name)
+    return proto.SerializeToString(deterministic=True) + _field(
+        _TENSOR_RAW_DATA, tensor.nbytes
+    ), tensor.nbytes
+
+
+def _field(number: int, length: int) -> bytes:
+    """The key and length that open a length-delimited field (protobuf encoding, wire type 2)."""
+    return _varint(number << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
