@@ -15,12 +15,12 @@ import types
 from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..ir.errors import PipelineError
+from ..ir.errors import PipelineError, did_you_mean
 from .base import Pass
-from .registry import nearest, resolve
+from .registry import resolve
 
 _TOKEN = re.compile(
-    r'\s*(?:(?P<number>[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)(?![\w.]))'
+    r"\s*(?:(?P<number>[+-]?(?:inf|\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)(?![\w.\-]))"
     r'|(?P<string>"(?:[^"\\]|\\.)*")'
     r"|(?P<word>[A-Za-z_][\w.\-]*)"
     r"|(?P<mark>[{}(),=]))"
@@ -31,7 +31,8 @@ _RESERVED = {"true": True, "false": False, "none": None}
 
 def print_pass(pass_: Pass) -> str:
     """`name{option=value,...}` with the options that differ from their defaults, in field order."""
-    given = [f"{f.name}={print_value(getattr(pass_, f.name))}" for f in fields(pass_) if not _is_default(pass_, f)]  # type: ignore[arg-type]
+    options = [f for f in fields(pass_) if not _is_default(pass_, f)]  # type: ignore[arg-type]
+    given = [f"{option.name}={print_value(getattr(pass_, option.name))}" for option in options]
     return pass_.name + (f"{{{','.join(given)}}}" if given else "")
 
 
@@ -40,7 +41,7 @@ def print_value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return value if _WORD.match(value) and value not in _RESERVED else json.dumps(value)
+        return value if _WORD.match(value) and value not in _RESERVED | {"inf": None} else json.dumps(value)
     if isinstance(value, tuple):
         return f"({','.join(map(print_value, value))}{',' if len(value) == 1 else ''})"
     return repr(value)
@@ -65,10 +66,8 @@ def checked(pass_type: type[Pass], options: dict[str, Any]) -> Pass:
     known = {f.name: f for f in fields(pass_type)}  # type: ignore[arg-type]
     for option in options:
         if option not in known:
-            listed = ", ".join(known) or "none"
-            raise PipelineError(
-                f"the pass '{pass_type.name}' has no option '{option}'{nearest(option, known)} (it has: {listed})"
-            )
+            hint = did_you_mean(option, known) if known else "; it has none"
+            raise PipelineError(f"the pass '{pass_type.name}' has no option '{option}'{hint}")
     for option, f in known.items():
         if f.default is MISSING and f.default_factory is MISSING and option not in options:
             raise PipelineError(
@@ -115,13 +114,11 @@ def _fit(value: Any, hint: Any) -> Any:
         if len(args) != len(value):
             raise TypeError
         return tuple(_fit(item, arg) for item, arg in zip(value, args, strict=True))
-    if hint is float and type(value) in (int, float):
-        return float(value)
-    if hint is float and value in ("inf", "nan"):
+    if hint is float and type(value) in (int, float) and value == value:  # NaN would not round-trip
         return float(value)
     if hint in (type(None), None) and value is None:
         return None
-    if isinstance(hint, type) and type(value) is hint:
+    if isinstance(hint, type) and type(value) is hint and hint is not float:
         return value
     raise TypeError
 
@@ -210,7 +207,10 @@ class _Parser:
             token = self.advance()
             return int(token) if re.fullmatch(r"[+-]?\d+", token) else float(token)
         if self.kind == "string":
-            return json.loads(self.advance())
+            try:
+                return json.loads(self.advance())
+            except json.JSONDecodeError:
+                self.fail("a string with JSON's escapes before what comes")
         if self.kind == "word":
             word = self.advance()
             return _RESERVED.get(word, word)

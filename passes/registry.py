@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 
-from ..ir.errors import PipelineError
+from ..ir.errors import PipelineError, did_you_mean
 from .base import Pass
 
 # name -> "module:Class"; a module with a leading dot is relative to this package. Sorted by name.
@@ -25,7 +24,7 @@ def resolve(name: str) -> type[Pass]:
             needs is missing.
     """
     if name not in PASSES:
-        raise PipelineError(f"there is no pass '{name}'{nearest(name, PASSES)}; `optimize passes` lists all")
+        raise PipelineError(f"there is no pass '{name}'{did_you_mean(name, PASSES)}")
     module, _, attribute = PASSES[name].partition(":")
     try:
         return getattr(import_module(module, __package__), attribute)
@@ -36,9 +35,3 @@ def resolve(name: str) -> type[Pass]:
 def summary(pass_type: type[Pass]) -> str:
     """The first line of a pass's docstring."""
     return (pass_type.__doc__ or "").strip().partition("\n")[0]
-
-
-def nearest(word: str, known: object) -> str:
-    """', did you mean ...?' for the closest known word, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1)  # type: ignore[call-overload]
-    return f", did you mean '{found[0]}'?" if found else ""

@@ -1,0 +1,106 @@
+"""Run a program in this process, for verification and folding. Speed is not the point; memory is.
+
+ONNX goes through ONNX Runtime with its own optimizer off, so that what runs is the graph as it stands.
+Weights are lent to the session, never copied: a plain array is handed over as it is, and anything else (lazy
+tensors, types NumPy lacks) goes one at a time through a temporary file that the session maps.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .program import Program
+
+_INLINE_BYTES = 1024  # smaller initializers stay in the model: shape inference reads them there
+_PAGE = 4096  # ONNX Runtime maps external data at page boundaries
+
+
+def execute(
+    program: Program, feeds: Iterable[Mapping[str, np.ndarray]], threads: int = 2
+) -> list[dict[str, np.ndarray]]:
+    """The program's outputs by name for each feed, as it stands, unoptimised.
+
+    Args:
+        program: in either dialect. Its weights are read, not copied.
+        feeds: arrays by input name.
+        threads: intra-op threads (ONNX only; PyTorch keeps its own setting).
+    """
+    if program.dialect == "onnx":
+        return execute_onnx(program.graph, program.outputs, feeds, threads)
+    return _execute_fx(program, feeds)
+
+
+def execute_onnx(
+    model: Any, outputs: Sequence[str], feeds: Iterable[Mapping[str, np.ndarray]], threads: int = 2
+) -> list[dict[str, np.ndarray]]:
+    """Like `execute`, for a bare onnx_ir.Model."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # a failure is raised; what ORT logs beside it is noise
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    with tempfile.TemporaryDirectory(prefix="graphwright-") as directory:
+        lent = _write(model, Path(directory), options)
+        session = onnxruntime.InferenceSession(
+            str(Path(directory) / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        results = [dict(zip(outputs, session.run(list(outputs), dict(feed)), strict=True)) for feed in feeds]
+        del session, lent  # before the file that the session maps goes away
+    return results
+
+
+def _write(model: Any, directory: Path, options: Any) -> list[Any]:
+    """Write model.onnx and the weights that cannot be lent; returns what must outlive the session."""
+    import onnx_ir
+    import onnxruntime
+
+    shell = model.clone()
+    lent: list[Any] = []
+    offset = 0
+    with open(directory / "weights", "wb") as file:
+        for name, value in shell.graph.initializers.items():
+            tensor = value.const_value
+            if tensor is None or tensor.nbytes <= _INLINE_BYTES or tensor.dtype == onnx_ir.DataType.STRING:
+                continue
+            if isinstance(tensor, onnx_ir.LazyTensor) or tensor.numpy().dtype.kind not in "fiub":
+                file.seek(offset)
+                tensor.tofile(file)
+            else:
+                array = np.ascontiguousarray(tensor.numpy())
+                lent.append((array, onnxruntime.OrtValue.ortvalue_from_numpy(array)))
+                options.add_initializer(name, lent[-1][1])
+            value.const_value = onnx_ir.ExternalTensor(
+                "weights",
+                offset,
+                tensor.nbytes,
+                tensor.dtype,
+                shape=tensor.shape,
+                name=name,
+                base_dir=directory,
+            )
+            offset += -(-tensor.nbytes // _PAGE) * _PAGE
+        file.truncate(offset)  # sparse: the lent weights take no room on disk
+    with open(directory / "model.onnx", "wb") as file:
+        file.write(onnx_ir.serde.serialize_model(shell).SerializeToString())
+    return lent
+
+
+def _execute_fx(program: Program, feeds: Iterable[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    import torch
+
+    results = []
+    with torch.no_grad():
+        for feed in feeds:
+            arguments = [torch.from_numpy(np.array(feed[spec.name])) for spec in program.inputs]
+            found = torch.fx.Interpreter(program.graph).run(*arguments, enable_io_processing=False)
+            flat = [found] if isinstance(found, torch.Tensor) else torch.utils._pytree.tree_leaves(found)
+            arrays = [tensor.float() if tensor.dtype == torch.bfloat16 else tensor for tensor in flat]
+            results.append({name: t.numpy() for name, t in zip(program.outputs, arrays, strict=True)})
+    return results

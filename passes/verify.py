@@ -1,0 +1,179 @@
+"""What the manager checks after every pass: the graph, its interface, and its outputs on probe inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir.errors import ContractError
+from ..ir.execute import execute
+from ..ir.probe import probes
+from ..ir.program import Program
+from .base import Bounded, Effect, Exact, Feed
+from .wellformed import well_formed
+
+Outputs = list[dict[str, np.ndarray]]
+
+
+@dataclass
+class Verifier:
+    """Compares each program with the one before its pass, on the same probe inputs.
+
+    Outputs of the last verified program are kept, so that each program runs once.
+
+    make_probes: gives the probe inputs of a program for a seed.
+    """
+
+    seed: int = 0
+    threads: int = 2
+    make_probes: Callable[[Program, int], Sequence[Feed]] = probes
+    _known: tuple[Program, Sequence[Feed], Outputs] | None = None
+
+    def check(self, before: Program, after: Program, effect: Effect) -> None:
+        """Raise when `after` is not a well-formed program that keeps `effect`'s promise about `before`.
+
+        Raises:
+            ContractError: names the output, the probe, and how far it moved.
+        """
+        same_interface(before, after)
+        well_formed(after)
+        feeds, reference = self._reference(before, after)
+        try:
+            found = execute(after, feeds, self.threads)
+        except Exception as error:
+            raise ContractError(f"the graph it left does not run: {_first_line(error)}") from error
+        for number, (feed, expected, actual) in enumerate(zip(feeds, reference, found, strict=True), 1):
+            for name in after.outputs:
+                where = f"output '{name}' on probe {number} of {len(feeds)} ({describe(feed)})"
+                included = _included(after, feed, expected[name], effect)
+                compare(expected[name], actual[name], effect, included, where)
+        self._known = (after, feeds, found)
+
+    def _reference(self, before: Program, after: Program) -> tuple[Sequence[Feed], Outputs]:
+        if self._known is not None and self._known[0] is before and before.inputs == after.inputs:
+            return self._known[1], self._known[2]
+        feeds = self.make_probes(after, self.seed)
+        try:
+            return feeds, execute(before, feeds, self.threads)
+        except Exception as error:
+            raise ContractError(f"the program before it does not run: {_first_line(error)}") from error
+
+
+def same_interface(before: Program, after: Program) -> None:
+    """Raise unless inputs and outputs were kept; an input's symbol may become a number.
+
+    Raises:
+        ContractError: names the input or output that changed.
+    """
+    if after.outputs != before.outputs:
+        raise ContractError(f"the outputs became {_names(after.outputs)} instead of {_names(before.outputs)}")
+    if [spec.name for spec in after.inputs] != [spec.name for spec in before.inputs]:
+        old, new = ([spec.name for spec in program.inputs] for program in (before, after))
+        raise ContractError(f"the inputs became {_names(new)} instead of {_names(old)}")
+    for old, new in zip(before.inputs, after.inputs, strict=True):
+        narrowed = len(old.shape) == len(new.shape) and all(
+            a == b or (isinstance(a, str) and isinstance(b, int))
+            for a, b in zip(old.shape, new.shape, strict=True)
+        )
+        if old.dtype != new.dtype or not narrowed:
+            raise ContractError(
+                f"the input '{old.name}' became {new.dtype}{list(new.shape)} instead of "
+                f"{old.dtype}{list(old.shape)}"
+            )
+
+
+def compare(
+    expected: np.ndarray, actual: np.ndarray, effect: Effect, included: np.ndarray | None, where: str
+) -> None:
+    """Raise unless `actual` is within the effect's contract of `expected`.
+
+    Args:
+        included: boolean, over the leading axes of the outputs: what is compared; None for everything.
+        where: names the output and the probe, for the message.
+
+    Raises:
+        ContractError: dtype, shape, a new NaN, or values out of the contract.
+    """
+    if actual.dtype != expected.dtype:
+        raise ContractError(f"{where} became {actual.dtype} instead of {expected.dtype}")
+    if actual.ndim != expected.ndim or (
+        isinstance(effect, Exact | Bounded) and actual.shape != expected.shape
+    ):
+        raise ContractError(f"{where} has shape {actual.shape} instead of {expected.shape}")
+    if actual.shape != expected.shape:
+        if np.isnan(actual).any() and not np.isnan(expected).any():
+            raise ContractError(f"{where} has NaN where there was none")
+        return
+    if included is not None:
+        expected, actual = expected[included], actual[included]
+    a, b = expected.astype(np.float64), actual.astype(np.float64)
+    new_nan = np.isnan(b) & ~np.isnan(a)
+    if new_nan.any():
+        raise ContractError(f"{where} has {int(new_nan.sum())} NaN where there was none")
+    if isinstance(effect, Exact):
+        distance = scaled_distance(a, b)
+        if distance > effect.tolerance:
+            raise ContractError(f"{where} moved by {distance:.3g} (limit {effect.tolerance:g})")
+    elif isinstance(effect, Bounded):
+        cosine = smallest_cosine(a, b)
+        if cosine < effect.limit:
+            raise ContractError(f"{where} has cosine {cosine:.6f} (limit {effect.limit:g})")
+
+
+def scaled_distance(expected: np.ndarray, actual: np.ndarray) -> float:
+    """Largest |actual - expected| / max(1, |expected|). Infinities of one sign are equal, and where `expected`
+    is NaN anything goes."""
+    with np.errstate(invalid="ignore"):
+        scaled = np.abs(actual - expected) / np.maximum(1, np.abs(expected))
+    scaled = np.where(np.isinf(expected) & (actual != expected), np.inf, scaled)
+    scaled = np.where((actual == expected) | np.isnan(expected), 0, scaled)
+    return float(scaled.max(initial=0))
+
+
+def smallest_cosine(expected: np.ndarray, actual: np.ndarray) -> float:
+    """Smallest cosine between corresponding rows (last axis); two zero rows agree, one zero row does not.
+
+    Rows with NaN or infinity in `expected` are left out.
+    """
+    a = expected.reshape(-1, expected.shape[-1] if expected.ndim else 1)
+    b = actual.reshape(a.shape)
+    finite = np.isfinite(a).all(axis=1)
+    a, b = a[finite], b[finite]
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
+    with np.errstate(invalid="ignore"):
+        cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms == 0, 1, norms))
+    return float(np.nan_to_num(cosines, nan=-1.0).min(initial=1.0))
+
+
+def describe(feed: Feed) -> str:
+    """The shapes of a feed, and how much of each mask is padding."""
+    parts = []
+    for name, array in feed.items():
+        padding = int((array == 0).sum()) if "mask" in name else 0
+        parts.append(
+            f"{name} {'x'.join(map(str, array.shape))}" + (f" with {padding} masked" if padding else "")
+        )
+    return ", ".join(parts)
+
+
+def _included(program: Program, feed: Feed, output: np.ndarray, effect: Effect) -> np.ndarray | None:
+    """Where the mask is 1, for an effect that leaves padding out and an output laid out like the mask."""
+    if getattr(effect, "where", "everywhere") != "mask":
+        return None
+    roles = {spec.role: spec.name for spec in program.inputs}
+    role = "decoder_attention_mask" if "decoder_token_ids" in roles else "attention_mask"
+    mask = feed.get(roles.get(role, ""))
+    if mask is None or output.shape[: mask.ndim] != mask.shape:
+        return None
+    return mask != 0
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "none"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]
