@@ -1,0 +1,193 @@
+"""torch.export with every axis symbolic that can be, and its symbols under readable names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx.graph import CodeGen
+from torch.utils import _pytree as pytree
+
+from .errors import CaptureError
+from .quiet import quiet
+
+UNBOUNDED = 2**31 - 1
+"""The largest value of a symbol that the graph does not bound."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A traced module.
+
+    program: torch.export.ExportedProgram, functional ATen, composite operators (linear, layer_norm,
+    scaled_dot_product_attention) whole. outputs: names in order, one a tensor. dropped: outputs that were
+    no tensors. shapes: per input, integers and symbol names. symbols: inclusive bounds as the graph states
+    them. names: torch's name of each symbol ("s53") -> ours ("length").
+    """
+
+    program: Any
+    outputs: tuple[str, ...]
+    dropped: tuple[str, ...]
+    shapes: Mapping[str, tuple[int | str, ...]]
+    symbols: Mapping[str, tuple[int, int]]
+    names: Mapping[str, str]
+
+    def graph_module(self) -> torch.fx.GraphModule:
+        """The graph with its real parameters: `graph(*inputs) -> tuple of outputs`, no guards, no asserts."""
+        module = self.program.module(check_guards=False)
+        module._forward_pre_hooks.clear()  # they check the pytree of the call, which goes below
+        graph = module.graph
+        for node in reversed(graph.nodes):
+            if node.op == "call_function" and "_assert" in str(node.target):
+                graph.erase_node(node)
+        # torch.export wraps inputs and outputs in a pytree; a plain signature is easier to rewrite.
+        graph.set_codegen(CodeGen())
+        graph.eliminate_dead_code()
+        module.delete_all_unused_submodules()
+        _drop_unused_tensors(module)
+        module.recompile()
+        return module
+
+
+def export(module: nn.Module, inputs: Mapping[str, Tensor]) -> Exported:
+    """Traces `module(**inputs)`.
+
+    Every axis starts symbolic and becomes fixed only where the module's own code fixes it. First axes of
+    equal size are one symbol ("batch"), and inputs of one shape share all of their symbols: give lengths
+    that differ to axes that are to stay apart.
+
+    Raises:
+        CaptureError: torch.export cannot trace the module; the message carries its reason.
+    """
+    inputs = _widened(inputs)
+    outputs: list[str] = []
+    dropped: list[str] = []
+    before = module.register_forward_pre_hook(_tie, with_kwargs=True)
+    after = module.register_forward_hook(_flatten(outputs, dropped), with_kwargs=True)
+    dynamic = {name: dict.fromkeys(range(t.dim()), torch.export.Dim.AUTO) for name, t in inputs.items()}
+    try:
+        with quiet(), torch.no_grad(), _no_fast_path():
+            program = torch.export.export(module, (), dict(inputs), dynamic_shapes=dynamic, strict=False)
+            if any(_mutates(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CaptureError(f"torch.export cannot trace {type(module).__name__}: {reason}") from error
+    finally:
+        before.remove()
+        after.remove()
+    shapes, symbols, names = _symbols(program, inputs)
+    return Exported(program, tuple(outputs), tuple(dropped), shapes, symbols, names)
+
+
+def _widened(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A batch of one is repeated: torch.export takes an axis of size one for a fixed one."""
+    if all(t.dim() and t.shape[0] == 1 for t in inputs.values()):
+        return {name: torch.cat([t, t]) for name, t in inputs.items()}
+    return dict(inputs)
+
+
+def _tie(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Before forward: states which axes are equal, so that torch.export gives them one symbol."""
+    tensors = [t for t in kwargs.values() if isinstance(t, Tensor) and t.dim()]
+    for i, tensor in enumerate(tensors):
+        for other in tensors[:i]:
+            same = tensor.dim() == other.dim() and all(
+                a == b for a, b in zip(_hints(tensor), _hints(other), strict=True)
+            )
+            axes = range(tensor.dim()) if same else range(int(_hints(tensor)[0] == _hints(other)[0]))
+            for axis in axes:
+                torch._check(tensor.shape[axis] == other.shape[axis])
+
+
+def _hints(tensor: Tensor) -> list[int]:
+    """The example's sizes, read without leaving a guard behind."""
+    return [size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape]
+
+
+def _flatten(names: list[str], dropped: list[str]) -> Any:
+    """After forward: the output's tensors as a tuple; fills `names` with their paths in the structure."""
+
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> tuple[Tensor, ...]:
+        names.clear()
+        dropped.clear()
+        if isinstance(output, Tensor):
+            names.append("output")
+            return (output,)
+        tensors = []
+        items = output.items() if isinstance(output, Mapping) else enumerate(output)
+        for key, value in items:
+            for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+                name = "_".join([str(key) if isinstance(key, str) else f"output_{key}", *map(_key, path)])
+                if isinstance(leaf, Tensor):
+                    names.append(name)
+                    tensors.append(leaf)
+                elif leaf is not None:
+                    dropped.append(name)
+        return tuple(tensors)
+
+    return hook
+
+
+def _key(entry: Any) -> str:
+    return str(getattr(entry, "key", getattr(entry, "idx", getattr(entry, "name", entry))))
+
+
+@contextmanager
+def _no_fast_path() -> Any:
+    """nn.TransformerEncoder's fused inference kernel has no derivative and no ONNX form."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def _mutates(node: torch.fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return node.op == "call_function" and schema is not None and schema.is_mutable
+
+
+def _symbols(program: Any, inputs: Mapping[str, Tensor]) -> tuple[dict, dict, dict]:
+    """Reads the input shapes off the placeholders and gives every symbol a name."""
+    users = program.graph_signature.user_inputs
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    names: dict[str, str] = {}
+    symbols: dict[str, tuple[int, int]] = {}
+    shapes: dict[str, tuple[int | str, ...]] = {}
+    for name, user in zip(inputs, users, strict=True):
+        shape: list[int | str] = []
+        for axis, size in enumerate(nodes[user].meta["val"].shape):
+            symbol = size.node.expr if isinstance(size, torch.SymInt) else size
+            if not getattr(symbol, "is_Symbol", False):
+                shape.append(int(size))
+                continue
+            if str(symbol) not in names:
+                names[str(symbol)] = ours = _readable(name, axis, set(names.values()))
+                bounds = program.range_constraints.get(symbol)
+                upper = int(bounds.upper) if bounds is not None and bounds.upper.is_Integer else UNBOUNDED
+                symbols[ours] = (1, min(upper, UNBOUNDED))
+            shape.append(names[str(symbol)])
+        shapes[name] = tuple(shape)
+    return shapes, symbols, names
+
+
+def _readable(name: str, axis: int, taken: set[str]) -> str:
+    wished = "batch" if axis == 0 else "decoder_length" if name.startswith("decoder") else "length"
+    return wished if wished not in taken else f"{name}_{axis}"
+
+
+def _drop_unused_tensors(module: torch.fx.GraphModule) -> None:
+    """Deletes parameters and buffers that no node reads, so that they cost neither memory nor bytes."""
+    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    parameters = module.named_parameters(remove_duplicate=False)
+    buffers = module.named_buffers(remove_duplicate=False)
+    for path in [name for name, _ in (*parameters, *buffers)]:
+        if path not in used:
+            owner, _, leaf = path.rpartition(".")
+            delattr(module.get_submodule(owner), leaf)

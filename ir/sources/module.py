@@ -1,0 +1,158 @@
+"""An nn.Module with example inputs, traced by torch.export."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CaptureError
+from ..export import Exported, export
+from ..fx import FxView
+from ..positions import longest
+from ..program import InputSpec, Program, Task
+from ..roles import input_specs
+
+_AGREE = 1e-4  # of max(1, |reference|): a trace that differs by more has baked in something of the example
+
+
+def from_module(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor] | Sequence[Tensor] | None,
+    task: Task | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> Program:
+    """Traces a module in evaluation mode and checks the trace at other sizes than the example's.
+
+    Args:
+        module: any module whose forward takes tensors and gives tensors (one, a tuple or a mapping).
+        inputs: example tensors by parameter name, or in the order of forward's parameters. Axes of equal
+            size in inputs of one shape become one symbol.
+        task: what the outputs are, when the caller knows.
+        info: facts to record.
+
+    Raises:
+        CaptureError: inputs missing or unusable, or the module cannot be traced faithfully.
+    """
+    feed = _named(module, inputs)
+    training = module.training
+    module.eval()
+    try:
+        exported = export(module, feed)
+        graph = exported.graph_module()
+        names = _name_placeholders(graph, list(feed))
+        feed = dict(zip(names, feed.values(), strict=True))
+        symbols = _verify(module, graph, exported, feed)
+    finally:
+        module.train(training)
+    shapes = dict(zip(names, exported.shapes.values(), strict=True))
+    bare = tuple(InputSpec(n, _dtype(t), shapes[n]) for n, t in feed.items())
+    specs = input_specs(FxView(graph, bare), shapes, {spec.name: spec.dtype for spec in bare})
+    for symbol, bound in longest(graph, specs, feed).items():
+        symbols[symbol] = (symbols[symbol][0], min(symbols[symbol][1], bound))
+    facts = {"source": type(module).__name__, **(info or {})}
+    if exported.dropped:
+        facts["dropped_outputs"] = list(exported.dropped)
+    return Program(graph, "fx", specs, exported.outputs, task or "features", symbols, {}, facts)
+
+
+def _named(module: nn.Module, inputs: Mapping[str, Tensor] | Sequence[Tensor] | None) -> dict[str, Tensor]:
+    if inputs is None:
+        raise CaptureError(
+            f"{type(module).__name__} is a module: give example inputs, capture(module, inputs={{...}})."
+        )
+    names = list(inspect.signature(module.forward).parameters)
+    named = dict(inputs) if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=False))
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise CaptureError(f"example input '{name}' is {type(value).__name__}: give a torch.Tensor.")
+    if not named or len(named) < len(inputs):
+        raise CaptureError(
+            f"{type(module).__name__}.forward takes {', '.join(names)}: {len(inputs)} inputs given."
+        )
+    return named
+
+
+def _name_placeholders(graph: torch.fx.GraphModule, wished: list[str]) -> list[str]:
+    """Gives the graph's parameters the inputs' own names where torch.export had to change them."""
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    for node, name in zip(placeholders, wished, strict=True):
+        if name.isidentifier() and node.name != name:
+            node._rename(name)
+            node.target = node.name
+    graph.recompile()
+    return [node.name for node in placeholders]
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _verify(
+    module: nn.Module, graph: torch.fx.GraphModule, exported: Exported, feed: Mapping[str, Tensor]
+) -> dict[str, tuple[int, int]]:
+    """Runs the trace beside the module: at a smaller size it must agree, at size one it may turn out not to.
+
+    Returns: the symbols' bounds, with 2 for the smallest size of an axis that cannot be one.
+    """
+    shapes = dict(zip(feed, exported.shapes.values(), strict=True))
+    sizes = {s: t.shape[a] for n, t in feed.items() for a, s in enumerate(shapes[n]) if isinstance(s, str)}
+    smaller = {symbol: max(2, size - 1) for symbol, size in sizes.items()}
+    if difference := _difference(module, graph, _cut(feed, shapes, smaller), list(exported.shapes)):
+        raise CaptureError(
+            f"the trace of {type(module).__name__} disagrees with it at {smaller}: {difference}"
+        )
+    symbols = dict(exported.symbols)
+    ones = dict.fromkeys(sizes, 1)
+    if _difference(module, graph, _cut(feed, shapes, ones), list(exported.shapes)):
+        for symbol in sizes:
+            alone = {**smaller, symbol: 1}
+            if _difference(module, graph, _cut(feed, shapes, alone), list(exported.shapes)):
+                symbols[symbol] = (2, symbols[symbol][1])
+    return symbols
+
+
+def _cut(
+    feed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int | str, ...]], sizes: Mapping[str, int]
+) -> list[Tensor]:
+    """The example's first elements along every symbolic axis."""
+    return [
+        tensor[tuple(slice(sizes[s]) if isinstance(s, str) else slice(None) for s in shapes[name])]
+        for name, tensor in feed.items()
+    ]
+
+
+def _difference(
+    module: nn.Module, graph: torch.fx.GraphModule, tensors: list[Tensor], names: list[str]
+) -> str:
+    """In words, how the trace's outputs differ from the module's; empty when they agree."""
+    with torch.no_grad():
+        expected = _leaves(module(**dict(zip(names, tensors, strict=True))))
+        try:
+            got = graph(*tensors)
+        except (RuntimeError, IndexError, ValueError) as error:
+            return str(error).split("\n")[0]
+    for a, b in zip(expected, got, strict=True):
+        if a.shape != b.shape:
+            return f"shape {tuple(b.shape)} instead of {tuple(a.shape)}"
+        scaled = (a - b).abs() / a.abs().clamp(min=1) if a.is_floating_point() else (a != b).float()
+        if float(scaled.nan_to_num(0).amax() if scaled.numel() else 0) > _AGREE or not torch.equal(
+            a.isnan(), b.isnan()
+        ):
+            return f"values differ by {float(scaled.nan_to_num(torch.inf).amax()):.2g}"
+    return ""
+
+
+def _leaves(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    values = output.values() if isinstance(output, Mapping) else output
+    return [
+        leaf
+        for value in values
+        for leaf in torch.utils._pytree.tree_leaves(value)
+        if isinstance(leaf, Tensor)
+    ]
