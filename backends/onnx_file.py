@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import onnx
 import onnx_ir as ir
 
-LIMIT = (1 << 31) - (1 << 20)  # protobuf's 2 GiB, less room for what is not weights
+LIMIT = (1 << 31) - (1 << 27)  # weights in one file: protobuf's 2 GiB, less room for the graph itself
 INLINE = 1024  # bytes; shapes and scalars stay inside the graph, where shape inference sees them
 PAGE = 4096
 
@@ -91,7 +91,12 @@ def write_external(model: ir.Model, path: Path, weights: WeightFile) -> None:
             continue
         offset, length = weights.add(tensor)
         value.const_value = ir.ExternalTensor(
-            weights.path.name, offset, length, tensor.dtype, shape=tensor.shape, name=value.name or ""
+            weights.path.name,
+            offset,
+            length,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=value.name or "",
         )
     weights.flush()
     path.write_bytes(ir.serde.serialize_model(shell).SerializeToString(deterministic=True))

@@ -16,8 +16,6 @@ from .feeds import check
 from .onnx_file import LIMIT, WeightFile, weight_bytes, write_external, write_inline
 from .session import CPU, open_session, run_session
 
-_SMALL = 1 << 24  # weights up to here go to the session without passing through a file
-
 
 class OnnxRuntime:
     """Lowers onnx programs to ONNX Runtime sessions.
@@ -57,15 +55,15 @@ class OnnxRuntime:
             raise BackendError(
                 f"onnxruntime runs the onnx dialect and this program is {program.dialect}: run to-onnx first"
             )
-        if weight_bytes(program.graph) <= _SMALL:
-            with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
-                write_inline(program.graph, Path(folder, "model.onnx"))
-                model: Path | bytes = Path(folder, "model.onnx").read_bytes()
-        else:
+        try:
             self.scratch = self.scratch or Scratch()
             model = self.scratch.save(program)
-        session = open_session(model, threads, providers, prepack)
-        return OrtArtifact(program, session)
+        except OSError as error:
+            raise BackendError(
+                f"cannot write the graph to {tempfile.gettempdir()} ({error.strerror}): "
+                "make room there, or set TMPDIR to a directory on a larger disk"
+            ) from error
+        return OrtArtifact(program, open_session(model, threads, providers, prepack))
 
 
 class OrtArtifact:
@@ -95,7 +93,7 @@ class OrtArtifact:
 
 def save_model(program: Program, path: Path) -> None:
     """Write an onnx program to one file, or two (`path` and `path`.data) from 2 GB on."""
-    if weight_bytes(program.graph) < LIMIT - (1 << 27):
+    if weight_bytes(program.graph) < LIMIT:
         write_inline(program.graph, path)
         return
     with WeightFile(path.with_name(path.name + ".data")) as weights:

@@ -1,0 +1,141 @@
+"""manifest.json: what a bundle is, read with distrust. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..ir.errors import BundleError
+from ..ir.program import InputSpec
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+REPORT = "report.md"
+DEFAULT = "model.onnx"
+_AGAIN = ": copy or build the bundle again"
+_MODEL_SUFFIXES = (".onnx", ".data", ".ort", ".so")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The part of manifest.json that running needs.
+
+    files: name -> {"sha256", "bytes"}. graphs: variant -> file. dispatch: rows of workload, batch, length,
+    padding and graph (a variant). threads: what the measurements used. record: the whole file.
+    """
+
+    files: Mapping[str, Mapping[str, Any]]
+    graphs: Mapping[str, str]
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[str, ...]
+    symbols: Mapping[str, tuple[int, int]]
+    task: str
+    dispatch: tuple[Mapping[str, Any], ...] = ()
+    threads: int | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The checked manifest of a bundle.
+
+    Raises:
+        BundleError: there is none, it isn't one, it leads out of the bundle, or it is of a newer format.
+    """
+    path = folder / MANIFEST
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        missing = f"there is no directory {folder}" if not folder.is_dir() else f"{folder} has no {MANIFEST}"
+        raise BundleError(f"{missing}: a bundle is what `optimize MODEL -o DIRECTORY` writes") from error
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BundleError(f"{path} is not valid JSON: build the bundle again") from error
+    version = record.get("format") if isinstance(record, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise BundleError(f"{path} is not the manifest of a graphwright bundle")
+    if version > FORMAT:
+        raise BundleError(
+            f"{folder} has bundle format {version} and this graphwright reads up to {FORMAT}: "
+            "pip install --upgrade graphwright"
+        )
+    try:
+        return _parse(record)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BundleError(
+            f"{path} is damaged ({type(error).__name__}: {error}): build the bundle again"
+        ) from error
+
+
+def _parse(record: dict[str, Any]) -> Manifest:
+    files = {_inside(name): dict(entry) for name, entry in record["files"].items()}
+    graphs = {str(variant): str(name) for variant, name in record["graphs"].items()}
+    for name in (DEFAULT, *graphs.values()):
+        if name not in files:
+            raise ValueError(f"the graph {name!r} is not among its files")
+    dispatch = tuple(
+        {"workload": str(row["workload"]), "batch": int(row["batch"]), "length": int(row["length"]),
+         "padding": float(row["padding"]), "graph": row["graph"]}
+        for row in record["dispatch"]
+    )  # fmt: skip
+    for row in dispatch:
+        if row["graph"] not in graphs:
+            raise ValueError(f"the dispatch table names no graph of the bundle: {row['graph']!r}")
+    return Manifest(
+        files=files,
+        graphs=graphs,
+        inputs=tuple(
+            InputSpec(spec["name"], spec["dtype"], tuple(spec["shape"]), spec["role"], spec["high"])
+            for spec in record["inputs"]
+        ),
+        outputs=tuple(record["outputs"]),
+        symbols={name: (int(low), int(high)) for name, (low, high) in record["symbols"].items()},
+        task=str(record["task"]),
+        dispatch=dispatch,
+        threads=int(record["threads"]) if record.get("threads") else None,
+        info=dict(record["info"]),
+        record=record,
+    )
+
+
+def _inside(name: str) -> str:
+    """A file name that stays in the bundle: relative, without `..`, spelled the one way."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name or ":" in name:
+        raise ValueError(f"the file name {name!r} leads out of the bundle")
+    return name
+
+
+def verify_files(folder: Path, manifest: Manifest, hashes: bool = True) -> None:
+    """Every file listed is there, whole and unchanged, and no model file is there that isn't listed.
+
+    Raises:
+        BundleError: naming the file.
+    """
+    for name, entry in manifest.files.items():
+        path = folder / name
+        try:
+            size = path.stat().st_size
+            if size != entry["bytes"]:
+                raise BundleError(f"{path} has {size} bytes and the manifest says {entry['bytes']}{_AGAIN}")
+            if hashes and sha256(path) != entry["sha256"]:
+                raise BundleError(f"{path} is not the file that the manifest was made for{_AGAIN}")
+        except FileNotFoundError as error:
+            raise BundleError(f"{path} is missing{_AGAIN}") from error
+        except OSError as error:
+            raise BundleError(f"{path} can't be read: {error.strerror}") from error
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name not in manifest.files and path.suffix in _MODEL_SUFFIXES:
+            raise BundleError(f"{path} is not in the manifest: remove it, or build the bundle again")
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
