@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from inspect import cleandoc
 from pathlib import Path
+from typing import Any
 
 from ..ir.errors import PipelineError
 from ..passes.registry import PASSES, nearest
@@ -27,6 +29,9 @@ class Entry:
     def summary(self) -> str:
         """The docstring's first sentence or line."""
         return self.doc.partition("\n")[0]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def entry(name: str) -> Entry:
@@ -56,3 +61,19 @@ def entry(name: str) -> Entry:
     doc = cleandoc(ast.get_docstring(body) or "")
     dialects = [plain.get(side, "None").replace("None", "any") for side in ("source", "target")]
     return Entry(name, doc, tuple(options), settings.get("effect", ""), *dialects)
+
+
+def table(entries: Sequence[Entry]) -> Any:
+    """Every pass in a line: name, dialects, contract, what it does."""
+    from rich.table import Table
+
+    rows = Table("pass", "from", "to", "contract", "what it does", box=None, pad_edge=False)
+    for each in entries:
+        rows.add_row(each.name, each.source, each.target, each.effect, each.summary)
+    return rows
+
+
+def describe(each: Entry) -> str:
+    """One pass in full."""
+    options = "".join(f"\n  {option}" for option in each.options) or " none"
+    return f"{each.name}: {each.source} -> {each.target}, {each.effect}\n\n{each.doc}\n\nOptions:{options}"

@@ -78,6 +78,17 @@ class RunConfig(BaseModel):
         return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
+def resolve(run: RunConfig) -> RunConfig:
+    """The run with every default that depends on the machine written out."""
+    from ..backends.target import named
+
+    target = named(run.target or "host")
+    preset = run.preset or (None if run.pipeline is not None else "balanced")
+    return run.model_copy(
+        update={"target": target.name, "threads": run.threads or target.cores, "preset": preset}
+    )
+
+
 def make(settings: Mapping[str, Any]) -> RunConfig:
     """Settings, keyed as in the file, checked.
 
@@ -93,7 +104,12 @@ def make(settings: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"] if part != "[key]")
-        what = first["msg"].removeprefix("Value error, ").replace("Input", "input", 1)
+        what = (
+            first["msg"]
+            .removeprefix("Value error, ")
+            .replace("Input", "input", 1)
+            .replace("Field required", "is required")
+        )
         given = "" if first["type"] in {"value_error", "missing"} else f" (given: {first['input']!r})"
         raise ConfigError(f"{where}: {what}{given}" if where else what) from error
 
