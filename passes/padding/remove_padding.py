@@ -47,6 +47,8 @@ class RemovePadding(Pass):
             )
         attentions, layers, notes = recognise(program).attention, 0, []
         for spec in masks:
+            if not context.allow(f"remove-padding by {spec.name}"):
+                continue
             packed, note = _remove(program, spec, attentions)
             layers += packed
             notes += [f"{spec.name}: {note}"] if note else []

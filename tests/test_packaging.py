@@ -1,0 +1,72 @@
+"""What is installed is what stands here."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("ir", "passes", "backends", "tools")
+
+
+def test_every_package_is_listed():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    standing = {
+        ".".join(["graphwright", *file.parent.relative_to(ROOT).parts])
+        for room in ROOMS
+        for file in (ROOT / room).rglob("*.py")
+    }
+    assert listed == standing | {"graphwright"}
+
+
+def test_every_package_has_its_init():
+    folders = {file.parent for room in ROOMS for file in (ROOT / room).rglob("*.py")}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_pins_cover_every_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [
+        *project["dependencies"],
+        *(name for names in project["optional-dependencies"].values() for name in names),
+    ]
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    wanted = {
+        name.split(">")[0].split("=")[0].lower().replace("_", "-")
+        for name in named
+        if "graphwright[" not in name
+    }
+    assert wanted - pinned == set()
+
+
+def test_imports_run_one_way():
+    """tools -> backends, passes -> ir; a pass outside lower/ knows no backend."""
+    forbidden = {
+        "ir": ("passes", "backends", "tools"),
+        "passes": ("backends", "tools"),
+        "backends": ("passes", "tools"),
+    }
+    found = [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for room, others in forbidden.items()
+        for file in (ROOT / room).rglob("*.py")
+        for line in file.read_text().splitlines()
+        for other in others
+        if line.strip().startswith(tuple(f"from {'.' * dots}{other}" for dots in range(2, 6)))
+        and not (file.parent.name == "lower" and other == "backends")
+    ]
+    assert found == []
+
+
+def test_the_public_face_loads_without_the_heavy_libraries():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'tvm', 'onnx', 'onnxscript'): sys.modules[name] = None\n"
+        "import graphwright as gw\n"
+        "gw.load\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
