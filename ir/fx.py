@@ -13,6 +13,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from . import fx_ops
 from .program import InputSpec
+from .shapes import infer, infer_dtype
 from .view import Dim, GraphValue, GraphView
 
 
@@ -78,6 +79,8 @@ class FxView(GraphView):
         shape = getattr(value, "shape", None)
         dims = None if shape is None else tuple(self._dim(d) for d in shape)
         dtype = fx_ops.dtype(node)
+        if value is None and op != "input":
+            dims, dtype = infer(op, inputs, attrs, index), infer_dtype(op, inputs, attrs)
         if fx_ops.symbolic(node):
             dims, dtype = (), "int64"
         return self.add(GraphValue(node, node.name, op, inputs, attrs, index, dims, dtype))
