@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from ..view import Value
 
 
@@ -22,6 +24,10 @@ class Linear:
     """y = x W (+ b). `root` is the value with the bias added.
 
     transposed: the weight is stored (out, in), as PyTorch does, instead of (in, out).
+    axis: where the features are in `input` and `root`: -1, or 1 for a convolution over single positions,
+    whose weight is (out, in / groups, 1).
+    groups: the features fall into this many blocks that do not see each other (1: an ordinary product).
+    body: what is computed inside, `root` included, with the flattening and unflattening of rows around it.
     """
 
     root: Value
@@ -31,6 +37,9 @@ class Linear:
     in_features: int
     out_features: int
     transposed: bool
+    axis: int = -1
+    groups: int = 1
+    body: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,25 @@ class Norm:
 class Attention:
     """softmax(scale * query key^T + mask) value, with its projections.
 
-    query, key, value: (batch, heads, length, head_dim), as they enter the scores, rotary included.
-    q, k, v, o: the projections; one fused projection appears as the same Linear in q, k and v.
+    query, key, value: as they enter the scores and the context, rotary included, repeated heads included
+    where the graph repeats them; layouts says where their axes are, for each of the three: b(atch), h(eads),
+    l(ength), d (head size), as in "bhld"; "bhdl" is a key stored transposed, "(bh)ld" has batch and heads
+    merged, "bld" is a single head.
     context: (batch, length, heads * head_dim), before the output projection. root: after it.
+    q, k, v, o: the projections; one fused projection appears as the same Linear in q, k and v.
+    q_features, k_features, v_features: which output features of q, k and v are used, by (head, head_dim),
+    shape (heads, head_dim) or (kv_heads, head_dim); None without a projection.
+    scale: the number that multiplies query key^T in all, factors on the way from q and k included.
     mask: what is added to the scores or selects them, before broadcasting; None if there is none.
-    causal: positions only look back, whether by flag or by the mask's own construction.
-    rotary: the query and key are rotated by position. relative_bias: position bias inside the mask.
+    mask_kind: "add", or "bool"; mask_keeps: a bool mask is True where a key is kept (False: where hidden);
+    mask_factor: an additive mask is multiplied by this before it is added (-1: it is subtracted).
+    causal: positions only look back, whether by flag or by the mask's own construction; is_causal: by flag,
+    so that no mask says it.
+    rotary: the query and key are rotated by position. q_norm, k_norm: norms of query and key, per head.
+    relative_bias: a learned position bias that is added to the scores, on its own or inside `mask`.
+    terms: (factor, value) of everything added to the scaled scores, in order: bias and additive mask.
+    cross: keys and values come from another stream than queries.
+    probabilities: the softmax's result, None inside a single operator.
     body: every value from the projections' results to context, scores and probabilities included.
     """
 
@@ -85,11 +107,27 @@ class Attention:
     relative_bias: Value | None
     cross: bool
     body: tuple[Value, ...]
+    mask_keeps: bool = True
+    is_causal: bool = False
+    mask_factor: float = 1.0
+    terms: tuple[tuple[float, Value], ...] = ()
+    layouts: tuple[str, str, str] = ("bhld", "bhld", "bhld")
+    q_features: np.ndarray | None = field(default=None, compare=False)
+    k_features: np.ndarray | None = field(default=None, compare=False)
+    v_features: np.ndarray | None = field(default=None, compare=False)
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    probabilities: Value | None = None
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """down(activation(up(x))), or down(activation(gate(x)) * up(x)) when gated. root: after `down`."""
+    """down(activation(up(x))), or down(activation(gate(x)) * up(x)) when gated. root: after `down`.
+
+    activation: relu, gelu, gelu_tanh, quick_gelu, silu, relu2, tanh, ... width: features of the activation.
+    up_features, gate_features: (start, stop) of the output features that `up` and `gate` take; they differ
+    from the whole where one Linear does both jobs (then `gate is up`).
+    """
 
     root: Value
     input: Value
@@ -98,6 +136,8 @@ class FeedForward:
     down: Linear
     activation: str
     width: int
+    up_features: tuple[int, int]
+    gate_features: tuple[int, int] | None
     body: tuple[Value, ...]
 
 
@@ -140,3 +180,13 @@ class Blocks:
     stack: tuple[Stack, ...] = ()
     linear: tuple[Linear, ...] = ()
     missed: tuple[Miss, ...] = field(default=())
+
+    def summary(self) -> dict[str, int]:
+        """How many blocks there are of each kind."""
+        return {
+            "attention": len(self.attention),
+            "feed_forward": len(self.feed_forward),
+            "norm": len(self.norm),
+            "embedding": len(self.embedding),
+            "residual": len(self.residual),
+        }

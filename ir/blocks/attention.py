@@ -1,0 +1,182 @@
+"""Attention (Vaswani et al., 2017, arXiv:1706.03762), found from its softmax or its single operator.
+
+From the anchor the middle is read off (`scores`), then each operand is followed to its projection, and
+the context to the output projection (`heads`); masks are computed on an example to see whether positions
+only look back (`mask`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..view import Value, View
+from .base import Attention, Linear, Miss, Norm
+from .heads import Heads, heads, merged
+from .layout import Lost
+from .mask import Masks
+from .scores import Core, NoAttention, anchors, sdpa_core, softmax_core
+from .walk import Statics, bare
+
+
+def attentions(
+    view: View, static: Statics, linears: Mapping[Value, Linear], norms: Mapping[Value, Norm]
+) -> tuple[dict[Value, Attention], list[Miss]]:
+    """Every Attention of a graph by its root, in topological order."""
+    inputs: dict[Value, list[Linear]] = {}
+    for linear in linears.values():
+        inputs.setdefault(bare(linear.input), []).append(linear)
+        inputs.setdefault(linear.input, []).append(linear)
+    masks = Masks()
+    found: dict[Value, Attention] = {}
+    missed: list[Miss] = []
+    softmaxes = {probabilities: (scores, body) for probabilities, scores, body in anchors(list(view.values))}
+    for value in view.values:
+        if value.op != "sdpa" and value not in softmaxes:
+            continue
+        try:
+            if value.op == "sdpa":
+                core = sdpa_core(value)
+            else:
+                scores, body = softmaxes[value]
+                _check_axis(value)
+                core = softmax_core(value, scores, body, static, masks)
+            attention, notes = _attention(core, linears, norms, inputs, masks)
+        except (NoAttention, Lost) as near:
+            missed.append(Miss("attention", near.value.name, near.reason))
+            continue
+        found[attention.root] = attention
+        missed += notes
+    return found, missed
+
+
+def _check_axis(softmax: Value) -> None:
+    axis, rank = softmax.attrs.get("axis", -1), len(softmax.shape or ())
+    if axis != -1 and rank and axis != rank - 1:
+        raise NoAttention(softmax, f"softmax over axis {axis}, not over the keys (the last axis)")
+
+
+def _attention(
+    core: Core,
+    linears: Mapping[Value, Linear],
+    norms: Mapping[Value, Norm],
+    inputs: Mapping[Value, list[Linear]],
+    masks: Masks,
+) -> tuple[Attention, list[Miss]]:
+    i, j, d, e = _letters(core)
+    query = heads(core.query, i, d, linears, norms)
+    key = heads(core.key, j, d, linears, norms)
+    value = heads(core.value, j, e, linears, norms)
+    if value.scale != 1 or value.rotary:
+        raise NoAttention(value.value, "the values are scaled or rotated on their way to the scores' side")
+    if query.head_dim != key.head_dim:
+        raise NoAttention(core.query.value, "query and key have heads of different sizes")
+    k_features, kv_heads = _grouped(key, query.heads)
+    v_features, value_heads = _grouped(value, query.heads)
+    if kv_heads != value_heads:
+        raise NoAttention(value.value, f"{kv_heads} heads of keys but {value_heads} of values")
+    context, o, below = merged(core.context, query, core.query.letters, e, value.head_dim, inputs)
+    mask, kind, keeps, factor, bias = _mask(core, masks)
+    notes: list[Miss] = []
+    causal = core.is_causal
+    if mask is not None and not causal:
+        reach = masks.reach(mask, kind == "add", keeps, factor)
+        causal = reach.causal
+        if reach.why:
+            notes.append(Miss("mask", mask.name, f"cannot tell whether it is causal: {reach.why}"))
+    o_body = o.body if o is not None else ()
+    body = dict.fromkeys([*query.body, *key.body, *value.body, *core.body, *below, *o_body])
+    attention = Attention(
+        root=o.root if o is not None else context,
+        context=context,
+        query=query.value,
+        key=key.value,
+        value=value.value,
+        q=query.linear,
+        k=key.linear,
+        v=value.linear,
+        o=o,
+        heads=query.heads,
+        kv_heads=kv_heads,
+        head_dim=query.head_dim,
+        scale=core.scale * query.scale * key.scale,
+        mask=mask,
+        mask_kind=kind,
+        mask_keeps=keeps,
+        mask_factor=factor,
+        causal=causal,
+        is_causal=core.is_causal,
+        rotary=query.rotary and key.rotary,
+        relative_bias=bias,
+        terms=tuple(core.terms),
+        cross=bare(query.source) != bare(key.source),
+        layouts=(query.layout, key.layout, value.layout),
+        q_features=query.features,
+        k_features=k_features,
+        v_features=v_features,
+        q_norm=query.norm,
+        k_norm=key.norm,
+        probabilities=core.probabilities,
+        body=tuple(body),
+    )
+    return attention, notes
+
+
+def _letters(core: Core) -> tuple[str, str, str, str]:
+    """The letters of queries, keys, head size, and head size of the values."""
+    q, k, v, c = core.query.letters, core.key.letters, core.value.letters, core.context.letters
+    shared = [x for x in q if x in k and x not in c]
+    j = [x for x in k if x in v and x not in q and x not in c]
+    i = [x for x in q if x in c and x not in k]
+    e = [x for x in v if x in c and x not in q]
+    if len(shared) != 1 or len(j) != 1 or len(i) != 1 or len(e) != 1:
+        raise NoAttention(core.context.value, "the products do not sum over the head size and the keys")
+    return i[0], j[0], shared[0], e[0]
+
+
+def _grouped(side: Heads, count: int) -> tuple[np.ndarray | None, int]:
+    """(features, heads) of keys or values before they were repeated for groups of queries."""
+    if side.heads > count or count % side.heads:
+        raise Lost(side.value, f"{side.heads} heads do not serve {count} of the query evenly")
+    if side.features is None or side.heads < count:
+        return side.features, side.heads
+    distinct = list(dict.fromkeys(map(tuple, side.features.tolist())))
+    if count % len(distinct) or not np.array_equal(
+        np.repeat(np.array(distinct), count // len(distinct), axis=0), side.features
+    ):
+        raise Lost(side.value, "heads are repeated in another order than the groups of queries")
+    return np.array(distinct), len(distinct)
+
+
+def _mask(core: Core, masks: Masks) -> tuple[Value | None, str, bool, float, Value | None]:
+    """(mask, kind, whether True keeps, factor, relative bias) from what is added to scores or selects them."""
+    learned = {id(term): masks.table(term) for _, term in core.terms}
+    biases = [term for _, term in core.terms if learned[id(term)] is not None]
+    plain = [(factor, term) for factor, term in core.terms if learned[id(term)] is None]
+    bias = biases[0] if biases else None
+    if core.select is not None:
+        return core.select[0], "bool", core.select[1], 1.0, bias
+    if plain:
+        return plain[-1][1], "add", True, plain[-1][0], bias
+    if bias is not None:
+        inner = _mask_inside(bias, masks)
+        if inner is not None:
+            return bias, "add", True, 1.0, inner
+    return None, "none", True, 1.0, bias
+
+
+def _mask_inside(bias: Value, masks: Masks) -> Value | None:
+    """The learned part of bias + mask, when a learned bias was summed with a mask beforehand."""
+    value = bare(bias)
+    for _ in range(8):
+        if value.op == "add" and value.inputs[0] is not None and value.inputs[1] is not None:
+            a, b = value.inputs
+            for learned, mask in ((a, b), (b, a)):
+                if masks.table(learned) is not None and masks.table(mask) is None:
+                    return learned
+            return None
+        if value.op not in ("slice", "expand", "unsqueeze", "reshape") or value.inputs[0] is None:
+            return None
+        value = bare(value.inputs[0])
+    return None

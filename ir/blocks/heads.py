@@ -1,0 +1,232 @@
+"""From the operands of an attention to its projections: which features of which Linear, in which axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..view import Value
+from .base import Linear, Norm
+from .layout import Atom, Layout, Lost
+from .rotary import rotary
+from .scores import Operand, times
+from .walk import LAYOUT, bare, passes, users
+
+LONGEST = 40  # steps between a projection and the scores, at most
+
+
+@dataclass(frozen=True)
+class Heads:
+    """A query, key or value.
+
+    linear: its projection, None where the walk ended at something else: `source`.
+    scale: the product of the numbers on the way. features: (heads, head_dim) of the projection's outputs.
+    layout: letters as in Attention.layouts. axes: for each axis, its atoms.
+    """
+
+    value: Value
+    source: Value
+    linear: Linear | None
+    scale: float
+    rotary: bool
+    norm: Norm | None
+    layout: str
+    heads: int
+    head_dim: int
+    features: np.ndarray | None
+    axes: tuple[tuple[Atom, ...], ...]
+    body: tuple[Value, ...]
+
+
+def heads(
+    operand: Operand, length: str, size: str, linears: Mapping[Value, Linear], norms: Mapping[Value, Norm]
+) -> Heads:
+    """Follow an operand up to its projection, and its features down again.
+
+    Args:
+        operand: with letters for its axes; `length` and `size` are those of positions and head size.
+
+    Raises:
+        Lost: a step on the way cannot be followed, or the axes do not come out as heads and positions.
+    """
+    steps: list[Value] = []
+    body: list[Value] = []
+    scale, turned, norm = 1.0, False, None
+    value = operand.value
+    while value not in linears and len(steps) < LONGEST:
+        number = times(value)
+        rotation = rotary(value) if value.op in ("add", "concat", "stack", "reshape") else None
+        if number is not None and norm is None:
+            scale *= number[0]
+            body.append(value)
+            value = number[1]
+            continue
+        if value in norms and norm is None:
+            norm = norms[value]
+            body += norm.body
+            steps.append(value)
+            value = norm.input
+        elif rotation is not None and same_shape(rotation.root, rotation.input):
+            turned = True
+            body += rotation.body
+            value = rotation.input
+        elif (passes(value) or value.op in LAYOUT) and value.inputs[0] is not None:
+            steps.append(value)
+            body.append(value)
+            value = value.inputs[0]
+        else:
+            break
+    linear = linears.get(value)
+    letters, place = operand.letters, operand.letters.index
+    if linear is None:
+        return _bare_heads(operand, place(length), place(size), value, scale, turned, norm, tuple(body))
+    if linear.root.shape is None:
+        raise Lost(linear.root, "its shape is unknown")
+    layout = Layout.of(linear.root.shape, {linear.axis % len(linear.root.shape): (linear.out_features,)})
+    for step in reversed(steps):
+        layout = layout.through(step)
+    if len(layout.axes) != len(letters):
+        raise Lost(operand.value, "the number of axes is not what the product says")
+    text, head_axes = _read(operand, layout, place(length), place(size))
+    try:
+        columns = layout.columns([*head_axes, place(size)])
+    except ValueError:
+        raise Lost(operand.value, "features of the projection lie on the axis of positions") from None
+    features = columns.reshape(-1, columns.shape[-1])
+    return Heads(
+        operand.value, linear.input, linear, scale, turned, norm, text, features.shape[0], features.shape[1],
+        features, layout.axes, (*linear.body, *body[::-1]),
+    )  # fmt: skip
+
+
+def same_shape(a: Value, b: Value) -> bool:
+    if a.shape is None or b.shape is None:
+        return True
+    pairs = list(zip(a.shape, b.shape, strict=False))
+    return len(a.shape) == len(b.shape) and all(
+        x == y for x, y in pairs if isinstance(x, int) and isinstance(y, int)
+    )
+
+
+def _read(operand: Operand, layout: Layout, length: int, size: int) -> tuple[str, list[int]]:
+    """(letters, axes that hold heads)."""
+    text, head_axes = "", []
+    for axis, atoms in enumerate(layout.axes):
+        if axis == size:
+            if not atoms or not all(a.feature for a in atoms):
+                raise Lost(operand.value, "the axis summed over holds no features of the projection")
+            text += "d"
+        elif axis == length:
+            text += "l"
+        else:
+            kinds = "".join("h" if a.feature else "b" for a in atoms)
+            kinds = kinds.replace("bb", "b").replace("hh", "h")
+            text += kinds if len(kinds) == 1 else f"({kinds})" if kinds else "1"
+            if "h" in kinds:
+                head_axes.append(axis)
+    return text, head_axes
+
+
+def _bare_heads(
+    operand: Operand, length: int, size: int, source: Value, scale: float, turned: bool, norm: Norm | None,
+    body: tuple[Value, ...],
+) -> Heads:  # fmt: skip
+    """Heads that no projection stands over: told by position, (batch, heads, length, size)."""
+    shape = operand.value.shape
+    head_dim = shape[size] if shape else None
+    if shape is None or not isinstance(head_dim, int) or len(shape) not in (3, 4):
+        raise Lost(operand.value, f"comes from {source.op}, and its shape does not tell heads and head size")
+    others = [axis for axis in range(len(shape)) if axis not in (length, size)]
+    count = shape[others[-1]] if len(others) == 2 else 1
+    if not isinstance(count, int):
+        raise Lost(operand.value, f"comes from {source.op}, and its number of heads is unknown")
+    text, axes = ["?"] * len(shape), [()] * len(shape)
+    for axis, letter in zip([*others, length, size], "bhld" if len(others) == 2 else "bld", strict=True):
+        text[axis] = letter
+        atoms = {"h": Atom("h", count, True), "d": Atom("d", head_dim, True)}
+        axes[axis] = (atoms.get(letter, Atom(letter, shape[axis])),)  # type: ignore[call-overload]
+    return Heads(
+        operand.value, source, None, scale, turned, norm, "".join(text), count, head_dim, None, tuple(axes),
+        body[::-1],
+    )  # fmt: skip
+
+
+def merged(
+    context: Operand,
+    query: Heads,
+    query_letters: str,
+    size: str,
+    head_dim: int,
+    inputs: Mapping[Value, list[Linear]],
+) -> tuple[Value, Linear | None, tuple[Value, ...]]:
+    """(merged context, output projection, body): follow the context down to where heads are one axis again.
+
+    Args:
+        query: whose batch and head axes the context shares, by letter.
+        head_dim: of the values, on the axis `size`.
+        inputs: the Linears by what they read.
+
+    Raises:
+        Lost: the heads are not merged in the order in which they were split.
+    """
+    axes: list[tuple[Atom, ...]] = []
+    order: list[Atom] = []
+    for axis, letter in enumerate(context.letters):
+        if letter == size:
+            atoms: tuple[Atom, ...] = (Atom("size", head_dim, True),)
+        elif letter in query_letters:
+            atoms = query.axes[query_letters.index(letter)]
+        else:
+            raise Lost(context.value, "has axes that the query has not")
+        order += [a for a in atoms if a.feature and a not in order]
+        axes.append(atoms)
+        del axis
+    sizes = [int(a.size) for a in order]  # type: ignore[arg-type]
+    layout = Layout(tuple(axes), tuple(order), np.arange(int(np.prod(sizes))).reshape(sizes))
+    heads_first = [a for a in order if a.name != "size"] + [a for a in order if a.name == "size"]
+    if list(order) != heads_first:  # (length, size, heads) and the like: number the features by head
+        moved = np.arange(int(np.prod(sizes))).reshape([int(a.size) for a in heads_first])  # type: ignore[arg-type]
+        layout = Layout(tuple(axes), tuple(order), moved.transpose([heads_first.index(a) for a in order]))
+    value, body = context.value, [context.value]
+    while True:
+        whole = [axis for axis in range(len(layout.axes)) if layout.kept(axis) not in (None, ())]
+        mixed = any(a.feature for axis, atoms in enumerate(layout.axes) if axis not in whole for a in atoms)
+        if len(whole) == 1 and not mixed:
+            break
+        following = [u for u in users(value) if u.op in LAYOUT]
+        if len(following) != 1:
+            raise Lost(value, "the heads are not merged into one axis after the values are weighed")
+        layout, value = layout.through(following[0]), following[0]
+        body.append(value)
+    if not np.array_equal(layout.columns(whole).reshape(-1), np.arange(layout.features.size)):
+        raise Lost(value, "the heads are merged in another order than they were split")
+    return _projected(value, layout, whole[0], inputs, body)
+
+
+def _projected(
+    value: Value, layout: Layout, axis: int, inputs: Mapping[Value, list[Linear]], body: list[Value]
+) -> tuple[Value, Linear | None, tuple[Value, ...]]:
+    """The output projection below a merged context, past transposes and flattenings of its rows."""
+    current, way = value, []
+    for _ in range(4):
+        for linear in inputs.get(current, []):
+            if linear.axis % len(layout.axes) == axis and linear.in_features == layout.features.size:
+                return current, linear, (*body, *way)
+        following = [u for u in users(current) if u.op in LAYOUT]
+        if len(following) != 1:
+            break
+        try:
+            layout = layout.through(following[0])
+        except Lost:
+            break
+        kept = [i for i in range(len(layout.axes)) if layout.kept(i) not in (None, ())]
+        if len(kept) != 1:
+            break
+        current, axis = following[0], kept[0]
+        way.append(current)
+    return value, None, tuple(body)
+
+
+__all__ = ["Heads", "bare", "heads", "merged"]

@@ -1,0 +1,120 @@
+"""What a mask hides: whether positions only look back, found by computing it on a small example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..view import Value
+from .evaluate import Unknown, evaluate, shape_of
+from .walk import bare
+
+HIDDEN = -1e3  # added to a score, this or less hides the key
+LEARNED = 2000  # values looked at when searching a bias's origin
+
+
+@dataclass(frozen=True)
+class Reach:
+    """causal: every later key is hidden, no earlier one need be. why: what stood in the way of an answer."""
+
+    causal: bool
+    why: str = ""
+
+
+class Masks:
+    """Answers about masks, kept: the layers of a model share them."""
+
+    def __init__(self) -> None:
+        self._reach: dict[tuple[Value, bool, bool, float], Reach] = {}
+        self._origin: dict[Value, tuple[Value | None, Value | None]] = {}
+
+    def reach(self, mask: Value, additive: bool, keeps: bool, factor: float) -> Reach:
+        """What a mask lets through when no token is padding.
+
+        Args:
+            mask: its last two axes are queries and keys, of equal length for an answer.
+            additive: it is added to the scores; otherwise True keeps (`keeps`) or hides a key.
+            keeps: see `additive`.
+            factor: an additive mask is multiplied by this.
+        """
+        key = (mask, additive, keeps, factor)
+        if key not in self._reach:
+            self._reach[key] = _reach(mask, additive, keeps, factor)
+        return self._reach[key]
+
+    def table(self, term: Value) -> Value | None:
+        """The lookup in a learned table that a term added to the scores comes from, if it does."""
+        return self._search(term)[0]
+
+    def product(self, term: Value) -> Value | None:
+        """The product of two computed values that a term added to the scores comes from, if it does."""
+        return self._search(term)[1]
+
+    def _search(self, term: Value) -> tuple[Value | None, Value | None]:
+        if term not in self._origin:
+            self._origin[term] = _origins(term)
+        return self._origin[term]
+
+
+def _reach(mask: Value, additive: bool, keeps: bool, factor: float) -> Reach:
+    try:
+        seen = evaluate(mask, _feeds(mask), {})
+    except Unknown as unknown:
+        return Reach(False, str(unknown))
+    if seen.ndim < 2 or seen.shape[-2] != seen.shape[-1] or seen.shape[-1] < 2:
+        return Reach(False)
+    if additive:
+        open_ = seen * factor > HIDDEN
+    else:
+        open_ = seen.astype(bool) if keeps else ~seen.astype(bool)
+    later = np.triu(np.ones(open_.shape[-2:], bool), 1)
+    diagonal = np.eye(open_.shape[-1], dtype=bool)
+    return Reach(bool(not open_[..., later].any() and open_[..., diagonal].all()))
+
+
+def _feeds(mask: Value) -> Mapping[Value, np.ndarray]:
+    """A value for every graph input that a mask is computed from: ones, so that no token is padding."""
+    feeds: dict[Value, np.ndarray] = {}
+    for value in _cone(mask):
+        if value.op == "input":
+            shape = shape_of(value, {})
+            integral = value.dtype is not None and ("int" in value.dtype or value.dtype == "bool")
+            # A float mask handed in is added to scores, where zero hides nothing.
+            feeds[value] = (
+                np.ones(shape, value.dtype) if integral else np.zeros(shape, value.dtype or "float32")
+            )
+    return feeds
+
+
+def _cone(value: Value) -> list[Value]:
+    """Everything a value is computed from, itself included, up to LEARNED values."""
+    seen = {value: None}
+    stack = [value]
+    while stack and len(seen) < LEARNED:
+        top = stack.pop()
+        if top.op in ("dim", "shape") and top.inputs[0] is not None and top.inputs[0].op != "input":
+            continue  # how long something is says nothing of what it holds
+        for operand in top.inputs:
+            if operand is not None and operand not in seen:
+                seen[operand] = None
+                stack.append(operand)
+    return list(seen)
+
+
+def _origins(term: Value) -> tuple[Value | None, Value | None]:
+    """(lookup in a float table, product of computed values) in what a term is computed from."""
+    lookup: Value | None = None
+    for value in _cone(term):
+        if value.op == "matmul" and not any(_constant(v) for v in value.inputs):
+            return lookup, value
+        if lookup is None and value.op in ("embedding", "gather", "index", "gather_elements"):
+            table = value.inputs[0]
+            if table is not None and "float" in (table.dtype or "") and _constant(table):
+                lookup = value
+    return lookup, None
+
+
+def _constant(value: Value | None) -> bool:
+    return value is None or bare(value).op == "const"

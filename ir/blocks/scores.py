@@ -1,0 +1,357 @@
+"""The middle of an attention: from its softmax up to query and key, and down to the values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..view import Value
+from .evaluate import scalar
+from .mask import HIDDEN, Masks
+from .walk import Statics, bare, users
+
+DEEPEST = 16  # operators between a product and the softmax, at most
+VIEWS = {"reshape", "unsqueeze", "squeeze"}
+
+
+class NoAttention(Exception):  # noqa: N818 - an answer, not an error
+    """A softmax, or a product below it, that is not an attention's. value: where that shows."""
+
+    def __init__(self, value: Value, reason: str) -> None:
+        super().__init__(reason)
+        self.value, self.reason = value, reason
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One factor of a product. letters: a name per axis; equal names are matched or summed over."""
+
+    value: Value
+    letters: str
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matmul or einsum of two computed values. scale: what the operator itself multiplies by."""
+
+    root: Value
+    left: Operand
+    right: Operand
+    letters: str
+    scale: float = 1.0
+    added: tuple[float, Value] | None = None
+
+
+@dataclass
+class Core:
+    """softmax(scale * query key^T + terms) value. letters: i queries, j keys, the rest as in `context`."""
+
+    query: Operand
+    key: Operand
+    value: Operand
+    context: Operand
+    scale: float
+    terms: list[tuple[float, Value]] = field(default_factory=list)
+    select: tuple[Value, bool] | None = None
+    probabilities: Value | None = None
+    is_causal: bool = False
+    grouped: bool = False
+    body: list[Value] = field(default_factory=list)
+
+
+def sdpa_core(root: Value) -> Core:
+    """The core inside a single scaled_dot_product_attention."""
+    query, key, value, mask = [*root.inputs, None][:4]
+    assert query is not None
+    assert key is not None
+    assert value is not None
+    scale, size = root.attrs.get("scale"), query.shape[-1] if query.shape else None
+    if scale is None:
+        if not isinstance(size, int):
+            raise NoAttention(root, "the head size, which its scale follows from, is unknown")
+        scale = 1 / math.sqrt(size)
+    rank = len(query.shape or ()) or 4
+    batch = "bhgn"[: rank - 2]
+    core = Core(
+        Operand(query, batch + "id"), Operand(key, batch + "jd"), Operand(value, batch + "je"),
+        Operand(root, batch + "ie"), scale, is_causal=bool(root.attrs.get("causal")),
+        grouped=bool(root.attrs.get("gqa")), body=[root],
+    )  # fmt: skip
+    if mask is not None:
+        if mask.dtype == "bool":
+            core.select = (mask, True)
+        else:
+            core.terms.append((1.0, mask))
+    return core
+
+
+def softmax_core(
+    probabilities: Value, scores: Value, body: list[Value], static: Statics, masks: Masks
+) -> Core:
+    """The core around a softmax. Raises NoAttention.
+
+    Args:
+        probabilities, scores: the softmax's result and operand.
+        body: what the softmax itself consists of.
+    """
+    below = _below(probabilities, static)
+    product, scale, terms, select, above = _above(scores, static)
+    body = [*above, *body, *below[1]]
+    for _, term in terms:
+        inner = masks.product(term)
+        if inner is not None:
+            raise NoAttention(
+                product.root,
+                f"the scores add products other than query·key^T ({inner.name}): "
+                "disentangled attention is not supported",
+            )
+    keys = product.letters[-1]
+    left, right = product.left, product.right
+    if keys in left.letters:
+        left, right = right, left
+    query_letter = product.letters[-2] if len(product.letters) > 1 else ""
+    if keys not in right.letters or keys in left.letters or query_letter not in left.letters:
+        raise NoAttention(product.root, "the product under the softmax does not run over queries and keys")
+    weights, values, letters = below[0]
+    # Two products name their axes apart: the second's are renamed after the first's.
+    named = dict(zip(weights.letters, product.letters, strict=False))
+    if len(weights.letters) != len(product.letters):
+        raise NoAttention(probabilities, "the scores change their number of axes before they meet the values")
+    rename = lambda text: "".join(named.get(c, c.upper()) for c in text)
+    right = _untransposed(right)
+    return Core(
+        left, right, Operand(values.value, rename(values.letters)), Operand(letters.value, rename(letters.letters)),
+        scale, terms, select, probabilities, body=body,
+    )  # fmt: skip
+
+
+def _untransposed(key: Operand) -> Operand:
+    """The key before the transpose that only the product needed, where there is one."""
+    value = bare(key.value)
+    if value.op != "transpose" or value.inputs[0] is None:
+        return key
+    letters = "".join(key.letters[value.attrs["perm"].index(axis)] for axis in range(len(key.letters)))
+    if letters != key.letters[:-2] + key.letters[-1] + key.letters[-2]:
+        return key
+    return Operand(value.inputs[0], letters)
+
+
+def _below(probabilities: Value, static: Statics) -> tuple[tuple[Operand, Operand, Operand], list[Value]]:
+    """((weights, values, context), body): the product with the values that the probabilities go into."""
+    value, body = probabilities, []
+    for _ in range(DEEPEST):
+        step = None
+        for user in users(value):
+            product = _product(user, static)
+            if product is not None:
+                for weights, values in ((product.left, product.right), (product.right, product.left)):
+                    if bare(weights.value) == value and weights.letters[-1] in values.letters:
+                        if weights.letters[-1] in product.letters:
+                            raise NoAttention(user, "the probabilities are not summed over the keys")
+                        return (weights, values, Operand(user, product.letters)), [*body, user]
+            elif user.op == "where" and _isnan_guard(user, value):
+                body.append(user)
+                step = user
+            elif user.op in VIEWS and _keeps_keys(user, value):
+                body.append(user)
+                step = user
+            elif user.op in ("mul", "add", "where"):
+                raise NoAttention(user, f"the probabilities are changed after the softmax ({user.op})")
+        if step is None:
+            break
+        value = step
+    raise NoAttention(
+        probabilities, "its probabilities weigh no values: no product of two computed values follows"
+    )
+
+
+def _isnan_guard(user: Value, value: Value) -> bool:
+    """where(isnan(p), 0, p): rows that see no key at all give zero."""
+    condition = user.inputs[0]
+    return condition is not None and condition.op == "isnan" and bare(condition.inputs[0]) == value  # type: ignore[arg-type]
+
+
+def _keeps_keys(view: Value, source: Value) -> bool:
+    return bool(view.shape and source.shape and view.shape[-1] == source.shape[-1])
+
+
+Above = tuple[Product, float, list[tuple[float, Value]], tuple[Value, bool] | None, list[Value]]
+
+
+def _above(scores: Value, static: Statics) -> Above:
+    """(product, scale, terms, selection, body) of what a softmax is taken of."""
+    value, factor = bare(scores), 1.0
+    terms: list[tuple[float, Value]] = []
+    select: tuple[Value, bool] | None = None
+    body: list[Value] = []
+    for _ in range(DEEPEST):
+        product = _product(value, static)
+        if product is not None:
+            if product.added is not None:
+                terms.append((factor * product.added[0], product.added[1]))
+            return product, factor * product.scale, terms[::-1], select, [value, *body[::-1]]
+        body.append(value)
+        number = _times(value)
+        if number is not None:
+            factor, value = factor * number[0], bare(number[1])
+        elif value.op in ("add", "sub"):
+            sign, value, term = _sum(value, static)
+            terms.append((sign * factor, term))
+        elif value.op == "where":
+            if select is not None:
+                raise NoAttention(value, "two selections, one over the other, hide keys")
+            value, select = _selection(value, static)
+        elif value.op in VIEWS and value.inputs[0] is not None and _keeps_keys(value, value.inputs[0]):
+            value = bare(value.inputs[0])
+        elif value.op in ("maximum", "clip") and _floor(value) is not None:
+            value = _floor(value)  # type: ignore[assignment]
+        else:
+            raise NoAttention(value, f"the scores come from {value.op}, not from query·key^T")
+    raise NoAttention(value, "no product of query and key within reach of the softmax")
+
+
+def _times(value: Value) -> tuple[float, Value] | None:
+    """(number, other) of a product with, or a quotient by, a number."""
+    if value.op not in ("mul", "div") or len(value.inputs) != 2:
+        return None
+    a, b = value.inputs
+    assert a is not None
+    assert b is not None
+    number = scalar(b)
+    if number is not None:
+        return (number, a) if value.op == "mul" else (1 / number if number else math.inf, a)
+    number = scalar(a) if value.op == "mul" else None
+    return None if number is None else (number, b)
+
+
+def times(value: Value) -> tuple[float, Value] | None:
+    """(number, other) when a value is a number times another value."""
+    return _times(value)
+
+
+def _sum(value: Value, static: Statics) -> tuple[float, Value, Value]:
+    """(sign of the term, scores, term) of scores + term or scores - term."""
+    a, b = value.inputs[0], value.inputs[1]
+    assert a is not None
+    assert b is not None
+    first, second = _toward(a, static, DEEPEST), value.op == "add" and _toward(b, static, DEEPEST)
+    if first and second:
+        raise NoAttention(
+            value, "the scores add products other than query·key^T: disentangled attention is not supported"
+        )
+    if not first and not second:
+        raise NoAttention(value, "the scores come from a sum without query·key^T")
+    sign = 1.0 if value.op == "add" else -1.0
+    return (sign, bare(a), b) if first else (sign, bare(b), a)
+
+
+def _toward(value: Value, static: Statics, left: int) -> bool:
+    """Whether a product of computed values lies under a value, through what may stand over scores."""
+    value = bare(value)
+    if left == 0:
+        return False
+    if _product(value, static) is not None:
+        return True
+    number = _times(value)
+    if number is not None:
+        return _toward(number[1], static, left - 1)
+    if value.op in ("add", "sub", "where", *VIEWS):
+        operands = value.inputs[1:] if value.op == "where" else value.inputs
+        return any(_toward(v, static, left - 1) for v in operands if v is not None and v.op != "const")
+    return False
+
+
+def _selection(value: Value, static: Statics) -> tuple[Value, tuple[Value, bool]]:
+    """(scores, (mask, whether True keeps)) of a where that writes a large negative number over scores."""
+    condition, yes, no = value.inputs[0], value.inputs[1], value.inputs[2]
+    assert condition is not None
+    for fill, scores, keeps in ((no, yes, True), (yes, no, False)):
+        number = _number(fill)
+        if number is None or scores is None:
+            continue
+        if number > HIDDEN:
+            raise NoAttention(value, f"writes {number:g} over scores, which hides nothing")
+        return bare(scores), (condition, keeps)
+    raise NoAttention(value, "chooses between two sets of scores")
+
+
+def _number(value: Value | None) -> float | None:
+    """A number, or a tensor filled with one."""
+    if value is not None and bare(value).op == "expand":
+        value = bare(value).inputs[0]
+    if value is not None and bare(value).op == "full":
+        return float(bare(value).attrs["value"])
+    return scalar(value)
+
+
+def _floor(value: Value) -> Value | None:
+    """x, of max(x, a large negative number)."""
+    a, b = [*value.inputs, None][:2]
+    low = scalar(b)
+    if value.op == "clip" and len(value.inputs) > 2 and value.inputs[2] is not None:
+        return None
+    return None if a is None or low is None or low > HIDDEN else bare(a)
+
+
+def _product(value: Value, static: Statics) -> Product | None:
+    """A product of two values of which neither is a parameter."""
+    operands = [v for v in value.inputs if v is not None]
+    if value.op == "matmul" and len(operands) == 2:
+        if any(static(v) for v in operands):
+            return None
+        a, b = operands
+        ranks = [len(v.shape) if v.shape is not None else 0 for v in (a, b)]
+        if min(ranks) < 2:
+            return None
+        batch = "bhgn"[: max(ranks) - 2]
+        left, right = batch[len(batch) - ranks[0] + 2 :] + "id", batch[len(batch) - ranks[1] + 2 :] + "dj"
+        return Product(value, Operand(a, left), Operand(b, right), batch + "ij")
+    if value.op == "aten.baddbmm.default" and len(operands) == 3 and not any(static(v) for v in operands[1:]):
+        added = (float(value.attrs.get("beta", 1)), operands[0])
+        return Product(
+            value, Operand(operands[1], "bid"), Operand(operands[2], "bdj"), "bij",
+            float(value.attrs.get("alpha", 1)), added,
+        )  # fmt: skip
+    if value.op == "einsum" and len(operands) == 2 and not any(static(v) for v in operands):
+        left, arrow, out = value.attrs["equation"].partition("->")
+        terms = left.split(",")
+        if not arrow or "." in value.attrs["equation"] or len(terms) != 2:
+            return None
+        return Product(value, Operand(operands[0], terms[0]), Operand(operands[1], terms[1]), out)
+    return None
+
+
+def spelled_softmax(value: Value) -> tuple[Value, list[Value]] | None:
+    """(x, body) of exp(x - max(x)) / sum(exp(x - max(x))) over the last axis, or of exp(x) / sum(exp(x))."""
+    if value.op != "div" or value.inputs[0] is None or value.inputs[1] is None:
+        return None
+    top, total = bare(value.inputs[0]), bare(value.inputs[1])
+    if top.op != "exp" or total.op != "sum" or bare(total.inputs[0]) != top:  # type: ignore[arg-type]
+        return None
+    if not _last(total) or top.inputs[0] is None:
+        return None
+    x = bare(top.inputs[0])
+    if x.op == "sub" and x.inputs[0] is not None and x.inputs[1] is not None:
+        highest = bare(x.inputs[1])
+        if highest.op == "max" and bare(highest.inputs[0]) == bare(x.inputs[0]) and _last(highest):  # type: ignore[arg-type]
+            return x.inputs[0], [highest, x, top, total, value]
+    return x, [top, total, value]
+
+
+def _last(reduction: Value) -> bool:
+    source = reduction.inputs[0]
+    rank = len(source.shape) if source is not None and source.shape is not None else 0
+    axes = tuple(reduction.attrs["axes"])
+    return bool(reduction.attrs["keepdim"]) and axes in ((-1,), (rank - 1,))
+
+
+def anchors(values: list[Value]) -> Iterator[tuple[Value, Value, list[Value]]]:
+    """(probabilities, scores, body) of every softmax, in one operator or spelled out."""
+    for value in values:
+        if value.op == "softmax" and value.inputs[0] is not None:
+            yield value, value.inputs[0], [value]
+        elif value.op == "div":
+            found = spelled_softmax(value)
+            if found is not None:
+                yield value, *found
