@@ -18,9 +18,10 @@ import psutil
 
 from ..ir.errors import BundleError
 from ..ir.program import Program
+from ..ir.size import weight_bytes
 from .feeds import Feed, coordinates
 from .manifest import DEFAULT, FORMAT, MANIFEST, REPORT, sha256
-from .onnx_file import LIMIT, WeightFile, weight_bytes, write_external, write_inline
+from .onnx_file import LIMIT, WeightFile, write_external, write_inline
 
 _SHARED = DEFAULT + ".data"
 
@@ -162,7 +163,7 @@ def _remove_abandoned(target: Path) -> None:
 
 def _check_room(parent: Path, variants: Sequence[Variant]) -> None:
     """At least the largest graph must fit; how much the others add depends on what they share."""
-    need = max(weight_bytes(variant.program.graph) for variant in variants)
+    need = max(weight_bytes(variant.program) for variant in variants)
     free = shutil.disk_usage(parent).free
     if need > free:
         raise BundleError(f"the bundle needs {need / 1e6:,.0f} MB and {parent} has {free / 1e6:,.0f} MB free")
@@ -171,7 +172,7 @@ def _check_room(parent: Path, variants: Sequence[Variant]) -> None:
 def _write_graphs(folder: Path, variants: Sequence[Variant]) -> dict[str, str]:
     """Variant name -> file."""
     default, *others = variants
-    if not others and weight_bytes(default.program.graph) < LIMIT:
+    if not others and weight_bytes(default.program) < LIMIT:
         write_inline(default.program.graph, folder / DEFAULT)
         return {default.name: DEFAULT}
     names = {default.name: DEFAULT, **{variant.name: f"model.{variant.name}.onnx" for variant in others}}

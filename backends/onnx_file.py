@@ -18,12 +18,6 @@ PAGE = 4096
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
 
-def weight_bytes(model: ir.Model) -> int:
-    """Bytes of the graph's initializers, a tensor that is used twice counted once."""
-    tensors = {id(value.const_value): value.const_value for value in model.graph.initializers.values()}
-    return sum(tensor.nbytes for tensor in tensors.values() if tensor is not None)
-
-
 class WeightFile:
     """An append-only file of tensors; equal bytes are stored once, whichever graph they belong to.
 

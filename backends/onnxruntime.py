@@ -12,8 +12,9 @@ import numpy as np
 
 from ..ir.errors import BackendError
 from ..ir.program import Program
+from ..ir.size import weight_bytes
 from .feeds import check
-from .onnx_file import LIMIT, WeightFile, weight_bytes, write_external, write_inline
+from .onnx_file import LIMIT, WeightFile, write_external, write_inline
 from .session import CPU, open_session, run_session
 
 
@@ -93,7 +94,7 @@ class OrtArtifact:
 
 def save_model(program: Program, path: Path) -> None:
     """Write an onnx program to one file, or two (`path` and `path`.data) from 2 GB on."""
-    if weight_bytes(program.graph) < LIMIT:
+    if weight_bytes(program) < LIMIT:
         write_inline(program.graph, path)
         return
     with WeightFile(path.with_name(path.name + ".data")) as weights:

@@ -1,0 +1,38 @@
+"""Joules that the processor packages drew, where the kernel lets this process read RAPL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_ROOT = Path("/sys/class/powercap")
+
+
+def domains(root: Path = _ROOT) -> list[Path]:
+    """One directory per processor package whose counter is readable; empty without RAPL or permission.
+
+    Top-level zones only: their cores and uncore are counted in them already.
+    """
+    zones = sorted(path for path in root.glob("intel-rapl:*") if path.name.count(":") == 1)
+    return [zone for zone in zones if _counter(zone) is not None]
+
+
+def read(zones: list[Path]) -> list[int]:
+    """Microjoules of each zone so far. Counters wrap around: see `joules`."""
+    return [_counter(zone) or 0 for zone in zones]
+
+
+def joules(zones: list[Path], before: list[int], after: list[int]) -> float:
+    """Energy between two readings, one wrap-around of each counter allowed for."""
+    total = 0
+    for zone, start, end in zip(zones, before, after, strict=True):
+        if end < start:
+            end += int((zone / "max_energy_range_uj").read_text())
+        total += end - start
+    return total / 1e6
+
+
+def _counter(zone: Path) -> int | None:
+    try:
+        return int((zone / "energy_uj").read_text())
+    except (OSError, ValueError):
+        return None

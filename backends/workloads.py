@@ -1,0 +1,176 @@
+"""Workloads: the calls that builds are timed on. Shapes that people deploy, and real unequal sentences."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from ..ir.errors import MeasureError
+from ..ir.program import InputSpec, Program
+from .feeds import Feed
+from .text import TextEncoder
+
+BATCHES = ("1", "8")  # for inputs without a length, such as images
+_NAME = re.compile(r"(?P<batch>[1-9]\d{0,5})(x(?P<length>[1-9]\d{0,6}))?|mixed:(?P<count>[1-9]\d{0,5})")
+_IDS = ("token_ids", "decoder_token_ids")
+_MASKS = ("attention_mask", "decoder_attention_mask")
+# Modules whose documentation is prose of every length; importing them costs nothing and runs nothing.
+_PROSE = ("argparse", "collections", "datetime", "fractions", "heapq", "json", "logging", "pathlib", "random",
+          "shutil", "statistics", "string", "subprocess", "textwrap", "threading", "zipfile")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One call. feed: arrays by input name."""
+
+    name: str
+    feed: Feed = field(repr=False)
+
+
+def default_names(program: Program) -> tuple[str, ...]:
+    """The workloads that suit the program's inputs: by batch and length for text, by batch for the rest."""
+    ids = _ids(program)
+    if ids is None:
+        return BATCHES
+    low, high = _bounds(program, ids.shape[1] if len(ids.shape) > 1 else 1)
+    names = [f"{batch}x{min(max(length, low), high)}" for batch, length in ((1, 128), (8, 128), (1, 16))]
+    if any(spec.role == "attention_mask" for spec in program.inputs):
+        names.append("mixed:32")
+    fixed = ids.shape[0] if isinstance(ids.shape[0], int) else None
+    if fixed:
+        names = [re.sub(r"^\d+x", f"{fixed}x", name).replace(":32", f":{fixed}") for name in names]
+    return tuple(dict.fromkeys(names))
+
+
+def workloads(
+    program: Program,
+    names: Sequence[str] | None = None,
+    texts: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Workload]:
+    """Workloads by name.
+
+    Args:
+        program: its input specs, tokenizer and bounds are used; its graph is not.
+        names: "8x128" is a batch of 8 at length 128, random ids and no padding; "8" a batch of 8 for inputs
+            without a length; "mixed:32" is 32 sentences padded to the longest. None takes `default_names`.
+        texts: where the sentences of mixed workloads come from; otherwise Python's own documentation.
+        seed: of the ids and of the choice of sentences.
+
+    Raises:
+        MeasureError: a name that says no shape, or a shape that the program doesn't take.
+    """
+    chosen = default_names(program) if names is None else names
+    return [Workload(name, _feed(program, name, texts, seed)) for name in dict.fromkeys(chosen)]
+
+
+def _feed(program: Program, name: str, texts: Sequence[str], seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise MeasureError(
+            f"{name!r} is no workload; write batch x length (8x128), a batch (8), or sentences (mixed:32)"
+        )
+    if found["count"]:
+        return _sentences(program, name, int(found["count"]), texts, rng)
+    length = int(found["length"]) if found["length"] else None
+    return _random(program, name, int(found["batch"]), length, rng)
+
+
+def _random(
+    program: Program, name: str, batch: int, length: int | None, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    sizes: dict[str, int] = {}
+    ids = _ids(program)
+    if length and ids is None:
+        raise MeasureError(f"the workload {name} has a length and the model has none; write {batch}")
+    wanted: dict[int | str, int] = {program.inputs[0].shape[0]: batch} if program.inputs[0].shape else {}
+    if ids is not None and len(ids.shape) > 1:
+        wanted[ids.shape[1]] = length or _bounds(program, ids.shape[1])[1]
+    for dim, size in wanted.items():
+        low, high = _bounds(program, dim)
+        if not low <= size <= high:
+            edge = f"at least {low}" if size < low else f"at most {high}"
+            raise MeasureError(f"the workload {name} needs {dim} = {size} and the model takes {edge}")
+        if isinstance(dim, str):
+            sizes[dim] = size
+    for spec in program.inputs:
+        for dim in spec.shape:
+            if isinstance(dim, str):
+                low, high = _bounds(program, dim)
+                sizes.setdefault(dim, min(max(low, length or 1), high))
+    pad = program.info.get("pad_token_id")
+    return {
+        spec.name: _values(spec, tuple(d if isinstance(d, int) else sizes[d] for d in spec.shape), pad, rng)
+        for spec in program.inputs
+    }
+
+
+def _values(spec: InputSpec, shape: tuple[int, ...], pad: int | None, rng: np.random.Generator) -> np.ndarray:
+    if spec.role in _MASKS:
+        return np.ones(shape, spec.dtype)
+    if spec.role == "position_ids":
+        return np.broadcast_to(np.arange(shape[-1]), shape).astype(spec.dtype)
+    if spec.role in _IDS:
+        ids = rng.integers(0, spec.high or 100, shape)
+        return np.where(ids == pad, ids // 2 + 1 if pad == 0 else 0, ids).astype(spec.dtype)
+    if np.dtype(spec.dtype).kind == "f":
+        return rng.standard_normal(shape, np.float32).astype(spec.dtype)
+    return np.zeros(shape, spec.dtype)
+
+
+def _sentences(
+    program: Program, name: str, count: int, texts: Sequence[str], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Texts through the program's tokenizer; without one, random ids of as many words as the texts have."""
+    mask = next((spec for spec in program.inputs if spec.role == "attention_mask"), None)
+    if mask is None:
+        raise MeasureError(f"the workload {name} has unequal sentences and the model takes no attention mask")
+    source = list(texts) or prose()
+    picked = [source[i] for i in rng.choice(len(source), count, replace=count > len(source))]
+    if "tokenizer.json" in program.tokenizer:
+        content = program.tokenizer["tokenizer.json"]
+        feed = TextEncoder(content, program.inputs, program.info, program.symbols)(picked)
+        low, high = _bounds(program, mask.shape[0])
+        if not low <= count <= high:
+            raise MeasureError(
+                f"the workload {name} is a batch of {count} and the model takes {low} to {high}"
+            )
+        return feed
+    low, high = _bounds(program, mask.shape[1])
+    lengths = np.clip([len(text.split()) + 2 for text in picked], low, high)
+    longest = int(lengths.max()) if isinstance(mask.shape[1], str) else high
+    feed = _random(program, name, count, longest, rng)
+    feed[mask.name] = (np.arange(longest) < lengths[:, None]).astype(mask.dtype)
+    return feed
+
+
+@cache
+def prose() -> list[str]:
+    """Sentences of 4 to 40 plain words from the standard library's documentation, sorted."""
+    documents = []
+    for name in _PROSE:
+        module = importlib.import_module(name)
+        members = [member for _, member in inspect.getmembers(module) if callable(member)]
+        documents += [inspect.getdoc(item) or "" for item in (module, *members)]
+    sentences = {
+        " ".join(sentence.split())
+        for document in documents
+        for sentence in re.split(r"(?<=[.!?])\s+|\n\s*\n", document)
+    }
+    plain = re.compile(r"[A-Z][A-Za-z,;'’ -]+[.!?]")
+    return sorted(s for s in sentences if plain.fullmatch(s) and 4 <= len(s.split()) <= 40)
+
+
+def _ids(program: Program) -> InputSpec | None:
+    return next((spec for role in _IDS for spec in program.inputs if spec.role == role), None)
+
+
+def _bounds(program: Program, dim: int | str) -> tuple[int, int]:
+    return (dim, dim) if isinstance(dim, int) else program.symbols.get(dim, (1, 1 << 20))
