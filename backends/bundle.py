@@ -84,7 +84,7 @@ def write(
     """
     target = Path(directory)
     _check(variants, dispatch)
-    _check_free(target, force)
+    check_free(target, force)
     files = dict(variants[0].program.tokenizer if tokenizer is None else tokenizer)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
@@ -136,8 +136,12 @@ def _check(variants: Sequence[Variant], dispatch: Sequence[Route]) -> None:
             )
 
 
-def _check_free(target: Path, force: bool) -> None:
-    """An existing directory is kept, except a bundle that `force` may replace."""
+def check_free(target: Path, force: bool) -> None:
+    """Refuse an existing directory, except an empty one and a bundle that `force` may replace.
+
+    Raises:
+        BundleError: something is there; `write` would raise the same after all the work.
+    """
     if not os.path.lexists(target):
         return
     if target.is_dir() and not target.is_symlink():
@@ -253,7 +257,7 @@ def _move(partial: Path, target: Path, force: bool) -> None:
     if not os.path.lexists(target):
         partial.rename(target)
         return
-    _check_free(target, force)
+    check_free(target, force)
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     target.rename(old)
     try:

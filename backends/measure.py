@@ -28,7 +28,7 @@ class Cell:
     """One contestant on one workload.
 
     ms: the median of the rounds' medians; low_ms, high_ms their quartiles. speedup: over the first
-    contestant. joules: of one call, where the machine tells.
+    contestant. joules: of one call, where the machine tells. rounds: seconds, the median of each round.
     """
 
     ms: float
@@ -36,6 +36,7 @@ class Cell:
     high_ms: float
     speedup: Speedup
     joules: float | None = None
+    rounds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class Comparison:
     threads: int
     rounds: int
     in_turn: bool
+
+    def faster(self, workload: str, name: str, than: str) -> Speedup:
+        """How many times faster `name` is than another contestant at a workload."""
+        return speedup(self.cells[than][workload].rounds, self.cells[name][workload].rounds)
 
     def to_json(self) -> dict[str, Any]:
         """Nested dictionaries, as manifests and `--json` hold them."""
@@ -122,7 +127,8 @@ def compare(
 
 def _cell(own: list[float], base: list[float], joules: list[float], seed: int) -> Cell:
     low, median, high = (1e3 * float(q) for q in np.quantile(own, [0.25, 0.5, 0.75]))
-    return Cell(median, low, high, speedup(base, own, seed), float(np.median(joules)) if joules else None)
+    used = float(np.median(joules)) if joules else None
+    return Cell(median, low, high, speedup(base, own, seed), used, tuple(own))
 
 
 _Times = dict[tuple[str, str], list[float]]

@@ -70,6 +70,11 @@ def workloads(
     return [Workload(name, _feed(program, name, texts, seed)) for name in dict.fromkeys(chosen)]
 
 
+def is_name(name: str) -> bool:
+    """Whether `name` says a shape: "8x128", "8" or "mixed:32"."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _feed(program: Program, name: str, texts: Sequence[str], seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     found = _NAME.fullmatch(name)

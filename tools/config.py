@@ -10,7 +10,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..ir.errors import GraphwrightError, did_you_mean
-from .shapes import SHAPES, shape_error
 
 PresetName = Literal["exact", "balanced", "fast", "small"]
 TaskName = Literal["classification", "similarity", "token-classification", "perplexity", "fidelity"]
@@ -47,7 +46,7 @@ class RunConfig(BaseModel):
     samples: int = Field(default=2000, ge=2)
     max_drop: float | None = Field(default=None, ge=0)
     threads: int | None = Field(default=None, ge=1, le=1024)
-    shapes: tuple[str, ...] = SHAPES
+    shapes: tuple[str, ...] | None = None
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     target: str | None = None
     force: bool = False
@@ -55,13 +54,18 @@ class RunConfig(BaseModel):
 
     @field_validator("shapes")
     @classmethod
-    def _shapes(cls, shapes: tuple[str, ...]) -> tuple[str, ...]:
-        for shape in shapes:
-            if error := shape_error(shape):
-                raise ValueError(error)
-        if not shapes:
+    def _shapes(cls, shapes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        from ..backends.workloads import is_name
+
+        for shape in shapes or ():
+            if not is_name(shape):
+                raise ValueError(
+                    f"{shape!r} is no shape; write batch x length (8x128), a batch (8) or a number of unequal "
+                    "sentences (mixed:32)"
+                )
+        if shapes is not None and not shapes:
             raise ValueError("name at least one shape, such as 1x128")
-        return tuple(dict.fromkeys(shapes))
+        return tuple(dict.fromkeys(shapes)) if shapes else None
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

@@ -74,4 +74,4 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, sentence):
 
 def test_the_file_has_the_long_options_as_its_keys():
     written = yaml.safe_load(config.resolve(config.make({"model": "m", "max-drop": 1})).to_yaml())
-    assert {"model", "preset", "max-drop", "threads", "shapes", "seed", "target"} <= written.keys()
+    assert {"model", "preset", "max-drop", "threads", "seed", "target"} <= written.keys()
