@@ -45,7 +45,7 @@ class FxView(GraphView):
         elif node.op == "get_attr":
             target = attribute(self._gm, str(node.target))
             if isinstance(target, torch.Tensor):
-                value = GraphValue(node, node.name, "const", load=lambda: to_numpy(target))
+                value = GraphValue(node, node.name, "const", load=lambda: to_numpy(target), tensor=target)
                 value.shape, value.dtype = tuple(target.shape), str(target.dtype).removeprefix("torch.")
                 self.add(value)
         elif node.op == "output":

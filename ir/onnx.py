@@ -54,10 +54,9 @@ class OnnxView(GraphView):
 
     def _constant(self, native: ir.Value) -> None:
         tensor = ir.convenience.get_const_tensor(native)
-        value = GraphValue(
-            native, native.name or "", "const", load=lambda: tensor.numpy() if tensor else None
-        )
+        value = GraphValue(native, native.name or "", "const", tensor=tensor)
         if tensor is not None:
+            value.load = tensor.numpy
             value.shape, value.dtype = tuple(tensor.shape.numpy()), dtype_name(tensor.dtype)
             found = arithmetic.constant(tensor)
             if found is not None:

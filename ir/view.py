@@ -79,9 +79,14 @@ class View(Protocol):
 
 
 class GraphValue:
-    """What both adapters make: a Value whose const is loaded on demand by `load`."""
+    """What both adapters make: a Value whose const is loaded on demand by `load`.
 
-    __slots__ = ("attrs", "dtype", "index", "inputs", "load", "name", "native", "op", "shape", "users")
+    tensor: what holds a constant's data, a torch.Tensor or an onnx_ir tensor; None for a Python number.
+    """
+
+    __slots__ = (
+        "attrs", "dtype", "index", "inputs", "load", "name", "native", "op", "shape", "tensor", "users"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -94,6 +99,7 @@ class GraphValue:
         shape: tuple[Dim, ...] | None = None,
         dtype: str | None = None,
         load: Callable[[], np.ndarray | None] | None = None,
+        tensor: Any = None,
     ) -> None:
         self.native = native
         self.name = name
@@ -104,6 +110,7 @@ class GraphValue:
         self.shape = shape
         self.dtype = dtype
         self.load = load
+        self.tensor = tensor
         self.users: list[GraphValue] = []
 
     @property
