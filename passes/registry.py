@@ -8,7 +8,14 @@ from ..ir.errors import PipelineError, did_you_mean
 from .base import Pass
 
 # name -> "module:Class"; a module with a leading dot is relative to this package. Sorted by name.
-PASSES: dict[str, str] = {}
+PASSES: dict[str, str] = {
+    "eliminate-common-subexpressions": ".canonical.common_subexpressions:EliminateCommonSubexpressions",
+    "eliminate-dead-code": ".canonical.dead_code:EliminateDeadCode",
+    "eliminate-identities": ".canonical.identities:EliminateIdentities",
+    "fold-constants": ".canonical.fold_constants:FoldConstants",
+    "remove-padding": ".padding.remove_padding:RemovePadding",
+    "specialise-shapes": ".canonical.specialise_shapes:SpecialiseShapes",
+}
 
 
 def names() -> list[str]:

@@ -59,7 +59,7 @@ def _remove(program: Program, spec: InputSpec, attentions: tuple[Attention, ...]
     """Rewrites for one mask; the number of projections packed, or why there are none."""
     if len(spec.shape) != 2 or not all(isinstance(dim, str) for dim in spec.shape):
         return 0, f"its shape {spec.shape} is fixed, and padding varies only with a symbolic batch and length"
-    axes, graph = Axes(*map(str, spec.shape)), program.graph.graph
+    axes, graph = Axes(str(spec.shape[0]), str(spec.shape[1])), program.graph.graph
     region = _region(graph, axes)
     layers = sum(node.op_type in PROJECTIONS for node in region)
     if not layers:
@@ -81,9 +81,13 @@ def _remove(program: Program, spec: InputSpec, attentions: tuple[Attention, ...]
             assert value is not None
             if value.producer() not in region:
                 node.replace_input_with(position, packer.packed(value, kind))
+        if node.op_type == "Reshape":
+            flat, features = node.outputs[0] in axes.flat, (node.outputs[0].shape or [None])[-1]
+            node.replace_input_with(1, packer.constant([-1, features] if flat else [1, -1, features]))
     for node in region:
         for out in node.outputs:
-            out.shape = ir.Shape([1, TOKENS, *(out.shape or [])[2:]])
+            dims = axes.dims(out) or []
+            out.shape = ir.Shape([TOKENS, dims[-1]] if out in axes.flat else [1, TOKENS, *dims[2:]])
     for node in region:
         for out in node.outputs:
             _pad_for_others(graph, packer, out, region, tolerant)
@@ -93,6 +97,14 @@ def _remove(program: Program, spec: InputSpec, attentions: tuple[Attention, ...]
 def _region(graph: ir.Graph, axes: Axes) -> dict[ir.Node, dict[int, str]]:
     """Token-wise nodes in connected groups that hold a projection, with their token operands."""
     nodes = {node: kinds for node in graph if (kinds := token_operands(node, axes))}
+    if any(value.is_graph_output() or set(value.consumers()) - nodes.keys() for value in axes.flat):
+        # Somebody reads the flattened batch itself: leave every flattening where it is.
+        axes.flat.clear()
+        nodes = {
+            node: kinds
+            for node in graph
+            if node.op_type != "Reshape" and (kinds := token_operands(node, axes))
+        }
     for node in [node for node in nodes if node.op_type == "Split"]:
         # Padding one value is cheaper than padding its pieces.
         if not any(user in nodes for out in node.outputs for user in out.consumers()):

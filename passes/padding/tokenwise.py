@@ -1,14 +1,15 @@
 """Which operations act on every token by itself, so that they may run on any subset of the tokens.
 
 A *token value* is a tensor (batch, length, features) or, for ids, (batch, length), whose first two axes are
-those of the attention mask. An operation is token-wise when each output token depends on the same token of
-its token operands and on nothing else that varies along batch or length.
+those of the attention mask; or the same flattened to (batch * length, features). An operation is token-wise
+when each output token depends on the same token of its token operands and on nothing else that varies along
+batch or length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -29,10 +30,11 @@ DOMAINS = frozenset({"", "com.microsoft"})
 
 @dataclass(frozen=True)
 class Axes:
-    """The mask's own two axes, by symbol name."""
+    """The mask's own two axes, by symbol name. flat: the flattened token values met so far."""
 
     batch: str
     length: str
+    flat: set[ir.Value] = field(default_factory=set)
 
     def dims(self, value: ir.Value | None) -> list[int | str | None] | None:
         if value is None or value.shape is None:
@@ -44,11 +46,13 @@ class Axes:
         return dims is not None and len(dims) in (2, 3) and dims[:2] == [self.batch, self.length]
 
     def operand(self, value: ir.Value | None) -> str | None:
-        """How a value meets three-axis token values: "tokens", "by position" (1, length, f), "by row"
-        (batch, 1, f), "same" for all tokens, or None where it does not fit."""
+        """How a value meets token values: "tokens", "by position" (1, length, f), "by row" (batch, 1, f),
+        "same" for all tokens, or None where it does not fit."""
         dims = self.dims(value)
         if dims is None:
             return None
+        if value in self.flat:
+            return "tokens"
         if len(dims) == 3 and dims[:2] == [self.batch, self.length]:
             return "tokens"
         if len(dims) == 3 and dims[:2] == [1, self.length]:
@@ -73,28 +77,34 @@ def token_operands(node: ir.Node, axes: Axes) -> dict[int, str] | None:
         return None
     rule = _RULES.get(node.op_type, _elementwise if node.op_type in ELEMENTWISE else None)
     kinds = rule(node, axes) if rule else None
-    return kinds if kinds and any(kind in ("tokens", "ids") for kind in kinds.values()) else None
+    if not kinds or not any(kind in ("tokens", "ids") for kind in kinds.values()):
+        return None
+    axes.flat.update(out for out in node.outputs if out.shape is not None and len(out.shape) == 2)
+    return kinds
 
 
 def _elementwise(node: ir.Node, axes: Axes) -> dict[int, str] | None:
-    kinds = {}
+    kinds, flat = {}, any(value in axes.flat for value in node.inputs)
     for position, value in enumerate(node.inputs):
         if value is None:
             continue
         kind = axes.operand(value)
-        if kind is None:
+        if kind is None or (
+            flat and value not in axes.flat and (kind != "same" or len(value.shape or ()) > 2)
+        ):
             return None
         if kind != "same":
             kinds[position] = kind
-    return kinds if axes.operand(node.outputs[0]) == "tokens" else None
+    return kinds if flat or axes.operand(node.outputs[0]) == "tokens" else None
 
 
 def _last_axis(node: ir.Node, axes: Axes) -> dict[int, str] | None:
     axis = node.attributes.get_int("axis", 0 if node.op_type == "Split" else -1)
-    return _elementwise_or_parameters(node, axes) if axis in (-1, 2) else None
+    last = 1 if node.inputs[0] in axes.flat else 2
+    return _with_parameters(node, axes) if axis in (-1, last) else None
 
 
-def _elementwise_or_parameters(node: ir.Node, axes: Axes) -> dict[int, str] | None:
+def _with_parameters(node: ir.Node, axes: Axes) -> dict[int, str] | None:
     """Parameters (weights, sizes) are constants of rank one and say nothing about tokens."""
     kinds = {}
     for position, value in enumerate(node.inputs):
@@ -113,6 +123,25 @@ def _matmul(node: ir.Node, axes: Axes) -> dict[int, str] | None:
     if axes.operand(rows) != "tokens" or weight_dims is None or len(weight_dims) != 2:
         return None
     return {0: "tokens"} if all(isinstance(dim, int) for dim in weight_dims) else None
+
+
+def _gemm(node: ir.Node, axes: Axes) -> dict[int, str] | None:
+    rows, weight, *bias = node.inputs
+    if rows not in axes.flat or node.attributes.get_int("transA", 0) != 0 or weight is None:
+        return None
+    fits = all(axes.operand(value) == "same" for value in bias if value is not None)
+    return {0: "tokens"} if fits and len(weight.shape or ()) == 2 else None
+
+
+def _reshape(node: ir.Node, axes: Axes) -> dict[int, str] | None:
+    """Flattening batch and length into one axis, and back."""
+    value, out = node.inputs[0], node.outputs[0]
+    before, after = axes.dims(value), axes.dims(out)
+    if before is None or after is None or before[-1] != after[-1] or not isinstance(after[-1], int):
+        return None
+    flattens = axes.operand(value) == "tokens" and len(before) == 3 and len(after) == 2
+    restores = value in axes.flat and len(after) == 3 and axes.operand(out) == "tokens"
+    return {0: "tokens"} if flattens or restores else None
 
 
 def _lookup(node: ir.Node, axes: Axes) -> dict[int, str] | None:
@@ -141,6 +170,8 @@ def _reduction(node: ir.Node, axes: Axes) -> dict[int, str] | None:
 
 _RULES: dict[str, Callable[[ir.Node, Axes], dict[int, str] | None]] = {
     "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Reshape": _reshape,
     "Gather": _lookup,
     **dict.fromkeys(LAST_AXIS, _last_axis),
     **dict.fromkeys(REDUCTIONS, _reduction),
