@@ -1,1 +1,43 @@
-"""graphwright: a compiler for Transformers about to be deployed."""
+"""graphwright: a compiler for Transformers about to be deployed.
+
+    import graphwright as gw
+
+    program = gw.trace(module, inputs)          # or a model directory, hub id, .onnx, .pt2
+    run = gw.Pipeline.parse("to-onnx,fuse-attention").run(program)
+    outcome = gw.optimize("model-directory", "bundle", preset="balanced")
+    artifact = gw.load("bundle")
+    artifact.run({name: array}); artifact(["a text"])
+
+Nothing heavy is imported until it is used: `load` needs onnxruntime and NumPy only.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backends.runner import load
+    from .ir.capture import capture as trace
+    from .passes.manager import Pipeline
+    from .tools.optimize import optimize
+
+__all__ = ["Pipeline", "load", "optimize", "trace"]
+
+_HOMES = {
+    "Pipeline": (".passes.manager", "Pipeline"),
+    "load": (".backends.runner", "load"),
+    "optimize": (".tools.optimize", "optimize"),
+    "trace": (".ir.capture", "capture"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'graphwright' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module, __name__), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -191,10 +191,9 @@ def optimize(
         return 0
     if run.out is None:
         raise typer.BadParameter("name the bundle's directory with -o OUT")
-    from .optimize import optimize_config
+    from .optimize import run as run_config
 
-    outcome = optimize_config(run, console)
-    return _report(outcome, console)
+    return _report(run_config(run, console), console)
 
 
 def _columns(text: str | None) -> dict[str, str] | None:

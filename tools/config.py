@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,8 +13,7 @@ from ..ir.errors import GraphwrightError, did_you_mean
 
 PresetName = Literal["exact", "balanced", "fast", "small"]
 TaskName = Literal["classification", "similarity", "token-classification", "perplexity", "fidelity"]
-PRESETS: tuple[str, ...] = get_args(PresetName)
-TASKS: tuple[str, ...] = get_args(TaskName)
+ROLES = ("text", "pair", "label")
 
 
 class ConfigError(GraphwrightError):
@@ -42,7 +41,7 @@ class RunConfig(BaseModel):
     pipeline: str | None = None
     data: str | None = None
     task: TaskName | None = None
-    columns: dict[Literal["text", "pair", "label"], str | int] = Field(default_factory=dict)
+    columns: dict[str, str | int] = Field(default_factory=dict)
     samples: int = Field(default=2000, ge=2)
     max_drop: float | None = Field(default=None, ge=0)
     threads: int | None = Field(default=None, ge=1, le=1024)
@@ -60,12 +59,20 @@ class RunConfig(BaseModel):
         for shape in shapes or ():
             if not is_name(shape):
                 raise ValueError(
-                    f"{shape!r} is no shape; write batch x length (8x128), a batch (8) or a number of unequal "
-                    "sentences (mixed:32)"
+                    f"{shape!r} is no shape; write batch x length (8x128), a batch (8) or a "
+                    "number of unequal sentences (mixed:32)"
                 )
         if shapes is not None and not shapes:
             raise ValueError("name at least one shape, such as 1x128")
         return tuple(dict.fromkeys(shapes)) if shapes else None
+
+    @field_validator("columns")
+    @classmethod
+    def _columns(cls, columns: dict[str, str | int]) -> dict[str, str | int]:
+        for role in columns:
+            if role not in ROLES:
+                raise ValueError(f"{role!r} is no role of a column{did_you_mean(role, ROLES)}")
+        return columns
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:

@@ -11,11 +11,10 @@ from typing import Any
 
 from ..ir.errors import DataError
 from .columns import Column, Record, called, choose, find_header, is_number
-from .config import TaskName
+from .config import ROLES, TaskName
 from .records import records
 
 PEEK = 50  # records looked at before the columns are settled
-ROLES = ("text", "pair", "label")
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "classification": ("text", "label"),
     "similarity": ("text", "pair", "label"),

@@ -48,7 +48,7 @@ def test_the_balanced_preset_is_the_default_unless_a_pipeline_is_given():
         ({"model": "m", "task": "similarity"}, "task describes a data file"),
         (
             {"model": "m", "data": "d.csv", "columns": {"txt": "a"}},
-            "'text', 'pair' or 'label' (given: 'txt')",
+            "columns: 'txt' is no role of a column; did you mean 'text'?",
         ),
     ],
 )

@@ -1,0 +1,68 @@
+"""Times and scores what a pipeline does while it runs, and keeps what it saw beside each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..backends.measure import Workload, compare
+from ..backends.onnxruntime import OnnxRuntime
+from ..ir.program import Program
+from ..passes.base import Context, Exact, Pass, Ratio, Step
+from ..passes.instruments import Instrument
+from .console import Console
+from .judging import Judging
+from .outcome import StepEvidence
+from .quality import Score
+
+# Enough turns to see 2% on a quiet machine; the final comparison takes more.
+ROUNDS, RUNS, SECONDS = 5, 3, 0.5
+
+
+class Evidence(Instrument):
+    """Measures gated passes for the manager (`measure`), scores lossy ones, and keeps a row a step."""
+
+    def __init__(
+        self, workloads: Sequence[Workload], judging: Judging | None, threads: int, console: Console
+    ) -> None:
+        self.workloads = workloads
+        self.judging = judging
+        self.threads = threads
+        self.console = console
+        self.backend = OnnxRuntime()
+        self.rows: list[StepEvidence] = []
+        self._ms: Mapping[str, float] = {}
+
+    def measure(self, before: Program, after: Program) -> Mapping[str, Ratio]:
+        """Speed-up of `after` over `before` at each workload."""
+        comparison = compare(
+            {"before": before, "after": after},
+            self.workloads,
+            self.threads,
+            rounds=ROUNDS,
+            runs=RUNS,
+            seconds=SECONDS,
+            progress=self.console.progress,
+        )
+        cells = comparison.cells["after"]
+        self._ms = {name: cell.ms for name, cell in cells.items()}
+        return {
+            name: Ratio(cell.speedup.median, cell.speedup.low, cell.speedup.high)
+            for name, cell in cells.items()
+        }
+
+    def score(self, program: Program) -> float:
+        """Quality on the rows that tune, higher is better, as passes want it."""
+        score = self.judged(program)
+        return score.value if score.higher_is_better else -score.value
+
+    def judged(self, program: Program) -> Score:
+        assert self.judging is not None
+        return self.judging.tune(self.backend.build(program, threads=self.threads).run)
+
+    def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
+        costs = step.status == "applied" and not isinstance(step.effect, Exact) and after.dialect == "onnx"
+        score = self.judged(after) if costs and self.judging is not None else None
+        self.rows.append(StepEvidence(step, self._ms, score))
+        self._ms = {}
+        state = {"applied": "done", "slower": "measured slower here, undone"}.get(step.status, step.status)
+        self.console.say(f"  {step.text}: {state} ({step.seconds + step.check_seconds:.1f} s)")

@@ -1,0 +1,135 @@
+"""`optimize inspect MODEL`: what the graph is made of, and why the rest was not recognised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..ir.blocks import recognise
+from ..ir.blocks.base import Attention, Blocks
+from ..ir.capture import capture
+from ..ir.program import Program
+from ..ir.size import weight_bytes
+from ..ir.view import view
+
+KINDS = ("attention", "feed_forward", "norm", "embedding", "residual")
+PLURALS = {
+    "attention": "attentions",
+    "feed_forward": "feed-forwards",
+    "norm": "norms",
+    "embedding": "embeddings",
+    "residual": "residuals",
+}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A program and its blocks. parameters: numbers in its float constants. bytes: of all weights."""
+
+    source: str
+    program: Program
+    blocks: Blocks
+    parameters: int
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        program = self.program
+        return {
+            "source": self.source,
+            "dialect": program.dialect,
+            "task": program.task,
+            "parameters": self.parameters,
+            "bytes": self.bytes,
+            "inputs": [asdict(spec) for spec in program.inputs],
+            "outputs": list(program.outputs),
+            "symbols": {name: list(bounds) for name, bounds in program.symbols.items()},
+            "blocks": {kind: len(getattr(self.blocks, kind)) for kind in KINDS},
+            "attention": [attention_facts(each) for each in self.blocks.attention],
+            "stacks": [len(stack.layers) for stack in self.blocks.stack],
+            "missed": [asdict(miss) for miss in self.blocks.missed],
+        }
+
+
+def inspect(model: str) -> Inspection:
+    """Capture and recognise.
+
+    Raises:
+        CaptureError: the model cannot be captured.
+    """
+    program = capture(model)
+    return Inspection(model, program, recognise(program), _parameters(program), weight_bytes(program))
+
+
+def _parameters(program: Program) -> int:
+    """Numbers in the weights: floating-point constants of rank 1 or more, each counted once."""
+    total, seen = 0, set()
+    for value in view(program).values:
+        if value.op != "const" or not value.shape or value in seen or "float" not in str(value.dtype):
+            continue
+        seen.add(value)
+        size = 1
+        for dim in value.shape:
+            size *= dim if isinstance(dim, int) else 1
+        total += size
+    return total
+
+
+def attention_facts(attention: Attention) -> dict[str, Any]:
+    """What tells one attention from another."""
+    return {
+        "node": attention.root.name,
+        "heads": attention.heads,
+        "kv_heads": attention.kv_heads,
+        "head_dim": attention.head_dim,
+        "scale": attention.scale,
+        "mask": attention.mask_kind,
+        "causal": attention.causal,
+        "rotary": attention.rotary,
+        "relative_bias": attention.relative_bias is not None,
+        "cross": attention.cross,
+    }
+
+
+def tables(found: Inspection) -> list[Any]:
+    """Lines to print."""
+    program, blocks = found.program, found.blocks
+    lines = [
+        f"{found.source}: {program.task}, {program.dialect} dialect, "
+        f"{found.parameters / 1e6:,.1f} million parameters, {found.bytes / 1e6:,.1f} MB",
+        *(f"  takes {spec.name} {spec.dtype} {list(spec.shape)} ({spec.role})" for spec in program.inputs),
+        *(f"  gives {name}" for name in program.outputs),
+    ]
+    missed = Counter(miss.kind for miss in blocks.missed)
+    for kind in KINDS:
+        count = len(getattr(blocks, kind))
+        total = count + missed[kind]
+        lines.append(f"{count} of {total} {PLURALS[kind]}" if missed[kind] else f"{count} {PLURALS[kind]}")
+        if kind == "attention":
+            lines += [f"  {_described(facts, n)}" for facts, n in _grouped(blocks.attention)]
+        lines += [f"  {miss.reason} (node {miss.node})" for miss in blocks.missed if miss.kind == kind]
+    lines += [
+        f"  {miss.kind}: {miss.reason} (node {miss.node})" for miss in blocks.missed if miss.kind not in KINDS
+    ]
+    lines += [f"stack of {len(stack.layers)} like layers" for stack in blocks.stack]
+    return lines
+
+
+def _grouped(attentions: tuple[Attention, ...]) -> list[tuple[dict[str, Any], int]]:
+    """Facts shared by attentions that differ in nothing but their node, and how many there are."""
+    counts: dict[tuple, int] = {}
+    for attention in attentions:
+        facts = attention_facts(attention)
+        facts.pop("node")
+        key = tuple(facts.items())
+        counts[key] = counts.get(key, 0) + 1
+    return [(dict(key), count) for key, count in counts.items()]
+
+
+def _described(facts: dict[str, Any], count: int) -> str:
+    heads = f"{facts['heads']} heads of {facts['head_dim']}"
+    if facts["kv_heads"] != facts["heads"]:
+        heads += f", {facts['kv_heads']} for keys and values"
+    mask = {"none": "no mask", "add": "an additive mask", "bool": "a boolean mask"}[facts["mask"]]
+    more = [name.replace("_", " ") for name in ("causal", "rotary", "relative_bias", "cross") if facts[name]]
+    return f"{count} with {heads}, scale {facts['scale']:.4g}, {', '.join([mask, *more])}"

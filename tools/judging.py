@@ -1,0 +1,92 @@
+"""The two judges of a run: one that may steer passes, and one on rows that nothing was tuned on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..backends.text import TextEncoder
+from ..backends.workloads import prose
+from ..ir.errors import DataError
+from ..ir.probe import probes
+from ..ir.program import Program
+from ..passes.base import Feed
+from . import data as files
+from .config import RunConfig
+from .data import Data, Row
+from .quality import Fidelity, Judge, Runner, batches, judge
+
+FEW = 64  # below this many rows, the same rows tune and judge
+TUNING = 200  # rows that tune, at most
+BUILT_IN = 128  # sentences to compare on where no data is given
+CALIBRATION = 64
+
+
+@dataclass(frozen=True)
+class Judging:
+    """tune and final score a runner. calibration: feeds of real texts. rows: how many judge.
+    said: what was guessed about the data."""
+
+    tune: Judge
+    final: Judge
+    calibration: Sequence[Feed]
+    rows: int
+    source: str
+    said: tuple[str, ...] = ()
+
+
+def judging(config: RunConfig, program: Program, reference: Runner) -> Judging:
+    """Judges on the user's data, or on built-in sentences, or on probe inputs where there is no tokenizer.
+
+    Raises:
+        DataError: the data can't be read, or doesn't fit the model.
+    """
+    if "tokenizer.json" not in program.tokenizer:
+        if config.data:
+            raise DataError(
+                f"{config.data} holds texts and the model has no tokenizer.json to read them with; "
+                "put it beside the model"
+            )
+        feeds = probes(program, config.seed)
+        fidelity = Fidelity(feeds, reference, _mask(program))
+        return Judging(fidelity, fidelity, feeds, len(feeds), "probe inputs")
+    encoder = TextEncoder(program.tokenizer["tokenizer.json"], program.inputs, program.info, program.symbols)
+    data = _data(config, program)
+    tuning, final, said = _split(data, config.seed)
+    feeds = [feed for _, feed in batches(_texts(tuning.rows[:CALIBRATION]), encoder)]
+    return Judging(
+        judge(program, tuning, encoder, reference, config.seed),
+        judge(program, final, encoder, reference, config.seed),
+        feeds,
+        len(final.rows),
+        config.data or "built-in sentences",
+        (*data.said, *said),
+    )
+
+
+def _data(config: RunConfig, program: Program) -> Data:
+    if config.data:
+        return files.read(config.data, program.task, config.task, config.columns, config.samples, config.seed)
+    sentences = random.Random(config.seed).sample(prose(), BUILT_IN)
+    return Data("built-in sentences", "fidelity", tuple(Row(i, text) for i, text in enumerate(sentences, 1)))
+
+
+def _split(data: Data, seed: int) -> tuple[Data, Data, tuple[str, ...]]:
+    """Rows that may tune and rows that judge, apart where there are enough."""
+    count = len(data.rows)
+    if count < FEW:
+        return data, data, (f"{data.path} has only {count} rows, so the same rows tune and judge",)
+    chosen = set(random.Random(seed).sample(range(count), min(TUNING, count // 4)))
+    tuning = tuple(row for i, row in enumerate(data.rows) if i in chosen)
+    final = tuple(row for i, row in enumerate(data.rows) if i not in chosen)
+    return replace(data, rows=tuning), replace(data, rows=final), ()
+
+
+def _texts(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose text is one string, as calibration reads it."""
+    return [replace(row, text=row.text if isinstance(row.text, str) else " ".join(row.text)) for row in rows]
+
+
+def _mask(program: Program) -> str | None:
+    return next((spec.name for spec in program.inputs if spec.role == "attention_mask"), None)

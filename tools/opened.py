@@ -1,0 +1,49 @@
+"""Whatever a person can name on the command line, ready to run: bundle, ONNX file, directory, hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..backends.manifest import MANIFEST
+from ..ir.program import Program
+
+
+@dataclass(frozen=True)
+class Opened:
+    """program: what it takes and gives; a bundle's has no graph. run: arrays by name to arrays by name."""
+
+    name: str
+    program: Program
+    run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+def open_model(name: str, threads: int = 2) -> Opened:
+    """Open a bundle with its own runner, ONNX with ONNX Runtime, everything else with PyTorch.
+
+    Raises:
+        CaptureError: nothing at that name is a model.
+        BundleError: a bundle that is incomplete or was tampered with.
+    """
+    if (Path(name) / MANIFEST).is_file():
+        from ..backends.bundle import load
+
+        bundle = load(name, threads)
+        record = bundle.manifest
+        program = Program(
+            None, "onnx", bundle.inputs, bundle.output_names, symbols=record.symbols, info=record.info
+        )
+        return Opened(name, program, bundle.run)
+    from ..ir.capture import capture
+
+    program = capture(name)
+    if program.dialect == "onnx":
+        from ..backends.onnxruntime import OnnxRuntime
+
+        return Opened(name, program, OnnxRuntime().build(program, threads=threads).run)
+    from ..backends.reference import Reference
+
+    return Opened(name, program, Reference().build(program, threads=threads).run)

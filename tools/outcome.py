@@ -1,0 +1,125 @@
+"""What a run found: the evidence for every step, the graphs, the measurements, the quality, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..backends.bundle import Variant
+from ..backends.measure import Comparison
+from ..ir.program import Program
+from ..passes.base import Step
+from .config import RunConfig
+from .quality import Score
+
+PYTORCH, PLAIN, BUNDLE = "PyTorch eager", "ONNX Runtime", "bundle"
+
+
+@dataclass(frozen=True)
+class StepEvidence:
+    """A step, the time of a call after it (ms by workload, where it was measured) and the quality after it
+    (on the rows that tune, where the step may cost any)."""
+
+    step: Step
+    ms: Mapping[str, float] = field(default_factory=dict)
+    score: Score | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """reference: the original's score. score: that of the worst graph of the bundle. drop: points lost."""
+
+    reference: Score
+    score: Score
+    drop: float
+    rows: int
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of `optimize`.
+
+    steps: evidence for each pass of the main graph. graphs: those kept; the first is the default. dispatch:
+    workload -> graph. comparison: every contestant at every workload. met: whether the quality goal was, None
+    without one. bundle: where it was written, None if it was not to be.
+    """
+
+    config: RunConfig
+    source: Program
+    pipeline: str
+    steps: tuple[StepEvidence, ...]
+    graphs: tuple[Variant, ...]
+    dispatch: Mapping[str, str]
+    comparison: Comparison
+    quality: Quality | None
+    met: bool | None
+    notes: tuple[str, ...]
+    seconds: float
+    bundle: Path | None = None
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0, 1 when a pass was rolled back, 3 when the quality goal was not met."""
+        if self.met is False:
+            return 3
+        return 1 if any(each.step.error for each in self.steps) else 0
+
+    @property
+    def failures(self) -> list[str]:
+        """A sentence for everything that keeps the status from being 0."""
+        sentences = [
+            f"{each.step.error}; it was rolled back" for each in self.steps if each.step.error is not None
+        ]
+        if self.met is False and self.quality is not None:
+            sentences.append(
+                f"the goal was not met: {self.quality.drop:.2f} points of {self.quality.score.metric} are "
+                f"lost, and at most {self.config.max_drop:g} may be; the best candidate is saved all the same"
+            )
+        return sentences
+
+    def ms(self, contestant: str, workload: str) -> float:
+        """Median milliseconds of a call; the bundle's are those of the graph it picks."""
+        name = self.dispatch[workload] if contestant == BUNDLE else contestant
+        return self.comparison.cells[name][workload].ms
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the graphs, as the manifest and --json hold it."""
+        return {
+            "config": self.config.model_dump(mode="json", by_alias=True, exclude_none=True),
+            "pipeline": self.pipeline,
+            "steps": [step_json(each) for each in self.steps],
+            "graphs": [variant.name for variant in self.graphs],
+            "dispatch": dict(self.dispatch),
+            "measurements": self.comparison.to_json(),
+            "quality": self.quality.to_json() if self.quality else None,
+            "met": self.met,
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 1),
+            "bundle": str(self.bundle) if self.bundle else None,
+            "status": self.status,
+        }
+
+
+def step_json(each: StepEvidence) -> dict[str, Any]:
+    """One step's evidence."""
+    step = each.step
+    return {
+        "pass": step.text,
+        "effect": {"kind": type(step.effect).__name__.lower(), **asdict(step.effect)},
+        "status": step.status,
+        "seconds": round(step.seconds, 3),
+        "check_seconds": round(step.check_seconds, 3),
+        "bytes": [step.bytes_before, step.bytes_after],
+        "statistics": dict(step.statistics),
+        "notes": list(step.notes),
+        "ms": {name: round(value, 4) for name, value in each.ms.items()},
+        "ratios": {name: asdict(ratio) for name, ratio in step.ratios.items()},
+        "quality": asdict(each.score) if each.score else None,
+        "error": str(step.error) if step.error else None,
+    }

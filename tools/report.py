@@ -1,0 +1,153 @@
+"""The evidence as tables: for the terminal with rich, for report.md in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..passes.base import Bounded, Effect, Exact
+from .outcome import BUNDLE, PLAIN, PYTORCH, Outcome, StepEvidence
+from .quality import Score
+
+Rows = tuple[Sequence[str], list[Sequence[str]]]
+
+
+def tables(outcome: Outcome) -> list[Any]:
+    """What the terminal shows when the work is done."""
+    from rich.table import Table
+
+    shown: list[Any] = []
+    for title, (head, rows) in (("Every step", steps(outcome)), ("Speed", speed(outcome))):
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for number, name in enumerate(head):
+            table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0)
+        for row in rows:
+            table.add_row(*row)
+        shown += [table, ""]
+    return [*shown, *closing(outcome)]
+
+
+def markdown(outcome: Outcome) -> str:
+    """report.md."""
+    config, parts = outcome.config, [f"# {outcome.config.model}", ""]
+    parts += closing(outcome)
+    parts += ["", f"Pipeline: `{outcome.pipeline}`. Seed {config.seed}.", ""]
+    for title, (head, rows) in (("Speed", speed(outcome)), ("Every step", steps(outcome))):
+        parts += [f"## {title}", "", _line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
+    parts += _notes(outcome)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
+
+
+def steps(outcome: Outcome) -> Rows:
+    """A row a pass: what it promised, what came of it, what it cost and what it brought."""
+    workloads = list(outcome.dispatch)
+    head = [
+        "pass",
+        "contract",
+        "result",
+        "s",
+        "MB",
+        *(f"ms {name}" for name in workloads),
+        "ratio",
+        "quality",
+    ]
+    rows: list[Sequence[str]] = []
+    for each in outcome.steps:
+        step = each.step
+        name = step.text.replace(",", ", ")
+        ms = [f"{each.ms[name]:.2f}" if name in each.ms else "" for name in workloads]
+        ratios = " ".join(f"{ratio.median:.2f}" for ratio in step.ratios.values())
+        size = f"{step.bytes_after / 1e6:.1f}"
+        seconds = f"{step.seconds + step.check_seconds:.1f}"
+        rows.append(
+            [name, contract(step.effect), _status(each), seconds, size, *ms, ratios, scored(each.score)]
+        )
+    return head, rows
+
+
+def _status(each: StepEvidence) -> str:
+    if each.step.status == "slower":
+        return "slower, undone"
+    if each.step.status == "applied" and each.step.statistics:
+        return ", ".join(f"{name} {value}" for name, value in each.step.statistics.items())
+    return each.step.status
+
+
+def contract(effect: Effect) -> str:
+    """A contract in two words."""
+    if isinstance(effect, Exact):
+        return f"exact {effect.tolerance:g}"
+    if isinstance(effect, Bounded):
+        return f"{effect.metric} ≥ {effect.limit:g}"
+    return "lossy"
+
+
+def scored(score: Score | None) -> str:
+    """A score in points, with its details."""
+    if score is None:
+        return ""
+    details = ", ".join(f"{name} {value:.4g}" for name, value in score.details.items())
+    return f"{score.metric} {score.value:.2f}" + (f" ({details})" if details else "")
+
+
+def speed(outcome: Outcome) -> Rows:
+    """A row a contestant: ms and speed-up over the first at each workload, with its 95% interval."""
+    workloads = list(outcome.dispatch)
+    cells = outcome.comparison.cells
+    first = next(iter(cells))
+    head = ["ms (times as fast, 95% interval)", *workloads]
+    names = [name for name in (PYTORCH, PLAIN) if name in cells]
+    rows: list[Sequence[str]] = []
+    for name in (*names, BUNDLE):
+        row = [name]
+        for workload in workloads:
+            contestant = outcome.dispatch[workload] if name == BUNDLE else name
+            cell = cells[contestant][workload]
+            low, high = cell.speedup.interval
+            ratio = "" if contestant == first else f" ({cell.speedup.median:.2f}, {low:.2f}–{high:.2f})"
+            row.append(f"{cell.ms:.2f}{ratio}")
+        rows.append(row)
+    if len(outcome.graphs) > 1:
+        rows.append(["graph", *(outcome.dispatch[workload] for workload in workloads)])
+    return head, rows
+
+
+def closing(outcome: Outcome) -> list[str]:
+    """The verdict in sentences."""
+    cells = outcome.comparison.cells
+    first = next(iter(cells))
+    gains = ", ".join(
+        f"{cells[graph][workload].speedup.median:.2f} times at {workload}"
+        for workload, graph in outcome.dispatch.items()
+    )
+    lines = [
+        f"Against {first}, {outcome.comparison.threads} threads, medians of "
+        f"{outcome.comparison.rounds} interleaved rounds: {gains}."
+    ]
+    quality = outcome.quality
+    if quality is not None:
+        lines.append(
+            f"Quality on {quality.rows} rows of {quality.source}: {scored(quality.score)}; the original's is "
+            f"{quality.reference.value:.2f}, so {quality.drop:.2f} points are lost."
+        )
+    if outcome.met is not None:
+        verdict = "met" if outcome.met else "NOT met; this is the best candidate"
+        lines.append(f"Goal: at most {outcome.config.max_drop:g} points lost: {verdict}.")
+    for each in outcome.steps:
+        if each.step.error is not None:
+            lines.append(f"Rolled back: {each.step.error}.")
+    if outcome.bundle is not None:
+        lines.append(f"{outcome.bundle} is ready: gw.load({str(outcome.bundle)!r}).")
+    return lines
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    """What the passes and the driver had to say."""
+    notes = [f"- {note}" for note in outcome.notes]
+    for each in outcome.steps:
+        notes += [f"- {each.step.text}: {note}" for note in each.step.notes]
+    return ["## Notes", "", *notes] if notes else []

@@ -1,0 +1,61 @@
+"""Which gated passes serve which workload, and which graph runs it: one bundle may hold several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..passes.base import Ratio, Step
+from ..passes.manager import GAIN, LOSS
+
+DEFAULT = "main"
+
+
+def decisions(steps: Sequence[Step], workloads: Sequence[str]) -> dict[frozenset[int], list[str]]:
+    """Steps to leave out -> the workloads that are better without them.
+
+    A measured step is left out of a workload that it slowed beyond noise. The empty set, the pipeline as it
+    ran, comes first and may serve no workload.
+    """
+    groups: dict[frozenset[int], list[str]] = {frozenset(): []}
+    for workload in workloads:
+        left_out = frozenset(
+            number
+            for number, step in enumerate(steps)
+            if step.status == "applied" and workload in step.ratios and step.ratios[workload].high < LOSS
+        )
+        groups.setdefault(left_out, []).append(workload)
+    return groups
+
+
+def choose(
+    workloads: Sequence[str], names: Sequence[str], faster: Callable[[str, str, str], Ratio]
+) -> dict[str, str]:
+    """Workload -> the graph that runs it.
+
+    Args:
+        workloads: in order.
+        names: the graphs; the first is the default.
+        faster: (workload, a, b) -> how much faster a is than b.
+
+    Returns:
+        For each workload the default, unless another graph is faster beyond noise; among several such the
+        fastest, except that one already chosen elsewhere is preferred to a new one within noise.
+    """
+    default = names[0]
+    chosen: dict[str, str] = {}
+    used = {default}
+    for workload in workloads:
+        best = default
+        for name in sorted(names[1:], key=lambda name: name not in used):
+            if faster(workload, name, best).low > GAIN:
+                best = name
+        chosen[workload] = best
+        used.add(best)
+    return chosen
+
+
+def title(left_out: frozenset[int], names: Sequence[str]) -> str:
+    """A variant's name, from the passes it does without: "without-remove-padding"."""
+    if not left_out:
+        return DEFAULT
+    return "without-" + "-and-".join(names[number] for number in sorted(left_out))
