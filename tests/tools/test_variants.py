@@ -1,0 +1,53 @@
+"""Which graph serves which workload."""
+
+import pytest
+from graphwright.passes.base import Exact, Ratio, Step
+from graphwright.tools.variants import choose, decisions, title
+
+
+def step(status, **ratios):
+    found = {name: Ratio(value, value, value) for name, value in ratios.items()}
+    return Step("p", Exact(), status, ratios=found)
+
+
+def test_a_pass_is_left_out_where_it_loses_and_nowhere_else():
+    steps = [
+        step("applied"),
+        step("applied", short=0.5, long=1.5, mixed=1.0),
+        step("slower", short=0.5, long=0.9, mixed=0.9),
+        step("applied", short=1.2, long=0.99, mixed=0.9),
+    ]
+    assert decisions(steps, ["short", "long", "mixed"]) == {
+        frozenset(): ["long"],
+        frozenset({1}): ["short"],
+        frozenset({3}): ["mixed"],
+    }
+    assert title(frozenset({1, 3}), ["a", "b", "c", "d"]) == "without-b-and-d"
+
+
+def faster(times):
+    def ratio(workload, a, b):
+        value = times[b][workload] / times[a][workload]
+        return Ratio(value, value * 0.99, value * 1.01)
+
+    return ratio
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        # Within noise the default stays.
+        ({"main": (10, 10), "x": (9.9, 10)}, ("main", "main")),
+        # Each takes where it wins.
+        ({"main": (10, 10), "x": (5, 20)}, ("x", "main")),
+        # Of two that win by like amounts, the one already in the bundle.
+        ({"main": (10, 10), "x": (5, 5.05), "y": (9, 5.0)}, ("x", "x")),
+        # A default that wins nowhere is chosen nowhere.
+        ({"main": (10, 10), "x": (5, 5)}, ("x", "x")),
+        # The fastest wins, whatever its place in the list.
+        ({"main": (10, 10), "x": (8, 10), "y": (4, 10)}, ("y", "main")),
+    ],
+)
+def test_each_workload_gets_its_fastest_graph_and_the_bundle_few(times, expected):
+    table = {name: dict(zip("ab", row, strict=True)) for name, row in times.items()}
+    assert tuple(choose("ab", list(times), faster(table)).values()) == expected
