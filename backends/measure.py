@@ -111,7 +111,7 @@ def compare(
     if not contestants or not workloads:
         raise MeasureError("there is nothing to compare: give at least one contestant and one workload")
     request = {"runs": runs, "seconds": seconds, "warmup": 2}
-    with entries_of(contestants) as entries, _saved(workloads) as feeds:
+    with entries_of(contestants) as entries, save_feeds(workloads) as feeds:
         in_turn = too_large(size_of(path) for _, path in entries.values())
         if in_turn:
             rounds = min(rounds, TURNS)
@@ -183,8 +183,8 @@ def _order(names: list[str], number: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _saved(workloads: Sequence[Workload]) -> Iterator[dict[str, str]]:
-    """Workload name -> .npz file."""
+def save_feeds(workloads: Sequence[Workload]) -> Iterator[dict[str, str]]:
+    """Workload name -> .npz file, which workers read; removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
         paths = {}
         for number, workload in enumerate(workloads):

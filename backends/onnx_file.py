@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import weakref
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import onnx
 import onnx_ir as ir
+
+from ..ir.fingerprint import tensor_digest
 
 LIMIT = (1 << 31) - (1 << 27)  # weights in one file: protobuf's 2 GiB, less room for the graph itself
 INLINE = 1024  # bytes; shapes and scalars stay inside the graph, where shape inference sees them
@@ -19,7 +19,7 @@ _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
 
 class WeightFile:
-    """An append-only file of tensors; equal bytes are stored once, whichever graph they belong to.
+    """An append-only file of tensors; equal tensors are stored once, whichever graph they belong to.
 
     Close it (or use it in a `with`) before a session maps it.
     """
@@ -27,23 +27,18 @@ class WeightFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file = path.open("wb")
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._seen: dict[int, tuple[weakref.ref[Any], tuple[int, int]]] = {}
+        self._places: dict[str, tuple[int, int]] = {}
 
     def add(self, tensor: Any) -> tuple[int, int]:
-        """(offset, length) of the tensor's bytes; a lazy tensor is evaluated once and let go."""
-        if (seen := self._seen.get(id(tensor))) and seen[0]() is tensor:
-            return seen[1]
-        start = self.file.seek(0, 2)
-        offset = -(-start // PAGE) * PAGE if tensor.nbytes >= PAGE else -(-start // 64) * 64
-        self.file.seek(offset)
-        writer = _Hashing(self.file)
-        tensor.tofile(writer)
-        place = self._places.setdefault(writer.digest(), (offset, writer.written))
-        if place[0] != offset:
-            self.file.truncate(start)
-        self._seen[id(tensor)] = (weakref.ref(tensor), place)
-        return place
+        """(offset, length) of the tensor's bytes; a lazy tensor is evaluated and let go."""
+        digest = tensor_digest(tensor)
+        if digest not in self._places:
+            align = PAGE if tensor.nbytes >= PAGE else 64
+            offset = -(-self.file.seek(0, 2) // align) * align
+            self.file.seek(offset)
+            tensor.tofile(self.file)
+            self._places[digest] = (offset, tensor.nbytes)
+        return self._places[digest]
 
     def flush(self) -> None:
         """Hand what was added to the system, so that a reader sees it."""
@@ -57,23 +52,6 @@ class WeightFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Hashing:
-    """A file that only has `write`, so that tensors of every kind pass their bytes through the hash."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.hash, self.written = file, hashlib.sha256(), 0
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self.hash.update(view)
-        self.file.write(view)
-        self.written += len(view)
-        return len(view)
-
-    def digest(self) -> bytes:
-        return self.hash.digest()
 
 
 def write_external(model: ir.Model, path: Path, weights: WeightFile) -> None:

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from ..ir.errors import MeasureError
+from ..ir.probe import feed
 from ..ir.program import InputSpec, Program
 from .feeds import Feed
 from .text import TextEncoder
@@ -19,7 +20,6 @@ from .text import TextEncoder
 BATCHES = ("1", "8")  # for inputs without a length, such as images
 _NAME = re.compile(r"(?P<batch>[1-9]\d{0,5})(x(?P<length>[1-9]\d{0,6}))?|mixed:(?P<count>[1-9]\d{0,5})")
 _IDS = ("token_ids", "decoder_token_ids")
-_MASKS = ("attention_mask", "decoder_attention_mask")
 # Modules whose documentation is prose of every length; importing them costs nothing and runs nothing.
 _PROSE = ("argparse", "collections", "datetime", "fractions", "heapq", "json", "logging", "pathlib", "random",
           "shutil", "statistics", "string", "subprocess", "textwrap", "threading", "zipfile")  # fmt: skip
@@ -105,29 +105,11 @@ def _random(
             raise MeasureError(f"the workload {name} needs {dim} = {size} and the model takes {edge}")
         if isinstance(dim, str):
             sizes[dim] = size
-    for spec in program.inputs:
-        for dim in spec.shape:
-            if isinstance(dim, str):
-                low, high = _bounds(program, dim)
-                sizes.setdefault(dim, min(max(low, length or 1), high))
-    pad = program.info.get("pad_token_id")
-    return {
-        spec.name: _values(spec, tuple(d if isinstance(d, int) else sizes[d] for d in spec.shape), pad, rng)
-        for spec in program.inputs
-    }
-
-
-def _values(spec: InputSpec, shape: tuple[int, ...], pad: int | None, rng: np.random.Generator) -> np.ndarray:
-    if spec.role in _MASKS:
-        return np.ones(shape, spec.dtype)
-    if spec.role == "position_ids":
-        return np.broadcast_to(np.arange(shape[-1]), shape).astype(spec.dtype)
-    if spec.role in _IDS:
-        ids = rng.integers(0, spec.high or 100, shape)
-        return np.where(ids == pad, ids // 2 + 1 if pad == 0 else 0, ids).astype(spec.dtype)
-    if np.dtype(spec.dtype).kind == "f":
-        return rng.standard_normal(shape, np.float32).astype(spec.dtype)
-    return np.zeros(shape, spec.dtype)
+    for dim in (dim for spec in program.inputs for dim in spec.shape):
+        if isinstance(dim, str):
+            low, high = _bounds(program, dim)
+            sizes.setdefault(dim, min(max(low, length or 1), high))
+    return feed(program, sizes, rng=rng)
 
 
 def _sentences(
@@ -137,23 +119,20 @@ def _sentences(
     mask = next((spec for spec in program.inputs if spec.role == "attention_mask"), None)
     if mask is None:
         raise MeasureError(f"the workload {name} has unequal sentences and the model takes no attention mask")
+    low, high = _bounds(program, mask.shape[0])
+    if not low <= count <= high:
+        raise MeasureError(f"the workload {name} is a batch of {count} and the model takes {low} to {high}")
     source = list(texts) or prose()
     picked = [source[i] for i in rng.choice(len(source), count, replace=count > len(source))]
     if "tokenizer.json" in program.tokenizer:
         content = program.tokenizer["tokenizer.json"]
-        feed = TextEncoder(content, program.inputs, program.info, program.symbols)(picked)
-        low, high = _bounds(program, mask.shape[0])
-        if not low <= count <= high:
-            raise MeasureError(
-                f"the workload {name} is a batch of {count} and the model takes {low} to {high}"
-            )
-        return feed
+        return TextEncoder(content, program.inputs, program.info, program.symbols)(picked)
     low, high = _bounds(program, mask.shape[1])
     lengths = np.clip([len(text.split()) + 2 for text in picked], low, high)
     longest = int(lengths.max()) if isinstance(mask.shape[1], str) else high
-    feed = _random(program, name, count, longest, rng)
-    feed[mask.name] = (np.arange(longest) < lengths[:, None]).astype(mask.dtype)
-    return feed
+    made = _random(program, name, count, longest, rng)
+    made[mask.name] = (np.arange(longest) < lengths[:, None]).astype(mask.dtype)
+    return made
 
 
 @cache

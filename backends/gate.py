@@ -1,0 +1,180 @@
+"""The measuring function of a pass manager's Context: two programs, few rounds where the answer is plain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from ..ir.errors import MeasureError
+from ..ir.program import Program
+from ..ir.size import weight_bytes
+from ..passes.base import Ratio
+from .contestants import too_large
+from .decisions import Decision, Decisions, cache_directory, digest
+from .measure import save_feeds
+from .onnxruntime import Scratch
+from .process import Worker
+from .target import Target, detect
+from .workloads import Workload
+
+_PROTOCOL = 1  # part of every key: raised when the way of measuring changes
+_ROUNDS = (3, 9)  # fewest, and most
+_SAME = 0.02  # ratios within this of 1 are no difference
+_TURN = 0.25  # seconds of timed calls that a turn aims at
+
+
+class Measurer:
+    """measure(before, after) -> speed-up of `after` by workload name.
+
+    Processes live from one call to the next, since a pass's `after` is often the next one's `before`; use the
+    measurer in a `with`, or close it. Ratios are remembered across runs under the cache directory.
+
+    ms: of one call of the last `after`, by workload name.
+
+    Args:
+        workloads: what to time.
+        threads: of each contestant.
+        target: recorded with the ratios; None detects.
+        seconds: after which a workload's ratio is taken as it stands, the fewest rounds done.
+        remember: False measures anew and records nothing.
+        progress: called with (description, done, total).
+    """
+
+    def __init__(
+        self,
+        workloads: Sequence[Workload],
+        threads: int = 2,
+        target: Target | None = None,
+        *,
+        seconds: float = 4.0,
+        remember: bool = True,
+        progress: Callable[[str, int, int], None] = lambda description, done, total: None,
+    ) -> None:
+        if not workloads:
+            raise MeasureError("there is nothing to measure on: give at least one workload")
+        self.workloads = tuple(workloads)
+        self.threads = threads
+        self.seconds = seconds
+        self.progress = progress
+        self.decisions = Decisions(cache_directory() / "ratios") if remember else None
+        self._where = {
+            "protocol": _PROTOCOL,
+            "threads": threads,
+            "target": (target or detect()).to_json(),
+            "onnxruntime": onnxruntime.__version__,
+        }
+        self._digests = {workload.name: digest(workload) for workload in workloads}
+        self.ms: dict[str, float] = {}
+        self._stack = ExitStack()
+        self._feeds: dict[str, str] | None = None
+        self._scratch: Scratch | None = None
+        self._workers: dict[str, Any] = {}
+
+    def __call__(self, before: Program, after: Program) -> dict[str, Ratio]:
+        """Ratios by workload name, measured or remembered.
+
+        Raises:
+            MeasureError: a program isn't of the onnx dialect, or fails at a workload.
+        """
+        for program in (before, after):
+            if program.dialect != "onnx":
+                raise MeasureError(
+                    f"only onnx programs are timed, and this one is {program.dialect}: run to-onnx first"
+                )
+        names = (before.fingerprint(), after.fingerprint())
+        ratios: dict[str, Ratio] = {}
+        self.ms = {}
+        for number, workload in enumerate(self.workloads):
+            self.progress(f"timing {workload.name}", number, len(self.workloads))
+            key = {**self._where, "programs": names, "workload": self._digests[workload.name]}
+            decision = self.decisions.get(key) if self.decisions else None
+            if decision is None:
+                decision = self._measure(names, (before, after), workload.name)
+                if self.decisions:
+                    self.decisions.put(key, decision)
+            ratios[workload.name] = decision.ratio
+            self.ms[workload.name] = decision.ms
+        self.progress("timed", len(self.workloads), len(self.workloads))
+        return ratios
+
+    def close(self) -> None:
+        """End the processes and remove the temporary files."""
+        self._keep(())
+        if self._scratch is not None:
+            self._scratch.close()
+            self._scratch = None
+        self._stack.close()
+        self._feeds = None
+
+    def __enter__(self) -> Measurer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _measure(self, names: tuple[str, str], pair: tuple[Program, Program], workload: str) -> Decision:
+        if self._feeds is None:
+            self._feeds = self._stack.enter_context(save_feeds(self.workloads))
+        self._keep(names)
+        programs = dict(zip(names, pair, strict=True))
+        in_turn = too_large(weight_bytes(program) for program in programs.values())
+        feed = self._feeds[workload]
+
+        def ask(name: str, runs: int, warmup: int) -> float:
+            if in_turn:
+                self._keep((name,))
+            if name not in self._workers:
+                self._workers[name] = self._start(programs[name])
+            request = {"runs": runs, "seconds": 4 * _TURN, "warmup": warmup}
+            return float(np.median(self._workers[name].ask(do="time", feed=feed, **request)["seconds"]))
+
+        return interleave(ask, *names, self.seconds)
+
+    def _start(self, program: Program) -> Worker:
+        self._scratch = self._scratch or Scratch()
+        return Worker("the program", "onnxruntime", self._scratch.save(program), self.threads)
+
+    def _keep(self, names: Any) -> None:
+        """End the processes of every program but these."""
+        for name in [name for name in self._workers if name not in names]:
+            self._workers.pop(name).close()
+
+
+def interleave(
+    ask: Callable[[str, int, int], float],
+    before: str,
+    after: str,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Decision:
+    """Rounds of A B, B A, A B, ... until the answer is plain, nine are done or the time is up.
+
+    Plain is a lower quartile well above 1, an upper one well below, or every round within 2% of 1.
+
+    Args:
+        ask: (contestant, runs, warm-up runs) -> the median seconds of its timed runs.
+    """
+    start = clock()
+    once = max(ask(before, 1, 2), ask(after, 1, 2))
+    runs = min(max(round(_TURN / max(once, 1e-6)), 2), 50)
+    ratios: list[float] = []
+    own: list[float] = []
+    while len(ratios) < _ROUNDS[1]:
+        order = (before, after) if len(ratios) % 2 == 0 else (after, before)
+        taken = {name: ask(name, runs, 1) for name in order}
+        ratios.append(taken[before] / taken[after])
+        own.append(taken[after])
+        if len(ratios) >= _ROUNDS[0] and (_plain(ratios) or clock() - start > seconds):
+            break
+    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return Decision(Ratio(float(median), float(low), float(high)), 1e3 * float(np.median(own)))
+
+
+def _plain(ratios: Sequence[float]) -> bool:
+    least, most = min(ratios), max(ratios)
+    return least > 1 + 2 * _SAME or most < 1 - 2 * _SAME or (least > 1 - _SAME and most < 1 + _SAME)
