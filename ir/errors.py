@@ -38,6 +38,10 @@ class BackendError(GraphwrightError):
     """A backend cannot build or run a program on this machine."""
 
 
+class WeightError(GraphwrightError):
+    """A weight holds what no model can compute with: NaN or infinity."""
+
+
 class MeasureError(GraphwrightError):
     """A measurement could not be taken."""
 
