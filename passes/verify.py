@@ -123,8 +123,10 @@ def compare(
 
 
 def scaled_distance(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Largest |actual - expected| / max(1, |expected|). Infinities of one sign are equal, and where `expected`
-    is NaN anything goes."""
+    """Largest |actual - expected| / max(1, |expected|).
+
+    Infinities of one sign are equal, and where `expected` is NaN anything goes.
+    """
     with np.errstate(invalid="ignore"):
         scaled = np.abs(actual - expected) / np.maximum(1, np.abs(expected))
     scaled = np.where(np.isinf(expected) & (actual != expected), np.inf, scaled)
