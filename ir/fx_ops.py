@@ -56,7 +56,7 @@ def many(node: Node) -> bool:
     """Whether a call gives several results, to be picked by getitem."""
     if isinstance(node.target, torch._ops.OpOverload):
         returns = node.target._schema.returns
-        return len(returns) > 1 or (len(returns) == 1 and "[]" in str(returns[0].type))
+        return len(returns) > 1 or (len(returns) == 1 and isinstance(returns[0].type, torch.ListType))
     return node.op == "call_function" and isinstance(node.meta.get("val"), tuple | list)
 
 
