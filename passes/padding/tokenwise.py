@@ -137,7 +137,7 @@ def _reshape(node: ir.Node, axes: Axes) -> dict[int, str] | None:
     """Flattening batch and length into one axis, and back."""
     value, out = node.inputs[0], node.outputs[0]
     before, after = axes.dims(value), axes.dims(out)
-    if before is None or after is None or before[-1] != after[-1] or not isinstance(after[-1], int):
+    if not before or not after or before[-1] != after[-1] or not isinstance(after[-1], int):
         return None
     flattens = axes.operand(value) == "tokens" and len(before) == 3 and len(after) == 2
     restores = value in axes.flat and len(after) == 3 and axes.operand(out) == "tokens"
