@@ -8,9 +8,12 @@ from ..program import Program
 from ..view import View, view
 from .attention import attentions
 from .base import Blocks
+from .embedding import embeddings
 from .feed_forward import feed_forwards
 from .linear import linears
 from .norm import norms
+from .residual import Residuals, place
+from .stack import stacks
 from .walk import Statics
 
 __all__ = ["Blocks", "recognise"]
@@ -29,10 +32,21 @@ def recognise(program: Program | View | Any) -> Blocks:
     missed += more
     feed_forward, more = feed_forwards(graph, linear)
     missed += more
+    readers = {v for block in (*linear.values(), *norm.values()) for v in block.body}
+    embedding = embeddings(graph, static, linear, readers)
+    blocks = (*norm.values(), *attention.values(), *feed_forward.values(), *embedding.values())
+    taken = {v for block in blocks for v in block.body}
+    residual = Residuals(graph, static, attention, feed_forward, linear, norm, taken)
+    missed += residual.missed
+    order = {value: i for i, value in enumerate(graph.values)}
+    layered = sorted((*attention.values(), *feed_forward.values()), key=lambda block: order[block.root])
     return Blocks(
         attention=tuple(attention.values()),
         feed_forward=tuple(feed_forward.values()),
-        norm=tuple(norm.values()),
+        norm=tuple(place(norm, attention, residual.found, embedding).values()),
+        embedding=tuple(embedding.values()),
+        residual=tuple(residual.found.values()),
+        stack=stacks(layered),
         linear=tuple(linear.values()),
         missed=tuple(missed),
     )

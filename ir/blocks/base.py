@@ -143,7 +143,10 @@ class FeedForward:
 
 @dataclass(frozen=True)
 class Embedding:
-    """Tables looked up by ids and added: words, positions, types. root: the sum, before any norm."""
+    """Tables looked up by ids and added: words, positions, types. root: the sum, before any norm.
+
+    Over pixels or audio, tables are the weights of the convolutions and ids what they read.
+    """
 
     root: Value
     tables: tuple[Value, ...]
@@ -163,9 +166,13 @@ class Residual:
 
 @dataclass(frozen=True)
 class Stack:
-    """Repeated layers: attentions and feed-forwards of one structure, in order."""
+    """Repeated layers: attentions and feed-forwards of one structure, in order.
+
+    shared: all layers have the same weights.
+    """
 
     layers: tuple[tuple[Attention | FeedForward, ...], ...]
+    shared: bool = False
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def _compute(
     operands = [None if v is None else known[v] for v in value.inputs]
     try:
         with np.errstate(all="ignore"):
-            return np.asarray(OPERATORS[value.op](operands, value.attrs, lambda: shape_of(value, symbols)))
+            return np.asarray(OPERATORS[value.op](operands, value.attrs, lambda: partial_shape(value, symbols)))
     except (ValueError, IndexError, TypeError, KeyError, ZeroDivisionError) as cause:
         raise Unknown(value, f"cannot be computed: {cause}") from cause
 
@@ -163,7 +163,14 @@ def _arithmetic(node: ast.AST, symbols: Mapping[str, int]) -> int:
     raise KeyError(ast.dump(node))
 
 
-Shape = Callable[[], tuple[int, ...]]
+def partial_shape(value: Value, symbols: Mapping[str, int] | None) -> list[int | None]:
+    """A value's shape in numbers, None where an axis has none. Raises Unknown when not even its rank is known."""
+    if value.shape is None:
+        raise Unknown(value, "has an unknown rank")
+    return [size(d, symbols) for d in value.shape]
+
+
+Shape = Callable[[], list[int | None]]
 Operator = Callable[[Sequence[Any], Mapping[str, Any], Shape], Any]
 
 _erf = np.vectorize(math.erf, otypes=[float])
@@ -185,7 +192,10 @@ def _slice(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
     if start is None or end is None:  # a size given at run time: the result's own says how much is kept
         if start is None:
             raise ValueError("dynamic start")
-        end = start + shape()[axis] * step
+        kept = shape()[axis]
+        if kept is None:
+            raise ValueError("dynamic end")
+        end = start + kept * step
     index = [slice(None)] * x.ndim
     index[axis] = slice(start, end, step)
     return x[tuple(index)]
@@ -211,8 +221,12 @@ def _clip(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
 
 
 def _full(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    target = tuple(a["shape"]) if a.get("shape") is not None and None not in a["shape"] else shape()
-    return np.full(target, a["value"])
+    target = a.get("shape")
+    return np.full(shape() if target is None or None in target else target, a["value"])
+
+
+def _reshape(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
+    return o[0].reshape([-1 if s is None else s for s in shape()])  # ValueError when two are unknown
 
 
 def _unsqueeze(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
@@ -220,7 +234,11 @@ def _unsqueeze(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarr
 
 
 def _expand(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    return np.broadcast_to(o[0], np.broadcast_shapes(o[0].shape, shape()))
+    """An axis whose target is unknown stays as it is: what it meets later broadcasts it."""
+    target = shape()
+    own = (1,) * (len(target) - o[0].ndim) + o[0].shape
+    wanted = [have if want is None else want for have, want in zip(own, target, strict=True)]
+    return np.broadcast_to(o[0], np.broadcast_shapes(own, tuple(wanted)))
 
 
 def _reduce(function: Any) -> Operator:
@@ -270,7 +288,7 @@ OPERATORS: dict[str, Operator] = {
     "clip": _clip,
     "where": lambda o, a, shape: np.where(o[0].astype(bool), o[1], o[2]),
     "cast": _cast,
-    "reshape": lambda o, a, shape: o[0].reshape(shape()),
+    "reshape": _reshape,
     "transpose": lambda o, a, shape: np.transpose(o[0], a["perm"]),
     "unsqueeze": _unsqueeze,
     "squeeze": lambda o, a, shape: np.squeeze(o[0], tuple(a["axes"])),
@@ -282,6 +300,7 @@ OPERATORS: dict[str, Operator] = {
     "gather": lambda o, a, shape: np.take(o[0], o[1], axis=a["axis"]),
     "gather_elements": lambda o, a, shape: np.take_along_axis(o[0], o[1], axis=a["axis"]),
     "index": _index,
+    "ai.onnx::GatherND": lambda o, a, shape: o[0][tuple(np.moveaxis(o[1], -1, 0))],
     "range": lambda o, a, shape: np.arange(o[0], o[1], o[2]),
     "full": _full,
     "cumsum": lambda o, a, shape: np.cumsum(o[0], axis=a["axis"]),

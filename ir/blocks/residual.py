@@ -1,0 +1,189 @@
+"""Residual: stream + branch, and from the residuals, where each Norm stands.
+
+A branch is an attention, a feed-forward, the sum of both (parallel layers), or a plain Linear; the stream
+is what the branch was computed from, or what both were computed from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..view import Value, View
+from .base import Attention, Embedding, FeedForward, Linear, Miss, Norm, Residual
+from .scores import times
+from .walk import Statics, bare, users
+
+MOVES = {"reshape", "transpose", "squeeze", "unsqueeze"}
+FURTHEST = 8  # steps back when looking for what two values have in common
+
+Block = Attention | FeedForward | Linear
+
+
+class Residuals:
+    """The residual sums of a graph: `found` by root, and `missed`."""
+
+    def __init__(
+        self,
+        view: View,
+        static: Statics,
+        attentions: Mapping[Value, Attention],
+        feed_forwards: Mapping[Value, FeedForward],
+        linears: Mapping[Value, Linear],
+        norms: Mapping[Value, Norm],
+        taken: set[Value],
+    ) -> None:
+        self._static, self._norms = static, norms
+        self._linears = linears
+        self._blocks: dict[Value, Block] = {**linears, **feed_forwards, **attentions}
+        self._joint: dict[Value, list[Block]] = {}
+        self.found: dict[Value, Residual] = {}
+        self.missed: list[Miss] = []
+        for value in view.values:
+            if value.op == "add" and value not in taken:
+                self._visit(value)
+
+    def _visit(self, value: Value) -> None:
+        a, b = (bare(v) if v is not None else None for v in value.inputs)
+        if a is None or b is None or not _hidden(value) or self._static(a) or self._static(b):
+            return
+        first, second = self._branch(a), self._branch(b)
+        ranked = [max((_rank(block) for block in blocks), default=0) for blocks in (first, second)]
+        if ranked == [0, 0] or (ranked[0] == ranked[1] == 1):
+            return
+        if min(ranked) > 1:  # attention + feed-forward, waiting for the stream
+            self._joint[value] = [*first, *second]
+            return
+        if ranked[0] > ranked[1]:
+            blocks, branch, stream = first, value.inputs[0], b
+        else:
+            blocks, branch, stream = second, value.inputs[1], a
+        assert branch is not None
+        behind = self._behind(stream)
+        if not all(behind & self._behind(_reads(block)) for block in blocks):
+            self.missed.append(
+                Miss("residual", value.name, "the stream is not what the branch was computed from")
+            )
+            return
+        of = {_of(block) for block in blocks}
+        self.found[value] = Residual(value, stream, branch, of.pop() if len(of) == 1 else "other")
+
+    def _branch(self, value: Value) -> list[Block]:
+        """The blocks that a value is the result of, past moves, scales and a norm over them."""
+        for _ in range(FURTHEST):
+            value = bare(value)
+            if value in self._blocks:
+                return [self._blocks[value]]
+            if value in self._joint:
+                return self._joint[value]
+            if value in self._norms and value not in self.found:
+                value = self._norms[value].input
+                if bare(value) in self.found:
+                    return []
+                continue
+            scaled = times(value)
+            if scaled is not None:
+                value = scaled[1]
+            elif value.op == "mul" and any(v is not None and self._static.vector(v) for v in value.inputs):
+                value = next(v for v in value.inputs if v is not None and not self._static(v))
+            elif value.op in MOVES and value.inputs[0] is not None:
+                value = value.inputs[0]
+            else:
+                return []
+        return []
+
+    def _behind(self, value: Value) -> set[Value]:
+        """A value and what it was computed from by norms, Linears and moves."""
+        seen: set[Value] = set()
+        for _ in range(FURTHEST):
+            value = bare(value)
+            seen.add(value)
+            if value in self._norms:
+                value = self._norms[value].input
+            elif value in self._linears:
+                value = self._linears[value].input
+            elif value.op in MOVES and value.inputs[0] is not None:
+                value = value.inputs[0]
+            else:
+                break
+        return seen
+
+
+def _hidden(value: Value) -> bool:
+    return value.shape is None or len(value.shape) >= 2
+
+
+def _rank(block: Block) -> int:
+    return 1 if isinstance(block, Linear) else 2
+
+
+def _reads(block: Block) -> Value:
+    if isinstance(block, Attention):
+        return block.q.input if block.q is not None else block.query
+    return block.input
+
+
+def _of(block: Block) -> str:
+    if isinstance(block, Linear):
+        return "other"
+    return "attention" if isinstance(block, Attention) else "feed_forward"
+
+
+def place(
+    norms: Mapping[Value, Norm],
+    attentions: Mapping[Value, Attention],
+    residuals: Mapping[Value, Residual],
+    embeddings: Mapping[Value, Embedding],
+) -> dict[Value, Norm]:
+    """The norms with their positions."""
+    inner = {n.root for a in attentions.values() for n in (a.q_norm, a.k_norm) if n is not None}
+    streams = {bare(r.stream) for r in residuals.values()}
+    branches = {bare(r.branch) for r in residuals.values()}
+    embedded = {bare(root) for root in embeddings}
+    placed: dict[Value, Norm] = {}
+    last: list[Value] = []
+    for root, norm in norms.items():
+        source = _unmoved(norm.input)
+        if root in inner:
+            position = "inner"
+        elif _unmoved(root) in branches:
+            position = "other"
+        elif source in embedded:
+            position = "embedding" if source not in streams else "pre"
+        elif source in residuals:
+            below = [u for u in users(source) if u not in norm.body]
+            if _streams_on(root, residuals) or root in streams:
+                position = "post"
+            elif below:
+                position = "pre"
+            else:
+                position = "final"
+                last.append(root)
+        else:
+            position = "other"
+        placed[root] = replace(norm, position=position)
+    if any(n.position == "post" for n in placed.values()):
+        for root in last:  # no stream goes on from the last layer's norm, whatever its kind
+            placed[root] = replace(placed[root], position="post")
+    return placed
+
+
+def _unmoved(value: Value) -> Value:
+    value = bare(value)
+    while value.op in MOVES and value.inputs[0] is not None:
+        value = bare(value.inputs[0])
+    return value
+
+
+def _streams_on(root: Value, residuals: Mapping[Value, Residual]) -> bool:
+    """Whether a norm's result is added to, past moves."""
+    stack = [root]
+    for _ in range(FURTHEST):
+        if not stack:
+            return False
+        for user in users(stack.pop()):
+            if user in residuals and _unmoved(residuals[user].stream) == bare(root):
+                return True
+            if user.op in MOVES:
+                stack.append(user)
+    return False
