@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,9 @@ class Exported:
         for node in reversed(graph.nodes):
             if node.op == "call_function" and "_assert" in str(node.target):
                 graph.erase_node(node)
+            elif node.target is torch.ops.aten.view.default:
+                # view insists on the strides that the example had; a rewrite, or another size, has others.
+                node.target = torch.ops.aten.reshape.default
         # torch.export wraps inputs and outputs in a pytree; a plain signature is easier to rewrite.
         graph.set_codegen(CodeGen())
         graph.eliminate_dead_code()
@@ -53,33 +57,37 @@ class Exported:
         return module
 
 
-def export(module: nn.Module, inputs: Mapping[str, Tensor]) -> Exported:
+Axes = Mapping[str, tuple[int | str, ...]]
+
+
+def export(module: nn.Module, inputs: Mapping[str, Tensor], axes: Axes | None = None) -> Exported:
     """Traces `module(**inputs)`.
 
-    Every axis starts symbolic and becomes fixed only where the module's own code fixes it. First axes of
-    equal size are one symbol ("batch"), and inputs of one shape share all of their symbols: give lengths
-    that differ to axes that are to stay apart.
+    Args:
+        module: in the mode that is wanted; its outputs become a flat tuple of tensors.
+        inputs: example tensors by parameter name.
+        axes: per input, an integer for an axis that stays fixed, and a label for one that is symbolic: equal
+            labels, equal sizes. By default every axis starts symbolic and becomes fixed only where the
+            module's own code fixes it; first axes of equal size are one symbol ("batch"), and inputs of one
+            shape share all of their symbols: give lengths that differ to axes that are to stay apart.
 
     Raises:
         CaptureError: torch.export cannot trace the module; the message carries its reason.
     """
     inputs = _widened(inputs)
+    axes = axes or _axes(inputs)
+    auto, fixed = torch.export.Dim.AUTO, torch.export.Dim.STATIC
+    dynamic = {n: {i: fixed if isinstance(a, int) else auto for i, a in enumerate(axes[n])} for n in inputs}
     outputs: list[str] = []
     dropped: list[str] = []
-    before = module.register_forward_pre_hook(_tie, with_kwargs=True)
-    after = module.register_forward_hook(_flatten(outputs, dropped), with_kwargs=True)
-    dynamic = {name: dict.fromkeys(range(t.dim()), torch.export.Dim.AUTO) for name, t in inputs.items()}
     try:
-        with quiet(), torch.no_grad(), _no_fast_path():
+        with quiet(), torch.no_grad(), _no_fast_path(), _around(module, axes, outputs, dropped):
             program = torch.export.export(module, (), dict(inputs), dynamic_shapes=dynamic, strict=False)
             if any(_mutates(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise CaptureError(f"torch.export cannot trace {type(module).__name__}: {reason}") from error
-    finally:
-        before.remove()
-        after.remove()
     shapes, symbols, names = _symbols(program, inputs)
     return Exported(program, tuple(outputs), tuple(dropped), shapes, symbols, names)
 
@@ -91,46 +99,57 @@ def _widened(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(inputs)
 
 
-def _tie(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Before forward: states which axes are equal, so that torch.export gives them one symbol."""
-    tensors = [t for t in kwargs.values() if isinstance(t, Tensor) and t.dim()]
-    for i, tensor in enumerate(tensors):
-        for other in tensors[:i]:
-            same = tensor.dim() == other.dim() and all(
-                a == b for a, b in zip(_hints(tensor), _hints(other), strict=True)
-            )
-            axes = range(tensor.dim()) if same else range(int(_hints(tensor)[0] == _hints(other)[0]))
-            for axis in axes:
-                torch._check(tensor.shape[axis] == other.shape[axis])
+def _axes(inputs: Mapping[str, Tensor]) -> dict[str, tuple[int | str, ...]]:
+    """Labels by example: the size for first axes, the whole shape and the axis for the others."""
+    return {
+        name: tuple(f"{t.shape[0]}" if axis == 0 else f"{tuple(t.shape)}.{axis}" for axis in range(t.dim()))
+        for name, t in inputs.items()
+    }
 
 
-def _hints(tensor: Tensor) -> list[int]:
-    """The example's sizes, read without leaving a guard behind."""
-    return [size.node.hint if isinstance(size, torch.SymInt) else size for size in tensor.shape]
+@contextmanager
+def _around(module: nn.Module, axes: Axes, names: list[str], dropped: list[str]) -> Iterator[None]:
+    """Until the block ends, forward first states which axes are equal, so that torch.export gives them one
+    symbol, and last flattens its output, entering the tensors' paths in `names` and the rest in `dropped`."""
+    forward = module.forward
+
+    @functools.wraps(forward)
+    def wrapped(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        sizes: dict[str, Any] = {}
+        for name, labels in axes.items():
+            for label, size in zip(labels, kwargs[name].shape, strict=True):
+                if isinstance(label, str):
+                    torch._check(size == sizes.setdefault(label, size))
+        return _flat(forward(*args, **kwargs), names, dropped)
+
+    own = "forward" in vars(module)
+    module.forward = wrapped
+    try:
+        yield
+    finally:
+        if own:
+            module.forward = forward
+        else:
+            del module.forward
 
 
-def _flatten(names: list[str], dropped: list[str]) -> Any:
-    """After forward: the output's tensors as a tuple; fills `names` with their paths in the structure."""
-
-    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> tuple[Tensor, ...]:
-        names.clear()
-        dropped.clear()
-        if isinstance(output, Tensor):
-            names.append("output")
-            return (output,)
-        tensors = []
-        items = output.items() if isinstance(output, Mapping) else enumerate(output)
-        for key, value in items:
-            for path, leaf in pytree.tree_flatten_with_path(value)[0]:
-                name = "_".join([str(key) if isinstance(key, str) else f"output_{key}", *map(_key, path)])
-                if isinstance(leaf, Tensor):
-                    names.append(name)
-                    tensors.append(leaf)
-                elif leaf is not None:
-                    dropped.append(name)
-        return tuple(tensors)
-
-    return hook
+def _flat(output: Any, names: list[str], dropped: list[str]) -> tuple[Tensor, ...]:
+    names.clear()
+    dropped.clear()
+    if isinstance(output, Tensor):
+        names.append("output")
+        return (output,)
+    tensors = []
+    items = output.items() if isinstance(output, Mapping) else enumerate(output)
+    for key, value in items:
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            name = "_".join([str(key) if isinstance(key, str) else f"output_{key}", *map(_key, path)])
+            if isinstance(leaf, Tensor):
+                names.append(name)
+                tensors.append(leaf)
+            elif leaf is not None:
+                dropped.append(name)
+    return tuple(tensors)
 
 
 def _key(entry: Any) -> str:
@@ -138,7 +157,7 @@ def _key(entry: Any) -> str:
 
 
 @contextmanager
-def _no_fast_path() -> Any:
+def _no_fast_path() -> Iterator[None]:
     """nn.TransformerEncoder's fused inference kernel has no derivative and no ONNX form."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

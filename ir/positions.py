@@ -68,4 +68,4 @@ def _largest_ids(gm: GraphModule, lookups: Sequence[Node], tensors: Sequence[Ten
                 interpreter.env[node] = next(feeds)
             elif node in needed:
                 interpreter.env[node] = interpreter.run_node(node)
-    return [int(interpreter.env[node.args[1]].max()) for node in lookups]
+    return [int(interpreter.env[node.args[1]].max()) for node in lookups]  # type: ignore[index]

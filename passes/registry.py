@@ -14,6 +14,7 @@ PASSES: dict[str, str] = {
     "eliminate-identities": ".canonical.identities:EliminateIdentities",
     "fold-constants": ".canonical.fold_constants:FoldConstants",
     "remove-padding": ".padding.remove_padding:RemovePadding",
+    "to-onnx": ".lower.to_onnx:ToOnnx",
     "specialise-shapes": ".canonical.specialise_shapes:SpecialiseShapes",
 }
 

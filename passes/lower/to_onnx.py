@@ -1,0 +1,159 @@
+"""FX to ONNX, through torch's own exporter, with names and weights kept in hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from ...ir.errors import CaptureError
+from ...ir.probe import example
+from ...ir.program import Program
+from ...ir.quiet import quiet
+from ..base import Context, Exact, Pass, Result
+
+OPSET = 20  # the first with a Gelu of its own
+
+
+@dataclass(frozen=True)
+class ToOnnx(Pass):
+    """Lower the traced graph to ONNX.
+
+    The graph is exported anew, with the program's symbolic axes, to opset 20: LayerNormalization and Gelu
+    stay whole. Inputs, outputs, axes and weights carry the program's own names; a weight that is only ever
+    read transposed, as a linear layer's is, is stored so, lazily and under its parameter's name. Constants
+    are folded as long as no weight takes part, so nothing of a weight's size is computed or copied.
+    """
+
+    name = "to-onnx"
+    source = "fx"
+    target = "onnx"
+    effect = Exact(1e-4)
+
+    def run(self, program: Program, context: Context) -> Result:
+        model = _export(program)
+        transposed = _store_transposed(model)
+        common.ClearMetadataAndDocStringPass()(model)
+        statistics = {"nodes": len(model.graph), "weights stored transposed": transposed}
+        return Result(program.with_graph(model, "onnx"), True, statistics)
+
+
+def _export(program: Program) -> ir.Model:
+    import torch
+    from onnxscript.optimizer import optimize_ir
+
+    from ...ir.export import export
+
+    graph = _with_additive_masks(program.graph)
+    inputs = {name: torch.from_numpy(array) for name, array in example(program).items()}
+    exported = export(graph, inputs, {spec.name: spec.shape for spec in program.inputs})
+    for spec in program.inputs:
+        got = exported.shapes[spec.name]
+        if any(isinstance(a, str) != isinstance(b, str) for a, b in zip(got, spec.shape, strict=True)):
+            raise CaptureError(f"the graph takes '{spec.name}' of shape {got} alone, not {spec.shape}.")
+    with quiet(), torch.no_grad():
+        onnx_program = torch.onnx.export(
+            exported.program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
+        )
+        assert onnx_program is not None  # it is None only where a file is asked for
+        model = onnx_program.model
+        _name(model, program)
+        weights = set(model.graph.initializers.values())
+        optimize_ir(model, should_fold=lambda node: False if weights.intersection(node.inputs) else None)
+    return model
+
+
+def _with_additive_masks(graph: Any) -> Any:
+    """A clone whose attention masks are 0 and -inf instead of booleans.
+
+    torch's exporter spells a boolean mask with the smallest finite number, so that a row with nothing to
+    attend to gets the mean of all values, where PyTorch gives zero; an infinite mask it spells exactly.
+    """
+    import torch
+
+    from ...ir.fx import clone
+
+    attention = torch.ops.aten.scaled_dot_product_attention.default
+    graph = clone(graph)
+    additive: dict[Any, Any] = {}
+    for node in graph.graph.nodes:
+        mask = (
+            node.args[3] if node.target is attention and len(node.args) > 3 else node.kwargs.get("attn_mask")
+        )
+        if node.target is not attention or mask is None or mask.meta["val"].dtype != torch.bool:
+            continue
+        if mask not in additive:
+            with graph.graph.inserting_after(mask):
+                allowed = graph.graph.call_function(torch.ops.aten.where.Scalar, (mask, 0.0, float("-inf")))
+            with graph.graph.inserting_after(allowed):
+                additive[mask] = graph.graph.call_function(
+                    torch.ops.aten.to.dtype, (allowed, node.args[0].meta["val"].dtype)
+                )
+        node.replace_input_with(mask, additive[mask])
+    graph.recompile()
+    return graph
+
+
+def _name(model: ir.Model, program: Program) -> None:
+    """Puts the program's names on inputs, outputs and symbolic axes."""
+    symbols: dict[str, str] = {}
+    for value, spec in zip(model.graph.inputs, program.inputs, strict=True):
+        value.name = spec.name
+        for ours, theirs in zip(spec.shape, value.shape or (), strict=True):
+            if isinstance(theirs, ir.SymbolicDim) and theirs.value is not None:
+                symbols[theirs.value] = str(ours)
+    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    taken = {v.name: v for v in (*values, *model.graph.initializers.values())}
+    for value, name in zip(model.graph.outputs, program.outputs, strict=True):
+        if name in taken and taken[name] is not value:
+            taken[name].name = f"{name}.inner"
+        value.name = name
+    for value in values:
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(dim, symbols) for dim in value.shape])
+
+
+def _renamed(dim: int | ir.SymbolicDim, symbols: Mapping[str, str]) -> Any:
+    """An axis size, or an expression of them ("4*s53"), in the program's symbols."""
+    if isinstance(dim, int) or dim.value is None:
+        return dim
+    return re.sub(r"\b[a-z]+\d+\b", lambda found: symbols.get(found[0], found[0]), dim.value)
+
+
+def _store_transposed(model: ir.Model) -> int:
+    """Turns Transpose(weight) into a weight, where nothing reads it the other way round.
+
+    A weight that is read both ways (tied to an embedding) keeps its Transpose and its single copy.
+    """
+    count = 0
+    for weight in list(model.graph.initializers.values()):
+        readers = [use.node for use in weight.uses()]
+        perms = {tuple(n.attributes.get_ints("perm", ())) for n in readers if n.op_type == "Transpose"}
+        tensor = weight.const_value
+        if tensor is None or len(perms) != 1 or any(node.op_type != "Transpose" for node in readers):
+            continue
+        perm = perms.pop() or tuple(reversed(range(len(tensor.shape))))
+        if perm == tuple(range(len(perm))):
+            continue
+        weight.const_value = _transposed(tensor, perm)
+        weight.shape = weight.const_value.shape
+        for node in readers:
+            node.outputs[0].replace_all_uses_with(weight)
+            model.graph.remove(node, safe=True)
+        count += 1
+    return count
+
+
+def _transposed(tensor: ir.TensorProtocol, perm: tuple[int, ...]) -> ir.LazyTensor:
+    """The tensor with its axes in another order, written out only when it is asked for its bytes."""
+    shape = ir.Shape([int(tensor.shape.numpy()[axis]) for axis in perm])
+    name = tensor.name
+
+    def turn() -> ir.Tensor:
+        return ir.Tensor(tensor.numpy().transpose(perm), name=name)
+
+    return ir.LazyTensor(turn, dtype=tensor.dtype, shape=shape, name=name)
