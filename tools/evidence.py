@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from ..backends.measure import Workload, compare
+from ..backends.gate import Measurer
 from ..backends.onnxruntime import OnnxRuntime
 from ..ir.program import Program
 from ..passes.base import Context, Exact, Pass, Ratio, Step
@@ -14,41 +14,31 @@ from .judging import Judging
 from .outcome import StepEvidence
 from .quality import Score
 
-# Enough turns to see 2% on a quiet machine; the final comparison takes more.
-ROUNDS, RUNS, SECONDS = 5, 3, 0.5
-
 
 class Evidence(Instrument):
     """Measures gated passes for the manager (`measure`), scores lossy ones, and keeps a row a step."""
 
     def __init__(
-        self, workloads: Sequence[Workload], judging: Judging | None, threads: int, console: Console
+        self,
+        measurer: Measurer,
+        judging: Judging | None,
+        backend: OnnxRuntime,
+        threads: int,
+        console: Console,
     ) -> None:
-        self.workloads = workloads
+        self.measurer = measurer
         self.judging = judging
+        self.backend = backend
         self.threads = threads
         self.console = console
-        self.backend = OnnxRuntime()
         self.rows: list[StepEvidence] = []
         self._ms: Mapping[str, float] = {}
 
     def measure(self, before: Program, after: Program) -> Mapping[str, Ratio]:
         """Speed-up of `after` over `before` at each workload."""
-        comparison = compare(
-            {"before": before, "after": after},
-            self.workloads,
-            self.threads,
-            rounds=ROUNDS,
-            runs=RUNS,
-            seconds=SECONDS,
-            progress=self.console.progress,
-        )
-        cells = comparison.cells["after"]
-        self._ms = {name: cell.ms for name, cell in cells.items()}
-        return {
-            name: Ratio(cell.speedup.median, cell.speedup.low, cell.speedup.high)
-            for name, cell in cells.items()
-        }
+        ratios = self.measurer(before, after)
+        self._ms = dict(self.measurer.ms)
+        return ratios
 
     def score(self, program: Program) -> float:
         """Quality on the rows that tune, higher is better, as passes want it."""
@@ -56,6 +46,7 @@ class Evidence(Instrument):
         return score.value if score.higher_is_better else -score.value
 
     def judged(self, program: Program) -> Score:
+        """Quality on the rows that tune."""
         assert self.judging is not None
         return self.judging.tune(self.backend.build(program, threads=self.threads).run)
 

@@ -36,11 +36,11 @@ class Judging:
     said: tuple[str, ...] = ()
 
 
-def judging(config: RunConfig, program: Program, reference: Runner) -> Judging:
-    """Judges on the user's data, or on built-in sentences, or on probe inputs where there is no tokenizer.
+def read_data(config: RunConfig, program: Program) -> Data | None:
+    """The user's rows, or built-in sentences; None for a model that has no tokenizer to read texts with.
 
     Raises:
-        DataError: the data can't be read, or doesn't fit the model.
+        DataError: the file can't be read, or the model can't read texts.
     """
     if "tokenizer.json" not in program.tokenizer:
         if config.data:
@@ -48,28 +48,34 @@ def judging(config: RunConfig, program: Program, reference: Runner) -> Judging:
                 f"{config.data} holds texts and the model has no tokenizer.json to read them with; "
                 "put it beside the model"
             )
-        feeds = probes(program, config.seed)
-        fidelity = Fidelity(feeds, reference, _mask(program))
-        return Judging(fidelity, fidelity, feeds, len(feeds), "probe inputs")
-    encoder = TextEncoder(program.tokenizer["tokenizer.json"], program.inputs, program.info, program.symbols)
-    data = _data(config, program)
-    tuning, final, said = _split(data, config.seed)
-    feeds = [feed for _, feed in batches(_texts(tuning.rows[:CALIBRATION]), encoder)]
-    return Judging(
-        judge(program, tuning, encoder, reference, config.seed),
-        judge(program, final, encoder, reference, config.seed),
-        feeds,
-        len(final.rows),
-        config.data or "built-in sentences",
-        (*data.said, *said),
-    )
-
-
-def _data(config: RunConfig, program: Program) -> Data:
+        return None
     if config.data:
         return files.read(config.data, program.task, config.task, config.columns, config.samples, config.seed)
     sentences = random.Random(config.seed).sample(prose(), BUILT_IN)
     return Data("built-in sentences", "fidelity", tuple(Row(i, text) for i, text in enumerate(sentences, 1)))
+
+
+def judging(data: Data | None, program: Program, reference: Runner, seed: int) -> Judging:
+    """Judges on rows of text, or on probe inputs where there are none.
+
+    Raises:
+        DataError: the rows don't fit the model: a wrong label, or outputs that can't serve the task.
+    """
+    if data is None:
+        feeds = probes(program, seed)
+        fidelity = Fidelity(feeds, reference, _mask(program))
+        return Judging(fidelity, fidelity, feeds, len(feeds), "probe inputs")
+    encoder = TextEncoder(program.tokenizer["tokenizer.json"], program.inputs, program.info, program.symbols)
+    tuning, final, said = _split(data, seed)
+    feeds = [feed for _, feed in batches(_texts(tuning.rows[:CALIBRATION]), encoder)]
+    return Judging(
+        judge(program, tuning, encoder, reference, seed),
+        judge(program, final, encoder, reference, seed),
+        feeds,
+        len(final.rows),
+        data.path,
+        (*data.said, *said),
+    )
 
 
 def _split(data: Data, seed: int) -> tuple[Data, Data, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from ..passes.manager import Pipeline
 from . import report
 from .config import RunConfig, make, resolve
 from .console import Console
+from .judging import read_data
 from .outcome import Outcome
 from .work import Work, candidates
 
@@ -68,11 +69,15 @@ def run(
     if config.out:
         check_free(Path(config.out), config.force)
     console.say(f"Capturing {config.model}")
+    if pipeline is None and config.pipeline is not None:
+        pipeline = Pipeline.parse(config.pipeline)
     program = capture(config.model if source is None else source, inputs=inputs)
+    data = read_data(config, program)
     wanted = candidates(config, program, pipeline)
-    work = Work(config, console, program, wanted[0])
-    candidate, met = work.best(wanted)
-    comparison, dispatch, graphs = work.compare(candidate)
+    with Work(config, console, program, data, wanted[0]) as work:
+        candidate, met = work.best(wanted)
+        dispatch, graphs = work.dispatch(candidate)
+        comparison = work.compare(graphs)
     outcome = Outcome(
         config=config,
         source=program,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.bundle import Variant
+from ..backends.gate import Measurer
 from ..backends.measure import Comparison, Workload, compare, workloads
 from ..backends.onnxruntime import OnnxRuntime
-from ..backends.ratios import Speedup
 from ..backends.target import named
 from ..ir.errors import ContractError, PipelineError
 from ..ir.program import Program
@@ -21,11 +21,13 @@ from ..passes.manager import Pipeline
 from . import presets
 from .config import RunConfig
 from .console import Console
+from .data import Data
 from .evidence import Evidence
 from .judging import Judging, judging
 from .outcome import PLAIN, PYTORCH, Quality, StepEvidence
 from .variants import DEFAULT, choose, decisions, title
 
+PLAIN_GRAPH = "plain"
 HUGE = 1 << 30  # bytes of weights, from which on exact pipelines are not judged a second time
 
 
@@ -45,9 +47,8 @@ class Candidate:
 
 def candidates(config: RunConfig, program: Program, given: Pipeline | None) -> list[Pipeline]:
     """The pipeline asked for, then gentler ones to fall back on when it misses the quality goal."""
-    if given is not None or config.pipeline is not None:
-        first = given if given is not None else Pipeline.parse(config.pipeline or "")
-        chain = [first]
+    if given is not None:
+        chain = [given]
         while any(not isinstance(pass_.effect, Exact) for pass_ in chain[-1].passes):
             passes = chain[-1].passes
             last = max(i for i, pass_ in enumerate(passes) if not isinstance(pass_.effect, Exact))
@@ -61,14 +62,27 @@ def candidates(config: RunConfig, program: Program, given: Pipeline | None) -> l
 class Work:
     """What every candidate of a run shares: the un-rewritten export, the workloads, the judges."""
 
-    def __init__(self, config: RunConfig, console: Console, program: Program, first: Pipeline) -> None:
+    def __init__(
+        self, config: RunConfig, console: Console, program: Program, data: Data | None, first: Pipeline
+    ) -> None:
         self.config, self.console, self.program = config, console, program
         self.threads = config.threads or 1
+        self.target = named(config.target or "host")
         self.notes: list[str] = []
         self.backend = OnnxRuntime()
         self.plain, self.lowering = self._lower(first)
         self.workloads: list[Workload] = workloads(self.plain, config.shapes, seed=config.seed)
-        self.judging = self._judging(first)
+        self.measurer = Measurer(self.workloads, self.threads, self.target, progress=console.progress)
+        self.judging = self._judging(data, first)
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.measurer.close()
+
+    def _evidence(self) -> Evidence:
+        return Evidence(self.measurer, self.judging, self.backend, self.threads, self.console)
 
     def _lower(self, first: Pipeline) -> tuple[Program, tuple[StepEvidence, ...]]:
         """The model as it is, in ONNX: the baseline, and where pipelines that begin with to-onnx go on."""
@@ -80,7 +94,7 @@ class Work:
             raise lowering.steps[-1].error or ContractError("the model could not be lowered to ONNX")
         return lowering.program, tuple(map(StepEvidence, lowering.steps))
 
-    def _judging(self, first: Pipeline) -> Judging | None:
+    def _judging(self, data: Data | None, first: Pipeline) -> Judging | None:
         exact = all(isinstance(pass_.effect, Exact) for pass_ in first.passes)
         if exact and self.config.data is None and weight_bytes(self.plain) > HUGE:
             self.notes.append(
@@ -88,7 +102,7 @@ class Work:
             )
             return None
         reference = self.backend.build(self.plain, threads=self.threads).run
-        found = judging(self.config, self.program, reference)
+        found = judging(data, self.program, reference, self.config.seed)
         for sentence in found.said:
             self.console.say(sentence)
         self.notes += found.said
@@ -97,7 +111,7 @@ class Work:
 
     def _context(self, evidence: Evidence | None) -> Context:
         return Context(
-            target=named(self.config.target or "host"),
+            target=self.target,
             threads=self.threads,
             seed=self.config.seed,
             calibration=self.judging.calibration if evidence and self.judging else (),
@@ -125,7 +139,7 @@ class Work:
         return min(tried, key=lambda candidate: candidate.drop), False
 
     def _candidate(self, pipeline: Pipeline) -> Candidate:
-        evidence = Evidence(self.workloads, self.judging, self.threads, self.console)
+        evidence = self._evidence()
         instruments: list[Instrument] = [evidence]
         if self.config.dump:
             instruments.append(Dump(self.config.dump))
@@ -167,10 +181,9 @@ class Work:
 
     def _steering(self) -> dict[str, Any]:
         """What passes that need data get when nothing is timed."""
-        evidence = Evidence(self.workloads, self.judging, self.threads, self.console)
         if self.judging is None:
             return {}
-        return {"calibration": self.judging.calibration, "score": evidence.score}
+        return {"calibration": self.judging.calibration, "score": self._evidence().score}
 
     def _quality(self, graphs: Iterable[Program]) -> Quality | None:
         """That of the worst graph."""
@@ -181,28 +194,31 @@ class Work:
         drop = worst.drop_from(self.reference)
         return Quality(self.reference, worst, drop, self.judging.rows, self.judging.source)
 
-    def compare(self, candidate: Candidate) -> tuple[Comparison, dict[str, str], tuple[Variant, ...]]:
-        """Every graph beside what the user would otherwise run, and which graph serves which workload.
+    def dispatch(self, candidate: Candidate) -> tuple[dict[str, str], tuple[Variant, ...]]:
+        """Which graph serves which workload, and the graphs that serve any, the default first.
 
         The un-rewritten export is a candidate too: where nothing beats it, it is what runs.
         """
+        graphs = {**candidate.graphs, PLAIN_GRAPH: self.plain}
+        known: dict[tuple[str, str], Mapping[str, Ratio]] = {}
+
+        def faster(workload: str, a: str, b: str) -> Ratio:
+            if (a, b) not in known:
+                known[a, b] = self.measurer(graphs[b], graphs[a])
+            return known[a, b][workload]
+
+        chosen = choose([workload.name for workload in self.workloads], list(graphs), faster)
+        used = [name for name in graphs if name in chosen.values()]
+        return chosen, tuple(Variant(name, graphs[name]) for name in used)
+
+    def compare(self, graphs: Sequence[Variant]) -> Comparison:
+        """The graphs beside what the user would otherwise run: PyTorch, where the model came from there, and
+        ONNX Runtime at its best settings on the un-rewritten export."""
         self.console.say("Comparing with what you would otherwise run")
+        self.measurer.close()
         directory = self.program.info.get("directory")
         contestants: dict[str, Any] = {PYTORCH: Path(directory)} if directory else {}
-        contestants |= {PLAIN: self.plain, **candidate.graphs}
-        comparison = compare(
+        contestants |= {PLAIN: self.plain} | {graph.name: graph.program for graph in graphs}
+        return compare(
             contestants, self.workloads, self.threads, seed=self.config.seed, progress=self.console.progress
         )
-        names = [workload.name for workload in self.workloads]
-        dispatch = choose(
-            names,
-            [*candidate.graphs, PLAIN],
-            lambda workload, a, b: _ratio(comparison.faster(workload, a, b)),
-        )
-        graphs = {**candidate.graphs, PLAIN: self.plain}
-        used = [name for name in graphs if name in dispatch.values()]
-        return comparison, dispatch, tuple(Variant(name, graphs[name]) for name in used)
-
-
-def _ratio(speedup: Speedup) -> Ratio:
-    return Ratio(speedup.median, speedup.low, speedup.high)
