@@ -13,9 +13,10 @@ PASSES: dict[str, str] = {
     "eliminate-dead-code": ".canonical.dead_code:EliminateDeadCode",
     "eliminate-identities": ".canonical.identities:EliminateIdentities",
     "fold-constants": ".canonical.fold_constants:FoldConstants",
+    "quantize-dynamic": ".quantize.dynamic:QuantizeDynamic",
     "remove-padding": ".padding.remove_padding:RemovePadding",
-    "to-onnx": ".lower.to_onnx:ToOnnx",
     "specialise-shapes": ".canonical.specialise_shapes:SpecialiseShapes",
+    "to-onnx": ".lower.to_onnx:ToOnnx",
 }
 
 
