@@ -10,8 +10,8 @@ from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import PipelineError
-from ..passes.registry import PASSES, nearest
+from ..ir.errors import PipelineError, did_you_mean
+from ..passes.registry import PASSES
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def entry(name: str) -> Entry:
         PipelineError: there is no such pass.
     """
     if name not in PASSES:
-        raise PipelineError(f"there is no pass '{name}'{nearest(name, PASSES)}; `optimize passes` lists all")
+        raise PipelineError(f"there is no pass '{name}'{did_you_mean(name, PASSES)}")
     module, _, class_name = PASSES[name].partition(":")
     spec = find_spec(module, "graphwright.passes")
     if spec is None or spec.origin is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PATIENCE = 2.0  # seconds before a progress bar shows
+PATIENCE = 2.0  # seconds of work before a progress bar shows
 
 
 class Console:
@@ -17,43 +17,40 @@ class Console:
     def __init__(self, quiet: bool = False, json: bool = False) -> None:
         self.quiet = quiet
         self.json = json
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._state: dict[str, Any] = {}
         self._bar: Any = None
-        self._task: Any = None
-        self._began: dict[str, float] = {}
 
     def say(self, sentence: str) -> None:
         """A note on stderr."""
-        if not self.quiet:
-            print(sentence, file=sys.stderr, flush=True)
+        if self.quiet:
+            return
+        with self._lock:
+            if self._bar is not None:
+                self._bar.console.print(sentence, markup=False, highlight=False)
+            else:
+                print(sentence, file=sys.stderr, flush=True)
 
     def show(self, *renderables: Any) -> None:
         """Results on stdout: rich tables or text."""
         if not self.quiet and not self.json:
             console = _rich(sys.stdout)
             for renderable in renderables:
-                console.print(renderable, highlight=False)
+                console.print(renderable, markup=False, highlight=False)
 
-    def progress(self, description: str, done: int, total: int) -> None:
-        """Work is at `done` of `total`. Shown on a terminal once it has taken two seconds."""
+    def progress(self, description: str, done: int = 0, total: int = 0) -> None:
+        """Work is at `done` of `total`, 0 where nobody knows. Shown on a terminal after two seconds."""
         if self.quiet or not sys.stderr.isatty():
             return
-        began = self._began.setdefault(description, time.monotonic())
-        if self._bar is None and time.monotonic() - began > PATIENCE:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-            )
-            self._bar = Progress(*columns, console=_rich(sys.stderr), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(description, total=total)
-        if self._bar is not None:
-            self._bar.update(self._task, description=description, completed=done, total=total)
-        if done >= total:
-            self._began.pop(description, None)
+        with self._lock:
+            self._state = {"description": description, "completed": done, "total": total or None}
+            if self._bar is not None:
+                self._bar.update(0, **self._state)
+            elif self._timer is None:
+                self._timer = threading.Timer(PATIENCE, self._open)
+                self._timer.daemon = True
+                self._timer.start()
 
     @contextmanager
     def working(self) -> Iterator[Console]:
@@ -61,13 +58,28 @@ class Console:
         try:
             yield self
         finally:
-            if self._bar is not None:
-                self._bar.stop()
-                self._bar = None
+            with self._lock:
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                if self._bar is not None:
+                    self._bar.stop()
+                    self._bar = None
+
+    def _open(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with self._lock:
+            if self._timer is None:
+                return
+            self._bar = Progress(*columns, console=_rich(sys.stderr), transient=True)
+            self._bar.add_task(**self._state)
+            self._bar.start()
 
 
 def _rich(file: Any) -> Any:
     from rich.console import Console as RichConsole
 
     # A pipe has no width of its own: give tables room instead of folding them at 80 columns.
-    return RichConsole(file=file, width=None if file.isatty() else 200, soft_wrap=False)
+    return RichConsole(file=file, width=None if file.isatty() else 200)

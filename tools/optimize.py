@@ -68,9 +68,9 @@ def run(
     config = resolve(config)
     if config.out:
         check_free(Path(config.out), config.force)
-    console.say(f"Capturing {config.model}")
     if pipeline is None and config.pipeline is not None:
         pipeline = Pipeline.parse(config.pipeline)
+    console.progress("capturing")
     program = capture(config.model if source is None else source, inputs=inputs)
     data = read_data(config, program)
     wanted = candidates(config, program, pipeline)

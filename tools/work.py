@@ -88,7 +88,7 @@ class Work:
         """The model as it is, in ONNX: the baseline, and where pipelines that begin with to-onnx go on."""
         if self.program.dialect == "onnx":
             return self.program, ()
-        self.console.say("Lowering the model as it is, to compare with")
+        self.console.progress("lowering")
         lowering = Pipeline.parse("to-onnx").run(self.program, self._context(None))
         if not lowering.ok:
             raise lowering.steps[-1].error or ContractError("the model could not be lowered to ONNX")

@@ -1,0 +1,145 @@
+"""`optimize MODEL` and `optimize VERB`: what the first word means, and what comes out at the end."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from graphwright.tools.cli import app
+from typer.testing import CliRunner
+
+
+@pytest.fixture
+def invoke():
+    runner = CliRunner()
+    return lambda *words: runner.invoke(app, [str(word) for word in words], prog_name="optimize")
+
+
+def test_no_arguments_show_help(invoke):
+    result = invoke()
+    assert result.exit_code == 0
+    for expected in ("MODEL", "--preset", "--max-drop", "demo", "inspect", "verify", "Exit status"):
+        assert expected in result.output
+    assert "<model>" not in result.output
+
+
+def test_help_and_listings_import_nothing_heavy():
+    check = (
+        "import sys\n"
+        "from graphwright.tools.cli import app\n"
+        "from typer.testing import CliRunner\n"
+        "for words in (['--help'], ['passes'], ['passes', 'fold-constants'], ['demo', '--help']):\n"
+        "    assert CliRunner().invoke(app, words).exit_code == 0, words\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'transformers', 'onnx_ir', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_a_first_word_that_is_no_verb_is_a_model(invoke):
+    result = invoke("some/model", "--dry-run", "--seed", 3)
+    assert result.exit_code == 0
+    assert yaml.safe_load(result.output)["model"] == "some/model"
+    result = invoke("--dry-run", "some/model")
+    assert yaml.safe_load(result.output)["model"] == "some/model"
+
+
+def test_verbs_win_over_paths_of_the_same_name(invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "passes").mkdir()
+    assert "fold-constants" in invoke("passes").output
+    assert yaml.safe_load(invoke("./passes", "--dry-run").output)["model"] == "./passes"
+
+
+def test_a_mistyped_verb_is_named_with_the_nearest(invoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("inspcet", "x")
+    assert result.exit_code == 2
+    assert "did you mean 'inspect'?" in result.stderr
+    (tmp_path / "demos").mkdir()
+    assert invoke("demos", "--dry-run").exit_code == 0
+
+
+def test_what_dry_run_prints_asks_for_the_same_run(invoke, tmp_path):
+    words = (
+        "m",
+        "-o",
+        "out",
+        "--preset",
+        "exact",
+        "--shapes",
+        "1x16,mixed:4",
+        "--threads",
+        3,
+        "--max-drop",
+        0.5,
+    )
+    first = invoke(*words, "--data", "d.csv", "--columns", "text=a,label=2", "--dry-run")
+    assert first.exit_code == 0, first.output
+    (tmp_path / "run.yaml").write_text(first.output)
+    again = invoke("--config", tmp_path / "run.yaml", "--dry-run")
+    assert again.output == first.output
+    # The command line wins, and a pipeline replaces the file's preset.
+    other = invoke(
+        "--config", tmp_path / "run.yaml", "--pipeline", "fold-constants", "--threads", 1, "--dry-run"
+    )
+    settings = yaml.safe_load(other.output)
+    assert (settings["pipeline"], settings["threads"], settings["max-drop"]) == ("fold-constants", 1, 0.5)
+    assert "preset" not in settings
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["m", "--presett", "exact"], "No such option"),
+        (["m"], "name the bundle's directory with -o OUT"),
+        (["--dry-run"], "name a MODEL"),
+        (["m", "--columns", "text", "--dry-run"], "role=column"),
+        (["m", "--threads", "two"], "--threads"),
+        (["inspect"], "MODEL"),
+    ],
+)
+def test_wrong_usage_exits_2(invoke, words, sentence):
+    result = invoke(*words)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["m", "--preset", "fats", "--dry-run"], "'exact', 'balanced', 'fast' or 'small'"),
+        (["m", "--shapes", "12", "--data", "d", "--columns", "txt=a", "--dry-run"], "did you mean 'text'?"),
+        (["m", "--config", "absent.yaml"], "no such configuration file: absent.yaml"),
+        (["m", "--target", "x86-64-avx", "--dry-run"], "did you mean 'x86-64-avx2'?"),
+        (["passes", "fold-constant"], "did you mean 'fold-constants'?"),
+        (["m", "-o", "o", "--pipeline", "fold-constant"], "did you mean 'fold-constants'?"),
+        (["m", "-o", "o", "--pipeline", "fold-constants{lmit=3}"], "has no option 'lmit'"),
+        (["no/such/model", "-o", "o"], "no/such/model"),
+    ],
+)
+def test_an_error_is_one_sentence_on_stderr_and_exits_1(invoke, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*words)
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert result.stderr.startswith("optimize: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where(invoke):
+    result = invoke("passes", "nope", "--debug")
+    assert result.exit_code == 1
+    assert type(result.exception).__name__ == "PipelineError"
+
+
+def test_passes_describes_one_and_lists_all_as_json(invoke):
+    described = invoke("passes", "fold-constants").output
+    assert "exact" in described.lower()
+    listed = json.loads(invoke("passes", "--json").output)
+    assert [entry["name"] for entry in listed] == sorted(entry["name"] for entry in listed)
+    assert all(entry["doc"] and entry["effect"] for entry in listed)
