@@ -102,9 +102,15 @@ class Layout:
 
     def _squeeze(self, value: Value) -> Layout:
         gone = set(value.attrs["axes"])
-        if any(self.axes[axis] for axis in gone):
+        dropped = [atom for axis in gone for atom in self.axes[axis]]
+        if any(atom.size != 1 or not atom.feature for atom in dropped):
             raise Lost(value, "an axis that is not known to be 1 is dropped")
-        return replace(self, axes=tuple(atoms for i, atoms in enumerate(self.axes) if i not in gone))
+        features = self.features.squeeze(tuple(self.order.index(atom) for atom in dropped))
+        return Layout(
+            tuple(atoms for axis, atoms in enumerate(self.axes) if axis not in gone),
+            tuple(atom for atom in self.order if atom not in dropped),
+            features,
+        )
 
     def _expand(self, value: Value) -> Layout:
         shape = value.shape if value.shape is not None else value.attrs.get("shape")

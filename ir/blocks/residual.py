@@ -15,7 +15,8 @@ from .scores import times
 from .walk import Statics, bare, users
 
 MOVES = {"reshape", "transpose", "squeeze", "unsqueeze"}
-FURTHEST = 8  # steps back when looking for what two values have in common
+FURTHEST = 16  # steps back when looking for what two values have in common
+CONE = 400  # values looked at when a Linear's branch goes through what is no block
 
 Block = Attention | FeedForward | Linear
 
@@ -60,13 +61,18 @@ class Residuals:
             blocks, branch, stream = second, value.inputs[1], a
         assert branch is not None
         behind = self._behind(stream)
-        if not all(behind & self._behind(_reads(block)) for block in blocks):
+        if not all(self._belongs(stream, behind, block) for block in blocks):
             self.missed.append(
                 Miss("residual", value.name, "the stream is not what the branch was computed from")
             )
             return
         of = {_of(block) for block in blocks}
         self.found[value] = Residual(value, stream, branch, of.pop() if len(of) == 1 else "other")
+
+    def _belongs(self, stream: Value, behind: set[Value], block: Block) -> bool:
+        if behind & self._behind(_reads(block)):
+            return True
+        return isinstance(block, Linear) and _comes_from(_reads(block), stream)
 
     def _branch(self, value: Value) -> list[Block]:
         """The blocks that a value is the result of, past moves, scales and a norm over them."""
@@ -93,7 +99,7 @@ class Residuals:
         return []
 
     def _behind(self, value: Value) -> set[Value]:
-        """A value and what it was computed from by norms, Linears and moves."""
+        """A value and what it was computed from by norms, Linears, residuals and moves."""
         seen: set[Value] = set()
         for _ in range(FURTHEST):
             value = bare(value)
@@ -102,11 +108,25 @@ class Residuals:
                 value = self._norms[value].input
             elif value in self._linears:
                 value = self._linears[value].input
+            elif value in self.found:
+                value = self.found[value].stream
             elif value.op in MOVES and value.inputs[0] is not None:
                 value = value.inputs[0]
             else:
                 break
         return seen
+
+
+def _comes_from(value: Value, source: Value) -> bool:
+    seen, queue = {value}, [value]
+    for near in queue:
+        for operand in near.inputs:
+            if operand == source:
+                return True
+            if operand is not None and operand not in seen and len(seen) < CONE:
+                seen.add(operand)
+                queue.append(operand)
+    return False
 
 
 def _hidden(value: Value) -> bool:
