@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,20 @@ def _shape(value: ir.Value) -> Shape | None:
     if value.shape is None:
         return None
     return tuple(d if isinstance(d, int) else d.value for d in value.shape)
+
+
+def clone(model: ir.Model) -> ir.Model:
+    """A model to edit without touching this one; tensors are shared.
+
+    onnx_ir's own clone shares type objects, and writing `value.dtype` writes into them.
+    """
+    twin = model.clone()
+    for graph in twin.graphs():
+        values = [*graph.inputs, *graph.initializers.values()]
+        for value in (*values, *(result for node in graph for result in node.outputs)):
+            if value.type is not None:
+                value.type = copy(value.type)
+    return twin
 
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:

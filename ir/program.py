@@ -60,7 +60,9 @@ class Program:
     def clone(self) -> Program:
         """A program whose graph may be edited without touching this one; weights are shared."""
         if self.dialect == "onnx":
-            return replace(self, graph=self.graph.clone())
+            from . import onnx
+
+            return replace(self, graph=onnx.clone(self.graph))
         from . import fx
 
         return replace(self, graph=fx.clone(self.graph))

@@ -13,7 +13,8 @@ from .base import Context, Pass, Ratio, Result, Run, Step
 from .instruments import Instrument
 from .pipeline_text import checked, parse, print_pass
 from .readonly import read_only
-from .verify import Verifier
+from .verify import Verifier, same_interface
+from .wellformed import well_formed
 
 # Ratios are quartiles of interleaved rounds; 2% is what repeated runs of one and the same graph differ by on
 # a machine that others use too, so less than that is neither a gain nor a loss.
@@ -174,18 +175,18 @@ def _call(pass_: Pass, before: Program, context: Context, step: Step) -> Result:
 
 
 def _check(pass_: Pass, before: Program, result: Result, verifier: Verifier) -> None:
-    changed = result.program.fingerprint() != before.fingerprint()
-    if changed and not result.modified:
-        raise ContractError(f"'{pass_.name}' changed the program and says that it did not (modified=False)")
-    if result.modified and not changed:
-        raise ContractError(
-            f"'{pass_.name}' left the program as it was and says that it changed it (modified=True)"
-        )
-    if changed:
-        try:
+    try:
+        same_interface(before, result.program)
+        well_formed(result.program)
+        changed = result.program.fingerprint() != before.fingerprint()
+        if changed and not result.modified:
+            raise ContractError("it changed the program and says that it did not (modified=False)")
+        if result.modified and not changed:
+            raise ContractError("it left the program as it was and says that it changed it (modified=True)")
+        if changed:
             verifier.check(before, result.program, pass_.effect)
-        except ContractError as error:
-            raise ContractError(f"'{pass_.name}' broke its contract: {error}") from error
+    except ContractError as error:
+        raise ContractError(f"'{pass_.name}' broke its contract: {error}") from error
 
 
 def slower(ratios: Iterable[Ratio]) -> bool:

@@ -35,21 +35,33 @@ def read_only(program: Program, guard: bool = True) -> Iterator[Program]:
 
 
 def _freeze(model: Any) -> None:
-    """Put a read-only array behind every initializer that has a writable one; the memory stays the same."""
+    """Put a read-only array behind every constant that has a writable one; the memory stays the same."""
     import onnx_ir
 
     frozen: dict[int, onnx_ir.Tensor] = {}
     for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if not isinstance(tensor, onnx_ir.Tensor):
-            continue  # mapped files and protobufs are read-only already
-        array = tensor.numpy()
-        if not array.flags.writeable:
-            continue
-        if id(tensor) not in frozen:
-            view: np.ndarray = array.view()
-            view.flags.writeable = False
-            frozen[id(tensor)] = onnx_ir.Tensor(
-                view, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name, doc_string=tensor.doc_string
-            )
-        value.const_value = frozen[id(tensor)]
+        if _writable(value.const_value):
+            tensor = value.const_value
+            value.const_value = frozen.setdefault(id(tensor), _read_only_twin(tensor))
+    for node in model.graph:
+        if node.op_type == "Constant" and "value" in node.attributes:
+            tensor = node.attributes["value"].value
+            if _writable(tensor):
+                node.attributes["value"] = onnx_ir.AttrTensor("value", _read_only_twin(tensor))
+
+
+def _writable(tensor: Any) -> bool:
+    """Only plain tensors can be: mapped files and protobufs are read-only already, lazy ones are computed."""
+    import onnx_ir
+
+    return isinstance(tensor, onnx_ir.Tensor) and tensor.numpy().flags.writeable
+
+
+def _read_only_twin(tensor: Any) -> Any:
+    import onnx_ir
+
+    view: np.ndarray = tensor.numpy().view()
+    view.flags.writeable = False
+    return onnx_ir.Tensor(
+        view, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name, doc_string=tensor.doc_string
+    )

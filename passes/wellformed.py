@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..ir.errors import ContractError
 from ..ir.program import Program
 
@@ -35,6 +37,8 @@ def _onnx(program: Program) -> None:
             )
     known = {*graph.inputs, *graph.initializers.values()}
     names: set[str | None] = {value.name for value in known}
+    for value in graph.initializers.values():
+        _weight(value)
     for node in graph:
         for value in node.inputs:
             if value is not None and value not in known:
@@ -62,6 +66,18 @@ def _onnx(program: Program) -> None:
         raise ContractError(f"onnx.checker refuses the graph: {' '.join(str(cause).split())}") from error
 
 
+def _weight(value: Any) -> None:
+    import onnx_ir
+
+    tensor = value.const_value
+    if not isinstance(tensor, onnx_ir.TensorProtocol):
+        raise ContractError(f"the weight '{value.name}' holds {type(tensor).__name__} instead of a tensor")
+    if value.shape is not None and value.shape != tensor.shape:
+        raise ContractError(f"the weight '{value.name}' has shape {tensor.shape}, annotated {value.shape}")
+    if value.dtype is not None and value.dtype != tensor.dtype:
+        raise ContractError(f"the weight '{value.name}' has type {tensor.dtype}, annotated {value.dtype}")
+
+
 def _fx(program: Program) -> None:
     import torch
 
@@ -83,5 +99,5 @@ def _same(what: str, found: list[str | None], expected: list[str]) -> None:
         raise ContractError(f"the graph's {what} are {found}, the program's {expected}")
 
 
-def _named(node: object) -> str:
-    return f"the {node.op_type} node '{node.name}'"  # type: ignore[attr-defined]
+def _named(node: Any) -> str:
+    return f"the {node.op_type} node '{node.name or node.outputs[0].name}'"

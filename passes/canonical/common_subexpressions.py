@@ -97,7 +97,9 @@ def _merge_nodes(model: Any, context: Context) -> int:
     for node in model.graph:
         key = _key(node)
         twin = node if key is None else first.setdefault(key, node)
-        if twin is node or not context.allow(f"merge node {node.name} into {twin.name}"):
+        if twin is node or not context.allow(
+            f"merge {node.op_type} {node.outputs[0].name} into {twin.outputs[0].name}"
+        ):
             continue
         for old, new in zip(node.outputs, twin.outputs, strict=True):
             editor.replace(old, new)

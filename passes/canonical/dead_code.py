@@ -32,7 +32,9 @@ def _from_onnx(model: Any, context: Context) -> tuple[int, int]:
     nodes = weights = 0
     for graph in reversed(list(model.graphs())):  # subgraphs first: what they use, their graph must keep
         for node in reversed(graph):
-            if not any(_used(v) for v in node.outputs) and context.allow(f"remove node {node.name}"):
+            if not any(_used(v) for v in node.outputs) and context.allow(
+                f"remove {node.op_type} {node.outputs[0].name}"
+            ):
                 graph.remove(node, safe=True)
                 nodes += 1
         for name, value in list(graph.initializers.items()):

@@ -53,9 +53,9 @@ def fold(model: ir.Model, max_bytes: int, context: Context) -> tuple[Counter[str
         try:
             found = folder.results(node)
         except _StaysError as reason:
-            folder.notes.append(f"{node.op_type} node '{node.name}' stays: {reason}")
+            folder.notes.append(f"{node.op_type} '{node.outputs[0].name}' stays: {reason}")
             continue
-        if found is not None and context.allow(f"fold node {node.name}"):
+        if found is not None and context.allow(f"fold {node.op_type} {node.outputs[0].name}"):
             kind, tensors = found
             folder.put(node, tensors)
             folder.counts[kind] += 1

@@ -47,7 +47,7 @@ class EliminateIdentities(Pass):
             kept = result.is_graph_output() and (
                 value is None or value.producer() is None or value.is_graph_output()
             )
-            if value is None or kept or not context.allow(f"remove {node.op_type} node {node.name}"):
+            if value is None or kept or not context.allow(f"remove {node.op_type} {result.name}"):
                 continue
             editor.replace(result, value)
             program.graph.graph.remove(node, safe=True)

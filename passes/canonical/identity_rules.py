@@ -40,7 +40,7 @@ def shortcut(node: ir.Node, allow: Callable[[str], bool]) -> bool:
             return False
     elif node.op_type != "Cast" or not _holds(inner.outputs[0].dtype, inner.inputs[0].dtype):
         return False
-    if not allow(f"let {node.op_type} node {node.name} take the operand of {inner.name}"):
+    if not allow(f"let {node.op_type} {node.outputs[0].name} take the operand of {inner.outputs[0].name}"):
         return False
     node.replace_input_with(0, inner.inputs[0])
     if perm is not None:
