@@ -152,6 +152,7 @@ class _Parser:
             self.kind = match.lastgroup or ""
             self.token = match[self.kind]
         elif self.text[self.at :].strip():
+            self.token = ""
             self.fail("a pass name, an option or a value")
         else:
             self.kind, self.token, self.at = "end", "", len(self.text)
