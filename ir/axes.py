@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclass(eq=False)
 class Atom:
-    """`size` units. fixed: why they cannot be removed, empty if they can. to: what the atom turned out to be."""
+    """`size` units. fixed: why they cannot be removed, or empty. to: what the atom turned out to be."""
 
     size: int
     fixed: str = ""
@@ -84,7 +84,7 @@ def fix(term: Term, reason: str) -> None:
         atom.fixed = atom.fixed or reason
 
 
-def leaves(term: Term, where: IndexMap = IndexMap()) -> Iterator[tuple[Atom, IndexMap]]:  # noqa: B008
+def leaves(term: Term, where: IndexMap = IndexMap()) -> Iterator[tuple[Atom, IndexMap]]:
     """The atoms of an axis, each with its place along it."""
     term = walk(term)
     if isinstance(term, Atom):
@@ -130,7 +130,7 @@ def _flat(term: Term, kind: type) -> list[Term]:
 
 
 def _unify_products(a: Product, b: Product) -> None:
-    left, right = _flat(a, Product), _flat(b, Product)
+    left, right = ([part for part in _flat(term, Product) if part.size > 1] for term in (a, b))
     while left and right:
         x, y = walk(left.pop()), walk(right.pop())
         if x.size < y.size:

@@ -315,6 +315,25 @@ def _conv(node: Node, a: dict[str, Any]) -> Spec | None:
     return f"conv{len(size) - 2}d", [a["input"], a["weight"], a["bias"]], attrs
 
 
+def _pad(node: Node, a: dict[str, Any]) -> Spec | None:
+    size = shape(a["self"])
+    if size is None or a.get("mode", "constant") != "constant":
+        return None
+    last = [(_int(b), _int(e)) for b, e in zip(a["pad"][::2], a["pad"][1::2], strict=True)]
+    pads = (*((0, 0),) * (len(size) - len(last)), *reversed(last))
+    return "pad", [a["self"]], {"pads": pads, "value": a.get("value") or 0}
+
+
+def _tile(node: Node, a: dict[str, Any]) -> Spec:
+    return "tile", [a["self"]], {"repeats": tuple(_int(r) for r in a["repeats"])}
+
+
+def _argmax(node: Node, a: dict[str, Any]) -> Spec | None:
+    if a["dim"] is None:
+        return None
+    return "argmax", [a["self"]], {"axis": _axis(a["dim"], a["self"]), "keepdim": a["keepdim"]}
+
+
 def _index(node: Node, a: dict[str, Any]) -> Spec:
     return (
         "index",
@@ -323,7 +342,9 @@ def _index(node: Node, a: dict[str, Any]) -> Spec:
     )
 
 
-UNARY = "abs cos erf exp floor isnan log neg reciprocal relu rsqrt sigmoid sign silu sin sqrt tanh".split()
+UNARY = (
+    "abs ceil cos erf exp floor isnan log neg reciprocal relu round rsqrt sigmoid sign silu sin sqrt tanh"
+).split()
 RULES: dict[str, Rule] = {f"aten.{name}": _same(name, "self") for name in UNARY}
 RULES |= {f"aten.{name}": _arithmetic(name) for name in "add sub mul div pow eq ne lt le gt ge".split()}
 RULES |= {
@@ -381,6 +402,9 @@ RULES |= {
         "where": lambda n, a: ("where", [a["condition"], a["self"], a["other"]], {}) if "self" in a else None,
         "masked_fill": lambda node, a: ("where", [a["mask"], a["value"], a["self"]], {}),
         "arange": lambda node, a: ("range", [a.get("start", 0), a["end"], a.get("step", 1)], {}),
+        "pad constant_pad_nd": _pad,
+        "repeat": _tile,
+        "argmax": _argmax,
         "cumsum": _along("cumsum", "self"),
         "tril": lambda node, a: ("tril", [a["self"]], {"diagonal": a["diagonal"]}),
         "triu": lambda node, a: ("triu", [a["self"]], {"diagonal": a["diagonal"]}),

@@ -308,6 +308,31 @@ def _trilu(call: Call) -> Spec | None:
     return "triu" if call.attr("upper", 1) else "tril", call.operands[:1], {"diagonal": diagonal[0]}
 
 
+def _pad(call: Call) -> Spec | None:
+    pads, axes = call.ints(1, "pads"), call.ints(3)
+    shape = call.operands[0].shape if call.operands[0] else None
+    fill = call.operand(2)
+    value = call.attr("value", 0.0) if fill is None else fill.const
+    if pads is None or shape is None or value is None or call.attr("mode", "constant") != "constant":
+        return None
+    ranks = range(len(shape)) if axes is None else [call.axis(a) for a in axes if a is not None]
+    places = dict(zip(ranks, zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True), strict=True))
+    known = tuple(places.get(axis, (0, 0)) for axis in range(len(shape)))
+    return "pad", call.operands[:1], {"pads": known, "value": getattr(value, "item", lambda: value)()}
+
+
+def _tile(call: Call) -> Spec | None:
+    repeats = call.ints(1)
+    return None if repeats is None else ("tile", call.operands[:1], {"repeats": repeats})
+
+
+def _argmax(call: Call) -> Spec | None:
+    if call.attr("select_last_index", 0):
+        return None
+    attrs = {"axis": call.axis(call.attr("axis", 0)), "keepdim": bool(call.attr("keepdims", 1))}
+    return "argmax", call.operands, attrs
+
+
 def _cumsum(call: Call) -> Spec | None:
     axis = call.ints(1)
     if axis is None or axis[0] is None or call.attr("exclusive", 0) or call.attr("reverse", 0):
@@ -350,8 +375,9 @@ def _einsum(call: Call) -> Spec:
 
 
 RULES: dict[str, Rule] = {
-    **{name: _same(name.lower()) for name in "Abs Cos Erf Exp Floor IsNaN Log Neg Relu Reciprocal".split()},
-    **{name: _same(name.lower()) for name in "Sigmoid Sign Sin Softplus Sqrt Tanh Not Identity".split()},
+    **{name: _same(name.lower()) for name in "Abs Ceil Cos Erf Exp Floor IsNaN Log Neg Relu".split()},
+    **{name: _same(name.lower()) for name in "Round Sigmoid Sign Sin Softplus Sqrt Tanh Not Identity".split()},
+    "Reciprocal": _same("reciprocal"),
     **{name: _same(name.lower(), 2) for name in "Add Sub Mul Div Pow And Or Xor MatMul".split()},
     **{
         name: _same(canonical, 2)
@@ -390,6 +416,9 @@ RULES: dict[str, Rule] = {
     "Dropout": _dropout,
     "Clip": _clip,
     "ConstantOfShape": _full,
+    "Pad": _pad,
+    "Tile": _tile,
+    "ArgMax": _argmax,
     "Trilu": _trilu,
     "CumSum": _cumsum,
     "Conv": _conv,

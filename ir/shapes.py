@@ -6,6 +6,7 @@ follows for certain is inferred: an axis that could be two things is None.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
@@ -17,11 +18,11 @@ Shapes = Sequence[Shape | None]
 Attrs = Mapping[str, Any]
 
 SAME = set(
-    "abs cos erf exp floor isnan log neg reciprocal relu rsqrt sigmoid sign silu sin sqrt tanh not gelu "
-    "softplus identity dropout cast softmax log_softmax layer_norm rms_norm cumsum tril triu clip "
-    "quantize_linear dequantize_linear com.microsoft::BiasGelu com.microsoft::FastGelu com.microsoft::Gelu "
-    "com.microsoft::QuickGelu com.microsoft::SkipLayerNormalization com.microsoft::RotaryEmbedding "
-    "com.microsoft::SkipSimplifiedLayerNormalization com.microsoft::MultiHeadAttention".split()
+    "abs cast ceil clip cos cumsum dequantize_linear dropout erf exp floor gelu identity isnan layer_norm log "
+    "log_softmax neg not quantize_linear reciprocal relu rms_norm round rsqrt sigmoid sign silu sin softmax "
+    "softplus sqrt tanh tril triu com.microsoft::BiasGelu com.microsoft::FastGelu com.microsoft::Gelu "
+    "com.microsoft::MultiHeadAttention com.microsoft::QuickGelu com.microsoft::RotaryEmbedding "
+    "com.microsoft::SkipLayerNormalization com.microsoft::SkipSimplifiedLayerNormalization".split()
 )
 COMPARE = set("eq ne lt le gt ge and or xor not isnan".split())
 BROADCAST = set("add sub mul div pow mod maximum minimum where".split()) | (COMPARE - {"not", "isnan"})
@@ -47,7 +48,7 @@ def infer_dtype(op: str, inputs: Sequence[GraphValue | None], attrs: Attrs) -> s
     """The dtype's name, as far as it follows."""
     if op in COMPARE:
         return "bool"
-    if op in ("shape", "dim"):
+    if op in ("shape", "dim", "argmax"):
         return "int64"
     if op == "cast":
         return attrs["to"]
@@ -84,25 +85,45 @@ def _meet(column: tuple[Dim, ...]) -> Dim:
     return fixed[0] if fixed else (wide[0] if len(wide) == 1 else None)
 
 
+def factors(size: int | str) -> tuple[int, list[str]]:
+    """A size as a number times symbols: "4*batch" is (4, ["batch"]); a sum counts as one symbol."""
+    if isinstance(size, int):
+        return size, []
+    if not re.fullmatch(r"\w+(\*\w+)*", size):
+        return 1, [size]
+    parts = size.split("*")
+    return prod(int(p) for p in parts if p.isdigit()), [p for p in parts if not p.isdigit()]
+
+
 def reshaped(source: Shape | None, target: Sequence[Dim]) -> Shape:
     """The result of a reshape whose target may hold one -1, which symbols on both sides cancel from."""
     if -1 not in target:
         return tuple(target)
     free = list(target).index(-1)
     rest = [d for i, d in enumerate(target) if i != free]
-    size: Dim = None
-    if source is not None and None not in source and None not in rest:
-        over = [d for d in source if isinstance(d, str)]
-        for symbol in (d for d in rest if isinstance(d, str)):
-            if symbol not in over:
-                return tuple(None if i == free else d for i, d in enumerate(target))
-            over.remove(symbol)
-        top, bottom = (prod(d for d in dims if isinstance(d, int)) for dims in (source, rest))
-        if not over and bottom and top % bottom == 0:
-            size = top // bottom
-        elif len(over) == 1 and top == bottom:
-            size = over[0]
-    return tuple(size if i == free else d for i, d in enumerate(target))
+    return tuple(_quotient(source, rest) if i == free else d for i, d in enumerate(target))
+
+
+def _quotient(source: Shape | None, divisor: Sequence[Dim]) -> Dim:
+    """The product of the sizes in `source` over that of `divisor`; None where it may not divide."""
+    if source is None or None in (*source, *divisor):
+        return None
+    top, over = _product(source)
+    bottom, under = _product(divisor)
+    for symbol in under:
+        if symbol not in over:
+            return None
+        over.remove(symbol)
+    if not bottom or top % bottom:
+        return None
+    number = top // bottom
+    symbols = sorted(over)
+    return "*".join([str(number)] * (number != 1) + symbols) if symbols else number
+
+
+def _product(sizes: Sequence[Dim]) -> tuple[int, list[str]]:
+    parts = [factors(size) for size in sizes if size is not None]
+    return prod(number for number, _ in parts), [symbol for _, symbols in parts for symbol in symbols]
 
 
 def _matmul(first: Shape, shapes: Shapes, attrs: Attrs, index: int) -> Shape | None:
@@ -168,6 +189,20 @@ def _gather(first: Shape, shapes: Shapes, attrs: Attrs, index: int) -> Shape | N
     return None if ids is None else (*first[:axis], *ids, *first[axis + 1 :])
 
 
+def _pad(first: Shape, shapes: Any, attrs: Attrs, index: int) -> Shape:
+    return tuple(
+        d if pads == (0, 0) else d + sum(pads) if isinstance(d, int) else None
+        for d, pads in zip(first, attrs["pads"], strict=True)
+    )
+
+
+def _tile(first: Shape, shapes: Any, attrs: Attrs, index: int) -> Shape:
+    repeats = attrs["repeats"]
+    padded = (1,) * (len(repeats) - len(first)) + first
+    sizes = zip(padded, repeats, strict=True)
+    return tuple(d if r == 1 else r * d if isinstance(d, int) and r is not None else None for d, r in sizes)
+
+
 _RULES: dict[str, Any] = {
     "matmul": _matmul,
     "linear": _linear,
@@ -184,6 +219,9 @@ _RULES: dict[str, Any] = {
     "embedding": _gather,
     "gather": _gather,
     "gather_elements": lambda first, shapes, attrs, i: shapes[1],
+    "argmax": lambda first, s, attrs, i: _reduce(first, s, {**attrs, "axes": (attrs["axis"],)}, i),
+    "pad": _pad,
+    "tile": _tile,
     "expand": lambda first, s, attrs, i: tuple(attrs["shape"]),
     "reshape": lambda first, s, attrs, i: tuple(attrs["shape"]),
     "sdpa": lambda first, s, attrs, i: None if s[2] is None else (*first[:-1], s[2][-1]),
