@@ -17,6 +17,7 @@ PASSES: dict[str, str] = {
     "remove-padding": ".padding.remove_padding:RemovePadding",
     "specialise-shapes": ".canonical.specialise_shapes:SpecialiseShapes",
     "to-onnx": ".lower.to_onnx:ToOnnx",
+    "fuse-attention": ".fuse.attention:FuseAttention",
 }
 
 

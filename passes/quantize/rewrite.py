@@ -1,0 +1,182 @@
+"""Putting one site in int8: its activation quantized once at run time, its products in integers.
+
+DynamicQuantizeLinear (ONNX, opset 11) maps [min(x, 0), max(x, 0)] of the whole tensor onto [0, 255];
+com.microsoft MatMulIntegerToFloat multiplies, rescales and adds the bias in one go; com.microsoft
+QAttention is Attention with that product inside.
+
+"token" divides each row by its largest magnitude before, and multiplies the product's row by it after. That
+changes nothing but rounding, (x / r) W r = x W, and gives every token the whole range of the integers: the
+per-token scales of ZeroQuant (Yao et al., 2022, arXiv:2206.01861, section 4.1) from standard operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.onnx import Editor
+from .sites import Product, Site
+from .weights import quantize
+
+Rung = Literal["tensor", "token", "float"]
+MICROSOFT = "com.microsoft"
+SMALLEST_ROW = np.float32(1e-30)  # a row of zeros is divided by this, and stays zero
+
+
+class Writer:
+    """Rewrites sites of one program's graph. A weight that several products share is quantized once.
+
+    Args:
+        model: edited in place.
+        limit: the largest |q| of a weight.
+    """
+
+    def __init__(self, model: ir.Model, limit: int) -> None:
+        self.editor, self.limit = Editor(model), limit
+        self.weights: dict[tuple[ir.Value, bool], tuple[ir.Value, ir.Value]] = {}
+        self.constants: dict[str, ir.Value] = {}
+
+    def write(self, site: Site, rung: Rung) -> None:
+        """Rewrite one site in place.
+
+        Args:
+            rung: "tensor" (one scale for the activation), "token" (one for each row) or "float" (left as is).
+
+        Raises:
+            WeightError: a weight has NaN or infinity.
+        """
+        if rung == "float":
+            return
+        x, rows = site.activation, None
+        first = site.products[0].node
+        if rung == "token":
+            rows = self._rows(x, first)
+            x = self._node("Div", [x, rows], f"{x.name}.by_row", first, like=x)
+        quantized = self._quantized(x, first)
+        for product in site.products:
+            self._attention(product, quantized) if product.attention else self._product(
+                product, quantized, rows
+            )
+
+    def finish(self) -> None:
+        """Drop what nothing uses any more: the float weights and the nodes between."""
+        self.editor.prune()
+
+    def _rows(self, x: ir.Value, before: ir.Node) -> ir.Value:
+        """The largest magnitude in each row: (..., 1)."""
+        shape = None if x.shape is None else ir.Shape([*x.shape[:-1], 1])
+        magnitude = self._node("Abs", [x], f"{x.name}.abs", before, like=x)
+        attrs: dict[str, Any] = {"keepdims": 1}
+        inputs: list[ir.Value | None] = [magnitude]
+        if self.editor.graph.opset_imports.get("", 1) >= 18:
+            inputs.append(self._constant("last_axis", np.array([-1], np.int64)))
+        else:
+            attrs["axes"] = [-1]
+        name = f"{x.name}.row_max"
+        largest = self._node("ReduceMax", inputs, name, before, like=x, attrs=attrs, shape=shape)
+        smallest = self._constant("smallest_row", SMALLEST_ROW)
+        return self._node("Max", [largest, smallest], f"{x.name}.row", before, like=x, shape=shape)
+
+    def _quantized(self, x: ir.Value, before: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """(integers, scale, zero point) of an activation."""
+        node = self.editor.node("DynamicQuantizeLinear", [x], f"{x.name}.int8", before=before, results=3)
+        integers, scale, zero = node.outputs
+        integers.type, integers.shape = ir.TensorType(ir.DataType.UINT8), x.shape
+        scale.type, scale.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+        zero.type, zero.shape = ir.TensorType(ir.DataType.UINT8), ir.Shape([])
+        return integers, scale, zero
+
+    def _product(
+        self, product: Product, x: tuple[ir.Value, ir.Value, ir.Value], rows: ir.Value | None
+    ) -> None:
+        root, (weight, scale), bias = product.root, self._weight(product), product.bias
+        last = root.producer()
+        assert last is not None
+        inside = self._vector(bias) if rows is None and bias is not None else None
+        inputs = [x[0], weight, x[1], scale, x[2], None, inside]
+        steps: list[tuple[str, list[ir.Value | None]]] = []
+        if rows is not None:
+            steps.append(("Mul", [rows]))
+        if bias is not None and inside is None:
+            steps.append(("Add", [bias]))
+        name = f"{root.name}.product"
+        y = self._node("MatMulIntegerToFloat", inputs, name, last, like=root, domain=MICROSOFT)
+        for operator, other in steps:
+            y = self._node(operator, [y, *other], f"{root.name}.{operator.lower()}", last, like=root)
+        self.editor.replace(root, y)
+
+    def _attention(self, product: Product, x: tuple[ir.Value, ir.Value, ir.Value]) -> None:
+        old, (weight, scale) = product.node, self._weight(product)
+        mask = old.inputs[3] if len(old.inputs) > 3 else None
+        bias = product.bias
+        if bias is None:
+            zeros = np.zeros_like(scale.const_value.numpy())  # type: ignore[union-attr]
+            bias = self.editor.initializer(zeros, f"{weight.name}.no_bias")
+        zero = self._constant("zero_point", np.int8(0))
+        attrs = {
+            name: old.attributes[name].value
+            for name in ("num_heads", "unidirectional", "mask_filter_value", "scale")
+            if name in old.attributes
+        }
+        inputs = [x[0], weight, bias, x[1], scale, mask, x[2], zero]
+        name = f"{product.root.name}.int8"
+        y = self._node("QAttention", inputs, name, old, like=product.root, attrs=attrs, domain=MICROSOFT)
+        self.editor.replace(product.root, y)
+
+    def _weight(self, product: Product) -> tuple[ir.Value, ir.Value]:
+        """(integers, scales) as initializers; the float weight goes when its last user does."""
+        key = (product.weight, product.transposed)
+        if key not in self.weights:
+            stored = ir.convenience.get_const_tensor(product.weight)
+            assert stored is not None
+            array, name = stored.numpy(), str(product.weight.name)
+            integers, scales = quantize(array.T if product.transposed else array, self.limit, name)
+            self.weights[key] = (
+                self.editor.initializer(integers, f"{name}.int8"),
+                self.editor.initializer(scales, f"{name}.scale"),
+            )
+        return self.weights[key]
+
+    def _vector(self, bias: ir.Value) -> ir.Value | None:
+        """A bias as the kernel takes it, (out,); None where only an Add will do."""
+        shape = () if bias.shape is None else tuple(bias.shape)
+        if (
+            not shape
+            or not isinstance(shape[-1], int)
+            or shape[-1] == 1
+            or any(dim != 1 for dim in shape[:-1])
+        ):
+            return None
+        if len(shape) == 1:
+            return bias
+        data = ir.convenience.get_const_tensor(bias)
+        return (
+            None if data is None else self.editor.initializer(data.numpy().reshape(-1), f"{bias.name}.flat")
+        )
+
+    def _constant(self, name: str, data: np.ndarray | np.generic) -> ir.Value:
+        if name not in self.constants:
+            self.constants[name] = self.editor.initializer(np.asarray(data), f"quantize.{name}")
+        return self.constants[name]
+
+    def _node(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        before: ir.Node,
+        *,
+        like: ir.Value,
+        shape: ir.Shape | None = None,
+        attrs: dict[str, Any] | None = None,
+        domain: str = "",
+    ) -> ir.Value:
+        """A float result, shaped like another value unless a shape is given."""
+        node = self.editor.node(operator, inputs, name, before=before, attrs=attrs, domain=domain)
+        result = node.outputs[0]
+        result.type = ir.TensorType(ir.DataType.FLOAT)
+        result.shape = shape if shape is not None else like.shape
+        return result

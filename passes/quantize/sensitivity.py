@@ -1,0 +1,134 @@
+"""How much int8 at each site moves the outputs, and which sites must do with less of it.
+
+Each site is quantized alone, with the kernels that will run, and the loss 1 - cos(float, quantized) is
+measured at the model's outputs. Rounding errors of different sites are nearly independent, so their losses
+nearly add up (Lin et al., 2016, arXiv:1511.06393): the site that loses most climbs a rung,
+tensor -> token -> float, until the sum is within the budget; then the whole is measured, and climbing goes
+on if the sum was wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...ir.execute import execute
+from ...ir.probe import probes
+from ...ir.program import Program
+from ..base import Context, Feed
+from .rewrite import Rung, Writer
+from .sites import Site, find
+
+TOKENS = 2048  # of input are enough to rank sites, and cost a big model no minutes
+_MASKS = ("decoder_attention_mask", "attention_mask")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """rungs: one for each site. loss: 1 - cosine with all of them in place; None if it was not measured.
+    alone: what each site loses alone as "tensor", empty where the whole was within the budget at once."""
+
+    rungs: tuple[Rung, ...]
+    loss: float | None = None
+    alone: tuple[float, ...] = ()
+
+
+def choose(sites: Sequence[Site], loss: Callable[[Sequence[Rung]], float], budget: float) -> Plan:
+    """The rung of every site, as low as the budget lets it be. Deterministic if `loss` is.
+
+    Args:
+        loss: 1 - cosine with the given rungs.
+        budget: the largest loss allowed.
+    """
+    rungs: list[Rung] = ["tensor"] * len(sites)
+    whole = loss(rungs)
+    if whole <= budget:
+        return Plan(tuple(rungs), whole)
+
+    def alone(number: int) -> float:
+        mixed: list[Rung] = ["float"] * len(sites)
+        mixed[number] = rungs[number]
+        return max(0.0, loss(mixed))
+
+    losses = [alone(number) for number in range(len(sites))]
+    first = tuple(losses)
+    while whole > budget and any(rung != "float" for rung in rungs):
+        # What the sum missed is taken to be missed in the same proportion from here on.
+        share = whole / sum(losses) if sum(losses) > 0 else np.inf
+        climbed = False
+        while not climbed or share * sum(losses) > budget:
+            candidates = [n for n, rung in enumerate(rungs) if rung != "float"]
+            if not candidates:
+                break
+            worst = max(candidates, key=lambda n: (losses[n], -n))
+            rungs[worst] = "token" if rungs[worst] == "tensor" and sites[worst].per_token else "float"
+            losses[worst] = 0.0 if rungs[worst] == "float" else alone(worst)
+            climbed = True
+        whole = loss(rungs)
+    return Plan(tuple(rungs), whole, first)
+
+
+class Loss:
+    """1 - mean cosine between the rows of a program's outputs and of the same program with sites in int8.
+
+    The worst output counts. Rows are along the last axis; padding is left out. Calibration feeds are used
+    where the context has them, probe inputs otherwise.
+    """
+
+    def __init__(self, program: Program, limit: int, context: Context) -> None:
+        self.program, self.limit, self.context = program, limit, context
+        self.feeds = _some(context.calibration or probes(program, context.seed))
+        self.reference = execute(program, self.feeds, context.threads)
+
+    def __call__(self, rungs: Sequence[Rung]) -> float:
+        variant = self.program.clone()
+        writer = Writer(variant.graph, self.limit)
+        for site, rung in zip(find(variant, self.limit)[0], rungs, strict=True):
+            writer.write(site, rung)
+        writer.finish()
+        found = execute(variant, self.feeds, self.context.threads)
+        return max((self._output(name, found) for name in self.program.outputs), default=0.0)
+
+    def _output(self, name: str, found: Sequence[Mapping[str, np.ndarray]]) -> float:
+        cosines = [
+            _cosines(*(_rows(self.program, feed, outputs[name]) for outputs in (expected, actual)))
+            for feed, expected, actual in zip(self.feeds, self.reference, found, strict=True)
+        ]
+        joined = np.concatenate(cosines)
+        return float(1 - joined.mean()) if joined.size else 0.0
+
+
+def _some(feeds: Sequence[Feed]) -> list[Feed]:
+    """The first feeds, up to about `TOKENS` elements of their largest integer input; one at least."""
+    chosen: list[Feed] = []
+    total = 0
+    for feed in feeds:
+        if total >= TOKENS:
+            break
+        chosen.append(feed)
+        total += max((array.size for array in feed.values() if array.dtype.kind in "iu"), default=1)
+    return chosen
+
+
+def _rows(program: Program, feed: Feed, output: np.ndarray) -> np.ndarray:
+    """(rows, width) of an output, without padding; all of it as one row where a row would be one number."""
+    if output.dtype.kind != "f":
+        return np.zeros((0, 1))
+    names = {spec.role: spec.name for spec in program.inputs}
+    mask = next((feed[names[role]] for role in _MASKS if role in names), None)
+    if mask is not None and output.ndim > 2 and output.shape[: mask.ndim] == mask.shape:
+        output = output[mask != 0]
+    if output.ndim < 2 or output.shape[-1] == 1:
+        return output.reshape(1, -1).astype(np.float64)
+    return output.reshape(-1, output.shape[-1]).astype(np.float64)
+
+
+def _cosines(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Of each finite row; a row of zeros agrees with another one alone."""
+    finite = np.isfinite(expected).all(axis=-1)
+    expected, actual = expected[finite], actual[finite]
+    norms = np.linalg.norm(expected, axis=-1) * np.linalg.norm(actual, axis=-1)
+    both = ~expected.any(axis=-1) & ~actual.any(axis=-1)
+    return np.where(both, 1.0, (expected * actual).sum(axis=-1) / np.where(norms == 0, 1, norms))

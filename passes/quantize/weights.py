@@ -1,0 +1,79 @@
+"""Weights as signed 8-bit integers: symmetric, one scale per output feature.
+
+q = round(w / s) with s = max|w| / limit, so that w is about q s and zero is exact (Jacob et al., 2018,
+arXiv:1712.05877, section 2.1, with zero point 0; Krishnamoorthi, 2018, arXiv:1806.08342, on why one
+scale per output feature).
+
+Which limit: x86 without VNNI multiplies unsigned activations by signed weights with VPMADDUBSW, which adds
+two products into a *16-bit* integer and saturates. 255 * 127 * 2 = 64,770 is past 32,767; 255 * 64 * 2 =
+32,640 is not. So 7-bit weights (|q| <= 64) are exact there, and 8-bit ones (|q| <= 127) are not. With VNNI
+(VPDPBUSD), AMX and on Arm products are added in 32 bits. Source: oneDNN, "Nuances of int8 computations".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from ...ir.errors import WeightError
+
+FULL, REDUCED = 127, 64
+Range = Literal["auto", "full", "reduced"]
+_COLUMNS = 1024  # worked on at a time, so that temporaries stay small beside the weight
+
+
+def limit_for(target: Any, wanted: Range = "auto") -> tuple[int, str]:
+    """The largest |q| for a target, and why.
+
+    Args:
+        target: a backends.target.Target (its `arch` and `vnni` are read), or None for an unknown one.
+        wanted: "auto" decides by the target; the others insist.
+    """
+    saturates = target is None or (target.arch in ("x86_64", "i686") and not target.vnni)
+    machine = "the target is unknown" if target is None else f"target '{target.name}' has no VNNI"
+    if wanted == "full":
+        risk = f"; {machine}, and where there is none products of 8-bit weights may saturate"
+        return FULL, "8-bit weights, as asked" + (risk if saturates else "")
+    if wanted == "reduced":
+        return REDUCED, "7-bit weights, as asked"
+    if saturates:
+        return REDUCED, f"7-bit weights: {machine}, and without it products of 8-bit ones saturate"
+    return FULL, f"8-bit weights: target '{target.name}' adds int8 products in 32 bits"
+
+
+def deepest(limit: int) -> int:
+    """How many products of an unsigned byte and a weight surely fit a 32-bit accumulator."""
+    return (2**31 - 1) // (255 * limit)
+
+
+def quantize(weight: np.ndarray, limit: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One weight in integers.
+
+    Args:
+        weight: (in, out), any float dtype and strides.
+        limit: the largest |q|.
+        name: for the error.
+
+    Returns:
+        q, int8 (in, out), C-contiguous; scale, float32 (out,), positive and finite: 1 for a column of zeros.
+
+    Raises:
+        WeightError: the weight has NaN or infinity.
+    """
+    integers = np.empty(weight.shape, np.int8)
+    scales = np.empty(weight.shape[1], np.float32)
+    for start in range(0, weight.shape[1], _COLUMNS):
+        block = weight[:, start : start + _COLUMNS].astype(np.float32)
+        largest = np.abs(block).max(axis=0, initial=0)
+        if not np.isfinite(largest).all():
+            raise WeightError(
+                f"the weight '{name}' has NaN or infinite values and cannot be quantized: restore it from a "
+                "sound checkpoint"
+            )
+        scale = np.where(largest == 0, np.float32(1), np.maximum(largest / limit, np.finfo(np.float32).tiny))
+        block /= scale
+        # Rounding may carry a value just past the limit only through the division's own rounding.
+        integers[:, start : start + _COLUMNS] = np.clip(np.rint(block, out=block), -limit, limit)
+        scales[start : start + _COLUMNS] = scale
+    return integers, scales
