@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -48,3 +50,20 @@ def parsed(
 def operators(program: Program) -> list[str]:
     """The operators of the main graph, in order."""
     return [node.op_type for node in program.graph.graph]
+
+
+def golden(name: str, found: str) -> None:
+    """Compare with tests/golden/NAME.txt; GOLDEN=write in the environment writes it instead."""
+    path = Path(__file__).parent / "golden" / f"{name}.txt"
+    if os.environ.get("GOLDEN") == "write":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(found, encoding="utf-8")
+    assert found == path.read_text(encoding="utf-8")
+
+
+def before_and_after(before: Program, after: Program) -> str:
+    """Both graphs in ONNX's own text form."""
+    return "".join(
+        f"# {title}\n{onnx.printer.to_text(onnx_ir.to_proto(program.graph).graph)}\n"
+        for title, program in (("before", before), ("after", after))
+    )

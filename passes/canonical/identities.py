@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ...ir.onnx import Editor
+from ...ir.onnx import Editor, OnnxView
 from ...ir.program import Program
 from ..base import Context, Exact, Pass, Result
 from .identity_rules import shortcut, unchanged
@@ -36,12 +36,12 @@ class EliminateIdentities(Pass):
 
             removed = remove_fx(program.graph, context)
             return Result(program, removed > 0, {"nodes removed": removed})
-        editor = Editor(program.graph)
+        editor, view = Editor(program.graph), OnnxView(program.graph)
         removed = shortened = 0
         for node in program.graph.graph:
-            if shortcut(node, context.allow):
+            if shortcut(node, view, context.allow):
                 shortened += 1
-            value = unchanged(node)
+            value = unchanged(node, view)
             result = node.outputs[0]
             # A graph output must keep its name, which an input, a weight or another output cannot take on.
             kept = result.is_graph_output() and (

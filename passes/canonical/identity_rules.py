@@ -7,30 +7,38 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.onnx import OnnxView
+from ...ir.onnx_ops import dtype_name
+from ...ir.view import Dim
+
+Rule = Callable[[ir.Node, OnnxView], ir.Value | None]
 _SMALL = 1024  # bytes of a constant worth reading
 
 
-def unchanged(node: ir.Node) -> ir.Value | None:
+def unchanged(node: ir.Node, view: OnnxView) -> ir.Value | None:
     """The operand that a node's first result equals in type, shape and content; None if there is none.
 
     A node whose other results are used is left alone.
+
+    Args:
+        view: knows shapes and types, those that the graph leaves out included.
     """
     rule = _RULES.get(node.op_type)
     if rule is None or node.domain != "" or not node.inputs:
         return None
     if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
         return None
-    return rule(node)
+    return rule(node, view)
 
 
-def shortcut(node: ir.Node, allow: Callable[[str], bool]) -> bool:
+def shortcut(node: ir.Node, view: OnnxView, allow: Callable[[str], bool]) -> bool:
     """Let a transpose, reshape or cast take the operand of the like node before it where that is equal."""
     inner = _producer(node.inputs[0], node.op_type) if node.inputs and node.inputs[0] is not None else None
     if inner is None or node.domain != "" or inner.inputs[0] is None:
         return False
     perm = None
     if node.op_type == "Transpose":
-        outer, first = _perm(node), _perm(inner)
+        outer, first = _perm(node, view), _perm(inner, view)
         if outer is None or first is None:
             return False
         perm = [first[axis] for axis in outer]
@@ -38,7 +46,7 @@ def shortcut(node: ir.Node, allow: Callable[[str], bool]) -> bool:
         wanted = small(node.inputs[1])
         if wanted is None or 0 in wanted:  # a 0 copies a size of the operand, which would be another one
             return False
-    elif node.op_type != "Cast" or not _holds(inner.outputs[0].dtype, inner.inputs[0].dtype):
+    elif node.op_type != "Cast" or not _holds(_target(inner), view.of(inner.inputs[0]).dtype):
         return False
     if not allow(f"let {node.op_type} {node.outputs[0].name} take the operand of {inner.outputs[0].name}"):
         return False
@@ -56,15 +64,15 @@ def small(value: ir.Value | None) -> np.ndarray | None:
     return tensor.numpy() if tensor.nbytes <= _SMALL and not tensor.dtype.is_string() else None
 
 
-def _first(node: ir.Node) -> ir.Value | None:
+def _first(node: ir.Node, view: OnnxView) -> ir.Value | None:
     return node.inputs[0]
 
 
-def _only(node: ir.Node) -> ir.Value | None:
+def _only(node: ir.Node, view: OnnxView) -> ir.Value | None:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
 
-def _dropout(node: ir.Node) -> ir.Value | None:
+def _dropout(node: ir.Node, view: OnnxView) -> ir.Value | None:
     training = node.inputs[2] if len(node.inputs) > 2 else None
     if training is None:
         return node.inputs[0]
@@ -72,78 +80,87 @@ def _dropout(node: ir.Node) -> ir.Value | None:
     return node.inputs[0] if given is not None and not given.any() else None
 
 
-def _cast(node: ir.Node) -> ir.Value | None:
+def _cast(node: ir.Node, view: OnnxView) -> ir.Value | None:
     value = node.inputs[0]
-    return value if value is not None and value.dtype == ir.DataType(node.attributes["to"].as_int()) else None
+    return value if value is not None and view.of(value).dtype == dtype_name(_target(node)) else None
 
 
-def _holds(wide: ir.DataType | None, narrow: ir.DataType | None) -> bool:
-    """Whether a cast from `narrow` to `wide` keeps every value."""
-    if wide is None or narrow is None or wide.is_string() or narrow.is_string():
+def _target(node: ir.Node) -> ir.DataType:
+    return ir.DataType(node.attributes["to"].as_int())
+
+
+def _holds(wide: ir.DataType, narrow_name: str | None) -> bool:
+    """Whether a cast to `wide` keeps every value of the other type."""
+    if narrow_name in (None, "string") or wide.is_string():
         return False
+    narrow = ir.DataType.from_numpy(np.dtype(narrow_name))
     if narrow == ir.DataType.BOOL or wide == narrow:
         return True
     # NumPy calls int64 to float64 safe; it rounds above 2 ** 53.
-    integer_to_float = narrow.is_integer() and wide.is_floating_point()
-    exact = not integer_to_float or narrow.bitwidth < 64
+    exact = not (narrow.is_integer() and wide.is_floating_point()) or narrow.bitwidth < 64
     return exact and np.can_cast(narrow.numpy(), wide.numpy(), "safe")
 
 
-def _transpose(node: ir.Node) -> ir.Value | None:
-    perm = _perm(node)
+def _transpose(node: ir.Node, view: OnnxView) -> ir.Value | None:
+    perm = _perm(node, view)
     return node.inputs[0] if perm is not None and list(perm) == sorted(perm) else None
 
 
-def _perm(node: ir.Node) -> Sequence[int] | None:
+def _perm(node: ir.Node, view: OnnxView) -> Sequence[int] | None:
     if "perm" in node.attributes:
         return node.attributes["perm"].as_ints()
-    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    shape = view.of(node.inputs[0]).shape
     return None if shape is None else list(range(len(shape)))[::-1]
 
 
-def _reshape(node: ir.Node) -> ir.Value | None:
-    value, wanted = node.inputs[0], small(node.inputs[1])
-    if value is None or value.shape is None or wanted is None or len(wanted) != len(value.shape):
+def _reshape(node: ir.Node, view: OnnxView) -> ir.Value | None:
+    shape, wanted = view.of(node.inputs[0]).shape, small(node.inputs[1])
+    if shape is None or wanted is None or len(wanted) != len(shape):
         return None
     zero_copies = "allowzero" not in node.attributes or not node.attributes["allowzero"].as_int()
     moved = [
         size
-        for size, have in zip(wanted.tolist(), value.shape, strict=True)
+        for size, have in zip(wanted.tolist(), shape, strict=True)
         if not (size == have or (size == 0 and zero_copies))
     ]
-    return value if not moved or moved == [-1] else None  # a lone -1 is whatever is left: the size it had
+    # A lone -1 is whatever is left: the size it had.
+    return node.inputs[0] if not moved or moved == [-1] else None
 
 
-def _expand(node: ir.Node) -> ir.Value | None:
-    value, wanted = node.inputs[0], small(node.inputs[1])
-    if value is None or value.shape is None or wanted is None or len(wanted) > len(value.shape):
-        return None
-    tail = list(value.shape)[len(value.shape) - len(wanted) :]
-    kept = all(size in (1, have) for size, have in zip(wanted.tolist(), tail, strict=True))
-    return value if kept else None
+def _expand(node: ir.Node, view: OnnxView) -> ir.Value | None:
+    wanted = small(node.inputs[1])
+    kept = wanted is not None and _kept(view.of(node.inputs[0]).shape, wanted.tolist())
+    return node.inputs[0] if kept else None
 
 
-def _slice(node: ir.Node) -> ir.Value | None:
+def _kept(shape: Sequence[Dim] | None, other: Sequence[int]) -> bool:
+    """Whether broadcasting against the other shape leaves this one as it is."""
+    if shape is None or len(other) > len(shape):
+        return False
+    tail = shape[len(shape) - len(other) :]
+    return all(size in (1, have) for size, have in zip(other, tail, strict=True))
+
+
+def _slice(node: ir.Node, view: OnnxView) -> ir.Value | None:
     if "starts" in node.attributes or len(node.inputs) < 3:
         return None
-    value, (starts, ends) = node.inputs[0], (small(operand) for operand in node.inputs[1:3])
-    axes, steps = (small(node.inputs[i]) if len(node.inputs) > i else None for i in (3, 4))
-    if value is None or starts is None or ends is None or starts.any():
-        return None
-    if len(node.inputs) > 4 and node.inputs[4] is not None and (steps is None or (steps != 1).any()):
+    starts, ends, axes, steps = (small(node.inputs[i]) if len(node.inputs) > i else None for i in range(1, 5))
+    stepped = len(node.inputs) > 4 and node.inputs[4] is not None and (steps is None or (steps != 1).any())
+    if starts is None or ends is None or starts.any() or stepped:
         return None
     far = np.iinfo(np.int32).max  # exporters write "to the end" as the largest integer of either width
     if (ends >= far).all():
-        return value
-    if axes is None or value.shape is None:
+        return node.inputs[0]
+    shape = view.of(node.inputs[0]).shape
+    if axes is None or shape is None:
         return None
-    sizes = [value.shape[int(axis)] for axis in axes]
+    sizes = [shape[int(axis)] for axis in axes]
     fits = all(isinstance(size, int) and end >= size for size, end in zip(sizes, ends, strict=True))
-    return value if fits else None
+    return node.inputs[0] if fits else None
 
 
-def _undone_by(inverse: str) -> Callable[[ir.Node], ir.Value | None]:
-    def rule(node: ir.Node) -> ir.Value | None:
+def _undone_by(inverse: str) -> Rule:
+    def rule(node: ir.Node, view: OnnxView) -> ir.Value | None:
         inner = _producer(node.inputs[0], inverse) if node.inputs[0] is not None else None
         if inner is None or len(node.inputs) < 2 or len(inner.inputs) < 2:
             return None
@@ -155,30 +172,17 @@ def _undone_by(inverse: str) -> Callable[[ir.Node], ir.Value | None]:
     return rule
 
 
-def _neutral(constant: int, either_side: bool) -> Callable[[ir.Node], ir.Value | None]:
-    def rule(node: ir.Node) -> ir.Value | None:
+def _neutral(constant: int, either_side: bool) -> Rule:
+    def rule(node: ir.Node, view: OnnxView) -> ir.Value | None:
         for value, other in (node.inputs[:2], node.inputs[1::-1])[: 2 if either_side else 1]:
             given = small(other)
-            if (
-                value is not None
-                and given is not None
-                and (given == constant).all()
-                and _absorbs(value, given)
-            ):
+            if given is None or not (given == constant).all():
+                continue
+            if given.ndim == 0 or _kept(view.of(value).shape, given.shape):
                 return value
         return None
 
     return rule
-
-
-def _absorbs(value: ir.Value, constant: np.ndarray) -> bool:
-    """Whether broadcasting the constant against the value keeps the value's shape."""
-    if constant.ndim == 0:
-        return True
-    if value.shape is None or constant.ndim > len(value.shape):
-        return False
-    tail = list(value.shape)[len(value.shape) - constant.ndim :]
-    return all(size in (1, have) for size, have in zip(constant.shape, tail, strict=True))
 
 
 def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
@@ -186,7 +190,7 @@ def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
     return node if node is not None and node.op_type == op_type and node.domain == "" else None
 
 
-_RULES: dict[str, Callable[[ir.Node], ir.Value | None]] = {
+_RULES: dict[str, Rule] = {
     "Identity": _first,
     "Dropout": _dropout,
     "Cast": _cast,
