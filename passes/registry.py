@@ -13,11 +13,11 @@ PASSES: dict[str, str] = {
     "eliminate-dead-code": ".canonical.dead_code:EliminateDeadCode",
     "eliminate-identities": ".canonical.identities:EliminateIdentities",
     "fold-constants": ".canonical.fold_constants:FoldConstants",
+    "fuse-attention": ".fuse.attention:FuseAttention",
     "quantize-dynamic": ".quantize.dynamic:QuantizeDynamic",
     "remove-padding": ".padding.remove_padding:RemovePadding",
     "specialise-shapes": ".canonical.specialise_shapes:SpecialiseShapes",
     "to-onnx": ".lower.to_onnx:ToOnnx",
-    "fuse-attention": ".fuse.attention:FuseAttention",
 }
 
 
