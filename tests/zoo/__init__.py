@@ -289,7 +289,7 @@ ARCHITECTURES: dict[str, Case] = {
         _counts(2, 2, 5, 1),
         fixed=True,
     ),
-    # Positions are a parameter added whole: nothing is looked up.
+    # Patches, a class token and positions, a parameter added whole, are one embedding.
     "vit": Case(
         _hf(
             "ViTModel",
@@ -303,7 +303,7 @@ ARCHITECTURES: dict[str, Case] = {
             patch_size=8,
         ),
         _floats("pixel_values", 3, 24, 24),
-        _counts(2, 2, 5, 0),
+        _counts(2, 2, 5, 1),
         fixed=True,
     ),
     "clip_text": Case(
