@@ -103,6 +103,10 @@ class _Coupling:
                 self.freeze(value, f"{unknown[0].name} has no known shape")
             else:
                 _RULES[value.op](self, value)
+        returned = set(view.outputs)
+        for value in view:
+            if not value.users and value not in returned:
+                self.freeze_axes(value, range(len(self.axes[value])), "no value depends on it")
         for value in view.outputs:
             self.freeze_axes(value, range(len(self.axes[value])), f"an axis of the output {value.name}")
         self._kinds: dict[Atom, str] = {}
@@ -168,6 +172,10 @@ Rule = Callable[[_Coupling, GraphValue], None]
 
 def _free(c: _Coupling, v: GraphValue) -> None:
     """A weight, or something made from sizes alone: nothing couples its axes."""
+
+
+def _sizes(c: _Coupling, v: GraphValue) -> None:
+    c.freeze_axes(v, [0], "a list of sizes")
 
 
 def _elementwise(c: _Coupling, v: GraphValue) -> None:
@@ -435,11 +443,11 @@ def _einsum(c: _Coupling, v: GraphValue) -> None:
 
 _RULES: dict[str, Rule] = {
     "input": _input,
-    **dict.fromkeys("const full range shape dim".split(), _free),
+    **dict.fromkeys("const full range dim".split(), _free),
     **dict.fromkeys(
-        "abs add and cast ceil clip cos cumsum div dropout eq erf exp floor ge gelu gt identity isnan le log lt "
-        "maximum minimum mod mul ne neg not or pow reciprocal relu round rsqrt sigmoid sign silu sin softplus "
-        "sqrt sub tanh tril triu where xor com.microsoft::BiasGelu com.microsoft::FastGelu "
+        "abs add and cast ceil clip cos cumsum div dropout eq erf exp floor ge gelu gt identity isnan le "
+        "log lt maximum minimum mod mul ne neg not or pow reciprocal relu round rsqrt sigmoid sign silu sin "
+        "softplus sqrt sub tanh tril triu where xor com.microsoft::BiasGelu com.microsoft::FastGelu "
         "com.microsoft::Gelu com.microsoft::QuickGelu".split(),
         _elementwise,
     ),
@@ -448,6 +456,7 @@ _RULES: dict[str, Rule] = {
         "com.microsoft::SkipSimplifiedLayerNormalization".split(),
         _norm,
     ),
+    "shape": _sizes,
     "linear": _linear,
     "matmul": _matmul,
     "sdpa": _sdpa,

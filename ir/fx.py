@@ -12,6 +12,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from . import fx_ops
+from .errors import GraphwrightError
 from .program import InputSpec
 from .shapes import infer, infer_dtype
 from .view import Dim, GraphValue, GraphView
@@ -176,3 +177,102 @@ def set_attribute(gm: GraphModule, target: str, value: Any) -> None:
         if isinstance(value, torch.nn.Parameter):
             module._buffers.pop(leaf, None)
         setattr(module, leaf, value)
+
+
+def add_tensor(gm: GraphModule, name: str, tensor: torch.Tensor, before: Node) -> Node:
+    """A new parameter or buffer and the get_attr node that reads it.
+
+    Args:
+        name: the dotted path wanted; a number is put after it where it is taken.
+        before: the node to stand before.
+    """
+    path, number = name, 0
+    while _taken(gm, path):
+        number += 1
+        path = f"{name}_{number}"
+    set_attribute(gm, path, tensor)
+    with gm.graph.inserting_before(before):
+        node = gm.graph.get_attr(path)
+    node.meta["val"] = _fake(gm.graph, tensor)
+    return node
+
+
+def replace_tensor(gm: GraphModule, node: Node, tensor: torch.Tensor) -> None:
+    """Puts another tensor, perhaps of another shape, in place of the one that a get_attr node reads.
+
+    Every node that reads the same path reads the new one; call `propagate` when shapes changed.
+    """
+    set_attribute(gm, str(node.target), tensor)
+    for reader in gm.graph.find_nodes(op="get_attr"):
+        if reader.target == node.target:
+            reader.meta["val"] = _fake(gm.graph, tensor)
+
+
+def call(graph: Graph, target: Any, *args: Any, before: Node, **kwargs: Any) -> Node:
+    """A new call before another node, with its result's shape and dtype computed from its operands'.
+
+    Args:
+        target: an ATen overload, torch.ops.aten.mul.Tensor.
+        args, kwargs: nodes and plain values.
+    """
+    with graph.inserting_before(before):
+        node = graph.call_function(target, args, kwargs)
+    _infer(graph, node)
+    return node
+
+
+def propagate(gm: GraphModule) -> None:
+    """Recomputes every shape from the inputs' and the tensors', after sizes were changed."""
+    for node in gm.graph.nodes:
+        if node.op == "get_attr" and isinstance(tensor := attribute(gm, str(node.target)), torch.Tensor):
+            node.meta["val"] = _fake(gm.graph, tensor)
+        elif node.op == "call_function":
+            _infer(gm.graph, node)
+
+
+def prune(gm: GraphModule) -> int:
+    """Removes calls that no output needs and tensors that no node reads; returns how many of both."""
+    before = len(gm.graph.nodes)
+    gm.graph.eliminate_dead_code()
+    count = before - len(gm.graph.nodes)
+    used = {str(node.target) for node in gm.graph.nodes if node.op == "get_attr"}
+    tensors = [*gm.named_parameters(remove_duplicate=False), *gm.named_buffers(remove_duplicate=False)]
+    for path, _ in tensors:
+        if path not in used:
+            owner, _, leaf = path.rpartition(".")
+            delattr(gm.get_submodule(owner), leaf)
+            count += 1
+    gm.recompile()
+    return count
+
+
+def _taken(gm: GraphModule, path: str) -> bool:
+    module: Any = gm
+    for part in path.split("."):
+        if not hasattr(module, part):
+            return False
+        module = getattr(module, part)
+    return True
+
+
+def _mode(graph: Graph) -> Any:
+    """The fake-tensor mode that torch.export traced the graph under: it knows the symbols."""
+    for node in graph.nodes:
+        mode = getattr(node.meta.get("val"), "fake_mode", None)
+        if mode is not None:
+            return mode
+    raise GraphwrightError("the graph carries no shapes: capture it with torch.export")
+
+
+def _fake(graph: Graph, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor's shape and dtype without its data."""
+    mode = _mode(graph)
+    with mode:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+
+
+def _infer(graph: Graph, node: Node) -> None:
+    args, kwargs = torch.fx.map_arg((node.args, dict(node.kwargs)), lambda n: n.meta.get("val"))
+    target: Any = node.target
+    with _mode(graph), torch.no_grad():
+        node.meta["val"] = target(*args, **kwargs)

@@ -376,8 +376,9 @@ def _einsum(call: Call) -> Spec:
 
 RULES: dict[str, Rule] = {
     **{name: _same(name.lower()) for name in "Abs Ceil Cos Erf Exp Floor IsNaN Log Neg Relu".split()},
-    **{name: _same(name.lower()) for name in "Round Sigmoid Sign Sin Softplus Sqrt Tanh Not Identity".split()},
+    **{name: _same(name.lower()) for name in "Round Sigmoid Sign Sin Softplus Sqrt Tanh Not".split()},
     "Reciprocal": _same("reciprocal"),
+    "Identity": _same("identity"),
     **{name: _same(name.lower(), 2) for name in "Add Sub Mul Div Pow And Or Xor MatMul".split()},
     **{
         name: _same(canonical, 2)

@@ -228,7 +228,7 @@ class optional(Pattern):  # noqa: N801
 
 
 class through(Pattern):  # noqa: N801
-    """A pattern behind any number of one-operand operators: through("identity|cast", p). They join the body."""
+    """A pattern behind any number of one-operand operators ("identity|cast"), which join the body."""
 
     def __init__(self, names: str, pattern: Pattern) -> None:
         self.names = names.split("|")

@@ -18,11 +18,11 @@ Shapes = Sequence[Shape | None]
 Attrs = Mapping[str, Any]
 
 SAME = set(
-    "abs cast ceil clip cos cumsum dequantize_linear dropout erf exp floor gelu identity isnan layer_norm log "
-    "log_softmax neg not quantize_linear reciprocal relu rms_norm round rsqrt sigmoid sign silu sin softmax "
-    "softplus sqrt tanh tril triu com.microsoft::BiasGelu com.microsoft::FastGelu com.microsoft::Gelu "
-    "com.microsoft::MultiHeadAttention com.microsoft::QuickGelu com.microsoft::RotaryEmbedding "
-    "com.microsoft::SkipLayerNormalization com.microsoft::SkipSimplifiedLayerNormalization".split()
+    "abs cast ceil clip cos cumsum dequantize_linear dropout erf exp floor gelu identity isnan layer_norm "
+    "log log_softmax neg not quantize_linear reciprocal relu rms_norm round rsqrt sigmoid sign silu sin "
+    "softmax softplus sqrt tanh tril triu com.microsoft::BiasGelu com.microsoft::FastGelu "
+    "com.microsoft::Gelu com.microsoft::MultiHeadAttention com.microsoft::QuickGelu "
+    "com.microsoft::RotaryEmbedding com.microsoft::SkipLayerNormalization com.microsoft::SkipSimplifiedLayerNormalization".split()
 )
 COMPARE = set("eq ne lt le gt ge and or xor not isnan".split())
 BROADCAST = set("add sub mul div pow mod maximum minimum where".split()) | (COMPARE - {"not", "isnan"})
