@@ -1,4 +1,4 @@
-"""Measured ratios kept between runs, so that a second run decides as the first and builds the same bytes."""
+"""Measurements kept between runs, so that a second run decides as the first and builds the same bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..passes.base import Ratio
+from .ratios import Speedup, speedup
 from .workloads import Workload
 
 
@@ -35,11 +35,20 @@ def cache_directory() -> Path:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """ratio: of `after` over `before`. ms: of one call of `after`, the median of the rounds."""
+class Rounds:
+    """Median seconds of one call in each round, of the program before and of the one after."""
 
-    ratio: Ratio
-    ms: float
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+    @property
+    def speedup(self) -> Speedup:
+        return speedup(self.before, self.after)
+
+    @property
+    def ms(self) -> float:
+        """Of one call of the program after, the median of the rounds."""
+        return 1e3 * float(np.median(self.after))
 
 
 class Decisions:
@@ -51,24 +60,23 @@ class Decisions:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get(self, key: Mapping[str, Any]) -> Decision | None:
-        """What is recorded under `key`."""
+    def get(self, key: Mapping[str, Any]) -> Rounds | None:
+        """What was measured under `key`."""
         try:
             found = json.loads(self._path(key).read_bytes())
-            numbers = [float(found[name]) for name in ("median", "low", "high", "ms")]
+            before, after = (tuple(map(float, found[name])) for name in ("before", "after"))
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        if not all(math.isfinite(number) and number > 0 for number in numbers):
-            return None
-        return Decision(Ratio(*numbers[:3]), numbers[3])
+        whole = len(before) == len(after) > 0
+        return Rounds(before, after) if whole and all(0 < s < math.inf for s in before + after) else None
 
-    def put(self, key: Mapping[str, Any], decision: Decision) -> None:
-        """Record a decision, whole or not at all."""
+    def put(self, key: Mapping[str, Any], rounds: Rounds) -> None:
+        """Record what was measured, whole or not at all."""
         path = self._path(key)
         partial = path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({**asdict(decision.ratio), "ms": decision.ms}))
+            partial.write_text(json.dumps(asdict(rounds)))
             partial.replace(path)
 
     def _path(self, key: Mapping[str, Any]) -> Path:

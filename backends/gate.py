@@ -13,17 +13,17 @@ import onnxruntime
 from ..ir.errors import MeasureError
 from ..ir.program import Program
 from ..ir.size import weight_bytes
-from ..passes.base import Ratio
 from .contestants import too_large
-from .decisions import Decision, Decisions, cache_directory, digest
+from .decisions import Decisions, Rounds, cache_directory, digest
 from .measure import save_feeds
 from .onnxruntime import Scratch
 from .process import Worker
+from .ratios import Speedup
 from .target import Target, detect
 from .workloads import Workload
 
 _PROTOCOL = 1  # part of every key: raised when the way of measuring changes
-_ROUNDS = (3, 9)  # fewest, and most
+_FEWEST, _MOST = 3, 9  # rounds
 _SAME = 0.02  # ratios within this of 1 are no difference
 _TURN = 0.25  # seconds of timed calls that a turn aims at
 
@@ -32,14 +32,14 @@ class Measurer:
     """measure(before, after) -> speed-up of `after` by workload name.
 
     Processes live from one call to the next, since a pass's `after` is often the next one's `before`; use the
-    measurer in a `with`, or close it. Ratios are remembered across runs under the cache directory.
+    measurer in a `with`, or close it. Measurements are remembered across runs under the cache directory.
 
     ms: of one call of the last `after`, by workload name.
 
     Args:
         workloads: what to time.
         threads: of each contestant.
-        target: recorded with the ratios; None detects.
+        target: part of what a measurement is remembered by; None detects.
         seconds: after which a workload's ratio is taken as it stands, the fewest rounds done.
         remember: False measures anew and records nothing.
         progress: called with (description, done, total).
@@ -61,7 +61,7 @@ class Measurer:
         self.threads = threads
         self.seconds = seconds
         self.progress = progress
-        self.decisions = Decisions(cache_directory() / "ratios") if remember else None
+        self.decisions = Decisions(cache_directory() / "measurements") if remember else None
         self._where = {
             "protocol": _PROTOCOL,
             "threads": threads,
@@ -75,7 +75,7 @@ class Measurer:
         self._scratch: Scratch | None = None
         self._workers: dict[str, Any] = {}
 
-    def __call__(self, before: Program, after: Program) -> dict[str, Ratio]:
+    def __call__(self, before: Program, after: Program) -> dict[str, Speedup]:
         """Ratios by workload name, measured or remembered.
 
         Raises:
@@ -87,18 +87,18 @@ class Measurer:
                     f"only onnx programs are timed, and this one is {program.dialect}: run to-onnx first"
                 )
         names = (before.fingerprint(), after.fingerprint())
-        ratios: dict[str, Ratio] = {}
+        ratios: dict[str, Speedup] = {}
         self.ms = {}
         for number, workload in enumerate(self.workloads):
             self.progress(f"timing {workload.name}", number, len(self.workloads))
             key = {**self._where, "programs": names, "workload": self._digests[workload.name]}
-            decision = self.decisions.get(key) if self.decisions else None
-            if decision is None:
-                decision = self._measure(names, (before, after), workload.name)
+            rounds = self.decisions.get(key) if self.decisions else None
+            if rounds is None:
+                rounds = self._measure(names, (before, after), workload.name)
                 if self.decisions:
-                    self.decisions.put(key, decision)
-            ratios[workload.name] = decision.ratio
-            self.ms[workload.name] = decision.ms
+                    self.decisions.put(key, rounds)
+            ratios[workload.name] = rounds.speedup
+            self.ms[workload.name] = rounds.ms
         self.progress("timed", len(self.workloads), len(self.workloads))
         return ratios
 
@@ -117,7 +117,7 @@ class Measurer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _measure(self, names: tuple[str, str], pair: tuple[Program, Program], workload: str) -> Decision:
+    def _measure(self, names: tuple[str, str], pair: tuple[Program, Program], workload: str) -> Rounds:
         if self._feeds is None:
             self._feeds = self._stack.enter_context(save_feeds(self.workloads))
         self._keep(names)
@@ -151,10 +151,10 @@ def interleave(
     after: str,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
-) -> Decision:
+) -> Rounds:
     """Rounds of A B, B A, A B, ... until the answer is plain, nine are done or the time is up.
 
-    Plain is a lower quartile well above 1, an upper one well below, or every round within 2% of 1.
+    Plain is every round well above 1, every round well below, or every round within 2% of it.
 
     Args:
         ask: (contestant, runs, warm-up runs) -> the median seconds of its timed runs.
@@ -162,19 +162,16 @@ def interleave(
     start = clock()
     once = max(ask(before, 1, 2), ask(after, 1, 2))
     runs = min(max(round(_TURN / max(once, 1e-6)), 2), 50)
-    ratios: list[float] = []
-    own: list[float] = []
-    while len(ratios) < _ROUNDS[1]:
-        order = (before, after) if len(ratios) % 2 == 0 else (after, before)
-        taken = {name: ask(name, runs, 1) for name in order}
-        ratios.append(taken[before] / taken[after])
-        own.append(taken[after])
-        if len(ratios) >= _ROUNDS[0] and (_plain(ratios) or clock() - start > seconds):
+    taken: dict[str, list[float]] = {before: [], after: []}
+    for number in range(1, _MOST + 1):
+        for name in (before, after) if number % 2 else (after, before):
+            taken[name].append(ask(name, runs, 1))
+        if number >= _FEWEST and (_plain(taken[before], taken[after]) or clock() - start > seconds):
             break
-    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return Decision(Ratio(float(median), float(low), float(high)), 1e3 * float(np.median(own)))
+    return Rounds(tuple(taken[before]), tuple(taken[after]))
 
 
-def _plain(ratios: Sequence[float]) -> bool:
+def _plain(before: Sequence[float], after: Sequence[float]) -> bool:
+    ratios = [b / a for b, a in zip(before, after, strict=True)]
     least, most = min(ratios), max(ratios)
     return least > 1 + 2 * _SAME or most < 1 - 2 * _SAME or (least > 1 - _SAME and most < 1 + _SAME)
