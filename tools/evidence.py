@@ -13,6 +13,7 @@ from .console import Console
 from .judging import Judging
 from .outcome import StepEvidence
 from .quality import Score
+from .report import statistics
 
 
 class Evidence(Instrument):
@@ -56,4 +57,5 @@ class Evidence(Instrument):
         self.rows.append(StepEvidence(step, self._ms, score))
         self._ms = {}
         state = {"applied": "done", "slower": "measured slower here, undone"}.get(step.status, step.status)
-        self.console.say(f"  {step.text}: {state} ({step.seconds + step.check_seconds:.1f} s)")
+        seconds = step.seconds + step.check_seconds
+        self.console.say(f"  {step.text}: {state} ({seconds:.1f} s). {statistics(step)}".rstrip(". "))

@@ -11,26 +11,26 @@ _CANONICAL = (
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
 )
-_FUSIONS = ("fuse-qkv", "fuse-attention", "fuse-embedding-norm", "fuse-skip-layer-norm", "fuse-bias-gelu")
-_EXACT = ("to-onnx", *_CANONICAL, *_FUSIONS, "remove-padding")
+_EXACT = ("to-onnx", *_CANONICAL, "remove-padding")
 
 TEXTS: dict[str, str] = {
     "exact": ",".join(_EXACT),
     "balanced": ",".join((*_EXACT, "quantize-dynamic")),
-    "fast": ",".join((*_EXACT, "quantize-dynamic")),
-    "small": ",".join((*_EXACT, "quantize-dynamic")),
+    "fast": ",".join((*_EXACT, "quantize-dynamic{min_cosine=0.0}")),
+    "small": ",".join((*_EXACT, "quantize-dynamic{min_cosine=0.0}")),
 }
+CAUTIOUS = ",".join((*_EXACT, "quantize-dynamic{min_cosine=0.999}"))
 SAFER: dict[str, tuple[str, ...]] = {
     "exact": (),
-    "balanced": ("exact",),
-    "fast": ("balanced", "exact"),
-    "small": ("balanced", "exact"),
+    "balanced": (CAUTIOUS, TEXTS["exact"]),
+    "fast": (TEXTS["balanced"], CAUTIOUS, TEXTS["exact"]),
+    "small": (TEXTS["balanced"], CAUTIOUS, TEXTS["exact"]),
 }
 
 
-def pipeline(name: str, program: Program) -> Pipeline:
-    """The preset's pipeline for a program; lowering is left out where it has entered as ONNX."""
-    whole = Pipeline.parse(TEXTS[name])
-    if program.dialect == "onnx":
-        return Pipeline([pass_ for pass_ in whole.passes if pass_.target != "onnx" or pass_.source == "onnx"])
-    return whole
+def chain(name: str, program: Program) -> list[Pipeline]:
+    """The preset's pipeline for a program, then safer ones; a model that is ONNX already is not lowered."""
+    whole = [Pipeline.parse(text) for text in (TEXTS[name], *SAFER[name])]
+    if program.dialect == "fx":
+        return whole
+    return [Pipeline(pass_ for pass_ in each.passes if pass_.source != "fx") for each in whole]

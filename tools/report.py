@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..passes.base import Bounded, Effect, Exact
-from .outcome import BUNDLE, PLAIN, PYTORCH, Outcome, StepEvidence
+from ..passes.base import Bounded, Effect, Exact, Step
+from .outcome import BUNDLE, PLAIN, PYTORCH, Outcome
 from .quality import Score
 
 Rows = tuple[Sequence[str], list[Sequence[str]]]
@@ -20,7 +20,7 @@ def tables(outcome: Outcome) -> list[Any]:
     for title, (head, rows) in (("Every step", steps(outcome)), ("Speed", speed(outcome))):
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for number, name in enumerate(head):
-            table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0)
+            table.add_column(name, justify="left" if number == 0 else "right")
         for row in rows:
             table.add_row(*row)
         shown += [table, ""]
@@ -43,44 +43,35 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def steps(outcome: Outcome) -> Rows:
-    """A row a pass: what it promised, what came of it, what it cost and what it brought."""
+    """A row a pass: what it promised, what came of it, what it cost, and what it brought: ms after it at each
+    workload where it was measured, and how many times as fast that is as before it."""
     workloads = list(outcome.dispatch)
-    head = [
-        "pass",
-        "contract",
-        "result",
-        "s",
-        "MB",
-        *(f"ms {name}" for name in workloads),
-        "ratio",
-        "quality",
-    ]
+    head = ["pass", "contract", "result", "s", "MB", *(f"ms {name}" for name in workloads), "quality"]
     rows: list[Sequence[str]] = []
     for each in outcome.steps:
         step = each.step
-        name = step.text.replace(",", ", ")
-        ms = [f"{each.ms[name]:.2f}" if name in each.ms else "" for name in workloads]
-        ratios = " ".join(f"{ratio.median:.2f}" for ratio in step.ratios.values())
-        size = f"{step.bytes_after / 1e6:.1f}"
+        timed = [
+            f"{each.ms[name]:.3g} ({step.ratios[name].median:.2f})" if name in each.ms else ""
+            for name in workloads
+        ]
+        score = f"{each.score.value:.2f}" if each.score else ""
         seconds = f"{step.seconds + step.check_seconds:.1f}"
-        rows.append(
-            [name, contract(step.effect), _status(each), seconds, size, *ms, ratios, scored(each.score)]
-        )
+        result = "slower, undone" if step.status == "slower" else step.status
+        size = f"{step.bytes_after / 1e6:.1f}"
+        name = step.text.replace(",", ", ")
+        rows.append([name, contract(step.effect), result, seconds, size, *timed, score])
     return head, rows
 
 
-def _status(each: StepEvidence) -> str:
-    if each.step.status == "slower":
-        return "slower, undone"
-    if each.step.status == "applied" and each.step.statistics:
-        return ", ".join(f"{name} {value}" for name, value in each.step.statistics.items())
-    return each.step.status
+def statistics(step: Step) -> str:
+    """What a pass counted."""
+    return ", ".join(f"{name} {value}" for name, value in step.statistics.items())
 
 
 def contract(effect: Effect) -> str:
-    """A contract in two words."""
+    """A contract in two words: how far outputs may move."""
     if isinstance(effect, Exact):
-        return f"exact {effect.tolerance:g}"
+        return f"≤ {effect.tolerance:g}"
     if isinstance(effect, Bounded):
         return f"{effect.metric} ≥ {effect.limit:g}"
     return "lossy"
@@ -146,8 +137,9 @@ def closing(outcome: Outcome) -> list[str]:
 
 
 def _notes(outcome: Outcome) -> list[str]:
-    """What the passes and the driver had to say."""
+    """What the passes counted, and what they and the driver had to say."""
     notes = [f"- {note}" for note in outcome.notes]
-    for each in outcome.steps:
-        notes += [f"- {each.step.text}: {note}" for note in each.step.notes]
+    for step in (each.step for each in outcome.steps):
+        counted = [statistics(step)] if step.statistics else []
+        notes += [f"- {step.text}: {note}" for note in (*counted, *step.notes)]
     return ["## Notes", "", *notes] if notes else []

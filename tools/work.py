@@ -55,8 +55,7 @@ def candidates(config: RunConfig, program: Program, given: Pipeline | None) -> l
             chain.append(Pipeline(pass_ for i, pass_ in enumerate(passes) if i != last))
         return chain
     assert config.preset is not None
-    names = (config.preset, *presets.SAFER[config.preset])
-    return [presets.pipeline(name, program) for name in names]
+    return presets.chain(config.preset, program)
 
 
 class Work:
@@ -68,6 +67,7 @@ class Work:
         self.config, self.console, self.program = config, console, program
         self.threads = config.threads or 1
         self.target = named(config.target or "host")
+        self.timed = config.preset != "small"  # there bytes decide: one graph, whatever it takes
         self.notes: list[str] = []
         self.backend = OnnxRuntime()
         self.plain, self.lowering = self._lower(first)
@@ -116,7 +116,7 @@ class Work:
             seed=self.config.seed,
             calibration=self.judging.calibration if evidence and self.judging else (),
             score=evidence.score if evidence and self.judging else None,
-            measure=evidence.measure if evidence else None,
+            measure=evidence.measure if evidence and self.timed else None,
             progress=self.console.progress,
         )
 
@@ -200,6 +200,8 @@ class Work:
         The un-rewritten export is a candidate too: where nothing beats it, it is what runs.
         """
         graphs = {**candidate.graphs, PLAIN_GRAPH: self.plain}
+        if not self.timed:
+            graphs = {DEFAULT: candidate.graphs[DEFAULT]}
         known: dict[tuple[str, str], Mapping[str, Ratio]] = {}
 
         def faster(workload: str, a: str, b: str) -> Ratio:
@@ -216,8 +218,8 @@ class Work:
         ONNX Runtime at its best settings on the un-rewritten export."""
         self.console.say("Comparing with what you would otherwise run")
         self.measurer.close()
-        directory = self.program.info.get("directory")
-        contestants: dict[str, Any] = {PYTORCH: Path(directory)} if directory else {}
+        source = Path(str(self.program.info.get("source", "")))
+        contestants: dict[str, Any] = {PYTORCH: source} if (source / "config.json").is_file() else {}
         contestants |= {PLAIN: self.plain} | {graph.name: graph.program for graph in graphs}
         return compare(
             contestants, self.workloads, self.threads, seed=self.config.seed, progress=self.console.progress
