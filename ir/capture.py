@@ -40,4 +40,32 @@ def capture(
         from .sources.module import from_module
 
         return from_module(source, inputs, task)
-    raise CaptureError(f"'{source}' is neither a file nor a directory nor a hub id.")
+    path = Path(source)
+    if path.suffix == ".onnx":
+        from .sources.onnx_file import from_onnx
+
+        return from_onnx(path, task)
+    if path.suffix == ".pt2":
+        from .sources.pt2 import from_pt2
+
+        return from_pt2(path, task)
+    if path.is_file():
+        raise CaptureError(f"'{path}' is not a model: give a directory, an .onnx file or a .pt2 file.")
+    if not path.is_dir():
+        if path.is_absolute() or str(source).startswith((".", "~")):
+            raise CaptureError(f"there is no '{source}'.")
+        from .sources.hub import fetch
+
+        path = fetch(str(source))
+    return _directory(path, task, attn)
+
+
+def _directory(path: Path, task: Task | None, attn: Spelling | None) -> Program:
+    from .sources.hf import from_directory
+    from .sources.sentence import from_sentence_directory, is_sentence_transformer
+
+    if is_sentence_transformer(path) and task in (None, "embedding"):
+        return from_sentence_directory(path, attn)
+    if task == "embedding":
+        raise CaptureError(f"'{path}' has no modules.json: without its pooling there is no embedding.")
+    return from_directory(path, task, attn)

@@ -38,6 +38,7 @@ def from_module(
         CaptureError: inputs missing or unusable, or the module cannot be traced faithfully.
     """
     feed = _named(module, inputs)
+    _finite(module)
     training = module.training
     module.eval()
     try:
@@ -74,6 +75,14 @@ def _named(module: nn.Module, inputs: Mapping[str, Tensor] | Sequence[Tensor] | 
             f"{type(module).__name__}.forward takes {', '.join(names)}: {len(inputs)} inputs given."
         )
     return named
+
+
+def _finite(module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            low, high = parameter.detach().aminmax()
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise CaptureError(f"the weight '{name}' holds NaN or infinity: the checkpoint is broken.")
 
 
 def _name_placeholders(graph: torch.fx.GraphModule, wished: list[str]) -> list[str]:

@@ -1,0 +1,157 @@
+"""A Hugging Face checkpoint in memory: the class that its configuration names, filled from its files."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import CaptureError
+from ..program import Task
+from ..quiet import quiet
+from .examples import example_inputs
+from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
+
+# The end of the class name that the configuration records -> what the outputs are.
+_TASKS: dict[str, Task] = {
+    "ForSequenceClassification": "sequence-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMaskedLM": "masked-lm",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+}
+_AUTO: dict[str, str] = {
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "masked-lm": "AutoModelForMaskedLM",
+    "causal-lm": "AutoModelForCausalLM",
+}
+# What transformers raises for a checkpoint that it cannot use, depending on what is wrong with it.
+_FAULTS = (
+    OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError,
+    SafetensorError, UnpicklingError,
+)  # fmt: skip
+
+
+@dataclass
+class Loaded:
+    """A checkpoint. missing: parameters that it does not hold. inputs: example tensors for the model."""
+
+    model: nn.Module
+    task: Task
+    inputs: dict[str, Tensor]
+    info: dict[str, Any]
+    tokenizer: dict[str, bytes]
+    missing: frozenset[str] = field(default_factory=frozenset)
+
+
+def load(directory: Path, task: Task | None, attn: str | None) -> Loaded:
+    """Reads configuration, weights and tokenizer files; nothing is executed but transformers' own code."""
+    import transformers
+
+    config = read_json(directory / "config.json")
+    _check(directory, config)
+    name = next(iter(config.get("architectures") or ()), "")
+    recorded: Task = next((t for suffix, t in _TASKS.items() if name.endswith(suffix)), "features")
+    chosen: Task = task or recorded
+    if chosen in _AUTO and chosen != recorded:
+        maker = getattr(transformers, _AUTO[chosen])
+    else:
+        maker = getattr(transformers, name, None) if name else transformers.AutoModel
+    if not hasattr(maker, "from_pretrained"):
+        raise CaptureError(f"config.json names the architecture {name!r}, which transformers does not have.")
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    if attn is not None:
+        options["attn_implementation"] = attn
+    if "add_pooling_layer" in inspect.signature(maker.__init__).parameters:
+        options["add_pooling_layer"] = False
+    try:
+        with quiet():
+            model, report = maker.from_pretrained(
+                directory, trust_remote_code=False, local_files_only=True, **options
+            )
+    except _FAULTS as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CaptureError(f"'{directory}' cannot be loaded: {reason}") from error
+    if report.get("mismatched_keys"):
+        raise CaptureError(f"'{directory}' holds weights of other shapes than its config.json says.")
+    model.config.use_cache = False
+    model.config.return_dict = True
+    files = tokenizer_files(directory)
+    info: dict[str, Any] = {"source": str(directory), "model_type": model.config.model_type}
+    info |= tokenizer_facts(files) | _facts(model.config, chosen)
+    pad = pad_token_id(files)
+    if pad is None:
+        pad = getattr(model.config, "pad_token_id", None)
+    if pad is not None:
+        info["pad_token_id"] = pad
+    return Loaded(model.eval(), chosen, example_inputs(model), info, files, frozenset(report["missing_keys"]))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of the model.
+
+    Raises:
+        CaptureError: no such file, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CaptureError(f"'{path.parent}' holds no {path.name}: not a model that can be read.") from error
+    except (ValueError, OSError) as error:
+        raise CaptureError(f"'{path}' cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise CaptureError(f"'{path}' is not a JSON object.")
+    return value
+
+
+def _check(directory: Path, config: Mapping[str, Any]) -> None:
+    """Refuses what transformers would refuse late, obscurely, or not at all."""
+    from transformers import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        if "auto_map" in config:
+            raise CaptureError(
+                f"'{directory}' brings its own code (auto_map in config.json): never run here."
+            )
+        raise CaptureError(f"config.json names model_type {kind!r}, which transformers does not know.")
+    if "quantization_config" in config:
+        raise CaptureError(f"'{directory}' is quantized already: give the checkpoint in float.")
+    shards = sorted(directory.glob("*.safetensors"))
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        shards = [directory / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+    if not shards and not list(directory.glob("pytorch_model*.bin")):
+        raise CaptureError(f"'{directory}' holds no weights: model.safetensors is what is looked for.")
+    for shard in shards:
+        if shard.parent != directory or not shard.is_file():
+            raise CaptureError(f"'{index}' names {shard.name}, which is not there: download it again.")
+        try:
+            with safe_open(shard, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise CaptureError(f"'{shard}' is truncated or no safetensors file: {error}") from error
+
+
+def _facts(config: Any, task: Task) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if task in ("sequence-classification", "token-classification"):
+        facts["labels"] = [config.id2label[i] for i in sorted(config.id2label)]
+    if getattr(config, "problem_type", None):
+        facts["problem_type"] = config.problem_type
+    if task == "causal-lm":
+        facts["causal"] = True
+    if isinstance(getattr(config, "max_position_embeddings", None), int):
+        facts["max_positions"] = config.max_position_embeddings
+    return facts

@@ -1,0 +1,53 @@
+"""A Hugging Face directory, traced with the task head that its configuration records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import CaptureError
+from ..program import Program, Task
+from .checkpoint import Loaded, load
+from .module import from_module
+
+
+def from_directory(directory: Path, task: Task | None, attn: str | None) -> Program:
+    """Captures a Hugging Face checkpoint.
+
+    Weights are read in float32. The pooler that plain encoders carry for next-sentence prediction is left
+    out.
+
+    Args:
+        directory: config.json, safetensors (or a pytorch_model.bin that weights_only loading accepts) and,
+            where there is one, the tokenizer's files.
+        task: instead of the one that the configuration records.
+        attn: "sdpa" or "eager"; by default what transformers chooses.
+
+    Raises:
+        CaptureError: nothing to load, a broken file, remote code, or weights missing from the checkpoint.
+    """
+    loaded = load(directory, task, attn)
+    return finish(from_module(loaded.model, loaded.inputs, loaded.task, loaded.info), loaded)
+
+
+def finish(program: Program, loaded: Loaded, prefix: str = "") -> Program:
+    """Checks that every weight in the graph came from the checkpoint; adds the tokenizer and the lengths.
+
+    prefix: where the checkpoint's model stands inside the traced module.
+    """
+    held = (name for name, _ in program.graph.named_parameters(remove_duplicate=False))
+    missing = sorted(name for name in held if name.removeprefix(prefix) in loaded.missing)
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise CaptureError(
+            f"the checkpoint has no {shown}: transformers would make up random ones; "
+            "give a checkpoint fine-tuned for this task, or another task."
+        )
+    symbols, info = dict(program.symbols), dict(program.info)
+    positions = info.pop("max_positions", None)
+    if "length" in symbols:
+        low, high = symbols["length"]
+        high = min(high, positions or high)
+        symbols["length"] = (low, high)
+        info["max_length"] = min(high, info.get("max_length", high))
+    return replace(program, symbols=symbols, info=info, tokenizer=loaded.tokenizer)

@@ -1,0 +1,166 @@
+"""A sentence-transformers directory: its pooling, dense and normalising layers become part of the graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..errors import CaptureError
+from ..program import Program
+from .checkpoint import load, read_json
+from .hf import finish
+from .module import from_module
+from .pooling import Pooling, modes
+
+_ACTIVATIONS = ("torch.nn.modules.activation.", "torch.nn.modules.linear.Identity")
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class SentenceEncoder(nn.Module):
+    """Token vectors of `encoder`, pooled into one vector a row, then through `after`."""
+
+    def __init__(self, encoder: nn.Module, pooling: nn.Module, after: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.after = encoder, pooling, nn.Sequential(*after)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
+        return {"sentence_embedding": self.after(self.pooling(tokens, attention_mask))}
+
+
+class Normalize(nn.Module):
+    """Rows scaled to unit length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(x, p=2.0, dim=1)
+
+
+class Dense(nn.Module):
+    """activation(linear(x)), plus x (projected where the sizes differ) when it has a residual."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        inside, outside = config["in_features"], config["out_features"]
+        self.linear = nn.Linear(inside, outside, bias=config.get("bias", True))
+        self.activation_function = _activation(config.get("activation_function"))
+        self.adds = bool(config.get("use_residual", False))
+        if self.adds and inside != outside:
+            self.residual = nn.Linear(inside, outside, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation_function(self.linear(x))
+        if not self.adds:
+            return y
+        return y + (self.residual(x) if hasattr(self, "residual") else x)
+
+
+class LayerNorm(nn.Module):
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config["dimension"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+def is_sentence_transformer(directory: Path) -> bool:
+    return (directory / "modules.json").is_file()
+
+
+def from_sentence_directory(directory: Path, attn: str | None) -> Program:
+    """Captures ids and mask to `sentence_embedding` (batch, dimension).
+
+    Supported modules: Transformer, Pooling (every mode), Dense, LayerNorm, Normalize and Dropout, in the
+    order of modules.json. Prompts are recorded in `info`, not applied.
+
+    Raises:
+        CaptureError: another module, or a file that is missing or broken.
+    """
+    entries = _entries(directory)
+    if len(entries) < 2 or entries[0][0] != "Transformer" or entries[1][0] != "Pooling":
+        raise CaptureError(
+            f"'{directory}' is made of {', '.join(kind for kind, _ in entries)}: "
+            "a Transformer and its Pooling are what is supported first."
+        )
+    home = entries[0][1]
+    loaded = load(home, None, attn)
+    pooling = Pooling(modes(read_json(entries[1][1] / "config.json")))
+    module = SentenceEncoder(loaded.model, pooling, [_after(kind, path) for kind, path in entries[2:]])
+    inputs = {name: loaded.inputs[name] for name in _INPUTS if name in loaded.inputs}
+    info = loaded.info | {"source": str(directory), **_limits(home), **_prompts(directory)}
+    return finish(from_module(module.eval(), inputs, "embedding", info), loaded, prefix="encoder.")
+
+
+def _entries(directory: Path) -> list[tuple[str, Path]]:
+    """(kind, directory) of every module, in order."""
+    try:
+        listed = json.loads((directory / "modules.json").read_text(encoding="utf-8"))
+        entries = [(m["type"].rpartition(".")[2], directory / m["path"]) for m in listed]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CaptureError(f"'{directory / 'modules.json'}' is not a list of modules.") from error
+    for _, path in entries:
+        if not path.resolve().is_relative_to(directory.resolve()):
+            raise CaptureError(f"modules.json points outside of the model, to '{path}'.")
+    return entries
+
+
+def _after(kind: str, path: Path) -> nn.Module:
+    if kind == "Normalize":
+        return Normalize()
+    if kind == "Dropout":
+        return nn.Identity()
+    if kind not in ("Dense", "LayerNorm"):
+        raise CaptureError(f"modules.json lists a {kind} after the pooling, which is not supported.")
+    try:
+        config = read_json(path / "config.json")
+        module = Dense(config) if kind == "Dense" else LayerNorm(config)
+        module.load_state_dict(_weights(path))
+    except (KeyError, RuntimeError, SafetensorError, OSError) as error:
+        raise CaptureError(f"'{path}' does not hold a {kind}: {str(error).splitlines()[0]}") from error
+    return module
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    if (path / "model.safetensors").is_file():
+        return load_file(path / "model.safetensors")
+    return torch.load(path / "pytorch_model.bin", map_location="cpu", weights_only=True)
+
+
+def _activation(name: str | None) -> nn.Module:
+    """An activation by the path of its class: only classes of torch.nn, made without arguments."""
+    if name is None:
+        return nn.Identity()
+    kind = getattr(nn, name.rpartition(".")[2], None)
+    if not name.startswith(_ACTIVATIONS) or kind is None:
+        raise CaptureError(f"a Dense module asks for the activation {name}, which is none of torch.nn's.")
+    return kind()
+
+
+def _limits(home: Path) -> dict[str, Any]:
+    """max_length and do_lower_case of sentence_bert_config.json, whatever the model is called."""
+    for path in sorted(home.glob("sentence_*_config.json")):
+        config = read_json(path)
+        length = config.get("max_seq_length")
+        limits = {"max_length": int(length)} if length else {}
+        return limits | ({"do_lower_case": True} if config.get("do_lower_case") else {})
+    return {}
+
+
+def _prompts(directory: Path) -> dict[str, Any]:
+    path = directory / "config_sentence_transformers.json"
+    config = read_json(path) if path.is_file() else {}
+    facts = {"prompts": config.get("prompts"), "similarity": config.get("similarity_fn_name")}
+    name = config.get("default_prompt_name")
+    if name is not None and isinstance(facts["prompts"], dict):
+        facts["prompt"] = facts["prompts"].get(name)
+    return {key: value for key, value in facts.items() if value}
