@@ -14,10 +14,8 @@ from torch.fx.graph import CodeGen
 from torch.utils import _pytree as pytree
 
 from .errors import CaptureError
+from .program import UNBOUNDED
 from .quiet import quiet
-
-UNBOUNDED = 2**31 - 1
-"""The largest value of a symbol that the graph does not bound."""
 
 
 @dataclass(frozen=True)

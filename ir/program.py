@@ -21,6 +21,9 @@ Role = Literal[
     "decoder_attention_mask", "pixel_values", "audio_features", "hidden", "other",
 ]  # fmt: skip
 
+UNBOUNDED = 2**31 - 1
+"""The largest value of a symbol that nothing bounds."""
+
 
 @dataclass(frozen=True)
 class InputSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +16,10 @@ from torch import Tensor, nn
 from ..errors import CaptureError
 from ..program import Task
 from ..quiet import quiet
+from .config import facts, read_json, task_of
 from .examples import example_inputs
 from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
 
-# The end of the class name that the configuration records -> what the outputs are.
-_TASKS: dict[str, Task] = {
-    "ForSequenceClassification": "sequence-classification",
-    "ForTokenClassification": "token-classification",
-    "ForQuestionAnswering": "question-answering",
-    "ForMaskedLM": "masked-lm",
-    "ForCausalLM": "causal-lm",
-    "LMHeadModel": "causal-lm",
-}
 _AUTO: dict[str, str] = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
@@ -62,8 +53,8 @@ def load(directory: Path, task: Task | None, attn: str | None) -> Loaded:
     config = read_json(directory / "config.json")
     _check(directory, config)
     name = next(iter(config.get("architectures") or ()), "")
-    recorded: Task = next((t for suffix, t in _TASKS.items() if name.endswith(suffix)), "features")
-    chosen: Task = task or recorded
+    recorded = task_of(config)
+    chosen = task or recorded
     if chosen in _AUTO and chosen != recorded:
         maker = getattr(transformers, _AUTO[chosen])
     else:
@@ -89,30 +80,13 @@ def load(directory: Path, task: Task | None, attn: str | None) -> Loaded:
     model.config.return_dict = True
     files = tokenizer_files(directory)
     info: dict[str, Any] = {"source": str(directory), "model_type": model.config.model_type}
-    info |= tokenizer_facts(files) | _facts(model.config, chosen)
+    info |= tokenizer_facts(files) | facts(model.config.to_dict(), chosen)
     pad = pad_token_id(files)
     if pad is None:
         pad = getattr(model.config, "pad_token_id", None)
     if pad is not None:
         info["pad_token_id"] = pad
     return Loaded(model.eval(), chosen, example_inputs(model), info, files, frozenset(report["missing_keys"]))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of the model.
-
-    Raises:
-        CaptureError: no such file, or not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CaptureError(f"'{path.parent}' holds no {path.name}: not a model that can be read.") from error
-    except (ValueError, OSError) as error:
-        raise CaptureError(f"'{path}' cannot be read: {error}.") from error
-    if not isinstance(value, dict):
-        raise CaptureError(f"'{path}' is not a JSON object.")
-    return value
 
 
 def _check(directory: Path, config: Mapping[str, Any]) -> None:
@@ -142,16 +116,3 @@ def _check(directory: Path, config: Mapping[str, Any]) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise CaptureError(f"'{shard}' is truncated or no safetensors file: {error}") from error
-
-
-def _facts(config: Any, task: Task) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
-    if task in ("sequence-classification", "token-classification"):
-        facts["labels"] = [config.id2label[i] for i in sorted(config.id2label)]
-    if getattr(config, "problem_type", None):
-        facts["problem_type"] = config.problem_type
-    if task == "causal-lm":
-        facts["causal"] = True
-    if isinstance(getattr(config, "max_position_embeddings", None), int):
-        facts["max_positions"] = config.max_position_embeddings
-    return facts

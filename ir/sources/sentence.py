@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import CaptureError
 from ..program import Program
-from .checkpoint import load, read_json
+from .checkpoint import load
+from .config import read_json
 from .hf import finish
 from .module import from_module
 from .pooling import Pooling, modes

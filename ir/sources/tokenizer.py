@@ -34,10 +34,10 @@ def tokenizer_files(directory: Path) -> dict[str, bytes]:
 
 def _converted(directory: Path) -> dict[str, bytes]:
     """transformers' own conversion of an old tokenizer; empty when it has none for it."""
-    from transformers import AutoTokenizer
-
     with quiet(), tempfile.TemporaryDirectory() as saved:
         try:
+            from transformers import AutoTokenizer
+
             AutoTokenizer.from_pretrained(directory, trust_remote_code=False).save_pretrained(saved)
         except (OSError, ValueError, KeyError, ImportError, TypeError):
             return {}  # a model without a usable tokenizer still takes ids
