@@ -7,7 +7,7 @@ follows for certain is inferred: an axis that could be two things is None.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -22,7 +22,8 @@ SAME = set(
     "log log_softmax neg not quantize_linear reciprocal relu rms_norm round rsqrt sigmoid sign silu sin "
     "softmax softplus sqrt tanh tril triu com.microsoft::BiasGelu com.microsoft::FastGelu "
     "com.microsoft::Gelu com.microsoft::MultiHeadAttention com.microsoft::QuickGelu "
-    "com.microsoft::RotaryEmbedding com.microsoft::SkipLayerNormalization com.microsoft::SkipSimplifiedLayerNormalization".split()
+    "com.microsoft::RotaryEmbedding com.microsoft::SkipLayerNormalization "
+    "com.microsoft::SkipSimplifiedLayerNormalization".split()
 )
 COMPARE = set("eq ne lt le gt ge and or xor not isnan".split())
 BROADCAST = set("add sub mul div pow mod maximum minimum where".split()) | (COMPARE - {"not", "isnan"})
@@ -60,11 +61,19 @@ def infer_dtype(op: str, inputs: Sequence[GraphValue | None], attrs: Attrs) -> s
     return None
 
 
-def merge(known: Shape | None, inferred: Shape | None) -> Shape | None:
-    """What the graph says, with unknown axes filled in."""
+def merge(known: Shape | None, inferred: Shape | None, symbols: Collection[str]) -> Shape | None:
+    """What the graph says, with unknown axes filled in.
+
+    Args:
+        symbols: the inputs' own. Exporters name axes inside the graph as they please ("Mul_7_dim_1"), so any
+            other name yields to what is inferred.
+    """
     if known is None or inferred is None or len(known) != len(inferred):
         return inferred if known is None else known
-    return tuple(i if k is None else k for k, i in zip(known, inferred, strict=True))
+    return tuple(
+        k if i is None or isinstance(k, int) or k in symbols else i
+        for k, i in zip(known, inferred, strict=True)
+    )
 
 
 def broadcast(shapes: Shapes) -> Shape | None:
@@ -203,7 +212,23 @@ def _tile(first: Shape, shapes: Any, attrs: Attrs, index: int) -> Shape:
     return tuple(d if r == 1 else r * d if isinstance(d, int) and r is not None else None for d, r in sizes)
 
 
+def _conv(first: Shape, shapes: Shapes, attrs: Attrs, index: int) -> Shape | None:
+    kernel = shapes[1]
+    if kernel is None:
+        return None
+    sizes: list[Dim] = []
+    for size, reach, stride, pad, dilation in zip(
+        first[2:], kernel[2:], attrs["stride"], attrs["padding"], attrs["dilation"], strict=True
+    ):
+        if isinstance(size, int) and isinstance(reach, int):
+            sizes.append((size + 2 * pad - dilation * (reach - 1) - 1) // stride + 1)
+        else:
+            sizes.append(size if (reach, stride, pad) == (1, 1, 0) else None)
+    return (first[0], kernel[0], *sizes)
+
+
 _RULES: dict[str, Any] = {
+    **dict.fromkeys(("conv1d", "conv2d"), _conv),
     "matmul": _matmul,
     "linear": _linear,
     "transpose": lambda first, s, attrs, i: tuple(first[p] for p in attrs["perm"]),

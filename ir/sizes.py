@@ -180,6 +180,7 @@ _RULES: Mapping[str, Any] = {
     "Sub": _arithmetic(operator.sub, 0),
     "Mul": _arithmetic(operator.mul, 1),
     "Div": _arithmetic(_divide, 1),
+    "Mod": _elementwise(lambda a, b: a % b if isinstance(a, int) and isinstance(b, int) and b else None),
     "Equal": _elementwise(_equal),
     "Where": _elementwise(_where),
     "ConstantOfShape": _constant_of_shape,
