@@ -29,7 +29,7 @@ def open_model(name: str, threads: int = 2) -> Opened:
         BundleError: a bundle that is incomplete or was tampered with.
     """
     if (Path(name) / MANIFEST).is_file():
-        from ..backends.bundle import load
+        from ..backends.runner import load
 
         bundle = load(name, threads)
         record = bundle.manifest

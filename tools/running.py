@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.bundle import load
+from ..backends.runner import load
 from ..ir.errors import InputError
 
 

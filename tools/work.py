@@ -28,6 +28,7 @@ from .outcome import PLAIN, PYTORCH, Quality, StepEvidence
 from .variants import DEFAULT, choose, decisions, title
 
 PLAIN_GRAPH = "plain"
+RUNS, SECONDS = 4, 1.0  # of a turn in the final comparison, which has 7 rounds
 HUGE = 1 << 30  # bytes of weights, from which on exact pipelines are not judged a second time
 
 
@@ -222,5 +223,11 @@ class Work:
         contestants: dict[str, Any] = {PYTORCH: source} if (source / "config.json").is_file() else {}
         contestants |= {PLAIN: self.plain} | {graph.name: graph.program for graph in graphs}
         return compare(
-            contestants, self.workloads, self.threads, seed=self.config.seed, progress=self.console.progress
+            contestants,
+            self.workloads,
+            self.threads,
+            runs=RUNS,
+            seconds=SECONDS,
+            seed=self.config.seed,
+            progress=self.console.progress,
         )
