@@ -30,6 +30,7 @@ class OnnxView(GraphView):
         self._opset = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx", 1))
         self._sizes: dict[ir.Value, tuple[Dim, ...]] = {}
         initializers = set(model.graph.initializers.values())
+        self._symbols = {d for v in model.graph.inputs for d in _shape(v) or () if isinstance(d, str)}
         for value in model.graph.inputs:
             if value not in initializers:
                 self.inputs.append(
@@ -74,13 +75,13 @@ class OnnxView(GraphView):
         known = [None if v is None else self._sizes.get(v) for v in node.inputs]
         given = [_shape(result) for result in node.outputs]
         if node.op_type in arithmetic.SHAPING:
-            given[0] = merge(given[0], arithmetic.target(node, operands, known))
+            given[0] = merge(given[0], arithmetic.target(node, operands, known), self._symbols)
         op, inputs, attrs = canonical(Call(node, operands, known, self._opset, given))
         inputs = [*inputs, *(self.of(v) for v in outer_values(node) if v in self)]
         for index, result in enumerate(node.outputs):
             if not result.name:
                 continue
-            shape = merge(given[index], infer(op, inputs, attrs, index))
+            shape = merge(given[index], infer(op, inputs, attrs, index), self._symbols)
             dtype = dtype_name(result.dtype) or infer_dtype(op, inputs, attrs)
             self.add(GraphValue(result, result.name, op, inputs, attrs, index, shape, dtype))
         folded = arithmetic.fold(node, operands, known)
