@@ -8,6 +8,8 @@ only look back (`mask`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from .base import Attention, Linear, Miss, Norm
 from .heads import Heads, heads, merged
 from .layout import Lost
 from .mask import Masks
-from .scores import Core, NoAttention, anchors, sdpa_core, softmax_core
+from .scores import DEEPEST, Core, NoAttention, anchors, sdpa_core, selection, softmax_core
 from .walk import Statics, bare
 
 
@@ -77,14 +79,14 @@ def _attention(
     if kv_heads != value_heads:
         raise NoAttention(value.value, f"{kv_heads} heads of keys but {value_heads} of values")
     context, o, below = merged(core.context, query, core.query.letters, e, value.head_dim, inputs)
-    mask, kind, keeps, factor, bias = _mask(core, masks)
+    added = _added(core, masks)
     notes: list[Miss] = []
     causal = core.is_causal
-    if mask is not None and not causal:
-        reach = masks.reach(mask, kind == "add", keeps, factor)
+    if added.mask is not None and not causal:
+        reach = masks.reach(added.mask, added.kind == "add", added.keeps, added.factor)
         causal = reach.causal
         if reach.why:
-            notes.append(Miss("mask", mask.name, f"cannot tell whether it is causal: {reach.why}"))
+            notes.append(Miss("mask", added.mask.name, f"cannot tell whether it is causal: {reach.why}"))
     o_body = o.body if o is not None else ()
     body = dict.fromkeys([*query.body, *key.body, *value.body, *core.body, *below, *o_body])
     attention = Attention(
@@ -101,14 +103,14 @@ def _attention(
         kv_heads=kv_heads,
         head_dim=query.head_dim,
         scale=core.scale * query.scale * key.scale,
-        mask=mask,
-        mask_kind=kind,
-        mask_keeps=keeps,
-        mask_factor=factor,
+        mask=added.mask,
+        mask_kind=added.kind,
+        mask_keeps=added.keeps,
+        mask_factor=added.factor,
         causal=causal,
         is_causal=core.is_causal,
         rotary=query.rotary and key.rotary,
-        relative_bias=bias,
+        relative_bias=added.bias,
         terms=tuple(core.terms),
         cross=bare(query.source) != bare(key.source),
         layouts=(query.layout, key.layout, value.layout),
@@ -149,34 +151,64 @@ def _grouped(side: Heads, count: int) -> tuple[np.ndarray | None, int]:
     return np.array(distinct), len(distinct)
 
 
-def _mask(core: Core, masks: Masks) -> tuple[Value | None, str, bool, float, Value | None]:
-    """(mask, kind, whether True keeps, factor, relative bias) from what is added to scores or selects them."""
-    learned = {id(term): masks.table(term) for _, term in core.terms}
-    biases = [term for _, term in core.terms if learned[id(term)] is not None]
-    plain = [(factor, term) for factor, term in core.terms if learned[id(term)] is None]
-    bias = biases[0] if biases else None
-    if core.select is not None:
-        return core.select[0], "bool", core.select[1], 1.0, bias
-    if plain:
-        return plain[-1][1], "add", True, plain[-1][0], bias
-    if bias is not None:
-        inner = _mask_inside(bias, masks)
+@dataclass(frozen=True)
+class Added:
+    """What the terms over the scores amount to. kind, keeps, factor: as Attention's mask_*."""
+
+    mask: Value | None = None
+    kind: Literal["none", "add", "bool"] = "none"
+    keeps: bool = True
+    factor: float = 1.0
+    bias: Value | None = None
+
+
+def _added(core: Core, masks: Masks) -> Added:
+    """Tell masks from learned biases among what is added to scores, and what selects them."""
+    bias: Value | None = None
+    found = Added()
+    for factor, term in core.terms:
+        inner, select = _unmasked(term, masks)
         if inner is not None:
-            return bias, "add", True, 1.0, inner
-    return None, "none", True, 1.0, bias
+            bias = bias or inner
+        if select is not None:
+            found = Added(_unexpanded(select[0]), "bool", select[1])
+        elif inner is None or bare(inner) != bare(term):
+            found = Added(_unexpanded(term), "add", True, factor)
+    if core.select is not None:
+        found = Added(_unexpanded(core.select[0]), "bool", core.select[1])
+    return replace(found, bias=bias)
 
 
-def _mask_inside(bias: Value, masks: Masks) -> Value | None:
-    """The learned part of bias + mask, when a learned bias was summed with a mask beforehand."""
-    value = bare(bias)
-    for _ in range(8):
+def _unexpanded(mask: Value) -> Value:
+    """A mask before the broadcasting that the scores would do anyway."""
+    mask = bare(mask)
+    while mask.op == "expand" and mask.inputs[0] is not None:
+        mask = bare(mask.inputs[0])
+    return mask
+
+
+def _unmasked(term: Value, masks: Masks) -> tuple[Value | None, tuple[Value, bool] | None]:
+    """(learned bias, selection) of a term: bias, bias + mask, or a bias with large negatives written over.
+
+    The bias is the term itself where no mask was put into it, and None where nothing learned is in it.
+    """
+    if masks.table(term) is None:
+        return None, None
+    value = bare(term)
+    for _ in range(DEEPEST):
+        if value.op == "where":
+            try:
+                scores, select = selection(value)
+            except NoAttention:
+                break
+            return scores, select
         if value.op == "add" and value.inputs[0] is not None and value.inputs[1] is not None:
             a, b = value.inputs
             for learned, mask in ((a, b), (b, a)):
                 if masks.table(learned) is not None and masks.table(mask) is None:
-                    return learned
-            return None
+                    return learned, None
+            break
         if value.op not in ("slice", "expand", "unsqueeze", "reshape") or value.inputs[0] is None:
-            return None
+            break
         value = bare(value.inputs[0])
-    return None
+    return bare(term), None

@@ -19,7 +19,7 @@ from .scores import times
 from .walk import Statics, bare, passes, users
 
 CONVOLUTIONS = {"conv1d", "conv2d"}
-MOVES = {"reshape", "unsqueeze", "squeeze", "expand", "slice", "concat", "aten.pad.default", "ai.onnx::Pad"}
+MOVES = {"reshape", "unsqueeze", "squeeze", "expand", "slice", "concat", "pad"}
 
 
 @dataclass(frozen=True)

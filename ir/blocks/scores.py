@@ -201,7 +201,7 @@ def _above(scores: Value, static: Statics) -> Above:
         elif value.op == "where":
             if select is not None:
                 raise NoAttention(value, "two selections, one over the other, hide keys")
-            value, select = _selection(value, static)
+            value, select = selection(value)
         elif value.op in VIEWS and value.inputs[0] is not None and _keeps_keys(value, value.inputs[0]):
             value = bare(value.inputs[0])
         elif value.op in ("maximum", "clip") and _floor(value) is not None:
@@ -262,8 +262,11 @@ def _toward(value: Value, static: Statics, left: int) -> bool:
     return False
 
 
-def _selection(value: Value, static: Statics) -> tuple[Value, tuple[Value, bool]]:
-    """(scores, (mask, whether True keeps)) of a where that writes a large negative number over scores."""
+def selection(value: Value) -> tuple[Value, tuple[Value, bool]]:
+    """(scores, (mask, whether True keeps)) of a where that writes a large negative number over scores.
+
+    Raises NoAttention when it writes anything else.
+    """
     condition, yes, no = value.inputs[0], value.inputs[1], value.inputs[2]
     assert condition is not None
     for fill, scores, keeps in ((no, yes, True), (yes, no, False)):
