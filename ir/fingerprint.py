@@ -182,5 +182,10 @@ def _attribute_lines(name: str, attribute: Any, numbers: dict[Any, int]) -> Iter
             yield f"{name}={{"
             yield from _graph_lines(graph, numbers)
             yield "}"
+    elif attribute.type in (kind.FLOAT, kind.FLOATS):
+        # ONNX stores single precision; in memory an attribute may hold the double it was made from.
+        yield f"{name}={attribute.type.name}:{np.float32(attribute.value).tolist()}"
+    elif attribute.type in (kind.INTS, kind.STRINGS):
+        yield f"{name}={list(attribute.value)}"
     else:
         yield f"{name}={attribute.type.name}:{attribute.value!r}"
