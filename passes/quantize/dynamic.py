@@ -65,7 +65,8 @@ class QuantizeDynamic(Pass):
         changed = any(rung != "float" for rung in done)
         if changed:
             writer.finish()
-        return Result(program, changed, _statistics(sites, done, limit, plan, len(misses)), (why, *misses))
+        notes = (why, *_costly(sites, plan), *misses)
+        return Result(program, changed, _statistics(sites, done, limit, plan, len(misses)), notes)
 
     def _plan(self, program: Program, limit: int, sites: list[Site], context: Context) -> Plan:
         if self.min_cosine == 0:
@@ -80,6 +81,15 @@ class QuantizeDynamic(Pass):
             return loss(rungs)
 
         return choose(sites, told, 1 - self.min_cosine)
+
+
+def _costly(sites: list[Site], plan: Plan) -> list[str]:
+    """A sentence for each site that the plan leaves in float."""
+    return [
+        f"{site.name}: stays in float, int8 there alone costs a cosine of {alone:.2g}"
+        for site, rung, alone in zip(sites, plan.rungs, plan.alone, strict=bool(plan.alone))
+        if rung == "float"
+    ]
 
 
 def _statistics(

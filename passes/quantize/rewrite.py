@@ -111,17 +111,13 @@ class Writer:
     def _attention(self, product: Product, x: tuple[ir.Value, ir.Value, ir.Value]) -> None:
         old, (weight, scale) = product.node, self._weight(product)
         mask = old.inputs[3] if len(old.inputs) > 3 else None
-        bias = product.bias
-        if bias is None:
-            zeros = np.zeros_like(scale.const_value.numpy())  # type: ignore[union-attr]
-            bias = self.editor.initializer(zeros, f"{weight.name}.no_bias")
         zero = self._constant("zero_point", np.int8(0))
         attrs = {
             name: old.attributes[name].value
             for name in ("num_heads", "unidirectional", "mask_filter_value", "scale")
             if name in old.attributes
         }
-        inputs = [x[0], weight, bias, x[1], scale, mask, x[2], zero]
+        inputs = [x[0], weight, product.bias, x[1], scale, mask, x[2], zero]
         name = f"{product.root.name}.int8"
         y = self._node("QAttention", inputs, name, old, like=product.root, attrs=attrs, domain=MICROSOFT)
         self.editor.replace(product.root, y)

@@ -2,9 +2,9 @@
 
 Each site is quantized alone, with the kernels that will run, and the loss 1 - cos(float, quantized) is
 measured at the model's outputs. Rounding errors of different sites are nearly independent, so their losses
-nearly add up (Lin et al., 2016, arXiv:1511.06393): the site that loses most climbs a rung,
-tensor -> token -> float, until the sum is within the budget; then the whole is measured, and climbing goes
-on if the sum was wrong.
+nearly add up (Lin et al., 2016, arXiv:1511.06393). The site that loses most for what the next rung costs in
+time climbs, tensor -> token -> float, until the sum is within the budget; then the whole is measured, and
+climbing goes on if the sum was wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from ..base import Context, Feed
 from .rewrite import Rung, Writer
 from .sites import Site, find
 
-TOKENS = 2048  # of input are enough to rank sites, and cost a big model no minutes
+TOKENS = 1024  # of input are enough to rank sites, and cost a big model no minutes
+# What a rung adds to the time of an int8 product, in such products; medians over the sizes of MiniLM's layers
+# on Zen 5 with VNNI, 128 tokens.
+PRICE: dict[Rung, float] = {"token": 0.25, "float": 2.4}
 _MASKS = ("decoder_attention_mask", "attention_mask")
 
 
@@ -52,6 +55,9 @@ def choose(sites: Sequence[Site], loss: Callable[[Sequence[Rung]], float], budge
         mixed[number] = rungs[number]
         return max(0.0, loss(mixed))
 
+    def above(number: int) -> Rung:
+        return "token" if rungs[number] == "tensor" and sites[number].per_token else "float"
+
     losses = [alone(number) for number in range(len(sites))]
     first = tuple(losses)
     while whole > budget and any(rung != "float" for rung in rungs):
@@ -62,8 +68,8 @@ def choose(sites: Sequence[Site], loss: Callable[[Sequence[Rung]], float], budge
             candidates = [n for n, rung in enumerate(rungs) if rung != "float"]
             if not candidates:
                 break
-            worst = max(candidates, key=lambda n: (losses[n], -n))
-            rungs[worst] = "token" if rungs[worst] == "tensor" and sites[worst].per_token else "float"
+            worst = max(candidates, key=lambda n: (losses[n] / PRICE[above(n)], -n))
+            rungs[worst] = above(worst)
             losses[worst] = 0.0 if rungs[worst] == "float" else alone(worst)
             climbed = True
         whole = loss(rungs)

@@ -97,7 +97,7 @@ def find(program: Program, limit: int) -> tuple[list[Site], list[str]]:
             if reason:
                 misses.append(f"{node.outputs[0].name}: stays in float, {reason}")
                 continue
-            x, weight, bias = [*node.inputs, None][:3]
+            x, weight, bias = node.inputs[:3]
             by_activation.setdefault(x, []).append(Product(node, node.outputs[0], weight, False, bias))
         elif node not in seen:
             misses += _unrecognised(node)
@@ -125,6 +125,8 @@ def _unfit_attention(node: ir.Node) -> str:
         return "its packed weight is computed in the graph: run fold-constants first"
     if (dtype := weight.const_value.dtype) != ir.DataType.FLOAT:
         return f"it computes in {dtype.name.lower()}, and the int8 kernels take float32"
+    if len(node.inputs) < 3 or node.inputs[2] is None:
+        return "QAttention needs a bias"
     extra = [
         name for name, value in zip(_ATTENTION_EXTRAS, node.inputs[4:], strict=False) if value is not None
     ]
