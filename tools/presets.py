@@ -11,7 +11,8 @@ _CANONICAL = (
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
 )
-_EXACT = ("to-onnx", *_CANONICAL, "remove-padding")
+_FUSIONS = ("fuse-attention",)
+_EXACT = ("to-onnx", *_CANONICAL, *_FUSIONS, "remove-padding")
 
 TEXTS: dict[str, str] = {
     "exact": ",".join(_EXACT),
