@@ -184,6 +184,13 @@ def _reduce(name: str) -> Rule:
     return rule
 
 
+def _var(node: Node, a: dict[str, Any]) -> Spec:
+    """correction: what is taken off the count that the squares are divided by (1: unbiased)."""
+    correction = a.get("correction", int(a.get("unbiased", True)))
+    attrs = {"axes": _axes(a.get("dim"), a["self"]), "keepdim": bool(a.get("keepdim", False))}
+    return "var", [a["self"]], {**attrs, "correction": 1 if correction is None else correction}
+
+
 def _reshape(node: Node, a: dict[str, Any]) -> Spec | None:
     size = shape(node)
     return None if size is None else ("reshape", [a["self"]], {"shape": size})
@@ -372,6 +379,7 @@ RULES |= {
         "clamp_min": lambda node, a: ("clip", [a["self"], a["min"], None], {}),
         "clamp_max": lambda node, a: ("clip", [a["self"], None, a["max"]], {}),
         "mean": _reduce("mean"),
+        "var": _var,
         "sum": _reduce("sum"),
         "max amax": _reduce("max"),
         "min amin": _reduce("min"),

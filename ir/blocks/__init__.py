@@ -7,7 +7,7 @@ from typing import Any
 from ..program import Program
 from ..view import View, view
 from .attention import attentions
-from .base import Blocks
+from .base import Attention, Blocks, FeedForward
 from .embedding import embeddings
 from .feed_forward import feed_forwards
 from .linear import linears
@@ -32,21 +32,21 @@ def recognise(program: Program | View | Any) -> Blocks:
     missed += more
     feed_forward, more = feed_forwards(graph, linear)
     missed += more
-    readers = {v for block in (*linear.values(), *norm.values()) for v in block.body}
+    readers = {v for x in linear.values() for v in x.body} | {v for x in norm.values() for v in x.body}
     embedding = embeddings(graph, static, linear, readers)
-    blocks = (*norm.values(), *attention.values(), *feed_forward.values(), *embedding.values())
-    taken = {v for block in blocks for v in block.body}
+    found: list[Attention | FeedForward] = [*attention.values(), *feed_forward.values()]
+    taken = {v for block in (*found, *norm.values(), *embedding.values()) for v in block.body}
     residual = Residuals(graph, static, attention, feed_forward, linear, norm, taken)
     missed += residual.missed
     order = {value: i for i, value in enumerate(graph.values)}
-    layered = sorted((*attention.values(), *feed_forward.values()), key=lambda block: order[block.root])
+    found.sort(key=lambda block: order[block.root])
     return Blocks(
         attention=tuple(attention.values()),
         feed_forward=tuple(feed_forward.values()),
         norm=tuple(place(norm, attention, residual.found, embedding).values()),
         embedding=tuple(embedding.values()),
         residual=tuple(residual.found.values()),
-        stack=stacks(layered),
+        stack=stacks(found),
         linear=tuple(linear.values()),
         missed=tuple(missed),
     )

@@ -103,6 +103,7 @@ def _attention(
         kv_heads=kv_heads,
         head_dim=query.head_dim,
         scale=core.scale * query.scale * key.scale,
+        operand_scale=core.scale * query.outer * key.outer,
         mask=added.mask,
         mask_kind=added.kind,
         mask_keeps=added.keeps,
@@ -112,6 +113,7 @@ def _attention(
         rotary=query.rotary and key.rotary,
         relative_bias=added.bias,
         terms=tuple(core.terms),
+        selected=core.select is not None,
         cross=bare(query.source) != bare(key.source),
         layouts=(query.layout, key.layout, value.layout),
         q_features=query.features,
@@ -202,11 +204,11 @@ def _unmasked(term: Value, masks: Masks) -> tuple[Value | None, tuple[Value, boo
             except NoAttention:
                 break
             return scores, select
-        if value.op == "add" and value.inputs[0] is not None and value.inputs[1] is not None:
-            a, b = value.inputs
-            for learned, mask in ((a, b), (b, a)):
-                if masks.table(learned) is not None and masks.table(mask) is None:
-                    return learned, None
+        a, b = [*value.inputs, None, None][:2]
+        if value.op == "add" and a is not None and b is not None:
+            first, second = masks.table(a) is not None, masks.table(b) is not None
+            if first != second:
+                return (a if first else b), None
             break
         if value.op not in ("slice", "expand", "unsqueeze", "reshape") or value.inputs[0] is None:
             break

@@ -9,6 +9,8 @@ import numpy as np
 
 from ..view import Value
 
+Position = Literal["pre", "post", "embedding", "final", "inner", "other"]
+
 
 @dataclass(frozen=True)
 class Miss:
@@ -57,7 +59,7 @@ class Norm:
     weight: Value | None
     bias: Value | None
     epsilon: float
-    position: Literal["pre", "post", "embedding", "final", "inner", "other"]
+    position: Position
     body: tuple[Value, ...]
 
 
@@ -73,7 +75,8 @@ class Attention:
     q, k, v, o: the projections; one fused projection appears as the same Linear in q, k and v.
     q_features, k_features, v_features: which output features of q, k and v are used, by (head, head_dim),
     shape (heads, head_dim) or (kv_heads, head_dim); None without a projection.
-    scale: the number that multiplies query key^T in all, factors on the way from q and k included.
+    scale: the number that multiplies the product of what q and k project, in all: factors on the way from
+    there included. operand_scale: the one that multiplies query key^T; smaller steps may be inside those.
     mask: what is added to the scores or selects them, before broadcasting; None if there is none.
     mask_kind: "add", or "bool"; mask_keeps: a bool mask is True where a key is kept (False: where hidden);
     mask_factor: an additive mask is multiplied by this before it is added (-1: it is subtracted).
@@ -81,7 +84,8 @@ class Attention:
     so that no mask says it.
     rotary: the query and key are rotated by position. q_norm, k_norm: norms of query and key, per head.
     relative_bias: a learned position bias that is added to the scores, on its own or inside `mask`.
-    terms: (factor, value) of everything added to the scaled scores, in order: bias and additive mask.
+    terms: (factor, value) of everything added to the scaled scores, in order: biases and additive masks. A
+    bool mask may be written into a term (T5) instead of over the scores; selected: over the scores.
     cross: keys and values come from another stream than queries.
     probabilities: the softmax's result, None inside a single operator.
     body: every value from the projections' results to context, scores and probabilities included.
@@ -107,10 +111,12 @@ class Attention:
     relative_bias: Value | None
     cross: bool
     body: tuple[Value, ...]
+    operand_scale: float = 1.0
     mask_keeps: bool = True
     is_causal: bool = False
     mask_factor: float = 1.0
     terms: tuple[tuple[float, Value], ...] = ()
+    selected: bool = False
     layouts: tuple[str, str, str] = ("bhld", "bhld", "bhld")
     q_features: np.ndarray | None = field(default=None, compare=False)
     k_features: np.ndarray | None = field(default=None, compare=False)

@@ -116,7 +116,9 @@ def _looks_up(value: Value, static: Statics) -> bool:
     if value.attrs.get("axis", 0) != 0 or value.attrs.get("axes", (0,)) != (0,):
         return False
     table = value.inputs[0]
-    return table is not None and static(table) and "float" in (table.dtype or "") and len(table.shape or ()) == 2
+    return (
+        table is not None and static(table) and "float" in (table.dtype or "") and len(table.shape or ()) == 2
+    )
 
 
 def _keeps_features(value: Value, parts: list[Term]) -> bool:

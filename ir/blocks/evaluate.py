@@ -30,7 +30,7 @@ class Unknown(Exception):  # noqa: N818 - an answer, not an error
 
 
 def scalar(value: Value | None) -> float | None:
-    """The number that a value always is: a constant of one element, or arithmetic on such and static sizes."""
+    """The number that a value always is: one constant element, or arithmetic on such and static sizes."""
     if value is None or value.op == "input" or (value.shape is not None and not _single(value.shape)):
         return None
     if value.op == "const":
@@ -112,7 +112,9 @@ def _compute(
     operands = [None if v is None else known[v] for v in value.inputs]
     try:
         with np.errstate(all="ignore"):
-            return np.asarray(OPERATORS[value.op](operands, value.attrs, lambda: partial_shape(value, symbols)))
+            return np.asarray(
+                OPERATORS[value.op](operands, value.attrs, lambda: partial_shape(value, symbols))
+            )
     except (ValueError, IndexError, TypeError, KeyError, ZeroDivisionError) as cause:
         raise Unknown(value, f"cannot be computed: {cause}") from cause
 
@@ -164,7 +166,7 @@ def _arithmetic(node: ast.AST, symbols: Mapping[str, int]) -> int:
 
 
 def partial_shape(value: Value, symbols: Mapping[str, int] | None) -> list[int | None]:
-    """A value's shape in numbers, None where an axis has none. Raises Unknown when not even its rank is known."""
+    """A value's shape in numbers, None where an axis has none. Raises Unknown without so much as a rank."""
     if value.shape is None:
         raise Unknown(value, "has an unknown rank")
     return [size(d, symbols) for d in value.shape]
@@ -176,13 +178,13 @@ Operator = Callable[[Sequence[Any], Mapping[str, Any], Shape], Any]
 _erf = np.vectorize(math.erf, otypes=[float])
 
 
-def _gelu(x: np.ndarray, approximate: str) -> np.ndarray:
+def gelu(x: np.ndarray, approximate: str) -> np.ndarray:
     if approximate == "tanh":
         return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
 
 
-def _sigmoid(x: np.ndarray) -> np.ndarray:
+def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
@@ -221,8 +223,8 @@ def _clip(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
 
 
 def _full(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    target = a.get("shape")
-    return np.full(shape() if target is None or None in target else target, a["value"])
+    target: Any = a.get("shape")
+    return np.full(shape() if target is None or None in target else target, a["value"])  # type: ignore[arg-type]
 
 
 def _reshape(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
@@ -268,8 +270,8 @@ OPERATORS: dict[str, Operator] = {
         for name, function in {
             "identity": lambda x: x, "dropout": lambda x: x, "neg": np.negative, "abs": np.abs, "exp": np.exp,
             "log": np.log, "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "erf": _erf, "tanh": np.tanh,
-            "reciprocal": lambda x: 1 / x, "sigmoid": _sigmoid, "relu": lambda x: np.maximum(x, 0),
-            "silu": lambda x: x * _sigmoid(x), "softplus": lambda x: np.log1p(np.exp(x)), "sin": np.sin,
+            "reciprocal": lambda x: 1 / x, "sigmoid": sigmoid, "relu": lambda x: np.maximum(x, 0),
+            "silu": lambda x: x * sigmoid(x), "softplus": lambda x: np.log1p(np.exp(x)), "sin": np.sin,
             "cos": np.cos, "not": np.logical_not, "isnan": np.isnan, "floor": np.floor, "sign": np.sign,
         }.items()
     },
@@ -283,8 +285,11 @@ OPERATORS: dict[str, Operator] = {
             "embedding": lambda table, ids: table[ids],
         }.items()
     },
-    **{name: _reduce(f) for name, f in {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}.items()},
-    "gelu": lambda o, a, shape: _gelu(o[0], a["approximate"]),
+    "mean": _reduce(np.mean),
+    "sum": _reduce(np.sum),
+    "max": _reduce(np.max),
+    "min": _reduce(np.min),
+    "gelu": lambda o, a, shape: gelu(o[0], a["approximate"]),
     "clip": _clip,
     "where": lambda o, a, shape: np.where(o[0].astype(bool), o[1], o[2]),
     "cast": _cast,

@@ -1,4 +1,4 @@
-"""FeedForward: two Linears around an activation, plain or gated (GLU variants: Shazeer, 2020, arXiv:2002.05202).
+"""FeedForward: two Linears around an activation, plain or gated (GLU: Shazeer, 2020, arXiv:2002.05202).
 
 From every Linear, the element-wise operators above its input are gathered up to the Linears they read.
 One such Linear: plain. Two halves, multiplied: gated. Which activation it is, is found by computing the
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..view import Value, View
 from .base import FeedForward, Linear, Miss
-from .evaluate import Unknown, _gelu, _sigmoid, evaluate, scalar
+from .evaluate import Unknown, evaluate, gelu, scalar, sigmoid
 from .walk import LAYOUT, bare, passes
 
 GRID = np.linspace(-6, 6, 241)
@@ -23,13 +23,13 @@ WIDEST = 24  # operators that an activation takes at most
 
 ACTIVATIONS: Mapping[str, np.ndarray] = {
     "relu": np.maximum(GRID, 0),
-    "gelu": _gelu(GRID, "none"),
-    "gelu_tanh": _gelu(GRID, "tanh"),
-    "quick_gelu": GRID * _sigmoid(1.702 * GRID),
-    "silu": GRID * _sigmoid(GRID),
+    "gelu": gelu(GRID, "none"),
+    "gelu_tanh": gelu(GRID, "tanh"),
+    "quick_gelu": GRID * sigmoid(1.702 * GRID),
+    "silu": GRID * sigmoid(GRID),
     "relu2": np.maximum(GRID, 0) ** 2,
     "tanh": np.tanh(GRID),
-    "sigmoid": _sigmoid(GRID),
+    "sigmoid": sigmoid(GRID),
     "softplus": np.log1p(np.exp(GRID)),
     "mish": GRID * np.tanh(np.log1p(np.exp(GRID))),
     "elu": np.where(GRID > 0, GRID, np.expm1(GRID)),

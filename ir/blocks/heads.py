@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,13 +23,15 @@ class Heads:
     """A query, key or value.
 
     linear: its projection, None where the walk ended at something else: `source`.
-    scale: the product of the numbers on the way. features: (heads, head_dim) of the projection's outputs.
+    outer: the number that the product's operand is `value` times. scale: the product of all numbers on the
+    way from the projection, that one included. features: (heads, head_dim) of the projection's outputs.
     layout: letters as in Attention.layouts. axes: for each axis, its atoms.
     """
 
     value: Value
     source: Value
     linear: Linear | None
+    outer: float
     scale: float
     rotary: bool
     norm: Norm | None
@@ -53,8 +56,9 @@ def heads(
     """
     steps: list[Value] = []
     body: list[Value] = []
-    scale, turned, norm = 1.0, False, None
-    value = operand.value
+    turned, norm = False, None
+    outer, operand = _unscaled(operand, body)
+    scale, value = outer, operand.value
     while value not in linears and len(steps) < LONGEST:
         number = times(value)
         rotation = rotary(value) if value.op in ("add", "concat", "stack", "reshape") else None
@@ -81,7 +85,9 @@ def heads(
     linear = linears.get(value)
     letters, place = operand.letters, operand.letters.index
     if linear is None:
-        return _bare_heads(operand, place(length), place(size), value, scale, turned, norm, tuple(body))
+        return _bare_heads(
+            operand, place(length), place(size), value, outer, scale, turned, norm, tuple(body)
+        )
     if linear.root.shape is None:
         raise Lost(linear.root, "its shape is unknown")
     layout = Layout.of(linear.root.shape, {linear.axis % len(linear.root.shape): (linear.out_features,)})
@@ -96,9 +102,20 @@ def heads(
         raise Lost(operand.value, "features of the projection lie on the axis of positions") from None
     features = columns.reshape(-1, columns.shape[-1])
     return Heads(
-        operand.value, linear.input, linear, scale, turned, norm, text, features.shape[0], features.shape[1],
-        features, layout.axes, (*linear.body, *body[::-1]),
+        operand.value, linear.input, linear, outer, scale, turned, norm, text, features.shape[0],
+        features.shape[1], features, layout.axes, (*linear.body, *body[::-1]),
     )  # fmt: skip
+
+
+def _unscaled(operand: Operand, body: list[Value]) -> tuple[float, Operand]:
+    """The numbers that an operand is multiplied by at the very end, and the operand without them."""
+    outer, value = 1.0, bare(operand.value)
+    number = times(value)
+    while number is not None:
+        body.append(value)
+        outer, value = outer * number[0], bare(number[1])
+        number = times(value)
+    return (outer, Operand(value, operand.letters)) if body else (1.0, operand)
 
 
 def same_shape(a: Value, b: Value) -> bool:
@@ -130,8 +147,8 @@ def _read(operand: Operand, layout: Layout, length: int, size: int) -> tuple[str
 
 
 def _bare_heads(
-    operand: Operand, length: int, size: int, source: Value, scale: float, turned: bool, norm: Norm | None,
-    body: tuple[Value, ...],
+    operand: Operand, length: int, size: int, source: Value, outer: float, scale: float, turned: bool,
+    norm: Norm | None, body: tuple[Value, ...],
 ) -> Heads:  # fmt: skip
     """Heads that no projection stands over: told by position, (batch, heads, length, size)."""
     shape = operand.value.shape
@@ -142,14 +159,15 @@ def _bare_heads(
     count = shape[others[-1]] if len(others) == 2 else 1
     if not isinstance(count, int):
         raise Lost(operand.value, f"comes from {source.op}, and its number of heads is unknown")
-    text, axes = ["?"] * len(shape), [()] * len(shape)
+    text = ["?"] * len(shape)
+    axes: list[tuple[Atom, ...]] = [()] * len(shape)
     for axis, letter in zip([*others, length, size], "bhld" if len(others) == 2 else "bld", strict=True):
         text[axis] = letter
         atoms = {"h": Atom("h", count, True), "d": Atom("d", head_dim, True)}
-        axes[axis] = (atoms.get(letter, Atom(letter, shape[axis])),)  # type: ignore[call-overload]
+        axes[axis] = (atoms.get(letter, Atom(letter, shape[axis])),)
     return Heads(
-        operand.value, source, None, scale, turned, norm, "".join(text), count, head_dim, None, tuple(axes),
-        body[::-1],
+        operand.value, source, None, outer, scale, turned, norm, "".join(text), count, head_dim, None,
+        tuple(axes), body[::-1],
     )  # fmt: skip
 
 
@@ -173,7 +191,7 @@ def merged(
     """
     axes: list[tuple[Atom, ...]] = []
     order: list[Atom] = []
-    for axis, letter in enumerate(context.letters):
+    for letter in context.letters:
         if letter == size:
             atoms: tuple[Atom, ...] = (Atom("size", head_dim, True),)
         elif letter in query_letters:
@@ -182,12 +200,11 @@ def merged(
             raise Lost(context.value, "has axes that the query has not")
         order += [a for a in atoms if a.feature and a not in order]
         axes.append(atoms)
-        del axis
-    sizes = [int(a.size) for a in order]  # type: ignore[arg-type]
-    layout = Layout(tuple(axes), tuple(order), np.arange(int(np.prod(sizes))).reshape(sizes))
+    sizes = [a.count for a in order]
+    layout = Layout(tuple(axes), tuple(order), np.arange(math.prod(sizes)).reshape(sizes))
     heads_first = [a for a in order if a.name != "size"] + [a for a in order if a.name == "size"]
     if list(order) != heads_first:  # (length, size, heads) and the like: number the features by head
-        moved = np.arange(int(np.prod(sizes))).reshape([int(a.size) for a in heads_first])  # type: ignore[arg-type]
+        moved = np.arange(math.prod(sizes)).reshape([a.count for a in heads_first])
         layout = Layout(tuple(axes), tuple(order), moved.transpose([heads_first.index(a) for a in order]))
     value, body = context.value, [context.value]
     while True:
@@ -209,7 +226,8 @@ def _projected(
     value: Value, layout: Layout, axis: int, inputs: Mapping[Value, list[Linear]], body: list[Value]
 ) -> tuple[Value, Linear | None, tuple[Value, ...]]:
     """The output projection below a merged context, past transposes and flattenings of its rows."""
-    current, way = value, []
+    current = value
+    way: list[Value] = []
     for _ in range(4):
         for linear in inputs.get(current, []):
             if linear.axis % len(layout.axes) == axis and linear.in_features == layout.features.size:
@@ -227,6 +245,3 @@ def _projected(
         current, axis = following[0], kept[0]
         way.append(current)
     return value, None, tuple(body)
-
-
-__all__ = ["Heads", "bare", "heads", "merged"]

@@ -8,6 +8,7 @@ after a reshape and a transpose, [batch][heads][length][head_dim] with features 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -29,11 +30,16 @@ class Lost(Exception):  # noqa: N818 - an answer, not an error
 
 @dataclass(frozen=True)
 class Atom:
-    """One factor of an axis. feature: its axis in Layout.features, None for rows."""
+    """One factor of an axis. feature: it counts features, and its size is a number; otherwise rows."""
 
     name: str
     size: Dim
     feature: bool = False
+
+    @property
+    def count(self) -> int:
+        assert isinstance(self.size, int)
+        return self.size
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,13 @@ class Layout:
             else:
                 atoms = (Atom(f"row{axis}", size),) if size != 1 else ()
             axes.append(atoms)
-        sizes = [int(a.size) for a in order]  # type: ignore[arg-type]
-        return Layout(tuple(axes), tuple(order), np.arange(int(np.prod(sizes))).reshape(sizes))
+        sizes = [a.count for a in order]
+        return Layout(tuple(axes), tuple(order), np.arange(math.prod(sizes)).reshape(sizes))
 
     def kept(self, axis: int) -> tuple[int, ...] | None:
         """The sizes of an axis made of features alone, None for one with rows in it."""
         atoms = self.axes[axis]
-        return tuple(int(a.size) for a in atoms) if all(a.feature for a in atoms) else None  # type: ignore[arg-type]
+        return tuple(a.count for a in atoms) if all(a.feature for a in atoms) else None
 
     def columns(self, axes: Sequence[int]) -> np.ndarray:
         """The features in the order of the given axes' atoms, one dimension per axis.
@@ -74,7 +80,7 @@ class Layout:
         if len(wanted) != len(self.order):
             raise ValueError("features lie on other axes too")
         moved = self.features.transpose([self.order.index(a) for a in wanted])
-        return moved.reshape([int(np.prod([a.size for a in self.axes[x] if a.feature])) for x in axes])
+        return moved.reshape([math.prod(a.count for a in self.axes[x] if a.feature) for x in axes])
 
     def through(self, value: Value) -> Layout:
         """The layout of a value computed from the one this layout describes. Raises Lost."""
@@ -168,8 +174,8 @@ class Layout:
             return self
         rest = [a for a in self.order if a not in atoms]
         moved = self.features.transpose([self.order.index(a) for a in (*rest, *atoms)])
-        atom = Atom(name, int(np.prod([a.size for a in atoms])), True)
-        features = moved.reshape(*[a.size for a in rest], atom.size)
+        atom = Atom(name, math.prod(a.count for a in atoms), True)
+        features = moved.reshape(*[a.count for a in rest], atom.count)
         axes = tuple((atom,) if axis == atoms else axis for axis in self.axes)
         return Layout(axes, (*rest, atom), features)
 
@@ -208,7 +214,8 @@ class Layout:
 
     def _take(self, value: Value, left: list[Atom], size: int) -> tuple[Layout, list[Atom], list[Atom]]:
         """Atoms off the end of `left` that make `size`, cutting one where needed."""
-        layout, taken, left = self, [], list(left)
+        layout, left = self, list(left)
+        taken: list[Atom] = []
         while size > 1:
             atom = left.pop() if left else None
             if atom is None or not isinstance(atom.size, int):

@@ -1,4 +1,4 @@
-"""Norm: LayerNorm (Ba et al., 2016), RMSNorm (Zhang and Sennrich, 2019), NoNorm (MobileBERT, Sun et al., 2020).
+"""Norm: LayerNorm (arXiv:1607.06450), RMSNorm (arXiv:1910.07467), NoNorm (MobileBERT: arXiv:2004.02984).
 
 One operator, or spelled out. The anchor of a spelled-out one is the product with the reciprocal root of a
 mean square: c * rsqrt(mean(c^2) + epsilon), where c is x itself (RMSNorm) or x - mean(x) (LayerNorm);
@@ -13,7 +13,9 @@ from dataclasses import replace
 from ..view import Value, View
 from .base import Miss, Norm
 from .evaluate import scalar
-from .walk import Statics, bare, operands, passes, users
+from .walk import Statics, bare, users
+
+MEANS = {"mean", "var"}
 
 
 class Near(Exception):  # noqa: N818 - an answer, not an error
@@ -131,15 +133,10 @@ def _root(value: Value) -> tuple[Value, list[Value]] | None:
 
 
 def _mean_and_epsilon(value: Value, body: list[Value]) -> tuple[Value | None, float | None]:
+    """(mean, epsilon) of what a root is taken of, each None where it is missing."""
     value = bare(value)
-    if value.op == "clip":
-        return None, None
     if value.op != "add":
-        return (
-            (value, None)
-            if value.op in ("mean", "var", "sum", "div", "mul") and _is_mean(value)
-            else (None, None)
-        )
+        return (value, None) if value.op in MEANS else (None, None)
     a, b = value.inputs[0], value.inputs[1]
     for mean, epsilon in ((a, scalar(b)), (b, scalar(a))):
         if mean is not None and epsilon is not None:
@@ -148,13 +145,9 @@ def _mean_and_epsilon(value: Value, body: list[Value]) -> tuple[Value | None, fl
     return None, None
 
 
-def _is_mean(value: Value) -> bool:
-    return value.op in ("mean", "var")
-
-
 def _mean_of(mean: Value, body: list[Value]) -> Value | None:
     """What a mean over an axis is taken of."""
-    if mean.op in ("mean", "var") and mean.inputs[0] is not None:
+    if mean.op in MEANS and mean.inputs[0] is not None:
         body.append(mean)
         return bare(mean.inputs[0])
     return None
@@ -242,15 +235,11 @@ def _no_norm(value: Value, static: Statics) -> Norm | None:
     if value.op != "add":
         return None
     for product, bias in _factors_of_sum(value):
-        if product.op != "mul" or not static.vector(bias):
+        width = bias.shape[-1] if bias.shape and static.vector(bias) else None
+        if product.op != "mul" or not isinstance(width, int):
             continue
         for x, weight in _factors(product):
-            if (
-                static.vector(weight, bias.shape[-1])
-                and not static(x)
-                and x.shape
-                and x.shape[-1] == bias.shape[-1]
-            ):  # type: ignore[index]
+            if static.vector(weight, width) and not static(x) and x.shape and x.shape[-1] == width:
                 return Norm("no_norm", value, x, weight, bias, 0.0, "other", (value, product))
     return None
 
@@ -260,6 +249,3 @@ def _factors_of_sum(value: Value) -> Iterator[tuple[Value, Value]]:
     if a is not None and b is not None:
         yield bare(a), b
         yield bare(b), a
-
-
-__all__ = ["norms", "operands", "passes"]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..view import Value, View
-from .base import Attention, Embedding, FeedForward, Linear, Miss, Norm, Residual
+from .base import Attention, Embedding, FeedForward, Linear, Miss, Norm, Position, Residual
 from .scores import times
 from .walk import Statics, bare, users
 
@@ -164,6 +164,7 @@ def place(
     last: list[Value] = []
     for root, norm in norms.items():
         source = _unmoved(norm.input)
+        position: Position
         if root in inner:
             position = "inner"
         elif _unmoved(root) in branches:

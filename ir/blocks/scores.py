@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..view import Value
 from .evaluate import scalar
 from .mask import HIDDEN, Masks
-from .walk import Statics, bare, users
+from .walk import Statics, bare, operands, users
 
 DEEPEST = 16  # operators between a product and the softmax, at most
 VIEWS = {"reshape", "unsqueeze", "squeeze"}
@@ -113,7 +113,7 @@ def softmax_core(
     query_letter = product.letters[-2] if len(product.letters) > 1 else ""
     if keys not in right.letters or keys in left.letters or query_letter not in left.letters:
         raise NoAttention(product.root, "the product under the softmax does not run over queries and keys")
-    weights, values, letters = below[0]
+    weights, values, context = below[0]
     # Two products name their axes apart: the second's are renamed after the first's.
     named = dict(zip(weights.letters, product.letters, strict=False))
     if len(weights.letters) != len(product.letters):
@@ -121,8 +121,8 @@ def softmax_core(
     rename = lambda text: "".join(named.get(c, c.upper()) for c in text)
     right = _untransposed(right)
     return Core(
-        left, right, Operand(values.value, rename(values.letters)), Operand(letters.value, rename(letters.letters)),
-        scale, terms, select, probabilities, body=body,
+        left, right, Operand(values.value, rename(values.letters)),
+        Operand(context.value, rename(context.letters)), scale, terms, select, probabilities, body=body,
     )  # fmt: skip
 
 
@@ -139,7 +139,8 @@ def _untransposed(key: Operand) -> Operand:
 
 def _below(probabilities: Value, static: Statics) -> tuple[tuple[Operand, Operand, Operand], list[Value]]:
     """((weights, values, context), body): the product with the values that the probabilities go into."""
-    value, body = probabilities, []
+    value = probabilities
+    body: list[Value] = []
     for _ in range(DEEPEST):
         step = None
         for user in users(value):
@@ -150,10 +151,7 @@ def _below(probabilities: Value, static: Statics) -> tuple[tuple[Operand, Operan
                         if weights.letters[-1] in product.letters:
                             raise NoAttention(user, "the probabilities are not summed over the keys")
                         return (weights, values, Operand(user, product.letters)), [*body, user]
-            elif user.op == "where" and _isnan_guard(user, value):
-                body.append(user)
-                step = user
-            elif user.op in VIEWS and _keeps_keys(user, value):
+            elif _isnan_guard(user, value) or (user.op in VIEWS and _keeps_keys(user, value)):
                 body.append(user)
                 step = user
             elif user.op in ("mul", "add", "where"):
@@ -168,8 +166,8 @@ def _below(probabilities: Value, static: Statics) -> tuple[tuple[Operand, Operan
 
 def _isnan_guard(user: Value, value: Value) -> bool:
     """where(isnan(p), 0, p): rows that see no key at all give zero."""
-    condition = user.inputs[0]
-    return condition is not None and condition.op == "isnan" and bare(condition.inputs[0]) == value  # type: ignore[arg-type]
+    condition = user.inputs[0] if user.op == "where" else None
+    return condition is not None and condition.op == "isnan" and operands(condition) == [value]
 
 
 def _keeps_keys(view: Value, source: Value) -> bool:
@@ -192,7 +190,7 @@ def _above(scores: Value, static: Statics) -> Above:
                 terms.append((factor * product.added[0], product.added[1]))
             return product, factor * product.scale, terms[::-1], select, [value, *body[::-1]]
         body.append(value)
-        number = _times(value)
+        number = times(value)
         if number is not None:
             factor, value = factor * number[0], bare(number[1])
         elif value.op in ("add", "sub"):
@@ -211,7 +209,7 @@ def _above(scores: Value, static: Statics) -> Above:
     raise NoAttention(value, "no product of query and key within reach of the softmax")
 
 
-def _times(value: Value) -> tuple[float, Value] | None:
+def times(value: Value) -> tuple[float, Value] | None:
     """(number, other) of a product with, or a quotient by, a number."""
     if value.op not in ("mul", "div") or len(value.inputs) != 2:
         return None
@@ -223,11 +221,6 @@ def _times(value: Value) -> tuple[float, Value] | None:
         return (number, a) if value.op == "mul" else (1 / number if number else math.inf, a)
     number = scalar(a) if value.op == "mul" else None
     return None if number is None else (number, b)
-
-
-def times(value: Value) -> tuple[float, Value] | None:
-    """(number, other) when a value is a number times another value."""
-    return _times(value)
 
 
 def _sum(value: Value, static: Statics) -> tuple[float, Value, Value]:
@@ -253,12 +246,12 @@ def _toward(value: Value, static: Statics, left: int) -> bool:
         return False
     if _product(value, static) is not None:
         return True
-    number = _times(value)
+    number = times(value)
     if number is not None:
         return _toward(number[1], static, left - 1)
     if value.op in ("add", "sub", "where", *VIEWS):
-        operands = value.inputs[1:] if value.op == "where" else value.inputs
-        return any(_toward(v, static, left - 1) for v in operands if v is not None and v.op != "const")
+        under = value.inputs[1:] if value.op == "where" else value.inputs
+        return any(_toward(v, static, left - 1) for v in under if v is not None and v.op != "const")
     return False
 
 
@@ -299,29 +292,29 @@ def _floor(value: Value) -> Value | None:
 
 def _product(value: Value, static: Statics) -> Product | None:
     """A product of two values of which neither is a parameter."""
-    operands = [v for v in value.inputs if v is not None]
-    if value.op == "matmul" and len(operands) == 2:
-        if any(static(v) for v in operands):
+    factors = [v for v in value.inputs if v is not None]
+    if value.op == "matmul" and len(factors) == 2:
+        if any(static(v) for v in factors):
             return None
-        a, b = operands
+        a, b = factors
         ranks = [len(v.shape) if v.shape is not None else 0 for v in (a, b)]
         if min(ranks) < 2:
             return None
         batch = "bhgn"[: max(ranks) - 2]
         left, right = batch[len(batch) - ranks[0] + 2 :] + "id", batch[len(batch) - ranks[1] + 2 :] + "dj"
         return Product(value, Operand(a, left), Operand(b, right), batch + "ij")
-    if value.op == "aten.baddbmm.default" and len(operands) == 3 and not any(static(v) for v in operands[1:]):
-        added = (float(value.attrs.get("beta", 1)), operands[0])
+    if value.op == "aten.baddbmm.default" and len(factors) == 3 and not any(static(v) for v in factors[1:]):
+        added = (float(value.attrs.get("beta", 1)), factors[0])
         return Product(
-            value, Operand(operands[1], "bid"), Operand(operands[2], "bdj"), "bij",
+            value, Operand(factors[1], "bid"), Operand(factors[2], "bdj"), "bij",
             float(value.attrs.get("alpha", 1)), added,
         )  # fmt: skip
-    if value.op == "einsum" and len(operands) == 2 and not any(static(v) for v in operands):
+    if value.op == "einsum" and len(factors) == 2 and not any(static(v) for v in factors):
         left, arrow, out = value.attrs["equation"].partition("->")
         terms = left.split(",")
         if not arrow or "." in value.attrs["equation"] or len(terms) != 2:
             return None
-        return Product(value, Operand(operands[0], terms[0]), Operand(operands[1], terms[1]), out)
+        return Product(value, Operand(factors[0], terms[0]), Operand(factors[1], terms[1]), out)
     return None
 
 
@@ -330,14 +323,14 @@ def spelled_softmax(value: Value) -> tuple[Value, list[Value]] | None:
     if value.op != "div" or value.inputs[0] is None or value.inputs[1] is None:
         return None
     top, total = bare(value.inputs[0]), bare(value.inputs[1])
-    if top.op != "exp" or total.op != "sum" or bare(total.inputs[0]) != top:  # type: ignore[arg-type]
+    if top.op != "exp" or total.op != "sum" or operands(total) != [top]:
         return None
     if not _last(total) or top.inputs[0] is None:
         return None
     x = bare(top.inputs[0])
     if x.op == "sub" and x.inputs[0] is not None and x.inputs[1] is not None:
         highest = bare(x.inputs[1])
-        if highest.op == "max" and bare(highest.inputs[0]) == bare(x.inputs[0]) and _last(highest):  # type: ignore[arg-type]
+        if highest.op == "max" and operands(highest) == [bare(x.inputs[0])] and _last(highest):
             return x.inputs[0], [highest, x, top, total, value]
     return x, [top, total, value]
 

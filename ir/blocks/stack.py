@@ -37,7 +37,15 @@ def describe(block: Attention | FeedForward) -> Hashable:
     if isinstance(block, Attention):
         projections = tuple(_size(linear) for linear in (block.q, block.k, block.v, block.o))
         sizes = (block.heads, block.kv_heads, block.head_dim, round(block.scale, 6))
-        return "attention", *sizes, block.causal, block.rotary, block.cross, block.q_norm is None, *projections
+        return (
+            "attention",
+            *sizes,
+            block.causal,
+            block.rotary,
+            block.cross,
+            block.q_norm is None,
+            *projections,
+        )
     gate = None if block.gate is None else _size(block.gate)
     return "feed_forward", block.width, block.activation, _size(block.up), gate, _size(block.down)
 
