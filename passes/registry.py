@@ -14,8 +14,13 @@ PASSES: dict[str, str] = {
     "eliminate-identities": ".canonical.identities:EliminateIdentities",
     "fold-constants": ".canonical.fold_constants:FoldConstants",
     "fuse-attention": ".fuse.attention:FuseAttention",
+    "fuse-layer-norm": ".fuse.layer_norm:FuseLayerNorm",
+    "fuse-skip-layer-norm": ".fuse.skip_layer_norm:FuseSkipLayerNorm",
+    "fuse-embedding-norm": ".fuse.embedding_norm:FuseEmbeddingNorm",
     "quantize-dynamic": ".quantize.dynamic:QuantizeDynamic",
     "remove-padding": ".padding.remove_padding:RemovePadding",
+    "reorder-residual": ".fuse.residual:ReorderResidual",
+    "simplify-mask": ".fuse.simplify_mask:SimplifyMask",
     "specialise-shapes": ".canonical.specialise_shapes:SpecialiseShapes",
     "to-onnx": ".lower.to_onnx:ToOnnx",
 }
