@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ...ir.blocks.base import Attention
 from ...ir.blocks.evaluate import LARGEST, scalar
-from ...ir.blocks.walk import bare
+from ...ir.blocks.walk import bare, floating
 from ...ir.onnx import Editor
 from ...ir.view import Value
 from .operands import Unfit
@@ -102,13 +102,13 @@ def _hiding(term: Value) -> set[str]:
     stack = [term]
     while stack and len(seen) < _CONE:
         value = bare(stack.pop())
-        if value.op in ("dim", "shape"):
-            continue
+        if value.op in ("dim", "shape") or not floating(value.dtype):
+            continue  # an integer or a condition holds no number that hides
         if value.op == "log":
             found.add("infinite")
-        elif value.op == "input" and "float" in (value.dtype or ""):
+        elif value.op == "input":
             found.add("given")
-        elif value.op in ("const", "full") and "float" in (value.dtype or "float"):
+        elif value.op in ("const", "full"):
             lowest = _lowest(value)
             if lowest < _HIDING:
                 found.add("infinite" if lowest == -math.inf else "finite")

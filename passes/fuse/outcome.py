@@ -11,7 +11,7 @@ from ...ir.onnx import Editor
 from ...ir.view import Value
 from .operands import Axes, Unfit, parse
 
-_PLACES: tuple[Axes, ...] = (("b", "l", "hd"), ("l", "b", "hd"), ("bl", "hd"), ("lb", "hd"))
+_PLACES: tuple[Axes, ...] = (("b", "l", "hd"), ("l", "b", "hd"), ("b", "hd", "l"), ("bl", "hd"), ("lb", "hd"))
 
 
 def merged(attention: Attention) -> Axes:
@@ -54,8 +54,12 @@ def _product(attention: Attention, value: Value) -> Axes:
 
 def _reshaped(axes: Axes, step: Value) -> Axes:
     rank = len(step.attrs["shape"])
+    if step.inputs[0] is not None and step.shape is not None and step.inputs[0].shape == step.shape:
+        return axes
     if axes[0] == "bh" and rank == len(axes) + 1:
         return ("b", "h", *axes[1:])
+    if axes == ("b", "h", "d", "l") and rank == 3:
+        return ("b", "hd", "l")
     if axes == ("l", "bh", "d") and rank == 4:
         return ("l", "b", "h", "d")
     if axes == ("l", "bh", "d") or axes[-2:] == ("h", "d"):
@@ -70,8 +74,8 @@ def _reshaped(axes: Axes, step: Value) -> Axes:
 def placed(editor: Editor, result: ir.Value, axes: Axes, features: int, before: ir.Node) -> ir.Value:
     """A (batch, length, features) value with its axes as `merged` names them."""
     name = result.name or ""
-    if axes[0][0] == "l":
-        perm = {"perm": [1, 0, 2]}
+    if axes[0][0] == "l" or axes[-1] == "l":
+        perm = {"perm": [0, 2, 1] if axes[-1] == "l" else [1, 0, 2]}
         result = editor.node("Transpose", [result], f"{name}.rows", before=before, attrs=perm).outputs[0]
     if len(axes) == 2:
         shape = editor.initializer(np.array([-1, features]), f"{name}.shape")
