@@ -175,6 +175,9 @@ def optimize(
     dump: Annotated[
         str | None, typer.Option(help="directory for the graph's text after every pass", show_default=False)
     ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="exit with 0 although a pass was rolled back")
+    ] = False,
     force: Force = False,
     *,
     console: Console,
@@ -186,7 +189,7 @@ def optimize(
         "model": model, "out": out, "preset": preset, "pipeline": pipeline, "data": data, "task": task,
         "columns": _columns(columns), "samples": samples, "max-drop": max_drop, "threads": threads,
         "shapes": shapes.split(",") if shapes else None, "seed": seed, "target": target, "dump": dump,
-        "force": force or None,
+        "force": force or None, "keep-going": keep_going or None,
     }  # fmt: skip
     settings = configs.read(config) if config else {}
     if preset or pipeline:

@@ -49,6 +49,7 @@ class RunConfig(BaseModel):
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     target: str | None = None
     force: bool = False
+    keep_going: bool = False
     dump: str | None = None
 
     @field_validator("shapes")

@@ -14,13 +14,6 @@ from ..ir.size import weight_bytes
 from ..ir.view import view
 
 KINDS = ("attention", "feed_forward", "norm", "embedding", "residual")
-PLURALS = {
-    "attention": "attentions",
-    "feed_forward": "feed-forwards",
-    "norm": "norms",
-    "embedding": "embeddings",
-    "residual": "residuals",
-}
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,8 @@ def tables(found: Inspection) -> list[Any]:
     for kind in KINDS:
         count = len(getattr(blocks, kind))
         total = count + missed[kind]
-        lines.append(f"{count} of {total} {PLURALS[kind]}" if missed[kind] else f"{count} {PLURALS[kind]}")
+        noun = kind.replace("_", "-") + ("" if total == 1 else "s")
+        lines.append(f"{count} of {total} {noun}" if missed[kind] else f"{count} {noun}")
         if kind == "attention":
             lines += [f"  {_described(facts, n)}" for facts, n in _grouped(blocks.attention)]
         lines += [f"  {miss.reason} (node {miss.node})" for miss in blocks.missed if miss.kind == kind]

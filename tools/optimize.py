@@ -38,8 +38,8 @@ def optimize(
         inputs: example inputs of an nn.Module.
         pipeline: passes instead of a preset.
         quiet: False prints progress on stderr.
-        settings: preset, data, task, columns, samples, max_drop, threads, shapes, seed, target, force, dump:
-            as the command's options of the same names; see `RunConfig`.
+        settings: preset, data, task, columns, samples, max_drop, threads, shapes, seed, target, force, dump,
+            keep_going: as the command's options of the same names; see `RunConfig`.
 
     Returns:
         Everything found. `outcome.status` is 0, 1 when a pass was rolled back, 3 when `max_drop` is not met.

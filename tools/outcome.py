@@ -65,10 +65,12 @@ class Outcome:
 
     @property
     def status(self) -> int:
-        """The exit status: 0, 1 when a pass was rolled back, 3 when the quality goal was not met."""
+        """The exit status: 0; 1 when a pass was rolled back, unless told to keep going; 3 when the quality
+        goal was not met."""
         if self.met is False:
             return 3
-        return 1 if any(each.step.error for each in self.steps) else 0
+        rolled_back = any(each.step.error for each in self.steps)
+        return 1 if rolled_back and not self.config.keep_going else 0
 
     @property
     def failures(self) -> list[str]:
