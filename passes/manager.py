@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from ..ir.errors import ContractError, GraphwrightError, PipelineError
 from ..ir.program import Program
-from ..ir.size import weight_bytes
+from ..ir.size import weights
 from .base import Context, Pass, Ratio, Result, Run, Step
 from .instruments import Instrument
 from .pipeline_text import checked, parse, print_pass
@@ -20,6 +23,8 @@ from .wellformed import well_formed
 # a machine that others use too, so less than that is neither a gain nor a loss.
 GAIN = 1.02  # a workload gains when even its lower quartile is above this
 LOSS = 0.98  # and loses when even its upper quartile is below this
+
+SWEEP = 1 << 26  # bytes of weights worth a search for dead graphs, which takes time in proportion to the live
 
 _NEEDS = {
     "calibration": "calibration data: give it real inputs (Context(calibration=feeds), --data FILE)",
@@ -111,15 +116,22 @@ class Pipeline:
         for number, pass_ in enumerate(self.passes):
             context.progress(pass_.name, number, len(self.passes))
             before = run.program
-            step = Step(print_pass(pass_), pass_.effect, bytes_before=weight_bytes(before))
-            after = _attempt(pass_, before, context, verifier, step)
-            step.bytes_after = weight_bytes(after)
+            held = weights(before)
+            step = Step(print_pass(pass_), pass_.effect, bytes_before=sum(held.values()))
+            with _few_sweeps():
+                after = _attempt(pass_, before, context, verifier, step)
+            kept = weights(after)
+            step.bytes_after = sum(kept.values())
             run.program = after
             run.steps.append(step)
             for instrument in instruments:
                 instrument.after(pass_, step, before, after, context)
             if step.error is not None and not keep_going:
                 break
+            del before, after
+            let_go = sum(size for weight, size in held.items() if weight not in kept)
+            if step.error is not None or let_go > SWEEP:
+                gc.collect()  # graphs are cycles, so the weights of the one let go would stay
         context.progress("done", len(self.passes), len(self.passes))
         return run
 
@@ -138,6 +150,7 @@ def _attempt(
                 step.check_seconds = time.perf_counter() - start
     except GraphwrightError as error:
         step.status, step.error = "rolled back", error
+        _forget_locals(error)
         return before
     step.statistics, step.notes = result.statistics, result.notes
     if not result.modified:
@@ -187,6 +200,25 @@ def _check(pass_: Pass, before: Program, result: Result, verifier: Verifier) -> 
             verifier.check(before, result.program, pass_.effect)
     except ContractError as error:
         raise ContractError(f"'{pass_.name}' broke its contract: {error}") from error
+
+
+@contextmanager
+def _few_sweeps() -> Iterator[None]:
+    """Let Python look for dead cycles rarely: a graph is millions of live objects, and going through them
+    again and again costs more than the passes."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Keep a traceback's lines but not the program, weights and all, that its frames hold."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def slower(ratios: Iterable[Ratio]) -> bool:

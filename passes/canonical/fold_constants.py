@@ -59,6 +59,7 @@ def fold(model: ir.Model, max_bytes: int, context: Context) -> tuple[Counter[str
             kind, tensors = found
             folder.put(node, tensors)
             folder.counts[kind] += 1
+    folder.drop_unused()
     return folder.counts, folder.notes
 
 
@@ -74,6 +75,7 @@ class _Folder:
         self.view = view
         self.counts: Counter[str] = Counter()
         self.notes: list[str] = []
+        self.operands: dict[ir.Value, None] = {}
 
     def results(self, node: ir.Node) -> tuple[str, list[ir.TensorProtocol]] | None:
         """What kind of fold a node allows, and its results; None if it must be computed at each call.
@@ -133,8 +135,8 @@ class _Folder:
         return np.array(sizes, value.dtype).reshape([len(sizes)] * len(value.shape))
 
     def put(self, node: ir.Node, tensors: list[ir.TensorProtocol]) -> None:
-        """Weights in place of a node's results; weights that only it used go."""
-        operands = [value for value in node.inputs if value is not None]
+        """Weights in place of a node's results."""
+        self.operands.update(dict.fromkeys(value for value in node.inputs if value is not None))
         fresh = []
         for value, tensor in zip(node.outputs, tensors, strict=True):
             shape, kind = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
@@ -144,9 +146,12 @@ class _Folder:
         for value in fresh:
             if value.name:
                 self.graph.register_initializer(value)
-        for value in operands:
-            idle = not (value.uses() or value.is_graph_input() or value.is_graph_output())
-            if idle and self.graph.initializers.get(value.name or "") is value:
+
+    def drop_unused(self) -> None:
+        """Weights that only folded nodes used go. Once, at the end: counting uses takes time for each use."""
+        for value in self.operands:
+            kept = value.uses() or value.is_graph_input() or value.is_graph_output()
+            if not kept and self.graph.initializers.get(value.name or "") is value:
                 del self.graph.initializers[value.name or ""]
 
 

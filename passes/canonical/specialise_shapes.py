@@ -72,14 +72,13 @@ def _check(program: Program, sizes: Mapping[str, int]) -> None:
 
 
 def _fix(program: Program, sizes: Mapping[str, int]) -> None:
-    """Put the sizes into the graph's inputs and let shapes follow."""
+    """Put the sizes into the graph's inputs, and into the shapes inside that name the symbols."""
     graph = program.graph.graph
     for value, spec in zip(graph.inputs, program.inputs, strict=True):
         value.shape = ir.Shape(spec.shape)
     for value in (result for node in graph for result in node.outputs):
         if value.shape is not None:
             value.shape = ir.Shape(_fixed(dim, sizes) for dim in value.shape)
-    _infer(program.graph)
 
 
 def _fixed(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | str | None:
