@@ -14,6 +14,8 @@ from math import prod
 
 import numpy as np
 
+LARGEST = 2**31  # a static size; a larger one stands for a symbol
+
 
 @dataclass(eq=False)
 class Atom:
@@ -60,6 +62,11 @@ class IndexMap:
     offset: int = 0
     inner: int = 1
     repeats: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def static(self) -> bool:
+        """Whether the places are known before the call: no symbol among the sizes."""
+        return max(self.inner, self.offset, *(n for repeat in self.repeats for n in repeat), 0) <= LARGEST
 
     def indices(self, units: Sequence[int] | np.ndarray) -> np.ndarray:
         """Positions along the axis of the given units, ascending."""

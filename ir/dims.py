@@ -16,12 +16,11 @@ from math import isqrt, prod
 
 import numpy as np
 
-from .axes import Atom, Concat, IndexMap, Product, Term, cut, fix, leaves, unify
+from .axes import LARGEST, Atom, Concat, IndexMap, Product, Term, cut, fix, leaves, unify
 from .errors import GraphwrightError
 from .shapes import factors
 from .view import Dim, GraphValue, GraphView
 
-LARGEST = 2**31  # a static size; atoms above it stand for symbols
 Axes = tuple[Term | None, ...]  # None: an axis of unknown size
 
 
@@ -31,7 +30,10 @@ class DimsError(GraphwrightError):
 
 @dataclass(frozen=True)
 class Member:
-    """One place that a group runs through: positions map.indices(u) along `axis` of `value` are unit u's."""
+    """One place that a group runs through: positions map.indices([u]) along `axis` of `value` are unit u's.
+
+    Where heads are merged with the batch, map.static is False: the positions depend on the call.
+    """
 
     value: GraphValue
     axis: int
@@ -42,8 +44,9 @@ class Member:
 class Group:
     """Units that exist together or not at all.
 
-    size: how many. members: constants and computed values alike, in the view's order; the operators that
-    carry sizes as attributes (reshape, split, expand, slice, layer_norm) are among the computed ones.
+    size: how many. members: constants and computed values alike, in the view's order. Among the computed
+    ones are the operators that carry sizes as attributes: reshape, split, expand, slice, layer_norm, and
+    sdpa, whose scale follows from head_dim unless it is given.
     kind: "vocabulary", "heads", "head_dim", "hidden", "width" or "other", a hint.
     fixed: why no unit can go ("an axis of the input 'pixel_values'"), empty when units can be removed.
     """
@@ -54,10 +57,11 @@ class Group:
     fixed: str
 
     def removed(self, units: Sequence[int]) -> dict[tuple[GraphValue, int], np.ndarray]:
-        """For every (value, axis), the positions that go when these units go, ascending."""
+        """For every (value, axis) of static size, the positions that go when these units go, ascending."""
         found: dict[tuple[GraphValue, int], list[np.ndarray]] = {}
         for member in self.members:
-            found.setdefault((member.value, member.axis), []).append(member.map.indices(units))
+            if member.map.static:
+                found.setdefault((member.value, member.axis), []).append(member.map.indices(units))
         return {place: np.unique(np.concatenate(parts)) for place, parts in found.items()}
 
 

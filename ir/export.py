@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +39,6 @@ class Exported:
     def graph_module(self) -> torch.fx.GraphModule:
         """The graph with its real parameters: `graph(*inputs) -> tuple of outputs`, no guards, no asserts."""
         module = self.program.module(check_guards=False)
-        module._forward_pre_hooks.clear()  # they check the pytree of the call, which goes below
         graph = module.graph
         for node in reversed(graph.nodes):
             if node.op == "call_function" and "_assert" in str(node.target):
@@ -49,10 +49,7 @@ class Exported:
         # torch.export wraps inputs and outputs in a pytree; a plain signature is easier to rewrite.
         graph.set_codegen(CodeGen())
         graph.eliminate_dead_code()
-        module.delete_all_unused_submodules()
-        _drop_unused_tensors(module)
-        module.recompile()
-        return module
+        return torch.fx.GraphModule(module, graph).eval()  # holds only what the graph reads
 
 
 Axes = Mapping[str, tuple[int | str, ...]]
@@ -74,6 +71,7 @@ def export(module: nn.Module, inputs: Mapping[str, Tensor], axes: Axes | None = 
     """
     inputs = _widened(inputs)
     axes = axes or _axes(inputs)
+    module = _plain(module) if isinstance(module, torch.fx.GraphModule) else module
     auto, fixed = torch.export.Dim.AUTO, torch.export.Dim.STATIC
     dynamic = {n: {i: fixed if isinstance(a, int) else auto for i, a in enumerate(axes[n])} for n in inputs}
     outputs: list[str] = []
@@ -95,6 +93,16 @@ def _widened(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if all(t.dim() and t.shape[0] == 1 for t in inputs.values()):
         return {name: torch.cat([t, t]) for name, t in inputs.items()}
     return dict(inputs)
+
+
+def _plain(graph: torch.fx.GraphModule) -> nn.Module:
+    """The same parameters and forward in an ordinary module: torch.export runs a GraphModule node by node,
+    past its forward, where `_around` has no say."""
+    plain = nn.Module()
+    plain._parameters, plain._buffers, plain._modules = graph._parameters, graph._buffers, graph._modules
+    plain.forward = types.MethodType(type(graph).forward, plain)
+    plain.training = graph.training
+    return plain
 
 
 def _axes(inputs: Mapping[str, Tensor]) -> dict[str, tuple[int | str, ...]]:
@@ -197,14 +205,3 @@ def _symbols(program: Any, inputs: Mapping[str, Tensor]) -> tuple[dict, dict, di
 def _readable(name: str, axis: int, taken: set[str]) -> str:
     wished = "batch" if axis == 0 else "decoder_length" if name.startswith("decoder") else "length"
     return wished if wished not in taken else f"{name}_{axis}"
-
-
-def _drop_unused_tensors(module: torch.fx.GraphModule) -> None:
-    """Deletes parameters and buffers that no node reads, so that they cost neither memory nor bytes."""
-    used = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-    parameters = module.named_parameters(remove_duplicate=False)
-    buffers = module.named_buffers(remove_duplicate=False)
-    for path in [name for name, _ in (*parameters, *buffers)]:
-        if path not in used:
-            owner, _, leaf = path.rpartition(".")
-            delattr(module.get_submodule(owner), leaf)

@@ -6,7 +6,7 @@ is what the branch was computed from, or what both were computed from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..view import Value, View
@@ -172,10 +172,9 @@ def place(
         elif source in embedded:
             position = "embedding" if source not in streams else "pre"
         elif source in residuals:
-            below = [u for u in users(source) if u not in norm.body]
             if _streams_on(root, residuals) or root in streams:
                 position = "post"
-            elif below:
+            elif any(user not in norm.body for user in _beyond_moves(source)):
                 position = "pre"
             else:
                 position = "final"
@@ -196,15 +195,19 @@ def _unmoved(value: Value) -> Value:
     return value
 
 
-def _streams_on(root: Value, residuals: Mapping[Value, Residual]) -> bool:
-    """Whether a norm's result is added to, past moves."""
-    stack = [root]
-    for _ in range(FURTHEST):
-        if not stack:
-            return False
+def _beyond_moves(value: Value) -> Iterator[Value]:
+    """Who uses a value, seen through moves too."""
+    stack = [value]
+    while stack:
         for user in users(stack.pop()):
-            if user in residuals and _unmoved(residuals[user].stream) == bare(root):
-                return True
             if user.op in MOVES:
                 stack.append(user)
-    return False
+            else:
+                yield user
+
+
+def _streams_on(root: Value, residuals: Mapping[Value, Residual]) -> bool:
+    """Whether a norm's result is added to, past moves."""
+    return any(
+        user in residuals and _unmoved(residuals[user].stream) == bare(root) for user in _beyond_moves(root)
+    )

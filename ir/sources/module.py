@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CaptureError
-from ..export import Exported, export
+from ..export import Axes, Exported, export
 from ..fx import FxView
 from ..positions import longest
 from ..program import InputSpec, Program, Task
@@ -24,6 +24,7 @@ def from_module(
     inputs: Mapping[str, Tensor] | Sequence[Tensor] | None,
     task: Task | None = None,
     info: Mapping[str, Any] | None = None,
+    axes: Axes | None = None,
 ) -> Program:
     """Traces a module in evaluation mode and checks the trace at other sizes than the example's.
 
@@ -33,6 +34,7 @@ def from_module(
             size in inputs of one shape become one symbol.
         task: what the outputs are, when the caller knows.
         info: facts to record.
+        axes: which axes are fixed and which equal, as `export` takes it; by default all that may differ do.
 
     Raises:
         CaptureError: inputs missing or unusable, or the module cannot be traced faithfully.
@@ -42,7 +44,7 @@ def from_module(
     training = module.training
     module.eval()
     try:
-        exported = export(module, feed)
+        exported = export(module, feed, axes)
         graph = exported.graph_module()
         names = _name_placeholders(graph, list(feed))
         feed = dict(zip(names, feed.values(), strict=True))
@@ -50,7 +52,7 @@ def from_module(
     finally:
         module.train(training)
     shapes = dict(zip(names, exported.shapes.values(), strict=True))
-    bare = tuple(InputSpec(n, _dtype(t), shapes[n]) for n, t in feed.items())
+    bare = tuple(InputSpec(name, _dtype(tensor), shapes[name]) for name, tensor in feed.items())
     specs = input_specs(FxView(graph, bare), shapes, {spec.name: spec.dtype for spec in bare})
     for symbol, bound in longest(graph, specs, feed).items():
         symbols[symbol] = (symbols[symbol][0], min(symbols[symbol][1], bound))

@@ -16,6 +16,7 @@ from ..roles import input_specs
 from .config import facts, read_json, task_of
 from .dims import name_dims
 from .external import check_external
+from .onnx_positions import longest
 from .opset import raise_opset
 from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
 
@@ -45,7 +46,9 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
     _connected(model, path)
     shapes, symbols = name_dims(model, _ids(model))
     dtypes = {value.name or "": _dtype(value, path) for value in model.graph.inputs}
-    specs = input_specs(OnnxView(model), shapes, dtypes)
+    view = OnnxView(model)
+    specs = input_specs(view, shapes, dtypes)
+    symbols |= {symbol: (1, bound) for symbol, bound in longest(model, view, specs).items()}
     home = path.parent.parent if path.parent.name == "onnx" else path.parent
     config = read_json(home / "config.json") if (home / "config.json").is_file() else {}
     outputs = tuple(value.name or "" for value in model.graph.outputs)
@@ -58,8 +61,8 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
         info["pad_token_id"] = pad
     positions = info.pop("max_positions", None)
     if positions and "length" in symbols:
-        symbols["length"] = (1, positions)
-        info["max_length"] = min(positions, info.get("max_length", positions))
+        symbols["length"] = (1, min(positions, symbols["length"][1]))
+        info["max_length"] = min(symbols["length"][1], info.get("max_length", positions))
     return Program(model, "onnx", specs, outputs, task, symbols, files, info)
 
 

@@ -53,7 +53,7 @@ def _export(program: Program) -> ir.Model:
     exported = export(graph, inputs, {spec.name: spec.shape for spec in program.inputs})
     for spec in program.inputs:
         got = exported.shapes[spec.name]
-        if any(isinstance(a, str) != isinstance(b, str) for a, b in zip(got, spec.shape, strict=True)):
+        if got != spec.shape:
             raise CaptureError(f"the graph takes '{spec.name}' of shape {got} alone, not {spec.shape}.")
     with quiet(), torch.no_grad():
         onnx_program = torch.onnx.export(

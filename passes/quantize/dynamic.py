@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from ...ir.program import Program
 from ..base import Context, Lossy, Pass, Result
-from .rewrite import Rung, Writer
+from .hidden_rows import nan_sources
+from .rewrite import Rung, write
 from .sensitivity import Loss, Plan, choose
 from .sites import Site, find, quantized
 from .weights import FULL, Range, limit_for
@@ -56,23 +57,24 @@ class QuantizeDynamic(Pass):
         sites, misses = find(program, limit)
         if not sites:
             return Result(program, False, notes=("no linear layer to quantize", *misses))
-        plan = self._plan(program, limit, sites, context)
-        writer, done = Writer(program.graph, limit), list[Rung]()
-        for site, rung in zip(sites, plan.rungs, strict=True):
-            allowed = rung != "float" and context.allow(f"quantize {site.name}")
-            writer.write(site, rung if allowed else "float")
-            done.append(rung if allowed else "float")
-        changed = any(rung != "float" for rung in done)
-        if changed:
-            writer.finish()
+        sources = nan_sources(program, context)
+        plan = self._plan(program, limit, sites, sources, context)
+        rungs: list[Rung] = [
+            rung if rung != "float" and context.allow(f"quantize {site.name}") else "float"
+            for site, rung in zip(sites, plan.rungs, strict=True)
+        ]
+        changed = any(rung != "float" for rung in rungs)
+        guarded = write(program, sites, rungs, limit, sources) if changed else 0
         notes = (why, *_costly(sites, plan), *misses)
-        return Result(program, changed, _statistics(sites, done, limit, plan, len(misses)), notes)
+        return Result(program, changed, _statistics(sites, rungs, limit, plan, len(misses), guarded), notes)
 
-    def _plan(self, program: Program, limit: int, sites: list[Site], context: Context) -> Plan:
+    def _plan(
+        self, program: Program, limit: int, sites: list[Site], sources: frozenset[str], context: Context
+    ) -> Plan:
         if self.min_cosine == 0:
             everywhere: list[Rung] = ["tensor"] * len(sites)
             return Plan(tuple(everywhere))
-        loss, tried = Loss(program, limit, context), 0
+        loss, tried = Loss(program, limit, sources, context), 0
 
         def told(rungs: Sequence[Rung]) -> float:
             nonlocal tried
@@ -93,7 +95,7 @@ def _costly(sites: list[Site], plan: Plan) -> list[str]:
 
 
 def _statistics(
-    sites: list[Site], rungs: list[Rung], limit: int, plan: Plan, missed: int
+    sites: list[Site], rungs: list[Rung], limit: int, plan: Plan, missed: int, guarded: int
 ) -> dict[str, int | float | str]:
     counts: Counter[Rung] = Counter()
     for site, rung in zip(sites, rungs, strict=True):
@@ -104,6 +106,8 @@ def _statistics(
         "left in float": counts["float"] + missed,
         "weight bits": 8 if limit == FULL else 7,
     }
+    if guarded:
+        statistics["guarded against NaN rows"] = guarded
     if plan.loss is not None:
         statistics["mean cosine"] = round(1 - plan.loss, 5)
     return statistics

@@ -18,6 +18,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.onnx import Editor
+from ...ir.program import Program
+from .hidden_rows import needing_guard
 from .sites import Product, Site
 from .weights import quantize
 
@@ -39,11 +41,12 @@ class Writer:
         self.weights: dict[tuple[ir.Value, bool], tuple[ir.Value, ir.Value]] = {}
         self.constants: dict[str, ir.Value] = {}
 
-    def write(self, site: Site, rung: Rung) -> None:
+    def write(self, site: Site, rung: Rung, guard: bool = False) -> None:
         """Rewrite one site in place.
 
         Args:
             rung: "tensor" (one scale for the activation), "token" (one for each row) or "float" (left as is).
+            guard: read NaN as 0 (hidden_rows.py says where it comes from).
 
         Raises:
             WeightError: a weight has NaN or infinity.
@@ -52,6 +55,8 @@ class Writer:
             return
         x, rows = site.activation, None
         first = site.products[0].node
+        if guard:
+            x = self._without_nan(x, first)
         if rung == "token":
             rows = self._rows(x, first)
             x = self._node("Div", [x, rows], f"{x.name}.by_row", first, like=x)
@@ -64,6 +69,12 @@ class Writer:
     def finish(self) -> None:
         """Drop what nothing uses any more: the float weights and the nodes between."""
         self.editor.prune()
+
+    def _without_nan(self, x: ir.Value, before: ir.Node) -> ir.Value:
+        node = self.editor.node("IsNaN", [x], f"{x.name}.is_nan", before=before)
+        node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.BOOL), x.shape
+        zero = self._constant("zero", np.float32(0))
+        return self._node("Where", [node.outputs[0], zero, x], f"{x.name}.finite", before, like=x)
 
     def _rows(self, x: ir.Value, before: ir.Node) -> ir.Value:
         """The largest magnitude in each row: (..., 1)."""
@@ -176,3 +187,23 @@ class Writer:
         result.type = ir.TensorType(ir.DataType.FLOAT)
         result.shape = shape if shape is not None else like.shape
         return result
+
+
+def write(
+    program: Program, sites: Sequence[Site], rungs: Sequence[Rung], limit: int, sources: frozenset[str]
+) -> int:
+    """Put sites of a program on their rungs, in place.
+
+    Args:
+        sites: all that `find` gives, a rung for each.
+        sources: values that may hold rows of NaN (hidden_rows.nan_sources).
+
+    Returns:
+        How many activations got a guard against NaN.
+    """
+    guarded = needing_guard(program.graph.graph, sites, [rung != "float" for rung in rungs], sources)
+    writer = Writer(program.graph, limit)
+    for number, (site, rung) in enumerate(zip(sites, rungs, strict=True)):
+        writer.write(site, rung, number in guarded)
+    writer.finish()
+    return len(guarded)

@@ -18,7 +18,7 @@ from ...ir.execute import execute
 from ...ir.probe import probes
 from ...ir.program import Program
 from ..base import Context, Feed
-from .rewrite import Rung, Writer
+from .rewrite import Rung, write
 from .sites import Site, find
 
 TOKENS = 1024  # of input are enough to rank sites, and cost a big model no minutes
@@ -83,17 +83,14 @@ class Loss:
     where the context has them, probe inputs otherwise.
     """
 
-    def __init__(self, program: Program, limit: int, context: Context) -> None:
-        self.program, self.limit, self.context = program, limit, context
+    def __init__(self, program: Program, limit: int, sources: frozenset[str], context: Context) -> None:
+        self.program, self.limit, self.sources, self.context = program, limit, sources, context
         self.feeds = _some(context.calibration or probes(program, context.seed))
         self.reference = execute(program, self.feeds, context.threads)
 
     def __call__(self, rungs: Sequence[Rung]) -> float:
         variant = self.program.clone()
-        writer = Writer(variant.graph, self.limit)
-        for site, rung in zip(find(variant, self.limit)[0], rungs, strict=True):
-            writer.write(site, rung)
-        writer.finish()
+        write(variant, find(variant, self.limit)[0], rungs, self.limit, self.sources)
         found = execute(variant, self.feeds, self.context.threads)
         return max((self._output(name, found) for name in self.program.outputs), default=0.0)
 

@@ -69,3 +69,8 @@ def test_a_model_without_token_ids_has_no_use_for_texts(make):
 def test_a_damaged_tokenizer_is_named(make):
     with pytest.raises(BundleError, match=r"tokenizer\.json can't be read"):
         TextEncoder(b"{", make.encoder().inputs, {}, {})
+
+
+def test_a_model_without_a_limit_gets_every_token(make):
+    encode = TextEncoder(make.tokenizer_json(), make.encoder().inputs, {}, {})
+    assert encode(["a " * 30])["input_ids"].shape == (1, 30)
