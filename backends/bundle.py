@@ -84,12 +84,12 @@ def write(
     """
     target = Path(directory)
     _check(variants, dispatch)
-    check_free(target, force)
     files = dict(variants[0].program.tokenizer if tokenizer is None else tokenizer)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
+        _tidy(target)
+        check_free(target, force)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target)
         _check_room(target.parent, variants)
         partial.mkdir()
         graphs = _write_graphs(partial, variants)
@@ -157,11 +157,16 @@ def check_free(target: Path, force: bool) -> None:
     raise BundleError(f"{target} exists and is not a directory; choose another name")
 
 
-def _remove_abandoned(target: Path) -> None:
-    """What a killed run left half written, once its process is gone."""
-    for path in target.parent.glob(f".{glob.escape(target.name)}.*.partial"):
-        pid = path.name.split(".")[-2]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+def _tidy(target: Path) -> None:
+    """What a killed run left, once its process is gone: a bundle that it had moved aside comes back under its
+    name, everything else goes."""
+    for path in sorted(target.parent.glob(f".{glob.escape(target.name)}.*")):
+        pid, _, kind = path.name.removeprefix(f".{target.name}.").partition(".")
+        if kind not in ("old", "partial") or not pid.isdigit() or psutil.pid_exists(int(pid)):
+            continue
+        if kind == "old" and not os.path.lexists(target):
+            path.rename(target)
+        else:
             shutil.rmtree(path, ignore_errors=True)
 
 

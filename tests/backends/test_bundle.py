@@ -14,7 +14,9 @@ import pytest
 from graphwright.backends import bundle
 from graphwright.backends.bundle import Route, Variant, route, write
 from graphwright.backends.onnx_file import WeightFile
+from graphwright.backends.runner import load
 from graphwright.ir.errors import BundleError
+from graphwright.ir.size import weight_bytes
 
 
 def names(folder):
@@ -68,6 +70,17 @@ def test_graphs_share_the_weights_they_have_in_common(make, tmp_path):
     for graph, expected in (("model.onnx", arrays), ("model.x.onnx", other)):
         session = onnxruntime.InferenceSession(out / graph, providers=["CPUExecutionProvider"])
         np.testing.assert_allclose(session.run(None, feed)[0], make.expected(expected, feed), atol=1e-5)
+
+
+def test_past_protobufs_limit_the_weights_lie_beside_the_graph(tiny, tmp_path, monkeypatch):
+    program, _, feed, reference = tiny
+    monkeypatch.setattr(bundle, "LIMIT", weight_bytes(program))
+    out = write(tmp_path / "out", [Variant("only", program)])
+    assert names(out) == ["manifest.json", "model.onnx", "model.onnx.data", "report.md", "tokenizer.json"]
+    assert (out / "model.onnx").stat().st_size < weight_bytes(program) / 2
+    np.testing.assert_allclose(load(out).run(feed)["embedding"], reference, atol=1e-5)
+    monkeypatch.setattr(bundle, "LIMIT", weight_bytes(program) + 1)
+    assert "model.onnx.data" not in names(write(tmp_path / "small", [Variant("only", program)]))
 
 
 def test_a_route_is_where_a_workload_lies(make):
@@ -191,6 +204,28 @@ def test_a_kill_in_the_middle_leaves_no_bundle_and_the_next_run_cleans_up(tiny, 
     assert len(names(tmp_path)) == 1
     time.sleep(0.05)
     write(out, [Variant("a", tiny[0])])
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_kill_between_the_two_renames_loses_no_bundle(tiny, tmp_path):
+    """The old bundle is aside, the new one complete but unnamed, and the process gone."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    out = write(tmp_path / "out", [Variant("a", tiny[0])], report="old")
+    out.rename(tmp_path / f".out.{dead.pid}.old")
+    (tmp_path / f".out.{dead.pid}.partial").mkdir()
+    with pytest.raises(BundleError, match="exists already"):
+        write(out, [Variant("a", tiny[0])], report="new")
+    assert (out / "report.md").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_old_bundle_that_was_replaced_is_cleared_away(tiny, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    out = write(tmp_path / "out", [Variant("a", tiny[0])], report="new")
+    (tmp_path / f".out.{dead.pid}.old").mkdir()
+    write(out, [Variant("a", tiny[0])], report="newer", force=True)
     assert names(tmp_path) == ["out"]
 
 
