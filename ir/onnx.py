@@ -151,6 +151,14 @@ class Editor:
             for inner in subgraphs(node):
                 self._names.update(v.name for v in (*inner.inputs, *inner.initializers.values()))
         self._suffix: dict[str, int] = {}
+        self._replaced: dict[ir.Value, ir.Value] = {}
+
+    def current(self, value: ir.Value) -> ir.Value:
+        """What stands for a value now: itself, or what it was replaced by. A view taken before the first
+        rewrite knows only what was there then."""
+        while value in self._replaced:
+            value = self._replaced[value]
+        return value
 
     def name(self, wanted: str) -> str:
         """A name that nothing in the graph has: `wanted`, or with a number after it."""
@@ -213,6 +221,7 @@ class Editor:
             new.type = old.type
         if new.shape is None:
             new.shape = old.shape
+        self._replaced[old] = new
         if not old.is_graph_output():
             old.replace_all_uses_with(new)
             return
