@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.execute import execute_onnx
-from ...ir.onnx import Editor, outer_values
+from ...ir.onnx import outer_values
 from ...ir.probe import probes
 from ...ir.program import Program
 from ..base import Context
@@ -31,29 +31,17 @@ def nan_sources(program: Program, context: Context) -> frozenset[str]:
     """
     if not any(spec.role in _MASKS for spec in program.inputs):
         return frozenset()
-    editor = Editor(program.graph.clone())
-    nodes = [node for node in editor.graph if node.op_type in _SOFTMAX]
-    smallest: dict[ir.Value, ir.Value] = {}
-    for node in nodes:
-        for value in node.inputs:
-            if value is None or value.producer() is None or value.dtype not in (None, ir.DataType.FLOAT):
-                continue
-            if value not in smallest:
-                name, after = f"{value.name}.smallest", value.producer()
-                least = editor.node("ReduceMin", [value], name, after=after, attrs={"keepdims": 0}).outputs[0]
-                least.type, least.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
-                smallest[value] = least
-    if not smallest:
-        return frozenset()
-    editor.graph.outputs.extend(smallest.values())
-    names = [str(value.name) for value in smallest.values()]
-    results = execute_onnx(editor.model, names, probes(program, context.seed), context.threads)
-    hidden = {
-        value
-        for value, least in smallest.items()
-        if any(np.isneginf(found[str(least.name)]) for found in results)
-    }
-    return frozenset(str(node.outputs[0].name) for node in nodes if hidden.intersection(node.inputs))
+    model = program.graph.clone()
+    nodes = [node for node in model.graph if node.op_type in _SOFTMAX]
+    scores = dict.fromkeys(v for node in nodes for v in node.inputs if v is not None and v.producer())
+    model.graph.outputs.extend(value for value in scores if not value.is_graph_output())
+    names = [str(value.name) for value in scores]
+    hidden: set[str] = set()
+    for found in execute_onnx(model, names, probes(program, context.seed), context.threads):
+        hidden.update(name for name, array in found.items() if (array == -np.inf).any())
+    return frozenset(
+        str(node.outputs[0].name) for node in nodes if any(v and v.name in hidden for v in node.inputs)
+    )
 
 
 def needing_guard(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -78,8 +78,8 @@ def find(program: Program, limit: int) -> tuple[list[Site], list[str]]:
     by_activation: dict[ir.Value, list[Product]] = {}
     misses: list[str] = []
     seen: set[ir.Node] = set()
-    looked_at = view(program)
-    for linear in linears(looked_at, Statics()).values():
+    looked_at, static = view(program), Statics()
+    for linear in linears(looked_at, static).values():
         product = next(value for value in linear.body if value.op in ("linear", "matmul", "conv1d"))
         node = product.native.producer()
         seen.add(node)
@@ -100,7 +100,7 @@ def find(program: Program, limit: int) -> tuple[list[Site], list[str]]:
             x, weight, bias = node.inputs[:3]
             by_activation.setdefault(x, []).append(Product(node, node.outputs[0], weight, False, bias))
         elif node not in seen:
-            misses += _unrecognised(node)
+            misses += _unrecognised(node, lambda x: static(looked_at.of(x)))
     return [Site(x, tuple(products)) for x, products in by_activation.items()], misses
 
 
@@ -136,12 +136,14 @@ def _unfit_attention(node: ir.Node) -> str:
     return ""
 
 
-def _unrecognised(node: ir.Node) -> Iterator[str]:
+def _unrecognised(node: ir.Node, constant: Callable[[ir.Value], bool]) -> Iterator[str]:
     """Products with a constant weight that are no Linear, and products inside subgraphs."""
-    if node.op_type in _PRODUCTS:
-        weight = node.inputs[1] if len(node.inputs) > 1 else None
-        if weight is not None and weight.const_value is not None:
-            yield f"{node.outputs[0].name}: stays in float, {node.op_type} is not read as a linear layer"
+    x, weight = [*node.inputs, None, None][:2]
+    if node.op_type in _PRODUCTS and x is not None and weight is not None and weight.const_value is not None:
+        reason = f"{node.op_type} is not read as a linear layer"
+        if constant(x):
+            reason = "nothing in it depends on the inputs: run fold-constants first"
+        yield f"{node.outputs[0].name}: stays in float, {reason}"
     inside = (deep for graph in subgraphs(node) for deep in ir.traversal.RecursiveGraphIterator(graph))
     inner = sum(deep.op_type in _PRODUCTS for deep in inside)
     if inner:
