@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ...ir.errors import CaptureError
-from ...ir.probe import example
+from ...ir.probe import example, probes
 from ...ir.program import Program
 from ...ir.quiet import quiet
 from ..base import Context, Exact, Pass, Result
@@ -35,20 +35,22 @@ class ToOnnx(Pass):
     effect = Exact(1e-4)
 
     def run(self, program: Program, context: Context) -> Result:
-        model = _export(program)
+        model = _export(program, context.seed)
         transposed = _store_transposed(model)
         common.ClearMetadataAndDocStringPass()(model)
         statistics = {"nodes": len(model.graph), "weights stored transposed": transposed}
         return Result(program.with_graph(model, "onnx"), True, statistics)
 
 
-def _export(program: Program) -> ir.Model:
+def _export(program: Program, seed: int) -> ir.Model:
     import torch
     from onnxscript.optimizer import optimize_ir
 
     from ...ir.export import export
+    from .sdpa import spell_masks
 
-    graph = _with_additive_masks(program.graph)
+    feeds = [[torch.from_numpy(array) for array in feed.values()] for feed in probes(program, seed)]
+    graph = spell_masks(program.graph, feeds)
     inputs = {name: torch.from_numpy(array) for name, array in example(program).items()}
     exported = export(graph, inputs, {spec.name: spec.shape for spec in program.inputs})
     for spec in program.inputs:
@@ -65,37 +67,6 @@ def _export(program: Program) -> ir.Model:
         weights = set(model.graph.initializers.values())
         optimize_ir(model, should_fold=lambda node: False if weights.intersection(node.inputs) else None)
     return model
-
-
-def _with_additive_masks(graph: Any) -> Any:
-    """A clone whose attention masks are 0 and -inf instead of booleans.
-
-    torch's exporter spells a boolean mask with the smallest finite number, so that a row with nothing to
-    attend to gets the mean of all values, where PyTorch gives zero; an infinite mask it spells exactly.
-    """
-    import torch
-
-    from ...ir.fx import clone
-
-    attention = torch.ops.aten.scaled_dot_product_attention.default
-    graph = clone(graph)
-    additive: dict[Any, Any] = {}
-    for node in graph.graph.nodes:
-        mask = (
-            node.args[3] if node.target is attention and len(node.args) > 3 else node.kwargs.get("attn_mask")
-        )
-        if node.target is not attention or mask is None or mask.meta["val"].dtype != torch.bool:
-            continue
-        if mask not in additive:
-            with graph.graph.inserting_after(mask):
-                allowed = graph.graph.call_function(torch.ops.aten.where.Scalar, (mask, 0.0, float("-inf")))
-            with graph.graph.inserting_after(allowed):
-                additive[mask] = graph.graph.call_function(
-                    torch.ops.aten.to.dtype, (allowed, node.args[0].meta["val"].dtype)
-                )
-        node.replace_input_with(mask, additive[mask])
-    graph.recompile()
-    return graph
 
 
 def _name(model: ir.Model, program: Program) -> None:

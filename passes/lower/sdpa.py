@@ -1,0 +1,98 @@
+"""scaled_dot_product_attention with a mask, written so that torch's exporter keeps what it computes.
+
+PyTorch gives zero where every key is hidden. torch's exporter spells a boolean mask with the smallest finite
+number, which gives the mean of all values there, and an infinite one with a plain softmax, which gives NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch.fx import GraphModule, Node
+
+from ...ir.fx import clone
+
+_ATEN = torch.ops.aten
+_SDPA = _ATEN.scaled_dot_product_attention.default
+
+
+def spell_masks(graph: GraphModule, probes: Sequence[Sequence[torch.Tensor]]) -> GraphModule:
+    """A clone whose attention masks are 0 and -inf instead of booleans.
+
+    Where a probe's mask hides every key of a query (left padding under a causal mask does), the attention is
+    written out, and probabilities that are NaN become 0.
+
+    Args:
+        probes: inputs, in the order of the graph's.
+    """
+    graph = clone(graph)
+    masks = {node: mask for node in graph.graph.nodes if (mask := _mask(node)) is not None}
+    hiding = _hiding(graph, list(dict.fromkeys(masks.values())), probes)
+    additive: dict[Node, Node] = {}
+    for node, mask in masks.items():
+        if mask not in additive:
+            additive[mask] = _additive(mask, node.args[0].meta["val"].dtype)
+        if mask in hiding:
+            _write_out(node, additive[mask])
+        else:
+            node.replace_input_with(mask, additive[mask])
+    graph.recompile()
+    return graph
+
+
+def _mask(node: Node) -> Node | None:
+    """The mask of an attention; None of any other node, and of an attention without one."""
+    found: Any = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    return found if node.target is _SDPA else None
+
+
+def _additive(mask: Node, dtype: torch.dtype) -> Node:
+    if mask.meta["val"].dtype != torch.bool:
+        return mask
+    with mask.graph.inserting_after(mask):
+        allowed = mask.graph.call_function(_ATEN.where.Scalar, (mask, 0.0, -math.inf))
+    with mask.graph.inserting_after(allowed):
+        return mask.graph.call_function(_ATEN.to.dtype, (allowed, dtype))
+
+
+def _hiding(graph: GraphModule, masks: list[Node], probes: Sequence[Sequence[torch.Tensor]]) -> set[Node]:
+    """The masks that hide every key of some query. Only what masks are computed from is run."""
+    if not masks:
+        return set()
+    values: dict[Node, Node] = {}
+    alone = torch.fx.Graph()
+    alone.graph_copy(graph.graph, values)
+    alone.output(tuple(values[mask] for mask in masks))
+    alone.eliminate_dead_code()
+    module = GraphModule(graph, alone)
+    found: set[Node] = set()
+    with torch.no_grad():
+        for feed in probes:
+            for mask, value in zip(masks, module(*feed), strict=True):
+                hidden = ~value if value.dtype == torch.bool else torch.isneginf(value)
+                if hidden.all(-1).any():
+                    found.add(mask)
+    return found
+
+
+def _write_out(node: Node, mask: Node) -> None:
+    """softmax(q k^T scale + mask) v, its NaN probabilities 0."""
+    query, key, value = cast(tuple[Node, Node, Node], node.args[:3])
+    scale = node.kwargs.get("scale")
+    scale = scale if scale is not None else query.meta["val"].shape[-1] ** -0.5
+    graph = node.graph
+    with graph.inserting_before(node):
+        add = graph.call_function
+        if node.kwargs.get("enable_gqa"):
+            groups = query.meta["val"].shape[-3] // key.meta["val"].shape[-3]
+            key, value = (add(_ATEN.repeat_interleave.self_int, (x, groups, -3)) for x in (key, value))
+        scores = add(_ATEN.matmul.default, (query, add(_ATEN.transpose.int, (key, -2, -1))))
+        scores = add(_ATEN.add.Tensor, (add(_ATEN.mul.Tensor, (scores, scale)), mask))
+        weights = add(_ATEN.softmax.int, (scores, -1))
+        weights = add(_ATEN.where.ScalarSelf, (add(_ATEN.isnan.default, (weights,)), 0.0, weights))
+        context = add(_ATEN.matmul.default, (weights, value))
+    node.replace_all_uses_with(context)
+    graph.erase_node(node)
