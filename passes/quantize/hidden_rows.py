@@ -19,8 +19,17 @@ from ...ir.program import Program
 from ..base import Context
 from .sites import Site
 
-# What turns hidden scores into probabilities; ReduceMax is how a softmax written out begins.
-_SOFTMAX = frozenset({"Softmax", "ReduceMax", "Attention", "MultiHeadAttention", "GroupQueryAttention"})
+# What turns hidden scores into NaN; ReduceMax is how a softmax written out begins. ONNX's own Attention is
+# not among them: ONNX Runtime gives zero for a row without keys.
+_SOFTMAX = frozenset(
+    {
+        ("", "Softmax"),
+        ("", "ReduceMax"),
+        ("com.microsoft", "Attention"),
+        ("com.microsoft", "MultiHeadAttention"),
+        ("com.microsoft", "GroupQueryAttention"),
+    }
+)
 _MASKS = ("attention_mask", "decoder_attention_mask")
 
 
@@ -32,8 +41,10 @@ def nan_sources(program: Program, context: Context) -> frozenset[str]:
     if not any(spec.role in _MASKS for spec in program.inputs):
         return frozenset()
     model = program.graph.clone()
-    nodes = [node for node in model.graph if node.op_type in _SOFTMAX]
+    nodes = [node for node in model.graph if (node.domain, node.op_type) in _SOFTMAX]
     scores = dict.fromkeys(v for node in nodes for v in node.inputs if v is not None and v.producer())
+    if not scores:
+        return frozenset()
     model.graph.outputs.extend(value for value in scores if not value.is_graph_output())
     names = [str(value.name) for value in scores]
     hidden: set[str] = set()

@@ -20,17 +20,22 @@ WRITTEN_OUT = (
 OUT = "c = MatMul (p, v) o = MatMul (c, w2) s = Add (x, o) y = MatMul (s, w3)"
 
 
-def attention(
-    softmax="p = Softmax (seen) ", hidden=-np.inf, value="v = MatMul (x, w1) ", out=OUT, scores=SCORES
-):
+KERNELS = {
+    "Attention <q_num_heads = 4, kv_num_heads = 4> (x, x, v, mask4)": 0,
+    'com.microsoft.MultiHeadAttention <num_heads = 4> (x, x, v, "", "", mask4)': 1,
+}
+
+
+def attention(softmax="p = Softmax (seen) ", hidden=-np.inf, out=OUT, opset=18):
     """One head over x, whose keys a mask hides; three products, of which o alone meets hidden rows."""
     rng = np.random.default_rng(3)
     weights = {f"w{n}": rng.standard_normal((32, 32)).astype(np.float32) / 6 for n in (1, 2, 3)}
     return parsed(
-        value + KEEP + scores + softmax + out,
+        "v = MatMul (x, w1) " + KEEP + SCORES + softmax + out,
         INPUTS,
         "float[batch,length,32] y",
         {**weights, "hidden": np.float32(hidden), "zero": np.float32(0)},
+        opset=opset,
     )
 
 
@@ -53,6 +58,18 @@ def test_what_is_nan_in_one_row_stays_there(softmax):
     result = quantized(program)
     assert result.statistics["products in int8"] == 3
     assert result.statistics["guarded against NaN rows"] == 1
+    found = execute(result.program, [feed()])[0]["y"]
+    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=0.03 * np.abs(expected[0]).max())
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernels_that_give_nan_are_guarded_and_those_that_give_zero_are_not(kernel):
+    softmax = f"mask4 = Unsqueeze (seen, axis) c = {kernel} "
+    program = attention(softmax, out=OUT.removeprefix("c = MatMul (p, v) "), opset=23)
+    expected = execute(program, [feed()])[0]["y"]
+    assert np.isnan(expected[1]).any() == KERNELS[kernel]
+    result = quantized(program)
+    assert result.statistics.get("guarded against NaN rows", 0) == KERNELS[kernel]
     found = execute(result.program, [feed()])[0]["y"]
     np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=0.03 * np.abs(expected[0]).max())
 
