@@ -78,7 +78,7 @@ def _fuse(editor: Editor, norm: Norm) -> None:
     else:
         assert isinstance(width, int)
         weight = editor.initializer(np.ones(width, np.float32), f"{name}.weight")
-    inputs = [norm.input.native, weight]
+    inputs = [editor.current(norm.input.native), weight]
     if norm.bias is not None:
         inputs.append(norm.bias.native)
     op_type = "LayerNormalization" if norm.kind == "layer_norm" else "RMSNormalization"

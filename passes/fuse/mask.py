@@ -90,7 +90,7 @@ def _wheres(attention: Attention) -> tuple[tuple[Value, bool, float] | None, boo
                 if fill is None:
                     raise Unfit(f"what '{value.name}' writes over hidden scores is no plain number")
                 chosen = (value.inputs[0], attention.mask_keeps, -math.inf if fill == -math.inf else HALF)
-    if attention.mask_kind == "bool" and chosen is None:
+    if attention.selected and chosen is None:
         raise Unfit("its boolean mask is applied in a way that is not understood")
     return chosen, guarded
 

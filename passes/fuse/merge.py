@@ -97,8 +97,9 @@ class Writer:
         name = f"{roots[0].name}.merged"
         shape = ir.Shape([*(members[0].input.shape or ())[:-1], sum(sizes)])
         x = self.editor.current(members[0].input.native)
-        wide = self.editor.node("MatMul", [x, self._weight(group, name)], name, before=before).outputs[0]
-        wide.type, wide.shape = roots[0].type, shape
+        weight = self._weight(group, name)
+        wide = self.editor.node("MatMul", [x, weight], name, before=before).outputs[0]
+        wide.type, wide.shape = ir.TensorType(weight.dtype or ir.DataType.FLOAT), shape
         if any(linear.bias is not None for linear in members):
             bias = self._bias(members, name)
             wide = self.editor.node("Add", [wide, bias], f"{name}.sum", before=before, like=wide).outputs[0]
@@ -107,7 +108,7 @@ class Writer:
             "Split", [wide, lengths], f"{name}.split", before=before, attrs={"axis": -1}, results=len(sizes)
         ).outputs
         for root, piece in zip(roots, pieces, strict=True):
-            piece.type, piece.shape = root.type, root.shape
+            piece.type, piece.shape = root.type or wide.type, root.shape
             self.editor.replace(root, piece)
 
     def _weight(self, group: Group, name: str) -> ir.Value:
@@ -120,9 +121,8 @@ class Writer:
     def _bias(self, members: Sequence[Linear], name: str) -> ir.Value:
         key = tuple((linear.bias, linear.out_features) for linear in members)
         if key not in self._weights:
-            dtype = ir.DataType[str(members[0].root.native.dtype.name)].numpy()
             parts = [
-                np.zeros(linear.out_features, dtype)
+                np.zeros(linear.out_features, members[0].weight.dtype)
                 if linear.bias is None or linear.bias.const is None
                 else linear.bias.const.reshape(-1)
                 for linear in members

@@ -158,7 +158,7 @@ def _inner(value: Value) -> float:
 
 def joined(editor: Editor, operand: Operand, name: str, before: ir.Node) -> ir.Value:
     """The native value of shape (batch, length, heads * size), made with as few nodes as it takes."""
-    native, axes = operand.value.native, operand.axes
+    native, axes = editor.current(operand.value.native), operand.axes
     if axes == _LENGTH_FIRST:
         return editor.node("Transpose", [native], name, before=before, attrs={"perm": [1, 0, 2]}).outputs[0]
     if axes == _TOKENS:

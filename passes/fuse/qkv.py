@@ -8,11 +8,16 @@ from typing import ClassVar
 
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Blocks, Linear
+from ...ir.blocks.scores import times
+from ...ir.blocks.walk import LAYOUT, passes
 from ...ir.program import Program
+from ...ir.view import Value, View, view
 from ..base import Context, Exact, Pass, Result
 from .merge import Group, Writer, duplicated, unfit
 from .opset import opset
 
+_KERNELS = ("ai.onnx::Attention", "com.microsoft::MultiHeadAttention")
+_WAY = LAYOUT | {"layer_norm", "rms_norm", "ai.onnx::RotaryEmbedding"}
 _SPLIT_OPSET = 13  # the first whose Split takes sizes as an input
 
 
@@ -41,11 +46,12 @@ class FuseQkv(Pass):
                 f"the model imports opset {opset(program.graph)}, and {_SPLIT_OPSET} has the Split it takes"
             )
             return Result(program, False, notes=(note,))
-        blocks = recognise(program)
+        graph = view(program)
+        blocks = recognise(graph)
         notes = [f"{m.node}: {m.reason}" for m in blocks.missed if m.kind == "attention"]
         groups: list[Group] = []
         known: dict[Linear, None] = {}
-        for name, parts in _projections(blocks, self.gates):
+        for name, parts in _projections(graph, blocks, self.gates):
             new = {what: linear for what, linear in parts.items() if linear not in known}
             if len(new) < len(parts):
                 shared = ", ".join(what for what in parts if what not in new)
@@ -71,13 +77,29 @@ class FuseQkv(Pass):
         return Result(program, products > 0, statistics, tuple(notes))
 
 
-def _projections(blocks: Blocks, gates: bool) -> Iterator[tuple[str, Mapping[str, Linear | None]]]:
+def _projections(
+    graph: View, blocks: Blocks, gates: bool
+) -> Iterator[tuple[str, Mapping[str, Linear | None]]]:
     """(name, its projections) of every block whose projections may be merged."""
     for attention in blocks.attention:
         yield attention.context.name, {"q": attention.q, "k": attention.k, "v": attention.v}
+    linears = {linear.root: linear for linear in blocks.linear}
+    for value in graph.values:
+        if value.op in _KERNELS and len(value.inputs) > 2:
+            sides = zip("qkv", value.inputs, strict=False)
+            yield value.name, {what: _above(side, linears) for what, side in sides}
     for block in blocks.feed_forward if gates else ():
         if block.gate is not None:
             yield block.root.name, {"gate": block.gate, "up": block.up}
+
+
+def _above(side: Value | None, linears: Mapping[Value, Linear]) -> Linear | None:
+    """The Linear that a fused kernel's query, key or value comes from."""
+    while side is not None and side not in linears:
+        scaled = times(side)
+        way = scaled is not None or passes(side) or side.op in _WAY
+        side = (scaled[1] if scaled else side.inputs[0]) if way else None
+    return None if side is None else linears[side]
 
 
 def _by_input(parts: Mapping[str, Linear | None]) -> tuple[list[list[Linear]], list[str]]:
