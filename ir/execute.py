@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .program import Program
+from .residency import release
 
 _INLINE_BYTES = 1024  # smaller initializers stay in the model: shape inference reads them there
 _PAGE = 4096  # ONNX Runtime maps external data at page boundaries
@@ -89,6 +90,7 @@ def _write(model: Any, directory: Path, options: Any) -> list[Any]:
         file.truncate(offset)  # sparse: the lent weights take no room on disk
     with open(directory / "model.onnx", "wb") as file:
         file.write(onnx_ir.serde.serialize_model(shell).SerializeToString())
+    release()  # the session has its own copy of what was written
     return lent
 
 

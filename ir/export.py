@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import io
 import types
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +78,16 @@ def export(module: nn.Module, inputs: Mapping[str, Tensor], axes: Axes | None = 
     outputs: list[str] = []
     dropped: list[str] = []
     try:
-        with quiet(), torch.no_grad(), _no_fast_path(), _around(module, axes, outputs, dropped):
+        # On its way out of an error torch.export prints the graph so far.
+        with (
+            quiet(), redirect_stderr(io.StringIO()), torch.no_grad(), _no_fast_path(),
+            _around(module, axes, outputs, dropped),
+        ):  # fmt: skip
             program = torch.export.export(module, (), dict(inputs), dynamic_shapes=dynamic, strict=False)
             if any(_mutates(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})
+    except CaptureError:
+        raise
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise CaptureError(f"torch.export cannot trace {type(module).__name__}: {reason}") from error
@@ -146,7 +153,8 @@ def _flat(output: Any, names: list[str], dropped: list[str]) -> tuple[Tensor, ..
         names.append("output")
         return (output,)
     tensors = []
-    items = output.items() if isinstance(output, Mapping) else enumerate(output)
+    several = output if isinstance(output, tuple | list) else (output,)
+    items = output.items() if isinstance(output, Mapping) else enumerate(several)
     for key, value in items:
         for path, leaf in pytree.tree_flatten_with_path(value)[0]:
             name = "_".join([str(key) if isinstance(key, str) else f"output_{key}", *map(_key, path)])
@@ -155,6 +163,10 @@ def _flat(output: Any, names: list[str], dropped: list[str]) -> tuple[Tensor, ..
                 tensors.append(leaf)
             elif leaf is not None:
                 dropped.append(name)
+    if not tensors:
+        raise CaptureError(
+            f"the module gives {type(output).__name__}, and no tensor in it: nothing to compute."
+        )
     return tuple(tensors)
 
 
@@ -195,8 +207,10 @@ def _symbols(program: Any, inputs: Mapping[str, Tensor]) -> tuple[dict, dict, di
             if str(symbol) not in names:
                 names[str(symbol)] = ours = _readable(name, axis, set(names.values()))
                 bounds = program.range_constraints.get(symbol)
+                lower = int(bounds.lower) if bounds is not None and bounds.lower.is_Integer else 1
                 upper = int(bounds.upper) if bounds is not None and bounds.upper.is_Integer else UNBOUNDED
-                symbols[ours] = (1, min(upper, UNBOUNDED))
+                # torch.export never tries a size of one: two for the smallest says nothing of it.
+                symbols[ours] = (lower if lower > 2 else 1, min(upper, UNBOUNDED))
             shape.append(names[str(symbol)])
         shapes[name] = tuple(shape)
     return shapes, symbols, names

@@ -274,5 +274,7 @@ def _fake(graph: Graph, tensor: torch.Tensor) -> torch.Tensor:
 def _infer(graph: Graph, node: Node) -> None:
     args, kwargs = torch.fx.map_arg((node.args, dict(node.kwargs)), lambda n: n.meta.get("val"))
     target: Any = node.target
-    with _mode(graph), torch.no_grad():
+    mode = _mode(graph)
+    # Clones share the symbols: what is found out about one's sizes must not fix the others'.
+    with mode, mode.shape_env.suppress_guards(), torch.no_grad():
         node.meta["val"] = target(*args, **kwargs)

@@ -71,7 +71,8 @@ class Attention:
     where the graph repeats them; layouts says where their axes are, for each of the three: b(atch), h(eads),
     l(ength), d (head size), as in "bhld"; "bhdl" is a key stored transposed, "(bh)ld" has batch and heads
     merged, "bld" is a single head.
-    context: (batch, length, heads * head_dim), before the output projection. root: after it.
+    context: the heads merged into one axis, before the output projection: (batch, length, heads * head_dim),
+    or whatever order of rows the graph merges them in. root: after it.
     q, k, v, o: the projections; one fused projection appears as the same Linear in q, k and v.
     q_features, k_features, v_features: which output features of q, k and v are used, by (head, head_dim),
     shape (heads, head_dim) or (kv_heads, head_dim); None without a projection.

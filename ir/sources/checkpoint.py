@@ -10,6 +10,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ _AUTO: dict[str, str] = {
 # What transformers raises for a checkpoint that it cannot use, depending on what is wrong with it.
 _FAULTS = (
     OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError,
-    SafetensorError, UnpicklingError,
+    SafetensorError, UnpicklingError, StrictDataclassError,
 )  # fmt: skip
 
 
@@ -62,6 +63,7 @@ def load(directory: Path, task: Task | None, attn: str | None) -> Loaded:
     if not hasattr(maker, "from_pretrained"):
         raise CaptureError(f"config.json names the architecture {name!r}, which transformers does not have.")
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    options["ignore_mismatched_sizes"] = True  # reported, and refused below
     if attn is not None:
         options["attn_implementation"] = attn
     if "add_pooling_layer" in inspect.signature(maker.__init__).parameters:
@@ -72,10 +74,13 @@ def load(directory: Path, task: Task | None, attn: str | None) -> Loaded:
                 directory, trust_remote_code=False, local_files_only=True, **options
             )
     except _FAULTS as error:
-        reason = str(error).strip().split("\n")[0]
+        lines = [line.strip() for line in str(error).strip().split("\n")]
+        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
         raise CaptureError(f"'{directory}' cannot be loaded: {reason}") from error
-    if report.get("mismatched_keys"):
-        raise CaptureError(f"'{directory}' holds weights of other shapes than its config.json says.")
+    for name, held, asked in sorted(report["mismatched_keys"]):
+        raise CaptureError(
+            f"'{directory}' holds '{name}' of shape {tuple(held)}; its config.json asks for {tuple(asked)}."
+        )
     model.config.use_cache = False
     model.config.return_dict = True
     files = tokenizer_files(directory)

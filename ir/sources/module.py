@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CaptureError
+from ..errors import CaptureError, did_you_mean
 from ..export import Axes, Exported, export
 from ..fx import FxView
 from ..positions import longest
@@ -67,16 +67,23 @@ def _named(module: nn.Module, inputs: Mapping[str, Tensor] | Sequence[Tensor] | 
         raise CaptureError(
             f"{type(module).__name__} is a module: give example inputs, capture(module, inputs={{...}})."
         )
-    names = list(inspect.signature(module.forward).parameters)
-    named = dict(inputs) if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=False))
-    for name, value in named.items():
+    takes = inspect.signature(module.forward).parameters
+    kind = type(module).__name__
+    if not isinstance(inputs, Mapping):
+        if len(inputs) > len(takes):
+            raise CaptureError(f"{kind}.forward takes {', '.join(takes)}: {len(inputs)} inputs given.")
+        inputs = dict(zip(takes, inputs, strict=False))
+    if not inputs:
+        raise CaptureError(f"{kind}.forward takes {', '.join(takes)}: no example input given.")
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    for name, value in inputs.items():
+        if name not in takes and not anything:
+            raise CaptureError(f"{kind}.forward has no input '{name}'{did_you_mean(name, takes)}")
         if not isinstance(value, Tensor):
             raise CaptureError(f"example input '{name}' is {type(value).__name__}: give a torch.Tensor.")
-    if not named or len(named) < len(inputs):
-        raise CaptureError(
-            f"{type(module).__name__}.forward takes {', '.join(names)}: {len(inputs)} inputs given."
-        )
-    return named
+        if not value.numel():
+            raise CaptureError(f"example input '{name}' is empty, of shape {tuple(value.shape)}.")
+    return dict(inputs)
 
 
 def _finite(module: nn.Module) -> None:
@@ -110,16 +117,17 @@ def _verify(
     Returns: the symbols' bounds, with 2 for the smallest size of an axis that cannot be one.
     """
     shapes = dict(zip(feed, exported.shapes.values(), strict=True))
+    symbols = dict(exported.symbols)
     sizes = {s: t.shape[a] for n, t in feed.items() for a, s in enumerate(shapes[n]) if isinstance(s, str)}
-    smaller = {symbol: max(2, size - 1) for symbol, size in sizes.items()}
+    smaller = {symbol: max(2, symbols[symbol][0], size - 1) for symbol, size in sizes.items()}
     if difference := _difference(module, graph, _cut(feed, shapes, smaller), list(exported.shapes)):
         raise CaptureError(
             f"the trace of {type(module).__name__} disagrees with it at {smaller}: {difference}"
         )
-    symbols = dict(exported.symbols)
-    ones = dict.fromkeys(sizes, 1)
+    single = [symbol for symbol in sizes if symbols[symbol][0] == 1]
+    ones = {**smaller, **dict.fromkeys(single, 1)}
     if _difference(module, graph, _cut(feed, shapes, ones), list(exported.shapes)):
-        for symbol in sizes:
+        for symbol in single:
             alone = {**smaller, symbol: 1}
             if _difference(module, graph, _cut(feed, shapes, alone), list(exported.shapes)):
                 symbols[symbol] = (2, symbols[symbol][1])
@@ -141,10 +149,10 @@ def _difference(
 ) -> str:
     """In words, how the trace's outputs differ from the module's; empty when they agree."""
     with torch.no_grad():
-        expected = _leaves(module(**dict(zip(names, tensors, strict=True))))
         try:
+            expected = _leaves(module(**dict(zip(names, tensors, strict=True))))
             got = graph(*tensors)
-        except (RuntimeError, IndexError, ValueError) as error:
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
             return str(error).split("\n")[0]
     for a, b in zip(expected, got, strict=True):
         if a.shape != b.shape:

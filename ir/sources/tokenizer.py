@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,27 +45,37 @@ def _converted(directory: Path) -> dict[str, bytes]:
         return {name: (Path(saved) / name).read_bytes() for name in FILES if (Path(saved) / name).is_file()}
 
 
-def tokenizer_facts(files: dict[str, bytes]) -> dict[str, Any]:
+def tokenizer_facts(files: Mapping[str, bytes]) -> dict[str, Any]:
     """max_length, where tokenizer_config.json states a real one."""
-    try:
-        config = json.loads(files.get("tokenizer_config.json", b"{}"))
-    except ValueError as error:
-        raise CaptureError(f"tokenizer_config.json is not JSON: {error}.") from error
-    length = config.get("model_max_length")
+    length = _object(files, "tokenizer_config.json").get("model_max_length")
     stated = isinstance(length, int | float) and 0 < length < _ABSURD
     return {"max_length": int(length)} if stated else {}
 
 
-def pad_token_id(files: dict[str, bytes]) -> int | None:
+def pad_token_id(files: Mapping[str, bytes]) -> int | None:
     """The id of the padding token, from the tokenizer's own files."""
     if "tokenizer.json" not in files:
         return None
-    config = json.loads(files.get("tokenizer_config.json", b"{}"))
-    special = json.loads(files.get("special_tokens_map.json", b"{}"))
-    token = config.get("pad_token") or special.get("pad_token")
+    stated = (
+        _object(files, name).get("pad_token") for name in ("tokenizer_config.json", "special_tokens_map.json")
+    )
+    token = next(filter(None, stated), None)
     token = token.get("content") if isinstance(token, dict) else token
     if token is None:
         return None
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_str(files["tokenizer.json"].decode()).token_to_id(token)
+    try:
+        return Tokenizer.from_str(files["tokenizer.json"].decode()).token_to_id(token)
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise CaptureError(f"tokenizer.json cannot be read: {error}.") from error
+
+
+def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(files.get(name, b"{}"))
+    except ValueError as error:
+        raise CaptureError(f"{name} is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise CaptureError(f"{name} is not a JSON object.")
+    return value

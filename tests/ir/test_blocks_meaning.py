@@ -94,6 +94,9 @@ def test_an_attention_computes_what_its_fields_say(name: str, attn: str) -> None
         assert a.o is not None
         wanted = run[a.context]
         wanted = wanted.swapaxes(1, -1) if a.o.axis == 1 else wanted
+        batch, _, length, _ = run[a.query].shape
+        if name == "torch_encoder":  # nn.MultiheadAttention merges rows as (length, batch)
+            wanted = wanted.reshape(length, batch, -1).swapaxes(0, 1)
 
         operands = [
             run[x].transpose(REARRANGED[layout])
@@ -105,6 +108,8 @@ def test_an_attention_computes_what_its_fields_say(name: str, attn: str) -> None
         if not a.rotary and a.q_norm is None:
             features = ((a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features))
             projected = [heads(run, linear, chosen) for linear, chosen in features]
+            if name == "torch_encoder":
+                projected = [x.transpose(2, 1, 0, 3) for x in projected]
             context = attend(run, a, *projected, a.scale)  # type: ignore[arg-type]
             np.testing.assert_allclose(context.reshape(wanted.shape), wanted, atol=TOLERANCE)
 

@@ -74,11 +74,16 @@ SIZES = {
 def shrink(gm, group, units):
     """Cuts the weights, and the sizes that operators state."""
     removed = group.removed(units)
+    for node in gm.graph.nodes:  # an unstated scale would follow the head size
+        if getattr(node.target, "_opname", "") == "scaled_dot_product_attention" and not node.kwargs.get(
+            "scale"
+        ):
+            node.update_kwarg("scale", node.args[0].meta["val"].shape[-1] ** -0.5)
     for (value, axis), positions in removed.items():
         if isinstance(value.native, tuple):
             continue
         node = node_of(gm, value)
-        name = str(node.target).split(".")[1]
+        name = getattr(node.target, "_opname", "")
         if value.op == "const":
             tensor = fx.attribute(gm, node.target).detach()
             kept = np.setdiff1d(np.arange(tensor.shape[axis]), positions)
@@ -92,8 +97,6 @@ def shrink(gm, group, units):
             sizes = list(value.shape[-len(node.args[2]) :])
             sizes[axis - len(value.shape)] -= len(positions)
             node.update_arg(2, sizes)
-        elif name == "scaled_dot_product_attention" and node.kwargs.get("scale") is None:
-            node.update_kwarg("scale", value.inputs[0].shape[-1] ** -0.5)
         elif value.op == "split" and axis == value.attrs["axis"] % len(value.shape):
             whole = removed[value.inputs[0], axis]
             edges = np.cumsum((0, *value.attrs["sizes"]))
@@ -190,7 +193,8 @@ def test_what_is_read_by_position_is_fixed(body):
     zeros = ",".join("0" * 256)
     signature = "(float[4,8,32] x) => (float[] y)"
     graph = onnx_view(f"a = MatMul(x, w) {body}", f"<float[32,8] w = {{{zeros}}}>", signature)
-    assert all(group.fixed for group in groups(graph) if weights(group))
+    weight = next(v for v in graph if v.name == "w")
+    assert all(group.fixed for group in groups_of(groups(graph), weight, 1))
 
 
 TERMS = st.recursive(

@@ -125,6 +125,16 @@ def test_a_clone_shares_weights_and_nothing_else():
     assert [(n, p.data_ptr()) for n, p in program.graph.named_parameters()] == original
 
 
+def test_sizes_found_out_in_a_clone_do_not_fix_the_originals():
+    program = zoo.fx_program("nanogpt")
+    twin, before = program.clone(), view(program).outputs[0].shape
+    output = twin.graph.graph.output_node()
+    (logits,) = output.args[0]
+    eleven = fx.add_tensor(twin.graph, "eleven", torch.zeros(1, 11, 83), logits)  # the example's length
+    fx.call(twin.graph, aten.add.Tensor, logits, eleven, before=output)
+    assert view(program).outputs[0].shape == before == ("batch", "length", 83)
+
+
 def test_new_tensors_and_calls_carry_shapes_and_train():
     module = trace(lambda w, x: x @ w.T, X, dynamic={"args": ({0: torch.export.Dim("n", min=2, max=50)},)})
     output = module.graph.output_node()
