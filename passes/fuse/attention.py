@@ -29,7 +29,8 @@ class FuseAttention(Pass):
     model cannot be read as opset 23.
 
     Masks stay as they are: padding, causal, windows, relative biases, alone or summed. A row without any key
-    gives what it gave, zero where that was NaN. What a kernel cannot express stays as it is, with a note.
+    gives what it gave (zero, in Attention, where that was NaN). What a kernel cannot express stays as it is,
+    with a note.
     """
 
     name: ClassVar[str] = "fuse-attention"
@@ -89,10 +90,11 @@ def _plan(attention: Attention, kernel: str) -> _Plan:
         raise Unfit("it is one operator already")
     if attention.probabilities.native.is_graph_output():
         raise Unfit("its probabilities are an output of the model")
-    query, key, value, scale = operands(attention, grouped=kernel == "attention")
+    modern = kernel == "attention"
+    query, key, value, scale = operands(attention, grouped=modern)
     if scale <= 0:
         raise Unfit(f"its scale is {scale:g}, and kernels take positive ones only")
-    return _Plan(query, key, value, scale, mask(attention), merged(attention))
+    return _Plan(query, key, value, scale, mask(attention, zeroing=modern), merged(attention))
 
 
 class _Writer:

@@ -1,9 +1,10 @@
 """Everything that is added to an attention's scores, as the one additive mask that a fused kernel takes.
 
 Kernels of ONNX Runtime want a float mask with all the rows (queries) and columns (keys) of the scores; batch
-and heads may be 1. A row in which every sum is the smallest float or -inf they treat as one without keys, and
-give zero for it. Where the graph writes the smallest float it means an equal share of every key instead, so
-such masks are cut off at half of that, which hides a key just as well.
+and heads may be 1. A row in which every sum is the smallest float or -inf Attention treats as one without
+keys, and gives zero for it (MultiHeadAttention: NaN where it is -inf). Where the graph writes the smallest
+float it means an equal share of every key instead, so such masks are cut off at half of that, which hides a
+key just as well.
 """
 
 from __future__ import annotations
@@ -42,8 +43,11 @@ class Mask:
         return None if self.rows is None else (self.terms, self.chosen, self.cut, self.rows)
 
 
-def mask(attention: Attention) -> Mask | None:
+def mask(attention: Attention, zeroing: bool) -> Mask | None:
     """What to add to the scores of an attention, None if nothing.
+
+    Args:
+        zeroing: the kernel gives zero for a row whose keys are all hidden by -inf, not NaN.
 
     Raises:
         Unfit: a kernel would treat rows without keys otherwise than the graph, or the mask's axes are not
@@ -72,6 +76,8 @@ def mask(attention: Attention) -> Mask | None:
         raise Unfit(
             "its mask is an input, which may hide all keys of a row with -inf or with a finite number"
         )
+    if "infinite" in kinds and guarded and not zeroing:
+        raise Unfit("a row without keys gives zero in it, and NaN in MultiHeadAttention")
     length = attention.query.shape
     axis = attention.layouts[0].replace("(bh)", "b").index("l")
     rows = length[axis] if length else None
