@@ -86,11 +86,13 @@ def _spelled_out(value: Value, static: Statics) -> Norm | None:
             continue
         variance_of = mean.inputs[0] if mean.op == "var" else _squared(square, body)
         if variance_of is None:
-            continue
+            raise Near(value, f"divides by the root of a mean of '{square.name}', which is no square")
         x, kind = _source(bare(variance_of), bare(centred), mean, body)
         if x is None:
-            continue
-        _check_axis(mean, value)
+            raise Near(value, f"divides '{centred.name}' by the root mean square of '{variance_of.name}'")
+        for each in body:
+            if each.op in MEANS:
+                _check_axis(each, value)
         ordered = tuple(dict.fromkeys(body))
         norm = Norm(kind, value, x, None, None, epsilon, "other", ordered)  # type: ignore[arg-type]
         return _affine(norm, static)

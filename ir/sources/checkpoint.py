@@ -31,7 +31,7 @@ _AUTO: dict[str, str] = {
 # What transformers raises for a checkpoint that it cannot use, depending on what is wrong with it.
 _FAULTS = (
     OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError,
-    SafetensorError, UnpicklingError, StrictDataclassError,
+    SafetensorError, StrictDataclassError,
 )  # fmt: skip
 
 
@@ -73,6 +73,10 @@ def load(directory: Path, task: Task | None, attn: str | None) -> Loaded:
             model, report = maker.from_pretrained(
                 directory, trust_remote_code=False, local_files_only=True, **options
             )
+    except UnpicklingError as error:
+        raise CaptureError(
+            f"'{directory}' holds a pickle that would run code: give model.safetensors."
+        ) from error
     except _FAULTS as error:
         lines = [line.strip() for line in str(error).strip().split("\n")]
         reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])

@@ -9,14 +9,16 @@ import onnx_ir as ir
 
 from ..errors import CaptureError
 
+_SMALL = 1024  # bytes: shapes, scalars and the like, which whatever runs the graph wants inside it
+
 
 def check_external(model: ir.Model, path: Path) -> None:
-    """Checks every external tensor without reading one.
+    """Checks every external tensor; small ones are read in, the others stay where they are.
 
     Raises:
         CaptureError: a file is missing or too short, or lies outside of the model's directory.
     """
-    for tensor in _external(model):
+    for holder, tensor in _external(model):
         location = str(tensor.location)
         where = PurePosixPath(location.replace("\\", "/"))
         if where.is_absolute() or PureWindowsPath(location).drive or ".." in where.parts:
@@ -28,17 +30,19 @@ def check_external(model: ir.Model, path: Path) -> None:
             raise CaptureError(f"'{file}' is a link out of the model's directory: not followed.")
         if (tensor.offset or 0) + (tensor.length or tensor.nbytes) > file.stat().st_size:
             raise CaptureError(f"'{file}' is truncated: it ends before the weight '{tensor.name}'.")
+        if isinstance(holder, ir.Value) and tensor.nbytes <= _SMALL:
+            holder.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
 
 
-def _external(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+def _external(model: ir.Model) -> Iterator[tuple[ir.Value | ir.Attr, ir.ExternalTensor]]:
     graphs = {model.graph: None}
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.graph is not None:
             graphs[node.graph] = None
         for attribute in node.attributes.values():
             if isinstance(attribute, ir.Attr) and isinstance(attribute.value, ir.ExternalTensor):
-                yield attribute.value
+                yield attribute, attribute.value
     for graph in graphs:
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
-                yield value.const_value
+                yield value, value.const_value

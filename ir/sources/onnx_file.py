@@ -16,6 +16,7 @@ from ..roles import input_specs
 from .config import facts, read_json, task_of
 from .dims import name_dims
 from .external import check_external
+from .finite import check_finite
 from .onnx_positions import longest
 from .opset import raise_opset
 from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
@@ -34,8 +35,8 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
             has an output of the name sentence_embedding.
 
     Raises:
-        CaptureError: not a model, cut off, weights missing or outside of its directory, or an opset that
-            cannot be raised.
+        CaptureError: not a model, cut off, weights missing, broken or outside of its directory, or an opset
+            that cannot be raised.
     """
     model = _read(path)
     check_external(model, path)
@@ -46,6 +47,7 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
     _connected(model, path)
     shapes, symbols = name_dims(model, _ids(model))
     dtypes = {value.name or "": _dtype(value, path) for value in model.graph.inputs}
+    check_finite(model, path)
     view = OnnxView(model)
     specs = input_specs(view, shapes, dtypes)
     symbols |= {symbol: (1, bound) for symbol, bound in longest(model, view, specs).items()}

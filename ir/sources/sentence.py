@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ def from_sentence_directory(directory: Path, attn: str | None) -> Program:
     entries = _entries(directory)
     if len(entries) < 2 or entries[0][0] != "Transformer" or entries[1][0] != "Pooling":
         raise CaptureError(
-            f"'{directory}' is made of {', '.join(kind for kind, _ in entries)}: "
+            f"'{directory}' is made of {', '.join(kind for kind, _ in entries) or 'nothing'}: "
             "a Transformer and its Pooling are what is supported first."
         )
     home = entries[0][1]
@@ -126,7 +127,9 @@ def _after(kind: str, path: Path) -> nn.Module:
         config = read_json(path / "config.json")
         module = Dense(config) if kind == "Dense" else LayerNorm(config)
         module.load_state_dict(_weights(path))
-    except (KeyError, RuntimeError, SafetensorError, OSError) as error:
+    except UnpicklingError as error:
+        raise CaptureError(f"'{path}' holds a pickle that would run code: give model.safetensors.") from error
+    except (KeyError, TypeError, RuntimeError, SafetensorError, OSError) as error:
         raise CaptureError(f"'{path}' does not hold a {kind}: {str(error).splitlines()[0]}") from error
     return module
 
@@ -144,7 +147,12 @@ def _activation(name: str | None) -> nn.Module:
     kind = getattr(nn, name.rpartition(".")[2], None)
     if not name.startswith(_ACTIVATIONS) or kind is None:
         raise CaptureError(f"a Dense module asks for the activation {name}, which is none of torch.nn's.")
-    return kind()
+    try:
+        return kind()
+    except TypeError as error:
+        raise CaptureError(
+            f"a Dense module asks for the activation {name}, which takes arguments."
+        ) from error
 
 
 def _limits(home: Path) -> dict[str, Any]:

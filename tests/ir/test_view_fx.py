@@ -131,7 +131,7 @@ def test_sizes_found_out_in_a_clone_do_not_fix_the_originals():
     output = twin.graph.graph.output_node()
     (logits,) = output.args[0]
     eleven = fx.add_tensor(twin.graph, "eleven", torch.zeros(1, 11, 83), logits)  # the example's length
-    fx.call(twin.graph, aten.add.Tensor, logits, eleven, before=output)
+    fx.call(twin.graph.graph, aten.add.Tensor, logits, eleven, before=output)
     assert view(program).outputs[0].shape == before == ("batch", "length", 83)
 
 
