@@ -133,7 +133,10 @@ class Measurer:
             request = {"runs": runs, "seconds": 4 * _TURN, "warmup": warmup}
             return float(np.median(self._workers[name].ask(do="time", feed=feed, **request)["seconds"]))
 
-        return interleave(ask, *names, self.seconds)
+        rounds = interleave(ask, *names, self.seconds)
+        if in_turn:
+            self._keep(())  # nor beside the next pass
+        return rounds
 
     def _start(self, program: Program) -> Worker:
         self._scratch = self._scratch or Scratch()

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from ..ir.fingerprint import tensor_digest
+from ..ir.residency import release
 
 LIMIT = (1 << 31) - (1 << 27)  # weights in one file: protobuf's 2 GiB, less room for the graph itself
 INLINE = 1024  # bytes; shapes and scalars stay inside the graph, where shape inference sees them
@@ -72,6 +73,7 @@ def write_external(model: ir.Model, path: Path, weights: WeightFile) -> None:
         )
     weights.flush()
     path.write_bytes(ir.serde.serialize_model(shell).SerializeToString(deterministic=True))
+    release()
 
 
 def write_inline(model: ir.Model, path: Path) -> None:

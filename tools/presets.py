@@ -11,7 +11,17 @@ _CANONICAL = (
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
 )
-_FUSIONS = ("fuse-attention",)
+_FUSIONS = (
+    "simplify-mask",
+    "fuse-layer-norm",
+    "fuse-bias-gelu",
+    "fuse-rotary",
+    "fuse-qkv",
+    "fuse-attention",
+    "reorder-residual",  # before fuse-skip-layer-norm, which has what it does not reach
+    "fuse-skip-layer-norm",
+    "fuse-embedding-norm",
+)
 _EXACT = ("to-onnx", *_CANONICAL, *_FUSIONS, "remove-padding")
 
 TEXTS: dict[str, str] = {
