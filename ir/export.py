@@ -84,7 +84,7 @@ def export(module: nn.Module, inputs: Mapping[str, Tensor], axes: Axes | None = 
             _around(module, axes, outputs, dropped),
         ):  # fmt: skip
             program = torch.export.export(module, (), dict(inputs), dynamic_shapes=dynamic, strict=False)
-            if any(_mutates(node) for node in program.graph.nodes):
+            if any(mutates(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})
     except CaptureError:
         raise
@@ -185,7 +185,8 @@ def _no_fast_path() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def _mutates(node: torch.fx.Node) -> bool:
+def mutates(node: torch.fx.Node) -> bool:
+    """Whether an operator writes into one of its operands."""
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and schema is not None and schema.is_mutable
 

@@ -14,6 +14,7 @@ from torch.export.graph_signature import TensorArgument
 from torch.fx.graph import CodeGen
 
 from ..errors import CaptureError
+from ..export import mutates
 from ..program import Program, Task
 from ..quiet import quiet
 from .module import from_module
@@ -34,6 +35,8 @@ def from_pt2(path: Path, task: Task | None = None) -> Program:
     try:
         with quiet():
             program: Any = torch.export.load(path)
+            if any(mutates(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})  # which says what is written to
     except (RuntimeError, ValueError, KeyError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise CaptureError(f"'{path}' cannot be loaded: {reason}") from error

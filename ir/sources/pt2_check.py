@@ -55,11 +55,13 @@ def check(path: Path) -> None:
 
 def _check_entries(path: Path, archive: zipfile.ZipFile, names: list[str]) -> None:
     models = [name for name in names if name.partition("/")[2].startswith("models/")]
-    if len(models) != 1:
+    if not models:
         raise CaptureError(
-            f"'{path}' holds {len(models)} programs of torch.export.save's present format: "
-            "save one again with a recent torch."
+            f"'{path}' is truncated, or not of torch.export.save's present format: "
+            "save it again with a recent torch."
         )
+    if len(models) > 1:
+        raise CaptureError(f"'{path}' holds {len(models)} programs: save the one to capture on its own.")
     for name in names:
         inner = name.partition("/")[2]
         if inner.startswith("data/aotinductor"):

@@ -48,8 +48,9 @@ def _converted(directory: Path) -> dict[str, bytes]:
 def tokenizer_facts(files: Mapping[str, bytes]) -> dict[str, Any]:
     """max_length, where tokenizer_config.json states a real one."""
     length = _object(files, "tokenizer_config.json").get("model_max_length")
-    stated = isinstance(length, int | float) and 0 < length < _ABSURD
-    return {"max_length": int(length)} if stated else {}
+    if isinstance(length, int | float) and 0 < length < _ABSURD:
+        return {"max_length": int(length)}
+    return {}
 
 
 def pad_token_id(files: Mapping[str, bytes]) -> int | None:
