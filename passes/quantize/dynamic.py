@@ -39,7 +39,7 @@ class QuantizeDynamic(Pass):
     effect: ClassVar = Lossy()
     gated: ClassVar[bool] = True
 
-    min_cosine: float = 0.995
+    min_cosine: float = 0.99
     weights: Range = "auto"
 
     def __post_init__(self) -> None:

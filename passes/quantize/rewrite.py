@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from ...ir.onnx import Editor
 from ...ir.program import Program
+from .biases import reclaim
 from .hidden_rows import needing_guard
 from .sites import Product, Site
 from .weights import quantize
@@ -104,6 +105,8 @@ class Writer:
         self, product: Product, x: tuple[ir.Value, ir.Value, ir.Value], rows: ir.Value | None
     ) -> None:
         root, (weight, scale), bias = product.root, self._weight(product), product.bias
+        if bias is None and rows is None:
+            bias = reclaim(root, scale)
         last = root.producer()
         assert last is not None
         inside = self._vector(bias) if rows is None and bias is not None else None

@@ -126,6 +126,38 @@ def test_a_scale_per_token_shields_rows_from_a_loud_one():
     assert errors["token"] < errors["tensor"] / 20
 
 
+ELSEWHERE = {
+    "BiasGelu": ("t = MatMul (x, w) y = com.microsoft.BiasGelu (t, b)", ["Gelu"]),
+    "past the stream": ("t = MatMul (x, w) u = Add (s, t) y = Add (b, u)", ["Sum"]),
+    "SkipLayerNormalization": (
+        "t = MatMul (x, w) y = com.microsoft.SkipLayerNormalization (s, t, g, b, b)",
+        ["SkipLayerNormalization"],
+    ),
+    # Not the product's own: read twice, of another width, added to something else first.
+    "read twice": ("t = MatMul (x, w) z = com.microsoft.BiasGelu (t, b) y = Add (t, z)", ["BiasGelu", "Add"]),
+    "a number": ("t = MatMul (x, w) u = Add (s, t) y = Add (u, c)", ["Add", "Add"]),
+    "scaled before": ("t = MatMul (x, w) u = Mul (s, t) y = Add (u, b)", ["Mul", "Add"]),
+}
+
+
+@pytest.mark.parametrize("rung", ["tensor", "token"])
+@pytest.mark.parametrize("case", ELSEWHERE)
+def test_a_bias_that_a_fusion_took_comes_back_into_the_product(case, rung):
+    body, left = ELSEWHERE[case]
+    weights = {"w": normal(40, 24), "b": normal(24), "g": normal(24), "c": normal(1)}
+    inputs = "float[batch,length,40] x, float[batch,length,24] s"
+    program = parsed(body, inputs, "float[batch,length,24] y", weights)
+    after, _ = written(program, rung)
+    if rung == "tensor":
+        assert operators(after)[2:] == left
+        product = next(node for node in after.graph.graph if node.op_type == "MatMulIntegerToFloat")
+        assert (product.inputs[6] is not None) == (len(left) == 1)
+    feed = {"x": normal(2, 7, 40), "s": normal(2, 7, 24)}
+    feed = {spec.name: feed[spec.name] for spec in program.inputs}
+    expected = outcome(program, **feed)
+    np.testing.assert_allclose(outcome(after, **feed), expected, rtol=0, atol=0.03 * np.abs(expected).max())
+
+
 QKV = (
     "a = MatMul (x, w) q = Add (a, b) k = MatMul (x, u) v = MatMul (x, w) s = Add (q, k) y = Add (s, v)",
     "float[batch,length,32] x",
