@@ -27,8 +27,9 @@ class Artifact(Protocol):
 
 
 class Backend(Protocol):
-    """Lowers programs. `options` are the backend's own (for onnxruntime: providers)."""
+    """Lowers programs. A backend subclasses this, so that mypy holds it to the protocol; `build` may take
+    keywords of its own that have defaults (onnxruntime: providers)."""
 
     name: str
 
-    def build(self, program: Program, target: Any = None, threads: int = 2, **options: Any) -> Artifact: ...
+    def build(self, program: Program, target: Any = None, threads: int = 2) -> Artifact: ...

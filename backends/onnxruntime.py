@@ -13,12 +13,13 @@ import numpy as np
 from ..ir.errors import BackendError
 from ..ir.program import Program
 from ..ir.size import weight_bytes
+from .base import Backend
 from .feeds import check
 from .onnx_file import LIMIT, WeightFile, write_external, write_inline
 from .session import CPU, open_session, run_session
 
 
-class OnnxRuntime:
+class OnnxRuntime(Backend):
     """Lowers onnx programs to ONNX Runtime sessions.
 
     One instance keeps the weights of everything it built in one scratch file, equal tensors once, so that

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..ir.errors import BackendError
 from ..ir.program import InputSpec, Program
+from .base import Backend
 from .feeds import check
 from .session import first_line
 
@@ -50,7 +51,7 @@ class TorchArtifact:
         raise BackendError("a PyTorch reference is not deployed: lower the program to onnx and save that")
 
 
-class Reference:
+class Reference(Backend):
     """Runs programs of the fx dialect in PyTorch."""
 
     name = "reference"
