@@ -17,6 +17,7 @@ def fused(
     program: Program,
     tolerance: float,
     feeds: Sequence[Mapping[str, np.ndarray]] | None = None,
+    thorough: bool = True,
 ) -> Result:
     """Run a fusion and assert that outputs stay, that it says truly whether it changed anything, that it
     leaves its input alone, that two runs give the same bytes, and that a second run finds nothing to do.
@@ -24,16 +25,19 @@ def fused(
     Args:
         tolerance: absolute, on outputs scaled by max(1, |reference|). NaN must stay NaN or become a number.
         feeds: probe inputs if None.
+        thorough: False leaves out the second run and the one whose every rewrite is refused.
     """
     before = program.fingerprint()
-    result, twin = (pass_.run(program.clone(), Context()) for _ in range(2))
+    result = pass_.run(program.clone(), Context())
     assert program.fingerprint() == before
     assert (result.program.fingerprint() != before) == result.modified, result.notes
-    assert _bytes(result.program) == _bytes(twin.program)
     again = pass_.run(result.program.clone(), Context())
     assert not again.modified, again.statistics
     if result.modified:
         same(program, result.program, tolerance, feeds)
+    if thorough:
+        twin = pass_.run(program.clone(), Context())
+        assert _bytes(result.program) == _bytes(twin.program)
         refused = pass_.run(program.clone(), Context(allow=lambda rewrite: False))
         assert not refused.modified
         assert refused.program.fingerprint() == before

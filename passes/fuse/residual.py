@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
 
-from ...ir.onnx import Editor
+from ...ir.onnx import Editor, OnnxView
 from ...ir.program import Program
 from ..base import Context, Exact, Pass, Result
 
@@ -28,24 +29,34 @@ class ReorderResidual(Pass):
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:
-        editor = Editor(program.graph)
-        count, seen = 0, 0
-        notes = []
-        for norm in list(program.graph.graph):
-            if norm.op_type != "LayerNormalization" or norm.domain not in ("", "ai.onnx"):
-                continue
-            seen += 1
-            total = norm.inputs[0].producer() if norm.inputs[0] is not None else None
-            if total is None or total.op_type != "Add" or any(map(_constant, total.inputs)):
-                notes.append(f"{norm.outputs[0].name}: it normalises no sum of two computed values")
-            elif total.inputs[0].shape != total.inputs[1].shape:
-                notes.append(f"{norm.outputs[0].name}: the sides of its sum differ in shape, and stay apart")
-            elif context.allow(f"reorder residual {norm.inputs[0].name}"):
+        graph = OnnxView(program.graph)
+        sums: list[ir.Node] = []
+        notes: list[str] = []
+        for norm in program.graph.graph:
+            if norm.op_type == "LayerNormalization" and norm.domain in ("", "ai.onnx"):
+                total = norm.inputs[0].producer() if norm.inputs[0] is not None else None
+                why = _unfit(total, graph)
+                if total is None or why:
+                    notes.append(f"{norm.outputs[0].name}: {why}")
+                sums += [total] if total is not None and not why else []
+        seen = len(sums) + len(notes)
+        editor, count = Editor(program.graph), 0
+        for total, norms in Counter(sums).items():
+            if context.allow(f"reorder residual {total.outputs[0].name}"):
                 _reorder(editor, total)
-                count += 1
+                count += norms
         if count:
             editor.prune()
         return Result(program, count > 0, {"residuals reordered": f"{count} of {seen} norms"}, tuple(notes))
+
+
+def _unfit(total: ir.Node | None, graph: OnnxView) -> str:
+    """Why what a norm reads is not reordered; empty if it is."""
+    if total is None or total.op_type != "Add" or any(map(_constant, total.inputs)):
+        return "it normalises no sum of two computed values"
+    shapes = [graph.of(side).shape for side in total.inputs]
+    known = shapes[0] is not None and None not in shapes[0] and shapes[0] == shapes[1]
+    return "" if known else "the sides of its sum are not known to have one shape"
 
 
 def _reorder(editor: Editor, total: ir.Node) -> None:
