@@ -7,7 +7,7 @@ either place. Source: https://onnx.ai/onnx/operators/.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,7 +227,19 @@ def _slice(call: Call) -> Spec | None:
             cuts.append(attrs)
     if len(cuts) > 1 or not axes:
         return None
-    return "slice", call.operands[:1], cuts[0] if cuts else attrs
+    attrs = cuts[0] if cuts else attrs
+    return _part_of_shape(call.operands[0], attrs) or ("slice", call.operands[:1], attrs)
+
+
+def _part_of_shape(source: GraphValue | None, cut: Mapping[str, Any]) -> Spec | None:
+    """Some of the sizes of a shape, which may be known where the others are not."""
+    start, end = cut["start"], cut["end"]
+    if source is None or source.op != "shape" or cut["step"] != 1 or start is None or end is None:
+        return None
+    if min(start, end) < 0:
+        return None
+    first, last = source.attrs["start"], source.attrs["end"]
+    return "shape", source.inputs, {"start": min(first + start, last), "end": min(first + end, last)}
 
 
 def bound(value: int | None, size: Dim) -> int | None:

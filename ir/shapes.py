@@ -148,6 +148,19 @@ def _linear(first: Shape, shapes: Shapes, attrs: Attrs, index: int) -> Shape | N
     return None if weight is None else (*first[:-1], weight[0 if attrs["transposed"] else 1])
 
 
+def _einsum(first: Shape, shapes: Shapes, attrs: Attrs, index: int) -> Shape | None:
+    """Every letter's size, from a factor in which it is not an axis of one; an ellipsis is not followed."""
+    terms, arrow, result = attrs["equation"].partition("->")
+    if not arrow or "." in terms or None in shapes:
+        return None
+    sizes: dict[str, Dim] = {}
+    for letters, shape in zip(terms.split(","), shapes, strict=True):
+        for letter, size in zip(letters, shape or (), strict=True):
+            if letter not in sizes or sizes[letter] in (1, None):
+                sizes[letter] = size
+    return tuple(sizes[letter] for letter in result)
+
+
 def _unsqueeze(first: Shape, shapes: Any, attrs: Attrs, index: int) -> Shape:
     sizes = iter(first)
     rank = len(first) + len(attrs["axes"])
@@ -231,6 +244,7 @@ _RULES: dict[str, Any] = {
     **dict.fromkeys(("conv1d", "conv2d"), _conv),
     "matmul": _matmul,
     "linear": _linear,
+    "einsum": _einsum,
     "transpose": lambda first, s, attrs, i: tuple(first[p] for p in attrs["perm"]),
     "unsqueeze": _unsqueeze,
     "squeeze": lambda first, s, attrs, i: tuple(

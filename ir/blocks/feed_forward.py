@@ -40,6 +40,7 @@ ACTIVATIONS: Mapping[str, np.ndarray] = {
 ELEMENTWISE = {
     "add", "sub", "mul", "div", "pow", "sqrt", "neg", "abs", "exp", "log", "erf", "tanh", "sigmoid", "relu",
     "gelu", "silu", "softplus", "clip", "maximum", "minimum", "where", "gt", "lt", "ge", "le", "reciprocal",
+    "sin", "cos",
 }  # fmt: skip
 
 

@@ -139,6 +139,36 @@ def test_a_slice_to_the_end_of_an_unknown_axis_ends_at_end():
     assert dict(value.attrs) == {"axis": 1, "start": 1, "end": END, "step": 1}
 
 
+@pytest.mark.parametrize(("start", "end", "expected"), [(1, 2, (1, 2)), (-1, 9, (2, 3)), (0, 3, (0, 3))])
+def test_a_slice_of_a_shape_is_a_shape(start, end, expected):
+    body = f"""s = Shape(x) f = Constant<value_ints=[{start}]>() t = Constant<value_ints=[{end}]>()
+        y = Slice(s, f, t)"""
+    value = last(body, signature="(float[batch,length,32] x) => (int64[] y)")
+    assert (value.op, value.inputs[0].name) == ("shape", "x")
+    assert dict(value.attrs) == dict(zip(("start", "end"), expected, strict=True))
+    value = last(
+        body.replace("Shape(x)", "Shape<start=1>(x)"), signature="(float[a,batch,length,32] x) => (int64[] y)"
+    )
+    assert dict(value.attrs) == {"start": expected[0] + 1, "end": expected[1] + 1}
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape"),
+    [("blc,blc->bl", ("batch", "length")), ("bic,bjc->bij", ("batch", "length", "length")), ("blc,blc", None),
+     ("b...,b...->b", None)],
+)  # fmt: skip
+def test_an_einsums_shape_is_read_off_its_letters(equation, shape):
+    assert last(f'y = Einsum<equation="{equation}">(x, x)').shape == shape
+
+
+def test_what_is_sliced_off_a_shape_by_a_computed_bound_stays_a_slice():
+    body = (
+        "s = Shape(x) zero = Constant<value_ints=[0]>() one = Constant<value_int=1>() n = Gather(s, one)"
+        " a = Constant<value_ints=[0]>() t = Unsqueeze(n, a) y = Slice(s, zero, t)"
+    )
+    assert last(body, signature="(float[batch,length,32] x) => (int64[] y)").op == "slice"
+
+
 def test_what_a_subgraph_takes_from_outside_counts_as_a_use():
     body = """c = Constant<value_int=1>() flag = Cast<to=9>(c) inner = Relu(x)
         y = If (flag) <then_branch = a () => (float[] p) { p = Neg(inner) },
