@@ -37,10 +37,11 @@ class FuseRotary(Pass):
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:
-        turned = [a for a in recognise(program).attention if a.rotary]
+        blocks = recognise(program)
+        turned = [attention for attention in blocks.attention if attention.rotary]
         stuck = cannot_raise(program.graph, _OPSET)
         writer = _Writer(program.graph)
-        notes: list[str] = []
+        notes = [f"{m.node}: {m.reason}" for m in blocks.missed if m.kind == "attention"]
         fused: dict[Value, None] = {}
         total: dict[Value, None] = {}
         for attention in turned:
