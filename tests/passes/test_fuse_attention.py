@@ -158,6 +158,25 @@ def test_any_mask(mask, padding, causal, window, alibi, over, guarded, fill, ker
 
 
 @pytest.mark.parametrize("kernel", ["attention", "multi-head"])
+def test_rows_without_keys_that_give_zero(kernel):
+    """Probabilities that are NaN become zero in the graph: one kernel does so, the other does not."""
+    middle, scores = masked(True, False, False, False, False)
+    before = program(middle, softmax=GUARDED.format(scores=scores), fill=-np.inf)
+    feed = {"x": np.ones((2, 3, 6), F32), "mask": np.array([[0, 0, 0], [1, 1, 0]])}
+    result = fused(FuseAttention(kernel=kernel), before, TOLERANCE, [feed])
+    assert result.notes == (() if kernel == "attention" else (NO_ZERO,))
+
+
+@pytest.mark.parametrize("kernel", ["attention", "multi-head"])
+def test_a_mask_that_is_subtracted(kernel):
+    middle = (
+        "m = Unsqueeze(mask, middle) f = Cast<to = 1>(m) i = Sub(one, f) l = Mul(i, far) h = Sub(scores, l)"
+    )
+    result = fuse(middle, "h", constants={"far": F32(1e4)}, kernel=kernel)
+    assert result.statistics["attentions fused"] == "1 of 1", result.notes
+
+
+@pytest.mark.parametrize("kernel", ["attention", "multi-head"])
 def test_golden(kernel):
     ones = {name: np.eye(6, 8, dtype=F32) for name in ("wq", "wk", "wv")}
     middle, scores = masked(True, False, False, False, False)

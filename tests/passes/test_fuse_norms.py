@@ -188,6 +188,7 @@ def test_a_sum_that_others_read_comes_out_of_the_kernel(more):
     result = fused(FuseSkipLayerNorm(), program(f"t = Add(x, z) {NORM} {body}", TWO, outputs), TOLERANCE)
     assert result.modified
     assert operators(result.program).count("SkipLayerNormalization") >= 1
+    assert operators(result.program).count("Add") == body.count("Add"), "the sum is computed twice"
 
 
 def test_a_bias_that_others_read_stays_out():
@@ -195,6 +196,7 @@ def test_a_bias_that_others_read_stays_out():
     before = program(f"a = Add(x, bias) t = Add(a, z) {NORM} u = Relu(a)", TWO, outputs)
     result = fused(FuseSkipLayerNorm(), before, TOLERANCE)
     assert operators(result.program) == ["Add", "SkipLayerNormalization", "Relu"]
+    assert len(list(result.program.graph.graph)[1].inputs) == 4, "the bias is added twice"
 
 
 @pytest.mark.parametrize(
