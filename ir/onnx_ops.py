@@ -399,6 +399,7 @@ RULES: dict[str, Rule] = {
         }.items()
     },
     **{f"Reduce{name}": _reduce(name.lower()) for name in ("Mean", "Sum", "Max", "Min")},
+    "Sum": lambda call: ("add", call.operands, {}) if len(call.operands) == 2 else None,
     "Max": _variadic("maximum"),
     "Min": _variadic("minimum"),
     "Swish": lambda call: ("silu", call.operands, {}) if call.attr("alpha", 1.0) == 1.0 else None,

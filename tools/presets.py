@@ -11,26 +11,30 @@ _CANONICAL = (
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
 )
-_FUSIONS = (
+_EXACT = (
+    "to-onnx",
+    *_CANONICAL,
     "simplify-mask",
     "fuse-layer-norm",
     "fuse-bias-gelu",
     "fuse-rotary",
     "fuse-qkv",
     "fuse-attention",
-    "reorder-residual",  # before fuse-skip-layer-norm, which has what it does not reach
-    "fuse-skip-layer-norm",
+    "keep-residual-sum",
+    "fuse-skip-layer-norm",  # RMSNorm, and what the one before leaves
     "fuse-embedding-norm",
+    "remove-padding",
 )
-_EXACT = ("to-onnx", *_CANONICAL, *_FUSIONS, "remove-padding")
+# Int8 products of one activation share its quantization already, and take biases themselves.
+_BEFORE_INT8 = tuple(name for name in _EXACT if name not in ("fuse-qkv", "fuse-bias-gelu"))
 
 TEXTS: dict[str, str] = {
     "exact": ",".join(_EXACT),
-    "balanced": ",".join((*_EXACT, "quantize-dynamic")),
-    "fast": ",".join((*_EXACT, "quantize-dynamic{min_cosine=0.0}")),
-    "small": ",".join((*_EXACT, "quantize-dynamic{min_cosine=0.0}")),
+    "balanced": ",".join((*_BEFORE_INT8, "quantize-dynamic")),
+    "fast": ",".join((*_BEFORE_INT8, "quantize-dynamic{min_cosine=0.0}")),
+    "small": ",".join((*_BEFORE_INT8, "quantize-dynamic{min_cosine=0.0}")),
 }
-CAUTIOUS = ",".join((*_EXACT, "quantize-dynamic{min_cosine=0.999}"))
+CAUTIOUS = ",".join((*_BEFORE_INT8, "quantize-dynamic{min_cosine=0.999}"))
 SAFER: dict[str, tuple[str, ...]] = {
     "exact": (),
     "balanced": (CAUTIOUS, TEXTS["exact"]),

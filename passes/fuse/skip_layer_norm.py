@@ -52,6 +52,8 @@ def _unfit(norm: Norm) -> str | None:
         return "it does not normalise"
     if total.op != "add" or any(v is None or v.op == "const" for v in total.inputs):
         return "it normalises no sum of two computed values"
+    if total.native.producer().op_type != "Add":
+        return "its sum is kept apart, as keep-residual-sum leaves it"
     shapes = [v.shape for v in total.inputs if v is not None]
     # Equal known sizes and equal symbols: the kernel broadcasts only a leading axis of 1.
     if shapes[0] is None or shapes[0] != shapes[1] or len(shapes[0]) != 3 or None in shapes[0]:

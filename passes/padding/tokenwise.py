@@ -17,7 +17,7 @@ ELEMENTWISE = frozenset(
     "Abs Add And BiasGelu Cast Ceil Clip Cos Div Dropout Elu Equal Erf Exp FastGelu Floor Gelu Greater "
     "GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min "
     "Mish Mul Neg Not Or Pow QuickGelu Reciprocal Relu Round Sigmoid Sign Sin Softplus "
-    "Sqrt Sub Tanh Where".split()
+    "Sqrt Sub Sum Tanh Where".split()
 )
 # Over the last axis only, which is what their default or checked axis says.
 LAST_AXIS = frozenset(

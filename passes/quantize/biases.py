@@ -1,7 +1,7 @@
 """Biases that a fusion took away from their product.
 
-The int8 kernel adds a bias for nothing as it rescales; BiasGelu, SkipLayerNormalization and a sum with a
-residual stream pay for another pass over memory, and on CPU the first is slower than Gelu alone.
+The int8 kernel adds a bias for nothing as it rescales; BiasGelu and SkipLayerNormalization
+pay for another pass over memory, and on CPU the first is slower than Gelu alone.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ def reclaim(product: ir.Value, scales: ir.Value) -> ir.Value | None:
     """The bias that the one user of a product adds, shaped like the weight's scales; the user no longer does.
     None if there is none.
 
-    Read back are BiasGelu(product, bias), SkipLayerNormalization(product, stream, ..., bias) and
-    (product + stream) + bias, which becomes a Sum of product and stream: ONNX Runtime would fuse an Add with
-    the norm after it into SkipLayerNormalization, which is slower than both.
+    Read back are BiasGelu(product, bias) and SkipLayerNormalization(product, stream, ..., bias).
     """
     user = _only_user(product)
     if user is None:
@@ -36,15 +34,7 @@ def reclaim(product: ir.Value, scales: ir.Value) -> ir.Value | None:
         bias = user.inputs[4]
         user.replace_input_with(4, None)
         return bias
-    outer = _only_user(user.outputs[0]) if kind == ("", "Add") else None
-    if outer is None or (outer.domain, outer.op_type) != ("", "Add"):
-        return None
-    bias = next((value for value in outer.inputs if _vector(value, scales)), None)
-    if bias is not None:
-        outer.op_type = "Sum"
-        outer.replace_input_with(0, product)
-        outer.replace_input_with(1, next(value for value in user.inputs if value is not product))
-    return bias
+    return None
 
 
 def _only_user(value: ir.Value) -> ir.Node | None:

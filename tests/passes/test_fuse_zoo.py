@@ -12,7 +12,7 @@ from graphwright.passes.fuse.bias_gelu import FuseBiasGelu
 from graphwright.passes.fuse.embedding_norm import FuseEmbeddingNorm
 from graphwright.passes.fuse.layer_norm import FuseLayerNorm
 from graphwright.passes.fuse.qkv import FuseQkv
-from graphwright.passes.fuse.residual import ReorderResidual
+from graphwright.passes.fuse.residual_sum import KeepResidualSum
 from graphwright.passes.fuse.rotary import FuseRotary
 from graphwright.passes.fuse.simplify_mask import SimplifyMask
 from graphwright.passes.fuse.skip_layer_norm import FuseSkipLayerNorm
@@ -32,7 +32,7 @@ class Expected:
 
     attention: fuse-attention. qkv, gates: projections, without and with a gated feed-forward's. gelu:
     all, and how many of them with a bias. rotary: queries and keys. spelled: norms not yet one operator.
-    skip: norms after a residual sum. reorder: likewise, LayerNorms only. embedding: with its norm.
+    skip: norms after a residual sum. total: likewise, LayerNorms only. embedding: with its norm.
     mask: GatherNDs undone.
     """
 
@@ -43,7 +43,7 @@ class Expected:
     rotary: tuple[int, int] = (0, 0)
     spelled: tuple[int, int] = (0, 0)
     skip: tuple[int, int] = (4, 5)
-    reorder: tuple[int, int] = (4, 5)
+    total: tuple[int, int] = (4, 5)
     embedding: tuple[int, int] = (0, 1)
     mask: int = 1
     notes: dict[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Expected:
 _ONE = "its q and k and v are one product already"
 _BERT = {"gelu": (2, 2, 2), "embedding": (1, 1)}
 _NO_SUM = "it normalises no sum of two computed values"
-_DECODER = {"gates": (10, 10), "rotary": (4, 4), "spelled": (5, 5), "reorder": (0, 0)}
+_DECODER = {"gates": (10, 10), "rotary": (4, 4), "spelled": (5, 5), "total": (0, 0)}
 
 EXPECTED = {
     # The embedding's norm reads a sum with positions that are the same in every row: (1, length, width).
@@ -61,15 +61,15 @@ EXPECTED = {
     "electra": Expected(**_BERT),
     "albert": Expected(**_BERT),
     # Positions counted from the mask vary by row, so that the embedding's sum is one of equal sides.
-    "roberta": Expected(**_BERT, skip=(5, 5), reorder=(5, 5)),
-    "mpnet": Expected(**_BERT, skip=(5, 5), reorder=(5, 5)),
+    "roberta": Expected(**_BERT, skip=(5, 5), total=(5, 5)),
+    "mpnet": Expected(**_BERT, skip=(5, 5), total=(5, 5)),
     # Values read the layer's input, queries and keys the shared bottleneck; NoNorm; ReLU.
     "mobilebert": Expected(
-        qkv=(4, 6), skip=(0, 13), reorder=(0, 0), notes={"qkv": "its v reads a value that no other reads"}
+        qkv=(4, 6), skip=(0, 13), total=(0, 0), notes={"qkv": "its v reads a value that no other reads"}
     ),
     # Convolutions: features are on axis 1, norms are between transposes, biases inside the convolution.
     "squeezebert": Expected(
-        qkv=(0, 6), gelu=(0, 2, 0), skip=(1, 5), reorder=(1, 5), embedding=(1, 1),
+        qkv=(0, 6), gelu=(0, 2, 0), skip=(1, 5), total=(1, 5), embedding=(1, 1),
         notes={"qkv": "it is a convolution", "gelu": "no bias is added right before it", "skip": _NO_SUM},
     ),
     # One projection for q, k and v, one for gate and up, no biases; the first norm reads the embedding.
@@ -79,7 +79,7 @@ EXPECTED = {
     # The tanh GELU is spelled out; the bias before it is inside the flattened product.
     "gpt2": Expected(qkv=(0, 2), gelu=(2, 2, 0), notes={"qkv": _ONE}),
     # Rows are flattened around the feed-forward: a reshape stands between sum and norm.
-    "opt": Expected(skip=(1, 5), reorder=(1, 5), notes={"skip": _NO_SUM}),
+    "opt": Expected(skip=(1, 5), total=(1, 5), notes={"skip": _NO_SUM}),
     "llama": Expected(**_DECODER),
     "qwen2": Expected(**_DECODER),
     # Two norms more in each layer, of queries and of keys, which follow no sum.
@@ -87,26 +87,26 @@ EXPECTED = {
     # Cross-attention's queries read another stream than its keys and values. The stacks' first norms read
     # the embedding.
     "t5": Expected(
-        attention=(6, 6), qkv=(16, 18), spelled=(12, 12), skip=(10, 12), reorder=(0, 0), embedding=(0, 2),
+        attention=(6, 6), qkv=(16, 18), spelled=(12, 12), skip=(10, 12), total=(0, 0), embedding=(0, 2),
         notes={"qkv": "its q reads a value that no other reads", "skip": _NO_SUM},
     ),
     # The decoder's learned positions are the same in every row.
     "bart": Expected(
-        attention=(6, 6), qkv=(16, 18), gelu=(4, 4, 4), skip=(11, 12), reorder=(11, 12), embedding=(2, 2)
+        attention=(6, 6), qkv=(16, 18), gelu=(4, 4, 4), skip=(11, 12), total=(11, 12), embedding=(2, 2)
     ),
     # Two more GELUs after the convolutions, which have their biases inside.
     "whisper": Expected(gelu=(2, 4, 2), mask=0),
     # Positions go into the patches, and the first norm reads the class token put before them.
     "vit": Expected(gelu=(2, 2, 2), mask=0, notes={"skip": _NO_SUM}),
     "clip_text": Expected(),
-    "clip_vision": Expected(skip=(3, 6), reorder=(3, 6), mask=0, notes={"skip": _NO_SUM}),
+    "clip_vision": Expected(skip=(3, 6), total=(3, 6), mask=0, notes={"skip": _NO_SUM}),
     "deberta_v2": Expected(
-        attention=(0, 0), qkv=(0, 0), gelu=(2, 2, 2), skip=(4, 6), reorder=(4, 6), mask=0,
+        attention=(0, 0), qkv=(0, 0), gelu=(2, 2, 2), skip=(4, 6), total=(4, 6), mask=0,
         notes={"attention": "disentangled attention is not supported", "qkv": "disentangled"},
     ),
     "torch_encoder": Expected(qkv=(0, 2), gelu=(2, 2, 2), mask=0, notes={"qkv": _ONE}),
     "nanogpt": Expected(qkv=(0, 2), gelu=(2, 2, 2), mask=0, notes={"qkv": _ONE}),
-    "einsum": Expected(skip=(4, 4), reorder=(4, 4), mask=0, notes={"embedding": "no norm follows the sum"}),
+    "einsum": Expected(skip=(4, 4), total=(4, 4), mask=0, notes={"embedding": "no norm follows the sum"}),
 }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_counts_and_outputs(name):
         "rotary": (FuseRotary(), {"rotations fused": of(expected.rotary)}),
         "spelled": (FuseLayerNorm(), {"norms fused": of(expected.spelled)}),
         "skip": (FuseSkipLayerNorm(), {"norms fused": of(expected.skip)}),
-        "reorder": (ReorderResidual(), {"residuals reordered": f"{of(expected.reorder)} norms"}),
+        "total": (KeepResidualSum(), {"residual sums kept": f"{of(expected.total)} norms"}),
         "embedding": (FuseEmbeddingNorm(), {"embeddings fused": of(expected.embedding)}),
         "mask": (SimplifyMask(), {"gathers undone": expected.mask}),
     }
