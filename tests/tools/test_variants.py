@@ -42,6 +42,8 @@ def faster(times):
         ({"main": (10, 10), "x": (5, 20)}, ("x", "main")),
         # Of two that win by like amounts, the one already in the bundle.
         ({"main": (10, 10), "x": (5, 5.05), "y": (9, 5.0)}, ("x", "x")),
+        # Of those in the bundle anyway, the fastest even within noise.
+        ({"main": (10, 10, 9.9), "x": (5, 9.9, 10)}, ("x", "x", "main")),
         # A default that wins nowhere is chosen nowhere.
         ({"main": (10, 10), "x": (5, 5)}, ("x", "x")),
         # The fastest wins, whatever its place in the list.
@@ -49,5 +51,5 @@ def faster(times):
     ],
 )
 def test_each_workload_gets_its_fastest_graph_and_the_bundle_few(times, expected):
-    table = {name: dict(zip("ab", row, strict=True)) for name, row in times.items()}
-    assert tuple(choose("ab", list(times), faster(table)).values()) == expected
+    table = {name: dict(zip("abc", row, strict=False)) for name, row in times.items()}
+    assert tuple(choose("abc"[: len(expected)], list(times), faster(table)).values()) == expected
