@@ -113,25 +113,25 @@ class Pipeline:
         run = Run(program)
         for instrument in instruments:
             instrument.begin(self, program, context)
-        for number, pass_ in enumerate(self.passes):
-            context.progress(pass_.name, number, len(self.passes))
-            before = run.program
-            held = weights(before)
-            step = Step(print_pass(pass_), pass_.effect, bytes_before=sum(held.values()))
-            with _few_sweeps():
+        with _few_sweeps():
+            for number, pass_ in enumerate(self.passes):
+                context.progress(pass_.name, number, len(self.passes))
+                before = run.program
+                held = weights(before)
+                step = Step(print_pass(pass_), pass_.effect, bytes_before=sum(held.values()))
                 after = _attempt(pass_, before, context, verifier, step)
-            kept = weights(after)
-            step.bytes_after = sum(kept.values())
-            run.program = after
-            run.steps.append(step)
-            for instrument in instruments:
-                instrument.after(pass_, step, before, after, context)
-            if step.error is not None and not keep_going:
-                break
-            del before, after
-            let_go = sum(size for weight, size in held.items() if weight not in kept)
-            if step.error is not None or let_go > SWEEP:
-                gc.collect()  # graphs are cycles, so the weights of the one let go would stay
+                kept = weights(after)
+                step.bytes_after = sum(kept.values())
+                run.program = after
+                run.steps.append(step)
+                for instrument in instruments:
+                    instrument.after(pass_, step, before, after, context)
+                if step.error is not None and not keep_going:
+                    break
+                del before, after
+                let_go = sum(size for weight, size in held.items() if weight not in kept)
+                if step.error is not None or let_go > SWEEP:
+                    gc.collect()  # graphs are cycles, so the weights of the one let go would stay
         context.progress("done", len(self.passes), len(self.passes))
         return run
 
@@ -207,7 +207,7 @@ def _few_sweeps() -> Iterator[None]:
     """Let Python look for dead cycles rarely: a graph is millions of live objects, and going through them
     again and again costs more than the passes."""
     thresholds = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(1_000_000, 1_000, 1_000)
     try:
         yield
     finally:
