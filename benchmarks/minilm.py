@@ -23,6 +23,7 @@ import numpy as np
 import onnxruntime
 from graphwright.backends.measure import compare
 from graphwright.backends.workloads import workloads
+from graphwright.ir.quiet import quiet
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -38,7 +39,7 @@ def model_directory() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def baselines(model: Path, scratch: Path) -> dict[str, Path]:
+def baselines(directory: Path, scratch: Path) -> dict[str, Path]:
     """What ONNX Runtime's own tools make of the model."""
     import torch
     from onnxruntime.quantization import quantize_dynamic
@@ -48,7 +49,7 @@ def baselines(model: Path, scratch: Path) -> dict[str, Path]:
     class Hidden(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = AutoModel.from_pretrained(model, attn_implementation="eager").eval()
+            self.model = AutoModel.from_pretrained(directory, attn_implementation="eager").eval()
 
         def forward(self, input_ids, attention_mask, token_type_ids):
             return self.model(input_ids, attention_mask, token_type_ids).last_hidden_state
@@ -57,10 +58,14 @@ def baselines(model: Path, scratch: Path) -> dict[str, Path]:
     example = (ids, torch.ones_like(ids), torch.zeros_like(ids))
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=512)}
     plain, old = scratch / "plain.onnx", scratch / "torchscript.onnx"
+    axes_by_name = {name: {0: "batch", 1: "length"} for name in (*INPUTS, "last_hidden_state")}
     settings = {"input_names": list(INPUTS), "output_names": ["last_hidden_state"]}
-    torch.onnx.export(Hidden(), example, plain, dynamo=True, dynamic_shapes=(axes,) * 3, **settings)
-    named = {name: {0: "batch", 1: "length"} for name in (*INPUTS, "last_hidden_state")}
-    torch.onnx.export(Hidden(), example, old, dynamo=False, opset_version=17, dynamic_axes=named, **settings)
+    model = Hidden().eval()
+    with quiet():
+        torch.onnx.export(model, example, plain, dynamo=True, dynamic_shapes=(axes,) * 3, **settings)
+        torch.onnx.export(
+            model, example, old, dynamo=False, opset_version=17, dynamic_axes=axes_by_name, **settings
+        )
     optimised = optimize_model(str(old), model_type="bert", num_heads=12, hidden_size=384)
     optimised.save_model_to_file(str(scratch / "optimised.onnx"))
     quantize_dynamic(plain, scratch / "int8.onnx")
