@@ -62,8 +62,13 @@ def golden(name: str, found: str) -> None:
     assert found == path.read_text(encoding="utf-8")
 
 
+def _weights(found: re.Match) -> str:
+    named = re.findall(r"([^\s<]+ \S+) = +(\{[^}]*\})", found[0])
+    return "<" + ", ".join(what if len(values) > 32 else f"{what} = {values}" for what, values in named) + ">"
+
+
 def before_and_after(before: Program, after: Program) -> str:
-    """Both graphs in ONNX's own text form, their weights without values."""
+    """Both graphs in ONNX's own text form, weights with their values where these are few."""
     texts = [onnx.printer.to_text(onnx_ir.to_proto(program.graph).graph) for program in (before, after)]
-    first, second = (re.sub(r"\n   <.*>\n", "\n", text) for text in texts)
+    first, second = (re.sub(r"(?<=\n   )<.*>(?=\n)", _weights, text) for text in texts)
     return f"# before\n{first}\n# after\n{second}\n"

@@ -89,8 +89,13 @@ def test_huge_programs_are_never_both_loaded(make, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr(gate, "too_large", lambda sizes: list(sizes) == [3584, 3584])
     with Measurer(workloads(make.encoder(), ["1x4"]), threads=1, seconds=0.0) as measure:
+        side_by_side, keep = [], measure._keep
+        monkeypatch.setattr(
+            measure, "_keep", lambda names: (keep(names), side_by_side.append(len(measure._workers)))
+        )
         measure(make.encoder(), make.encoder(make.weights(1)))
-        assert len(measure._workers) == 1
+        assert max(side_by_side) == 1
+        assert not measure._workers  # nor does one stay beside the next pass
 
 
 def test_what_a_measurement_depends_on_is_in_its_key(make, tmp_path, monkeypatch):
