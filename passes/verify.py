@@ -159,15 +159,18 @@ def describe(feed: Feed) -> str:
 
 
 def _included(program: Program, feed: Feed, output: np.ndarray, effect: Effect) -> np.ndarray | None:
-    """Where the mask is 1, for an effect that leaves padding out and an output laid out like the mask."""
+    """Where the mask is 1, for an effect that leaves padding out and an output laid out like the mask.
+
+    An encoder-decoder gives outputs of both lengths, which probes make different.
+    """
     if getattr(effect, "where", "everywhere") != "mask":
         return None
     roles = {spec.role: spec.name for spec in program.inputs}
-    role = "decoder_attention_mask" if "decoder_token_ids" in roles else "attention_mask"
-    mask = feed.get(roles.get(role, ""))
-    if mask is None or output.shape[: mask.ndim] != mask.shape:
-        return None
-    return mask != 0
+    for role in ("decoder_attention_mask", "attention_mask"):
+        mask = feed.get(roles.get(role, ""))
+        if mask is not None and output.shape[: mask.ndim] == mask.shape:
+            return mask != 0
+    return None
 
 
 def _names(names: Sequence[str]) -> str:

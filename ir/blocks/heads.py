@@ -11,10 +11,11 @@ import numpy as np
 from ..view import Value
 from .base import Linear, Norm
 from .layout import Atom, Layout, Lost
-from .rotary import rotary
+from .rotary import OPERATORS, rotary
 from .scores import Operand, times
 from .walk import LAYOUT, bare, passes, users
 
+ROTATES = {"add", "concat", "stack", "reshape"} | OPERATORS
 LONGEST = 40  # steps between a projection and the scores, at most
 
 
@@ -61,7 +62,7 @@ def heads(
     scale, value = outer, operand.value
     while value not in linears and len(steps) < LONGEST:
         number = times(value)
-        rotation = rotary(value) if value.op in ("add", "concat", "stack", "reshape") else None
+        rotation = rotary(value) if value.op in ROTATES else None
         if number is not None and norm is None:
             scale *= number[0]
             body.append(value)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
+from ...ir.blocks.rotary import OPERATORS
 from ...ir.onnx import Editor
 from ...ir.program import Program
 from ...ir.view import Value
@@ -52,7 +53,9 @@ class FuseRotary(Pass):
                 try:
                     if stuck:
                         raise Unfit(stuck)
-                    found, source = rotation(side), None
+                    if side.value.op in OPERATORS:
+                        raise Unfit("it is one operator already")
+                    found = rotation(side)
                     source = back(found.input, side.axes, side.heads, side.size, 1)
                     if source.factor != 1:
                         raise Unfit("it is scaled before it is rotated")
@@ -91,7 +94,9 @@ class _Writer:
         attrs = {"num_heads": side.heads, "interleaved": int(found.interleaved)}
         if found.width < side.size:
             attrs["rotary_embedding_dim"] = found.width
-        node = self.editor.node("RotaryEmbedding", [flat, *caches], name, before=before, attrs=attrs)
+        node = self.editor.node(
+            "RotaryEmbedding", [flat, *caches], name, before=before, attrs=attrs, like=flat
+        )
         shape = self.editor.initializer(np.array([0, 0, side.heads, side.size]), f"{name}.shape")
         result = self.editor.node(
             "Reshape", [node.outputs[0], shape], f"{name}.heads", before=before

@@ -13,6 +13,7 @@ from ...ir.blocks.base import Attention
 from ...ir.program import InputSpec, Program
 from ..base import Context, Exact, Pass, Result
 from .pack import TOKENS, Packer
+from .shifts import before_shifts
 from .tokenwise import Axes, token_operands
 
 KERNELS = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
@@ -105,6 +106,8 @@ def _region(graph: ir.Graph, axes: Axes) -> dict[ir.Node, dict[int, str]]:
             for node in graph
             if node.op_type != "Reshape" and (kinds := token_operands(node, axes))
         }
+    for node in before_shifts(nodes, axes):
+        del nodes[node]
     for node in [node for node in nodes if node.op_type == "Split"]:
         # Padding one value is cheaper than padding its pieces.
         if not any(user in nodes for out in node.outputs for user in out.consumers()):

@@ -1,0 +1,27 @@
+"""Whole presets over the zoo: passes that work alone must work behind one another too."""
+
+from dataclasses import replace
+
+import pytest
+from graphwright.passes.base import Context
+from graphwright.passes.manager import Pipeline
+from graphwright.tools.presets import TEXTS
+from zoo import ARCHITECTURES, onnx_program
+
+pytestmark = pytest.mark.slow  # most of it the export of the zoo
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_pass_keeps_its_word_and_no_attention_is_lost(name):
+    lowered = Pipeline.parse(TEXTS["balanced"].removeprefix("to-onnx,"))
+    program = onnx_program(name)
+    program = replace(program, info={**program.info, "pad_token_id": 1})  # CLIP pools at the highest id
+    run = Pipeline([*Pipeline.parse("fuse-qkv,fuse-bias-gelu").passes, *lowered.passes]).run(
+        program, Context(), keep_going=True
+    )
+    assert {step.text: step.error for step in run.steps if step.error} == {}
+    statistics = {step.text: dict(step.statistics) for step in run.steps}
+    count = ARCHITECTURES[name].expected["attention"]
+    assert statistics["fuse-attention"]["attentions fused"] == f"{count} of {count}"
+    kinds = [node.op_type for node in run.program.graph.graph]
+    assert kinds.count("Attention") == count
