@@ -8,7 +8,7 @@ tensors, types NumPy lacks) goes one at a time through a temporary file that the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,30 @@ def execute_onnx(
     model: Any, outputs: Sequence[str], feeds: Iterable[Mapping[str, np.ndarray]], threads: int = 2
 ) -> list[dict[str, np.ndarray]]:
     """Like `execute`, for a bare onnx_ir.Model."""
+    return list(stream_onnx(model, outputs, feeds, threads))
+
+
+def observe(
+    program: Program, names: Sequence[str], feeds: Iterable[Mapping[str, np.ndarray]], threads: int = 2
+) -> Iterator[dict[str, np.ndarray]]:
+    """Values inside an onnx program, feed by feed: one feed's arrays are alive at a time.
+
+    Args:
+        names: of values of the main graph; constants are not among them.
+    """
+    model = program.graph.clone()
+    wanted = set(names)
+    have = {value.name for value in model.graph.outputs}
+    values = (*model.graph.inputs, *(result for node in model.graph for result in node.outputs))
+    # onnx_ir lets a graph have an input for an output; ONNX Runtime does too.
+    model.graph.outputs.extend(v for v in values if v.name in wanted and v.name not in have)
+    return stream_onnx(model, names, feeds, threads)
+
+
+def stream_onnx(
+    model: Any, outputs: Sequence[str], feeds: Iterable[Mapping[str, np.ndarray]], threads: int = 2
+) -> Iterator[dict[str, np.ndarray]]:
+    """Like `execute_onnx`, one result after the other."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -52,9 +76,9 @@ def execute_onnx(
         session = onnxruntime.InferenceSession(
             str(Path(directory) / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
-        results = [dict(zip(outputs, session.run(list(outputs), dict(feed)), strict=True)) for feed in feeds]
+        for feed in feeds:
+            yield dict(zip(outputs, session.run(list(outputs), dict(feed)), strict=True))
         del session, lent  # before the file that the session maps goes away
-    return results
 
 
 def _write(model: Any, directory: Path, options: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.execute import execute_onnx
+from ...ir.execute import observe
 from ...ir.onnx import outer_values
 from ...ir.probe import probes
 from ...ir.program import Program
@@ -40,15 +40,13 @@ def nan_sources(program: Program, context: Context) -> frozenset[str]:
     """
     if not any(spec.role in _MASKS for spec in program.inputs):
         return frozenset()
-    model = program.graph.clone()
-    nodes = [node for node in model.graph if (node.domain, node.op_type) in _SOFTMAX]
+    nodes = [node for node in program.graph.graph if (node.domain, node.op_type) in _SOFTMAX]
     scores = dict.fromkeys(v for node in nodes for v in node.inputs if v is not None and v.producer())
     if not scores:
         return frozenset()
-    model.graph.outputs.extend(value for value in scores if not value.is_graph_output())
     names = [str(value.name) for value in scores]
     hidden: set[str] = set()
-    for found in execute_onnx(model, names, probes(program, context.seed), context.threads):
+    for found in observe(program, names, probes(program, context.seed), context.threads):
         hidden.update(name for name, array in found.items() if (array == -np.inf).any())
     return frozenset(
         str(node.outputs[0].name) for node in nodes if any(v and v.name in hidden for v in node.inputs)
