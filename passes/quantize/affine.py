@@ -27,8 +27,9 @@ def integers(bits: int, signed: bool = False, narrow: bool = False) -> tuple[int
 class Affine:
     """A mapping onto the integers low to high.
 
-    scale: float32, positive. zero: int32, the integer that stands for 0.0. Both have the rank of the numbers mapped, or none (per
-    tensor); along each axis their size is 1, the axis's, or its number of groups (the last may be short).
+    scale: float32, positive. zero: int32, the integer that stands for 0.0. Both have the rank of the numbers
+    mapped, or none (per tensor); along each axis their size is 1, the axis's, or its number of groups (the
+    last may be short).
     group: indices to a group, along the axes where the sizes say so.
     """
 
