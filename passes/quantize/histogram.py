@@ -45,11 +45,11 @@ class Histogram:
             times = int(needed[channel] - self.exponents[channel])
             self.counts[channel] = _merged(self.counts[channel], times)
             self.exponents[channel] = needed[channel]
-        for channel, exponent in enumerate(self.exponents):
+        for number, exponent in enumerate(self.exponents.tolist()):
             # Whole powers of two: the division is exact, and so is the bin.
-            index = np.floor(np.ldexp(values[:, channel].astype(np.float64), self._shift(exponent)))
-            index = index.astype(np.int64) + self.bins // 2
-            self.counts[channel] += np.bincount(index, minlength=self.bins)
+            steps = np.ldexp(values[:, number].astype(np.float64), self.bins.bit_length() - 2 - exponent)
+            index = np.floor(steps).astype(np.int64) + self.bins // 2
+            self.counts[number] += np.bincount(index, minlength=self.bins)
 
     def occupied(self, channel: int, bins: int | None = None) -> Bins:
         """The bins of a channel that have any.
@@ -62,10 +62,6 @@ class Histogram:
         found = np.flatnonzero(counts)
         width = float(np.ldexp(2.0 / bins, self.exponents[channel]))
         return Bins((found - bins // 2 + 0.5) * width, counts[found], width)
-
-    def _shift(self, exponent: np.int64) -> int:
-        """A number times 2^shift counts bins from the middle."""
-        return int(self.bins.bit_length() - 2 - exponent)
 
 
 def _merged(counts: np.ndarray, times: int) -> np.ndarray:
