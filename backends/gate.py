@@ -22,7 +22,7 @@ from .ratios import Speedup
 from .target import Target, detect
 from .workloads import Workload
 
-_PROTOCOL = 1  # part of every key: raised when the way of measuring changes
+_PROTOCOL = 2  # part of every key: raised when the way of measuring changes
 _FEWEST, _MOST = 3, 9  # rounds
 _SAME = 0.02  # ratios within this of 1 are no difference
 _TURN = 0.25  # seconds of timed calls that a turn aims at

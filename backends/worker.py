@@ -24,6 +24,10 @@ from . import energy
 
 Run = Callable[[Mapping[str, np.ndarray]], Any]
 
+# When a process takes its turn, the scheduler needs some hundredths of a second to give each thread a core of
+# its own again: until then calls of a few milliseconds take up to twice their time.
+SETTLE, LEAST = 0.05, 0.15  # seconds of warm-up, and of timed calls, where `runs` end sooner
+
 
 def main() -> None:
     # Libraries print to stdout; the protocol keeps the real one to itself.
@@ -90,15 +94,18 @@ def _feed(path: str) -> dict[str, np.ndarray]:
 
 
 def _time(run: Run, request: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of each run after the warm-up: `runs`, or fewer (two at least) when `seconds` end first."""
+    """Seconds of each run after the warm-up: `runs` and `LEAST` seconds of them, or fewer (two at least) when
+    `seconds` end first."""
     feed = _feed(request["feed"])
-    for _ in range(request["warmup"]):
+    begin, warm = time.perf_counter(), 0
+    while warm < request["warmup"] or time.perf_counter() - begin < SETTLE:
         run(feed)
+        warm += 1
     zones = energy.domains()
     taken: list[float] = []
     drawn = energy.read(zones)
-    begin = time.perf_counter()
-    while len(taken) < request["runs"]:
+    begin = end = time.perf_counter()
+    while len(taken) < request["runs"] or end - begin < LEAST:
         start = time.perf_counter()
         run(feed)
         end = time.perf_counter()

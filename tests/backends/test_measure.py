@@ -12,6 +12,7 @@ from graphwright.backends.contestants import recognise, size_of, too_large
 from graphwright.backends.measure import compare, workloads
 from graphwright.backends.onnxruntime import save_model
 from graphwright.backends.process import Worker
+from graphwright.backends.worker import LEAST
 from graphwright.ir.errors import MeasureError
 
 
@@ -214,5 +215,7 @@ def test_a_workload_is_timed_within_its_seconds(make, tmp_path):
     np.savez(tmp_path / "f.npz", **make.feed())
     with Worker("it", "onnxruntime", tmp_path / "m.onnx", 1) as worker:
         request = {"do": "time", "feed": str(tmp_path / "f.npz"), "warmup": 1}
-        assert len(worker.ask(**request, runs=7, seconds=60)["seconds"]) == 7
+        taken = worker.ask(**request, runs=7, seconds=60)["seconds"]
+        assert len(taken) > 7  # short calls go on until the scheduler has settled
+        assert sum(taken) > LEAST / 2
         assert len(worker.ask(**request, runs=1000, seconds=0)["seconds"]) == 2
