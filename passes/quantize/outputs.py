@@ -1,0 +1,39 @@
+"""A program's outputs as rows that count: padding is left out, and logits are told from vectors."""
+
+from __future__ import annotations
+
+import torch
+
+from ...ir.program import Program, Task
+from ..base import Feed
+
+_MASKS = ("decoder_attention_mask", "attention_mask")
+_LOGITS: frozenset[Task] = frozenset(
+    {"sequence-classification", "token-classification", "question-answering", "masked-lm", "causal-lm"}
+)
+
+
+def rows(program: Program, feed: Feed, output: torch.Tensor) -> torch.Tensor:
+    """(rows, width) of an output, or of a hidden state, without the places where the mask is 0.
+
+    A row is what stands along the last axis; a batch of single numbers is one row of them.
+    """
+    names = {spec.role: spec.name for spec in program.inputs}
+    for role in _MASKS:
+        mask = feed.get(names.get(role, ""))
+        if mask is not None and output.dim() > mask.ndim and output.shape[: mask.ndim] == mask.shape:
+            output = output[torch.from_numpy(mask != 0)]
+            break
+    if output.dim() < 2 or output.shape[-1] == 1:
+        return output.reshape(1, -1)
+    return output.reshape(-1, output.shape[-1])
+
+
+def logits(program: Program, output: torch.Tensor) -> bool:
+    """Whether rows of an output are logits: the task has them, and there is more than one to a row."""
+    return program.task in _LOGITS and output.dim() > 1 and output.shape[-1] > 1
+
+
+def arguments(program: Program, feed: Feed) -> list[torch.Tensor]:
+    """A feed as the graph module takes it."""
+    return [torch.from_numpy(feed[spec.name].copy()) for spec in program.inputs]
