@@ -14,6 +14,8 @@ from ...ir.program import Program
 from ..base import Context, Exact, Pass, Result
 from .evaluate import Evaluation, foldable, nbytes
 
+_FEW = 64  # bytes: less is no weight
+
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
@@ -22,8 +24,8 @@ class FoldConstants(Pass):
     Also folded are sizes: Shape and the arithmetic on it, wherever the sizes asked for are fixed. Constant
     nodes become weights. A node on a weight larger than max_bytes (a transpose, a cast) is folded when
     nothing else uses that weight and the result is no larger; the result is then computed when it is read,
-    one tensor at a time, so that no second copy of the weights is ever held. DequantizeLinear stays: folding
-    it would undo the quantization.
+    one tensor at a time, so that no second copy of the weights is ever held. DequantizeLinear stays, and so
+    does whatever makes more bytes of codes or of narrow floats: folding it would undo the quantization.
 
     max_bytes: largest result, in bytes, that may be added to the model.
     """
@@ -101,12 +103,14 @@ class _Folder:
 
     def _evaluated(
         self, node: ir.Node, operands: list[ir.TensorProtocol | None]
-    ) -> tuple[str, list[ir.TensorProtocol]]:
+    ) -> tuple[str, list[ir.TensorProtocol]] | None:
         evaluation = Evaluation(node, operands, self.opset)
         results = evaluation.results()
         if results is None:
             raise _StaysError("the shape of its result is not known before it is computed")
         added = sum(nbytes(*result) for result in results)
+        if any(t is not None and _stored_small(t) and t.nbytes < added for t in operands):
+            return None
         large = [v for v in node.inputs if v is not None and v.const_value.nbytes > self.max_bytes]  # type: ignore[union-attr]
         replaces = len(large) == 1 and len(results) == 1 and added <= large[0].const_value.nbytes  # type: ignore[union-attr]
         if replaces and len(large[0].uses()) > 1:
@@ -153,6 +157,13 @@ class _Folder:
             kept = value.uses() or value.is_graph_input() or value.is_graph_output()
             if not kept and self.graph.initializers.get(value.name or "") is value:
                 del self.graph.initializers[value.name or ""]
+
+
+def _stored_small(tensor: ir.TensorProtocol) -> bool:
+    """Whether a weight is of a type that is there to be small: integers of a byte or less, half floats."""
+    kind = tensor.dtype
+    narrow = kind != ir.DataType.BOOL and kind.bitwidth <= (16 if kind.is_floating_point() else 8)
+    return narrow and tensor.nbytes > _FEW
 
 
 def _constant(value: ir.Value) -> ir.TensorProtocol | None:

@@ -424,3 +424,34 @@ def test_what_a_subgraph_uses_stays():
 def test_inputs_stay_used_or_not():
     program = parsed("y = Relu(x)", f"{X3}, float[4] ignored", Y3)
     after("eliminate-dead-code", program, status="no change")
+
+
+@pytest.mark.parametrize(
+    ("decode", "kept"),
+    [
+        ("wide = Cast<to = 6>(codes) row = Gather(levels, wide)", ["Cast", "Gather", "Add"]),
+        ("row = Cast<to = 1>(halves)", ["Cast", "Add"]),
+        ("row = DequantizeLinear(codes, half)", ["DequantizeLinear", "Add"]),
+    ],
+)
+def test_what_is_stored_small_stays_small(decode, kept):
+    """Decoding codes or half floats makes more bytes than it replaces, however few those are."""
+    weights = {
+        "codes": np.arange(200, dtype=np.uint8),
+        "levels": np.linspace(-1, 1, 200).astype(F32),
+        "halves": np.linspace(-1, 1, 200).astype(np.float16),
+        "half": np.array(0.5, F32),
+    }
+    used = {name: array for name, array in weights.items() if name in decode}
+    program = parsed(f"{decode} y = Add(x, row)", "float[batch,200] x", "float[batch,200] y", used)
+    assert operators(after("fold-constants", program, "no change")) == kept
+
+
+def test_integers_that_become_as_small_numbers_are_folded():
+    program = parsed(
+        "row = Cast<to = 10>(numbers) wide = Cast<to = 1>(one) sum = Add(x, wide) y = CastLike(sum, row)",
+        "float[batch,length] x",
+        "float16[batch,length] y",
+        {"numbers": np.arange(100, dtype=F32), "one": np.ones(1, np.float16)},
+    )
+    assert operators(after("fold-constants", program)) == ["Add", "CastLike"]
