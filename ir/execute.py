@@ -8,9 +8,9 @@ tensors, types NumPy lacks) goes one at a time through a temporary file that the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -33,7 +33,9 @@ def execute(
     """
     if program.dialect == "onnx":
         return execute_onnx(program.graph, program.outputs, feeds, threads)
-    return _execute_fx(program, feeds)
+    from .execute_fx import execute_fx
+
+    return execute_fx(program, feeds)
 
 
 def execute_onnx(
@@ -46,11 +48,15 @@ def execute_onnx(
 def observe(
     program: Program, names: Sequence[str], feeds: Iterable[Mapping[str, np.ndarray]], threads: int = 2
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Values inside an onnx program, feed by feed: one feed's arrays are alive at a time.
+    """Values inside a program, feed by feed: one feed's arrays are alive at a time.
 
     Args:
         names: of values of the main graph; constants are not among them.
     """
+    if program.dialect == "fx":
+        from .execute_fx import observe_fx
+
+        return observe_fx(program, names, feeds)
     model = program.graph.clone()
     wanted = set(names)
     have = {value.name for value in model.graph.outputs}
@@ -64,6 +70,7 @@ def stream_onnx(
     model: Any, outputs: Sequence[str], feeds: Iterable[Mapping[str, np.ndarray]], threads: int = 2
 ) -> Iterator[dict[str, np.ndarray]]:
     """Like `execute_onnx`, one result after the other."""
+    import onnx_ir
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -71,36 +78,43 @@ def stream_onnx(
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # a failure is raised; what ORT logs beside it is noise
     options.add_session_config_entry("session.disable_prepacking", "1")
+    lent: list[Any] = []  # outlives the session
+
+    def lend(name: str, tensor: Any, file: IO[bytes]) -> None:
+        if isinstance(tensor, onnx_ir.LazyTensor) or tensor.numpy().dtype.kind not in "fiub":
+            tensor.tofile(file)
+        else:
+            array = np.ascontiguousarray(tensor.numpy())
+            lent.append((array, onnxruntime.OrtValue.ortvalue_from_numpy(array)))
+            options.add_initializer(name, lent[-1][1])
+
     with tempfile.TemporaryDirectory(prefix="graphwright-") as directory:
-        lent = _write(model, Path(directory), options)
-        session = onnxruntime.InferenceSession(
-            str(Path(directory) / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        path = write(model, Path(directory), lend)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for feed in feeds:
             yield dict(zip(outputs, session.run(list(outputs), dict(feed)), strict=True))
-        del session, lent  # before the file that the session maps goes away
+        del session  # before the file that it maps goes away
 
 
-def _write(model: Any, directory: Path, options: Any) -> list[Any]:
-    """Write model.onnx and the weights that cannot be lent; returns what must outlive the session."""
+def write(model: Any, directory: Path, store: Callable[[str, Any, IO[bytes]], None]) -> Path:
+    """Write model.onnx with its weights beside it; returns its path.
+
+    Args:
+        model: onnx_ir.Model.
+        store: called with (name, tensor, file at the tensor's place) for each weight; what it leaves
+            unwritten takes no room on disk and reads as zeros.
+    """
     import onnx_ir
-    import onnxruntime
 
     shell = model.clone()
-    lent: list[Any] = []
     offset = 0
     with open(directory / "weights", "wb") as file:
         for name, value in shell.graph.initializers.items():
             tensor = value.const_value
             if tensor is None or tensor.nbytes <= _INLINE_BYTES or tensor.dtype == onnx_ir.DataType.STRING:
                 continue
-            if isinstance(tensor, onnx_ir.LazyTensor) or tensor.numpy().dtype.kind not in "fiub":
-                file.seek(offset)
-                tensor.tofile(file)
-            else:
-                array = np.ascontiguousarray(tensor.numpy())
-                lent.append((array, onnxruntime.OrtValue.ortvalue_from_numpy(array)))
-                options.add_initializer(name, lent[-1][1])
+            file.seek(offset)
+            store(name, tensor, file)
             value.const_value = onnx_ir.ExternalTensor(
                 "weights",
                 offset,
@@ -111,22 +125,8 @@ def _write(model: Any, directory: Path, options: Any) -> list[Any]:
                 base_dir=directory,
             )
             offset += -(-tensor.nbytes // _PAGE) * _PAGE
-        file.truncate(offset)  # sparse: the lent weights take no room on disk
+        file.truncate(offset)
     with open(directory / "model.onnx", "wb") as file:
         file.write(onnx_ir.serde.serialize_model(shell).SerializeToString())
-    release()  # the session has its own copy of what was written
-    return lent
-
-
-def _execute_fx(program: Program, feeds: Iterable[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    import torch
-
-    results = []
-    with torch.no_grad():
-        for feed in feeds:
-            arguments = [torch.from_numpy(np.array(feed[spec.name])) for spec in program.inputs]
-            found = torch.fx.Interpreter(program.graph).run(*arguments, enable_io_processing=False)
-            flat = [found] if isinstance(found, torch.Tensor) else torch.utils._pytree.tree_leaves(found)
-            arrays = [tensor.float() if tensor.dtype == torch.bfloat16 else tensor for tensor in flat]
-            results.append({name: t.numpy() for name, t in zip(program.outputs, arrays, strict=True)})
-    return results
+    release()  # a session has its own copy of what was written
+    return directory / "model.onnx"

@@ -29,7 +29,7 @@ Kind = Literal["min-max", "moving-average", "percentile", "entropy", "mse"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Range = tuple[np.ndarray, np.ndarray]  # least and largest, float64, shape () or (channels,)
 
-_SHRINK = 0.97 ** np.arange(150)  # candidates for an end of a range, as shares of the largest seen
+_SHRINK = 0.98 ** np.arange(200)  # candidates for an end of a range, as shares of the largest seen
 
 
 class Estimator(ABC):
@@ -146,10 +146,13 @@ class Percentile(_FromHistogram):
         x, counts = bins.centres, bins.counts
         if self.symmetric:
             order = np.argsort(np.abs(x), kind="stable")
-            end = min(_quantile(np.abs(x)[order], counts[order], self.share), max(-least, most))
-            return max(-end, least), min(end, most)
-        tail = (1 - self.share) / 2
-        return max(_quantile(x, counts, tail), least), min(_quantile(x, counts, 1 - tail), most)
+            end = _quantile(np.abs(x)[order], counts[order], self.share)
+            ends = -end, end
+        else:
+            tail = (1 - self.share) / 2
+            ends = _quantile(x, counts, tail), _quantile(x, counts, 1 - tail)
+        low, high = np.clip(ends, least, most)  # a bin's centre may lie past the last number
+        return float(low), float(high)
 
 
 class Entropy(_FromHistogram):
