@@ -67,12 +67,12 @@ def activations(program: Program, names: Sequence[str], context: Context) -> Ite
     def fitting() -> Iterator[Feed]:
         for number, feed in enumerate(context.calibration):
             context.progress("calibrating", number, len(context.calibration))
-            if _fits(program, number, feed):
+            if fits(program, number, feed):
                 on.append(feed)
                 yield feed
 
     for found in observe(program, names, fitting(), context.threads):
-        yield {name: _rows(program, on[0], array) for name, array in found.items()}
+        yield {name: real_rows(program, on[0], array) for name, array in found.items()}
 
 
 def check(program: Program, feeds: Sequence[Feed]) -> None:
@@ -84,7 +84,7 @@ def check(program: Program, feeds: Sequence[Feed]) -> None:
     variety = {spec.name: _Variety() for spec in program.inputs if spec.role not in _STRUCTURE}
     rows = 0
     for number, feed in enumerate(feeds):
-        if not _fits(program, number, feed):
+        if not fits(program, number, feed):
             continue
         rows += max((len(feed[spec.name]) for spec in program.inputs if feed[spec.name].ndim), default=1)
         for spec in program.inputs:
@@ -118,13 +118,13 @@ def _mend(program: Program, feeds: Sequence[Feed]) -> str:
     )
 
 
-def _fits(program: Program, number: int, feed: Feed) -> bool:
+def fits(program: Program, number: int, feed: Feed) -> bool:
     """Whether a feed has rows, and as many as the graph takes.
 
     Raises:
         DataError: an input is missing, or another axis than the first does not fit.
     """
-    fits = True
+    whole = True
     for spec in program.inputs:
         if spec.name not in feed:
             raise DataError(f"calibration feed {number + 1} has no '{spec.name}', which the model takes")
@@ -137,11 +137,11 @@ def _fits(program: Program, number: int, feed: Feed) -> bool:
                 "give it feeds of that shape, or put specialise-shapes after this pass"
             )
         if shape and (shape[0] == 0 or (isinstance(spec.shape[0], int) and shape[0] != spec.shape[0])):
-            fits = False
-    return fits
+            whole = False
+    return whole
 
 
-def _rows(program: Program, feed: Feed, value: np.ndarray) -> np.ndarray:
+def real_rows(program: Program, feed: Feed, value: np.ndarray) -> np.ndarray:
     """(rows, features) of a value at the places that some mask keeps, without what is not finite."""
     kept: np.ndarray | None = None
     for mask in _masks(program, feed):

@@ -1,0 +1,66 @@
+"""AWQ: inputs that carry large activations get finer steps.
+
+Lin et al., 2023, arXiv:2306.00978. Multiplying an input's weights by s and dividing the input by s keeps the
+product; after rounding, its error is smaller by about s as long as the group's range stays (section 3.2).
+s = mean|x|^a, and a is the one of 20 between 0 and 1 that loses least at the products (eq. 5); then each
+group's range is shrunk, where that loses less again (the "clipping" of their code).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .moments import Moments
+from .rounding import grid
+
+_POWERS = 20
+_SHRINKS = np.linspace(1, 0.5, 11)[1:]
+_LEAST = 1e-4
+
+
+def search(weights: Sequence[np.ndarray], moments: Moments, bits: int, group: int) -> np.ndarray:
+    """The scale of each input, float32 (in,), that loses least over the products it enters; ones if none.
+
+    Args:
+        weights: float32 (out, in) each.
+    """
+    gram = moments.gram.astype(np.float32)
+    best, least = np.ones(len(moments.magnitude), np.float32), np.inf
+    for power in np.arange(_POWERS) / _POWERS:
+        scale = np.maximum(moments.magnitude**power, _LEAST).astype(np.float32)
+        scale /= np.sqrt(scale.max() * scale.min())
+        loss = sum(_loss(grid(w * scale, bits, group).simulate(w * scale) / scale - w, gram) for w in weights)
+        if loss < least:
+            best, least = scale, loss
+    return best
+
+
+def clip(weight: np.ndarray, gram: np.ndarray, bits: int, group: int) -> np.ndarray:
+    """What to shrink each group's range by, float32 (out, groups), so that its part loses least.
+
+    Args:
+        weight: float32 (out, in).
+        gram: X X^T, (in, in); only inputs of one group are taken to go together.
+    """
+    columns = weight.shape[1]
+    starts = range(0, columns, group)
+    blocks = [gram[i : i + group, i : i + group].astype(np.float32) for i in starts]
+
+    def losses(shrink: np.ndarray | float) -> np.ndarray:
+        error = grid(weight, bits, group, shrink).simulate(weight) - weight
+        parts = [error[:, i : i + group] for i in starts]
+        return np.stack([((e @ b) * e).sum(axis=1) for e, b in zip(parts, blocks, strict=True)], axis=1)
+
+    least = losses(1.0)
+    best = np.ones(least.shape, np.float32)
+    for shrink in _SHRINKS:
+        loss = losses(shrink)
+        best, least = np.where(loss < least, np.float32(shrink), best), np.minimum(loss, least)
+    return best
+
+
+def _loss(error: np.ndarray, gram: np.ndarray) -> float:
+    """Mean squared error of a product: the trace of E G E^T."""
+    return float(np.einsum("ij,ij->", error @ gram, error, dtype=np.float64))

@@ -1,0 +1,31 @@
+"""Codes for weights that are taken one by one, without data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .hqq import hqq
+from .rounding import Coded, checked, round_to_nearest
+from .stored import Stored
+
+_ROWS = 4096  # coded at a time, so that temporaries stay small
+
+
+def without_data(stored: Stored, method: str, bits: int, group: int) -> Coded:
+    """A weight rounded to nearest, or, with method "hqq", by HQQ.
+
+    Raises:
+        WeightError: it has NaN or infinity.
+    """
+    by = hqq if method == "hqq" else round_to_nearest
+    return by_rows(stored, lambda weight: by(weight, bits, group))
+
+
+def by_rows(stored: Stored, code: Callable[[np.ndarray], Coded]) -> Coded:
+    """Codes by a method that looks at each row alone: float32 (rows, columns) to codes."""
+    matrix = stored.matrix()
+    parts = [code(checked(matrix[i : i + _ROWS], stored.name)) for i in range(0, len(matrix), _ROWS)]
+    codes, scale, zero = (np.concatenate([getattr(p, n) for p in parts]) for n in ("codes", "scale", "zero"))
+    return Coded(codes, scale, zero, parts[0].bits, parts[0].group)

@@ -1,0 +1,90 @@
+"""A weight matrix in n-bit integers, and the plainest way there: round to nearest.
+
+Every method of quantize-weights ends in a `Coded`: integers 0 to 2^n - 1 with a scale and a zero per group
+of inputs. Scales are rounded to float16 before they are used, so that what is stored is what was optimised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...ir.errors import WeightError
+from .affine import Affine, extremes, fit, integers, spread
+
+_HALF = np.finfo(np.float16)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """w is about scale (code - zero).
+
+    codes: uint8 (out, in). scale: float32 (out, groups), exact in float16 where `half` says so. zero: (out,
+    groups), integers of `bits` bits, or float32 exact in float16 where the method found fractions.
+    group: inputs to a group; the last one may be short.
+    """
+
+    codes: np.ndarray
+    scale: np.ndarray
+    zero: np.ndarray
+    bits: int
+    group: int
+
+    def floats(self) -> np.ndarray:
+        """The weight that the packed graph computes with, float32 (out, in)."""
+        steps = self.codes.astype(np.float32)
+        steps -= spread(self.zero, self.codes.shape, self.group).astype(np.float32)
+        steps *= spread(self.scale, self.codes.shape, self.group)
+        return steps
+
+
+def round_to_nearest(weight: np.ndarray, bits: int, group: int) -> Coded:
+    """Each group's range onto 2^bits integers, each weight to the nearest.
+
+    Args:
+        weight: float32 (out, in).
+    """
+    affine = grid(weight, bits, group)
+    return coded(affine.quantize(weight), affine, bits)
+
+
+def grid(weight: np.ndarray, bits: int, group: int, shrink: np.ndarray | float = 1.0) -> Affine:
+    """The mapping of each group's range, times shrink (a factor, or one per group), onto 2^bits integers."""
+    least, most = extremes(weight, axis=0, group=group)
+    low, high = integers(bits)
+    affine = fit(least * shrink, most * shrink, low, high, group=group)
+    scale = halved(affine.scale)
+    # The zero follows from the scale that is stored, not from the one before rounding.
+    zero = np.clip(np.rint(-np.minimum(least * shrink, 0) / scale), low, high).astype(np.int32)
+    return Affine(scale, zero, low, high, group)
+
+
+def coded(codes: np.ndarray, affine: Affine, bits: int) -> Coded:
+    """Codes on a grid."""
+    return Coded(codes.astype(np.uint8, copy=False), affine.scale, affine.zero, bits, affine.group)
+
+
+def halved(scale: np.ndarray) -> np.ndarray:
+    """Scales as float16 holds them, in float32; untouched where one is outside its normal numbers."""
+    return scale.astype(np.float16).astype(np.float32) if fits_half(scale, float(_HALF.tiny)) else scale
+
+
+def fits_half(values: np.ndarray, smallest: float = 0.0) -> bool:
+    """Whether float16 holds numbers to 11 bits: none is too large, none nearer to zero than `smallest`."""
+    sizes = np.abs(values)
+    return bool(sizes.size == 0 or (sizes.max() <= _HALF.max and sizes.min() >= smallest))
+
+
+def checked(weight: np.ndarray, name: str) -> np.ndarray:
+    """The weight, if a scale can be taken from it.
+
+    Raises:
+        WeightError: it has NaN or infinity.
+    """
+    if not np.isfinite(weight).all():
+        raise WeightError(
+            f"the weight '{name}' has NaN or infinite values and cannot be quantized: restore it from a "
+            "sound checkpoint"
+        )
+    return weight

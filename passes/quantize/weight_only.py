@@ -1,0 +1,116 @@
+"""quantize-weights: weights of 8, 4, 3 or 2 bits, activations as they were."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ...ir.program import Program
+from ..base import Context, Lossy, Pass, Result
+from .by_awq import Scaled, by_awq
+from .by_gptq import by_gptq
+from .coding import without_data
+from .decode import OLDEST_OPSET
+from .repack import repack
+from .rounding import Coded
+from .sites import quantized
+from .stored import Stored, find
+
+_BITS = (0, 2, 3, 4, 8)
+
+
+@dataclass(frozen=True)
+class QuantizeWeights(Pass):
+    """Store weight matrices and embedding tables in 8, 4, 3 or 2 bits; activations stay in float.
+
+    Weights are asymmetric integers with a float16 scale per group of inputs, packed: a file really gets
+    smaller by what the bits say. Products become ONNX Runtime's MatMulNBits, lookups GatherBlockQuantized,
+    where the installed version has them for the width; what is left (3 bits, packed q/k/v weights inside
+    Attention, convolutions) is decoded in the graph by standard operators, once, as ONNX Runtime loads the
+    model. A weight with several uses (a table that is also the output head) is stored once.
+
+    bits: of the weights of products; 0 leaves them. embeddings: of tables; none: as `bits`; 0 leaves them.
+    group: inputs that share a scale, a power of two from 16 on.
+    method: "rtn" rounds to nearest. "hqq" fits zeros to the weights, without data (hqq.py). "gptq" rounds one
+        input after the other and makes up for each error (gptq.py), and "awq" scales inputs by how large they
+        get (awq.py): both need calibration data, and round tables to nearest.
+    compute: "float" gives what the decoded weights give; "int8" lets MatMulNBits round activations to 8 bits,
+        which is faster; "decode" uses standard operators alone, for other runtimes.
+    damping, act_order: of gptq.
+    """
+
+    name: ClassVar[str] = "quantize-weights"
+    source: ClassVar = "onnx"
+    target: ClassVar = "onnx"
+    effect: ClassVar = Lossy()
+
+    bits: int = 4
+    embeddings: int | None = None
+    group: int = 32
+    method: Literal["rtn", "gptq", "awq", "hqq"] = "rtn"
+    compute: Literal["float", "int8", "decode"] = "float"
+    damping: float = 0.01
+    act_order: bool = False
+
+    def __post_init__(self) -> None:
+        for option, bits in (("bits", self.bits), ("embeddings", self.embeddings)):
+            if bits is not None and bits not in _BITS:
+                raise ValueError(f"{option} is {bits}, and weights are stored in 8, 4, 3 or 2 bits (0: left)")
+        if self.group < 16 or self.group & (self.group - 1):
+            raise ValueError(f"group is {self.group}, and a group is a power of two from 16 on")
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"damping is {self.damping:g}, and it is a share of the mean: above 0, up to 1")
+
+    @property
+    def requires(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("calibration",) if self.bits and self.method in ("gptq", "awq") else ()
+
+    def run(self, program: Program, context: Context) -> Result:
+        opset = program.graph.graph.opset_imports.get("", OLDEST_OPSET)
+        if opset < OLDEST_OPSET:
+            note = f"opset {opset} cannot unpack codes: convert the model to {OLDEST_OPSET} or later"
+            return Result(program, False, notes=(note,))
+        operator = quantized(program.graph)
+        if self.bits and operator is not None:
+            return Result(program, False, notes=(f"the model is quantized already: it has {operator}",))
+        found, notes = find(program)
+        if not any(self._bits(w) for w in found):
+            return Result(program, False, notes=("no weight to quantize", *notes))
+        weights = [w for w in found if self._bits(w) and context.allow(f"quantize {w.name}")]
+        free = [
+            (w, without_data(w, self.method, self._bits(w), self.group)) for w in weights if self._free(w)
+        ]
+        fitted = [w for w in weights if not self._free(w)]
+        scaled = Scaled()
+        codes: Iterable[Coded] = ()
+        if fitted and self.method == "gptq":
+            options = (self.bits, self.group, context, self.damping, self.act_order)
+            codes = by_gptq(program, fitted, free, *options)
+        elif fitted:
+            codes, scaled = by_awq(program, fitted, self.bits, self.group, context)
+        coded = [*free, *zip(fitted, codes, strict=True)]
+        counts = repack(program.graph, coded, self.compute)
+        return Result(program, bool(coded), _statistics(coded, counts, scaled), tuple(notes))
+
+    def _bits(self, weight: Stored) -> int:
+        if weight.table and self.embeddings is not None:
+            return self.embeddings
+        return self.bits
+
+    def _free(self, weight: Stored) -> bool:
+        """Whether a weight is coded without data."""
+        if self.method in ("rtn", "hqq") or weight.table or weight.groups > 1:
+            return True
+        return self.method == "awq" and any(use.kind == "convolution" for use in weight.uses)
+
+
+def _statistics(
+    coded: Sequence[tuple[Stored, Coded]], counts: Counter[str], scaled: Scaled
+) -> dict[str, int | float | str]:
+    statistics: dict[str, int | float | str] = {"weights packed": len(coded), **counts}
+    if scaled.folded or scaled.multiplied:
+        statistics["scales folded into weights"] = scaled.folded
+        statistics["scales multiplied at run time"] = scaled.multiplied
+    return statistics
