@@ -1,15 +1,13 @@
 """Packed weights turned into floats inside the graph, with operators that every ONNX runtime has.
 
 Codes: each byte is looked up in a table (packing.py), so Cast, Gather and Reshape unpack it; two planes are
-added. Scales and zeros: (code - zero) * scale, per group. Rows of an embedding table are gathered while they
-are still packed, so only those that a call asks for are decoded. A whole weight depends on no input: ONNX
-Runtime decodes it once, when it loads the model.
+added. Rows of an embedding table are gathered while they are still packed, so only those that a call asks
+for are decoded. A whole weight depends on no input: ONNX Runtime decodes it once, when it loads the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,51 +15,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.onnx import Editor
-from .packing import pack, planes, table
-from .rounding import Coded, fits_half
+from .packing import planes, table
 
 FLOAT, HALF, INT32 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT32
 OLDEST_OPSET = 11  # the first with all that is used here
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A coded weight as the graph stores it.
-
-    codes: uint8, (rows, groups, bytes to a group) for each plane; (rows, bytes) if it was stored flat.
-    scale: (rows, groups), float16 or float32.
-    zero: integers packed like the codes, (rows, bytes) for each plane; or one value, float16 (rows, groups),
-    where they are fractions.
-    shape: of the weight, (rows, columns).
-    """
-
-    codes: tuple[ir.Value, ...]
-    scale: ir.Value
-    zero: tuple[ir.Value, ...]
-    fractions: bool
-    bits: int
-    group: int
-    shape: tuple[int, int]
-
-    @property
-    def groups(self) -> int:
-        return -(-self.shape[1] // self.group)
-
-
-def packed_codes(coded: Coded) -> tuple[np.ndarray, ...]:
-    """(rows, groups, bytes) for each plane; a short last group is filled up with 0."""
-    rows, columns = coded.codes.shape
-    groups = -(-columns // coded.group)
-    codes = coded.codes
-    if spare := groups * coded.group - columns:
-        codes = np.concatenate([codes, np.zeros((rows, spare), np.uint8)], axis=1)
-    return pack(codes.reshape(rows, groups, coded.group), coded.bits)
-
-
-def stored_scale(scale: np.ndarray) -> np.ndarray:
-    """A scale in float16 where that loses nothing."""
-    half = scale.astype(np.float16) if fits_half(scale) else scale
-    return half if np.array_equal(half.astype(np.float32), scale) else scale
 
 
 class Decoder:
@@ -78,55 +35,10 @@ class Decoder:
         self._constants: dict[str, ir.Value] = {}
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
-    def store(self, coded: Coded, name: str, flat: bool = False) -> Packed:
-        """The initializers of a coded weight."""
-        rows, columns = coded.codes.shape
-        arrays = packed_codes(coded)
-        if flat:
-            arrays = tuple(array.reshape(rows, -1) for array in arrays)
-        codes = self._planes(arrays, f"{name}.codes")
-        scale = self.editor.initializer(stored_scale(coded.scale), f"{name}.scale")
-        fractions = coded.zero.dtype.kind == "f"
-        zero = self._planes(
-            (coded.zero.astype(np.float16),) if fractions else pack(coded.zero, coded.bits), f"{name}.zero"
-        )
-        return Packed(codes, scale, zero, fractions, coded.bits, coded.group, (rows, columns))
-
-    def _planes(self, arrays: Sequence[np.ndarray], name: str) -> tuple[ir.Value, ...]:
+    def planes(self, arrays: Sequence[np.ndarray], name: str) -> tuple[ir.Value, ...]:
+        """The initializers of packed codes."""
         suffixes = [""] if len(arrays) == 1 else [".low", ".high"]
         return tuple(self.editor.initializer(a, name + s) for a, s in zip(arrays, suffixes, strict=True))
-
-    def floats(
-        self,
-        packed: Packed,
-        name: str,
-        before: ir.Node | None,
-        ids: ir.Value | None = None,
-        rank: int = 1,
-        dtype: ir.DataType = FLOAT,
-    ) -> ir.Value:
-        """Rows of a packed weight as floats, (rows, columns) or (*ids, columns).
-
-        Args:
-            ids: which rows; None for all of them.
-            rank: of ids.
-        """
-        write = _Writer(self, name, before, ids, rank)
-        groups, (rows, columns) = packed.groups, packed.shape
-        codes = write.unpacked(packed.codes, packed.bits, (groups, packed.group))
-        if packed.fractions:
-            zero = write.cast(write.rows(packed.zero[0]), FLOAT)
-        else:
-            zero = write.unpacked(packed.zero, packed.bits, (groups,))
-        scale = write.cast(write.rows(packed.scale), FLOAT)
-        steps = write("Sub", [codes, write.reshaped(zero, (groups, 1))])
-        scaled = write("Mul", [steps, write.reshaped(scale, (groups, 1))])
-        scaled.type = ir.TensorType(FLOAT)
-        held = groups * packed.group
-        found = write.first(write.reshaped(scaled, (held,)), columns, held)
-        found = write.cast(found, dtype)
-        found.shape = ir.Shape([*[None] * rank, columns] if ids is not None else [rows, columns])
-        return found
 
     def constant(self, name: str, data: np.ndarray) -> ir.Value:
         if name not in self._constants:
@@ -149,8 +61,14 @@ class Decoder:
         return self._casts[weight, to]
 
 
-class _Writer:
-    """The nodes of one decode, each named after the weight."""
+class Writer:
+    """The nodes of one decode, each named after the weight.
+
+    Args:
+        before: the node that they stand before; None for the end of the graph.
+        ids: which rows of the weight are decoded; None for all of them.
+        rank: of ids; 1 without.
+    """
 
     def __init__(
         self, decoder: Decoder, name: str, before: ir.Node | None, ids: ir.Value | None, rank: int
@@ -183,8 +101,10 @@ class _Writer:
         """The rows asked for."""
         return value if self.ids is None else self("Gather", [value, self.ids], {"axis": 0}, like=value)
 
-    def unpacked(self, packed: Sequence[ir.Value], bits: int, shape: tuple[int, ...]) -> ir.Value:
-        """Codes as floats, their last axis in the given shape."""
+    def unpacked(
+        self, packed: Sequence[ir.Value], bits: int, shape: tuple[int, ...], dtype: ir.DataType = FLOAT
+    ) -> ir.Value:
+        """Codes as numbers of a type, those of each row in the given shape."""
         parts: list[ir.Value] = []
         low = 0
         for plane, width in zip(packed, planes(bits), strict=True):
@@ -192,10 +112,11 @@ class _Writer:
             held = prod(plane.shape.numpy()[1:]) * 8 // width
             part = self.rows(plane)
             if width == 8:
-                part = self.cast(part, FLOAT)
+                part = self.cast(part, dtype)
             else:
-                values = np.arange(2**width, dtype=np.float32) * 2**low
-                looked_up = self.decoder.constant(f"bits.{low}.{low + width}", table(width, values))
+                values = (np.arange(2**width) << low).astype(dtype.numpy())
+                name = f"bits.{low}.{low + width}.{dtype.name.lower()}"
+                looked_up = self.decoder.constant(name, table(width, values))
                 part = self("Gather", [looked_up, self.cast(part, INT32)], {"axis": 0})
             if held == prod(shape):
                 part = self.reshaped(part, shape)

@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from ...ir.execute import execute_onnx
 from ...ir.onnx import Editor
-from .decode import FLOAT, Decoder, Packed
+from .decode import FLOAT, Decoder
+from .packed import Packed, store
 from .rounding import round_to_nearest
 
 MICROSOFT = "com.microsoft"
@@ -95,7 +96,7 @@ def _right(kind: str, bits: int, group: int, fractions: bool) -> bool:
     )
     graph = ir.Graph([what], [], nodes=[], opset_imports={"": _OPSET}, name="question")
     decoder = Decoder(Editor(ir.Model(graph, ir_version=9)))
-    packed = decoder.store(coded, "w", flat=kind == "lookup")
+    packed = store(decoder, coded, "w", flat=kind == "lookup")
     if kind == "product":
         x = np.linspace(-1, 1, 4 * group, dtype=np.float32).reshape(2, -1)
         y, right = product(decoder, packed, what, None, "y", "float", FLOAT), x @ coded.floats().T

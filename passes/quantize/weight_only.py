@@ -13,6 +13,7 @@ from .by_awq import Scaled, by_awq
 from .by_gptq import by_gptq
 from .coding import without_data
 from .decode import OLDEST_OPSET
+from .nbit_form import nbit_form
 from .repack import repack
 from .rounding import Coded
 from .sites import quantized
@@ -91,7 +92,7 @@ class QuantizeWeights(Pass):
         elif fitted:
             codes, scaled = by_awq(program, fitted, self.bits, self.group, context)
         coded = [*free, *zip(fitted, codes, strict=True)]
-        counts = repack(program.graph, coded, self.compute)
+        counts = repack(program.graph, [(w, nbit_form(w, c, self.compute)) for w, c in coded])
         return Result(program, bool(coded), _statistics(coded, counts, scaled), tuple(notes))
 
     def _bits(self, weight: Stored) -> int:
