@@ -66,8 +66,10 @@ class QuantizeGobo(Pass):
         counts = repack(program.graph, [(w, gobo_form(w, d)) for w, d in coded])
         outliers = sum(d.values.size for _, d in coded)
         share = outliers / max(1, sum(d.codes.size for _, d in coded))
-        statistics = {"weights packed": len(coded), **counts, "outliers": f"{outliers} ({share:.2%})"}
-        return Result(program, bool(coded), statistics, tuple(notes))
+        said = f"{outliers} ({share:.2%})"
+        return Result(
+            program, bool(coded), {"weights packed": len(coded), **counts, "outliers": said}, tuple(notes)
+        )
 
     def _bits(self, weight: Stored) -> int:
         return self.embeddings if weight.table and self.embeddings is not None else self.bits
