@@ -1,8 +1,10 @@
-"""Putting one site in int8: its activation quantized once at run time, its products in integers.
+"""Putting one site in int8: its activation quantized once, its products in integers.
 
-DynamicQuantizeLinear (ONNX, opset 11) maps [min(x, 0), max(x, 0)] of the whole tensor onto [0, 255];
-com.microsoft MatMulIntegerToFloat multiplies, rescales and adds the bias in one go; com.microsoft
+"tensor": DynamicQuantizeLinear (ONNX, opset 11) maps [min(x, 0), max(x, 0)] of the whole tensor onto
+[0, 255]; com.microsoft MatMulIntegerToFloat multiplies, rescales and adds the bias in one go; com.microsoft
 QAttention is Attention with that product inside.
+
+"static": QuantizeLinear does the same with a scale and a zero point that calibration found.
 
 "token" divides each row by its largest magnitude before, and multiplies the product's row by it after. That
 changes nothing but rounding, (x / r) W r = x W, and gives every token the whole range of the integers: the
@@ -11,7 +13,8 @@ per-token scales of ZeroQuant (Yao et al., 2022, arXiv:2206.01861, section 4.1) 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,14 +22,29 @@ import onnx_ir as ir
 
 from ...ir.onnx import Editor
 from ...ir.program import Program
+from . import standard
+from .affine import Affine
 from .biases import reclaim
 from .hidden_rows import needing_guard
 from .sites import Product, Site
 from .weights import quantize
 
-Rung = Literal["tensor", "token", "float"]
+Rung = Literal["static", "tensor", "token", "float"]
+Form = Literal["qdq", "kernels"]
 MICROSOFT = "com.microsoft"
 SMALLEST_ROW = np.float32(1e-30)  # a row of zeros is divided by this, and stays zero
+
+
+@dataclass(frozen=True)
+class Static:
+    """What "static" needs: each activation's mapping onto 0 to 255, by the name of the value.
+
+    form: "qdq" writes QuantizeLinear, DequantizeLinear and the float product, which a runtime fuses to the
+    kernels of "kernels".
+    """
+
+    mappings: Mapping[str, Affine] = field(default_factory=dict)
+    form: Form = "qdq"
 
 
 class Writer:
@@ -37,8 +55,8 @@ class Writer:
         limit: the largest |q| of a weight.
     """
 
-    def __init__(self, model: ir.Model, limit: int) -> None:
-        self.editor, self.limit = Editor(model), limit
+    def __init__(self, model: ir.Model, limit: int, static: Static | None = None) -> None:
+        self.editor, self.limit, self.static = Editor(model), limit, static or Static()
         self.weights: dict[tuple[ir.Value, bool], tuple[ir.Value, ir.Value]] = {}
         self.constants: dict[str, ir.Value] = {}
 
@@ -46,8 +64,10 @@ class Writer:
         """Rewrite one site in place.
 
         Args:
-            rung: "tensor" (one scale for the activation), "token" (one for each row) or "float" (left as is).
-            guard: read NaN as 0 (hidden_rows.py says where it comes from).
+            rung: "static" (a scale from calibration), "tensor" (one found at run time), "token" (one for each
+                row) or "float" (left as is).
+            guard: read NaN as 0 (hidden_rows.py says where it comes from); where the scale is found at run
+                time, for it alone spreads NaN.
 
         Raises:
             WeightError: a weight has NaN or infinity.
@@ -56,6 +76,8 @@ class Writer:
             return
         x, rows = site.activation, None
         first = site.products[0].node
+        if rung == "static":
+            return self._static(site, first)
         if guard:
             x = self._without_nan(x, first)
         if rung == "token":
@@ -66,6 +88,24 @@ class Writer:
             self._attention(product, quantized) if product.attention else self._product(
                 product, quantized, rows
             )
+
+    def _static(self, site: Site, first: ir.Node) -> None:
+        x = site.activation
+        mapping = self.static.mappings[str(x.name)]
+        scale = self.editor.initializer(np.asarray(mapping.scale, np.float32).reshape(()), f"{x.name}.scale")
+        zero = self.editor.initializer(np.asarray(mapping.zero, np.uint8).reshape(()), f"{x.name}.zero_point")
+        node = self.editor.node("QuantizeLinear", [x, scale, zero], f"{x.name}.int8", before=first)
+        integers = node.outputs[0]
+        integers.type, integers.shape = ir.TensorType(ir.DataType.UINT8), x.shape
+        if self.static.form == "qdq":
+            back = standard.dequantize(self.editor, integers, scale, zero, first, f"{x.name}.dequantized")
+        for product in site.products:
+            if product.attention:
+                self._attention(product, (integers, scale, zero))
+            elif self.static.form == "kernels":
+                self._product(product, (integers, scale, zero), None)
+            else:
+                standard.product(self.editor, product, back, self._weight(product), mapping)
 
     def finish(self) -> None:
         """Drop what nothing uses any more: the float weights and the nodes between."""
@@ -193,19 +233,26 @@ class Writer:
 
 
 def write(
-    program: Program, sites: Sequence[Site], rungs: Sequence[Rung], limit: int, sources: frozenset[str]
+    program: Program,
+    sites: Sequence[Site],
+    rungs: Sequence[Rung],
+    limit: int,
+    sources: frozenset[str],
+    static: Static | None = None,
 ) -> int:
     """Put sites of a program on their rungs, in place.
 
     Args:
         sites: all that `find` gives, a rung for each.
         sources: values that may hold rows of NaN (hidden_rows.nan_sources).
+        static: what the rung "static" needs.
 
     Returns:
         How many activations got a guard against NaN.
     """
     guarded = needing_guard(program.graph.graph, sites, [rung != "float" for rung in rungs], sources)
-    writer = Writer(program.graph, limit)
+    guarded -= {number for number, rung in enumerate(rungs) if rung == "static"}
+    writer = Writer(program.graph, limit, static)
     for number, (site, rung) in enumerate(zip(sites, rungs, strict=True)):
         writer.write(site, rung, number in guarded)
     writer.finish()

@@ -3,8 +3,8 @@
 Each site is quantized alone, with the kernels that will run, and the loss 1 - cos(float, quantized) is
 measured at the model's outputs. Rounding errors of different sites are nearly independent, so their losses
 nearly add up (Lin et al., 2016, arXiv:1511.06393). The site that loses most for what the next rung costs in
-time climbs, tensor -> token -> float, until the sum is within the budget; then the whole is measured, and
-climbing goes on if the sum was wrong.
+time climbs its ladder until the sum is within the budget; then the whole is measured, and climbing goes on if
+the sum was wrong.
 """
 
 from __future__ import annotations
@@ -18,34 +18,42 @@ from ...ir.execute import execute
 from ...ir.probe import probes
 from ...ir.program import Program
 from ..base import Context, Feed
-from .rewrite import Rung, write
+from .rewrite import Rung, Static, write
 from .sites import Site, find
 
 TOKENS = 1024  # of input are enough to rank sites, and cost a big model no minutes
 # What a rung adds to the time of an int8 product, in such products; medians over the sizes of MiniLM's layers
 # on Zen 5 with VNNI, 128 tokens.
 PRICE: dict[Rung, float] = {"token": 0.25, "float": 2.4}
+DYNAMIC: tuple[Rung, ...] = ("tensor", "token", "float")
+STATIC: tuple[Rung, ...] = ("static", "token", "float")
 _MASKS = ("decoder_attention_mask", "attention_mask")
 
 
 @dataclass(frozen=True)
 class Plan:
     """rungs: one for each site. loss: 1 - cosine with all of them in place; None if it was not measured.
-    alone: what each site loses alone as "tensor", empty where the whole was within the budget at once."""
+    alone: what each site loses alone on its first rung, empty where the whole was within the budget."""
 
     rungs: tuple[Rung, ...]
     loss: float | None = None
     alone: tuple[float, ...] = ()
 
 
-def choose(sites: Sequence[Site], loss: Callable[[Sequence[Rung]], float], budget: float) -> Plan:
+def choose(
+    sites: Sequence[Site],
+    loss: Callable[[Sequence[Rung]], float],
+    budget: float,
+    ladder: tuple[Rung, ...] = DYNAMIC,
+) -> Plan:
     """The rung of every site, as low as the budget lets it be. Deterministic if `loss` is.
 
     Args:
         loss: 1 - cosine with the given rungs.
         budget: the largest loss allowed.
+        ladder: from the cheapest rung to "float".
     """
-    rungs: list[Rung] = ["tensor"] * len(sites)
+    rungs: list[Rung] = [ladder[0]] * len(sites)
     whole = loss(rungs)
     if whole <= budget:
         return Plan(tuple(rungs), whole)
@@ -56,7 +64,8 @@ def choose(sites: Sequence[Site], loss: Callable[[Sequence[Rung]], float], budge
         return max(0.0, loss(mixed))
 
     def above(number: int) -> Rung:
-        return "token" if rungs[number] == "tensor" and sites[number].per_token else "float"
+        higher = ladder[ladder.index(rungs[number]) + 1 :]
+        return next(rung for rung in higher if rung != "token" or sites[number].per_token)
 
     losses = [alone(number) for number in range(len(sites))]
     first = tuple(losses)
@@ -83,14 +92,22 @@ class Loss:
     where the context has them, probe inputs otherwise.
     """
 
-    def __init__(self, program: Program, limit: int, sources: frozenset[str], context: Context) -> None:
+    def __init__(
+        self,
+        program: Program,
+        limit: int,
+        sources: frozenset[str],
+        context: Context,
+        static: Static | None = None,
+    ) -> None:
         self.program, self.limit, self.sources, self.context = program, limit, sources, context
+        self.static = static
         self.feeds = _some(context.calibration or probes(program, context.seed))
         self.reference = execute(program, self.feeds, context.threads)
 
     def __call__(self, rungs: Sequence[Rung]) -> float:
         variant = self.program.clone()
-        write(variant, find(variant, self.limit)[0], rungs, self.limit, self.sources)
+        write(variant, find(variant, self.limit)[0], rungs, self.limit, self.sources, self.static)
         found = execute(variant, self.feeds, self.context.threads)
         return max((self._output(name, found) for name in self.program.outputs), default=0.0)
 

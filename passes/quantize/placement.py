@@ -1,0 +1,44 @@
+"""Where QuantizeLinear and DequantizeLinear stay: around the products that ONNX Runtime computes in integers.
+
+Which patterns fuse depends on its version, on the shape of the product and on what stands around it, so it
+is not assumed: the graph is given to ONNX Runtime, and what comes out of its optimizer is looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ...ir.kernels import INTEGER, kernels
+from ...ir.program import Program
+from .rewrite import Static, Writer
+from .sites import Site, find
+
+
+def unfused(program: Program, sites: Sequence[Site], limit: int, static: Static) -> dict[int, str]:
+    """Numbers of the sites with a product that would not run in integers, and why. Nothing is edited.
+
+    Args:
+        sites: all that `find` gives.
+    """
+    trial = program.clone()
+    writer = Writer(trial.graph, limit, static)
+    for site in find(trial, limit)[0]:
+        writer.write(site, "static")
+    writer.finish()
+    stored = {(w.name, turned): str(integers.name) for (w, turned), (integers, _) in writer.weights.items()}
+    made: Counter[str] = Counter()
+    ran: dict[str, str] = {}
+    for kernel in kernels(trial.graph):
+        if kernel.op_type in INTEGER:
+            made.update(set(kernel.inputs))
+        ran |= dict.fromkeys(kernel.outputs, kernel.op_type)
+    wanted = Counter(stored[p.weight.name, p.transposed] for site in sites for p in site.products)
+    reasons: dict[int, str] = {}
+    for number, site in enumerate(sites):
+        for product in site.products:
+            name = stored[product.weight.name, product.transposed]
+            if made[name] < wanted[name]:
+                kernel_name = ran.get(str(product.node.outputs[0].name), "a float kernel")
+                reasons[number] = f"ONNX Runtime does not fuse its QuantizeLinear: {kernel_name} would run"
+    return reasons

@@ -1,0 +1,76 @@
+"""quantize-static: int8 products with activations quantized by calibrated scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ...ir.program import Program
+from ..base import Context, Lossy, Pass, Result
+from .affine import fit
+from .calibration import calibrate
+from .insert import Mode, check_cosine, insert
+from .ranges import Kind, estimator
+from .rewrite import Form, Static
+from .sensitivity import STATIC
+from .sites import Site
+from .weights import Range
+
+OLDEST_OPSET = 13  # the first whose DequantizeLinear has an axis
+
+
+@dataclass(frozen=True)
+class QuantizeStatic(Pass):
+    """Turn linear layers into int8 products, their activations quantized with calibrated scales.
+
+    Jacob et al., 2018, arXiv:1712.05877; Wu et al., 2020, arXiv:2004.09602. QuantizeLinear goes before an
+    activation's products (q, k and v share one) and DequantizeLinear around them; norms, softmax and
+    activation functions stay in float. A pair that ONNX Runtime does not fuse into an integer kernel is not
+    kept. Weights are as in quantize-dynamic. Layers that lose too much get a scale per token, found at run
+    time, or stay in float.
+
+    ranges: how an activation's range is found (ranges.py has the papers).
+    share: of the numbers that "percentile" keeps.
+    symmetric: the range is mapped symmetrically around 0.
+    min_cosine, weights: as in quantize-dynamic; measured on the calibration feeds.
+    form: "qdq" writes standard operators, which any runtime can run; "kernels" the com.microsoft operators
+        that ONNX Runtime makes of them, with biases inside.
+    """
+
+    name: ClassVar[str] = "quantize-static"
+    source: ClassVar = "onnx"
+    target: ClassVar = "onnx"
+    effect: ClassVar = Lossy()
+    requires: ClassVar[tuple[str, ...]] = ("calibration",)
+    gated: ClassVar[bool] = True
+
+    ranges: Kind = "mse"
+    share: float = 0.9999
+    symmetric: bool = False
+    min_cosine: float = 0.99
+    weights: Range = "auto"
+    form: Form = "kernels"
+
+    def __post_init__(self) -> None:
+        check_cosine(self.min_cosine)
+        if not 0 < self.share <= 1:
+            raise ValueError(
+                f"share is {self.share:g}, and a share of numbers to keep is above 0 and at most 1"
+            )
+
+    def run(self, program: Program, context: Context) -> Result:
+        def calibrated(program: Program, sites: Sequence[Site]) -> Static:
+            estimators = {
+                str(site.activation.name): estimator(self.ranges, symmetric=self.symmetric, share=self.share)
+                for site in sites
+            }
+            calibrate(program, estimators, context)
+            mappings = {
+                name: fit(*found.range(), 0, 255, symmetric=self.symmetric)
+                for name, found in estimators.items()
+            }
+            return Static(mappings, self.form)
+
+        mode = Mode("DequantizeLinear per axis", OLDEST_OPSET, STATIC, calibrated)
+        return insert(program, context, mode, min_cosine=self.min_cosine, weights=self.weights)
