@@ -50,7 +50,7 @@ def unpack(packed: Sequence[np.ndarray], bits: int, count: int) -> np.ndarray:
     """The codes that `pack` packed, uint8 (..., count)."""
     codes, shift = np.zeros((*packed[0].shape[:-1], count), np.uint8), 0
     for plane, width in zip(packed, planes(bits), strict=True):
-        part = table(width)[plane].reshape(*plane.shape[:-1], -1)[..., :count]
+        part = table(width)[plane].reshape(*plane.shape[:-1], plane.shape[-1] * 8 // width)[..., :count]
         codes |= part << shift
         shift += width
     return codes
@@ -77,7 +77,7 @@ def _pack(codes: np.ndarray, width: int) -> np.ndarray:
     per_byte = 8 // width
     if spare := -codes.shape[-1] % per_byte:
         codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], spare), np.uint8)], axis=-1)
-    parts = codes.reshape(*codes.shape[:-1], -1, per_byte)
+    parts = codes.reshape(*codes.shape[:-1], codes.shape[-1] // per_byte, per_byte)
     packed = np.zeros(parts.shape[:-1], np.uint8)
     for place in range(per_byte):
         packed |= parts[..., place] << (place * width)

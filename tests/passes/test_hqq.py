@@ -1,0 +1,47 @@
+"""HQQ's zeros leave less of the error that it minimises, group by group."""
+
+import numpy as np
+from graphwright.passes.quantize.hqq import NORM, hqq
+from graphwright.passes.quantize.rounding import round_to_nearest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def weights(seed, columns=100):
+    return np.random.default_rng(seed).standard_t(4, (16, columns)).astype(np.float32) * 0.05
+
+
+def losses(weight, coded, group):
+    error = np.abs(coded.floats().astype(np.float64) - weight) ** NORM
+    return np.add.reduceat(error, np.arange(0, weight.shape[1], group), axis=1)
+
+
+@given(st.sampled_from([2, 3, 4]), st.sampled_from([16, 32, 64]), st.integers(0, 50))
+@settings(max_examples=25, deadline=None)
+def test_no_group_loses_more_than_by_rounding_and_most_lose_less(bits, group, seed):
+    weight = weights(seed)
+    found, plain = hqq(weight, bits, group), round_to_nearest(weight, bits, group)
+    np.testing.assert_array_equal(found.scale, plain.scale)
+    ours, theirs = losses(weight, found, group), losses(weight, plain, group)
+    assert (ours <= theirs * (1 + 1e-4)).all()
+    assert ours.sum() < 0.97 * theirs.sum()
+
+
+def test_zeros_are_fractions_that_float16_holds():
+    found = hqq(weights(0), 4, 32)
+    assert found.zero.dtype == np.float32
+    assert (found.zero != np.rint(found.zero)).mean() > 0.6
+    np.testing.assert_array_equal(found.zero.astype(np.float16).astype(np.float32), found.zero)
+
+
+def test_eight_bits_keep_whole_zeros():
+    found, plain = hqq(weights(1), 8, 32), round_to_nearest(weights(1), 8, 32)
+    assert found.zero.dtype.kind == "i"
+    np.testing.assert_array_equal(found.codes, plain.codes)
+
+
+def test_weights_of_zero_stay_zero_and_size_does_not_matter():
+    assert not hqq(np.zeros((4, 64), np.float32), 4, 32).floats().any()
+    small, large = (hqq(weights(2) * 2.0**power, 3, 32) for power in (-3, 5))
+    np.testing.assert_array_equal(small.codes, large.codes)
+    np.testing.assert_array_equal(small.zero, large.zero)
