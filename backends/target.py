@@ -71,6 +71,9 @@ _NAMED = {
     ),
 }  # fmt: skip
 
+NAMES = tuple(_NAMED)
+"""Targets that can be named beside "host"."""
+
 
 def named(name: str) -> Target:
     """A target by name: "host" for this machine, or a typical machine with that instruction set.

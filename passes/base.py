@@ -108,6 +108,11 @@ class Pass(ABC):
     @abstractmethod
     def run(self, program: Program, context: Context) -> Result: ...
 
+    def pays(self, program: Program, feed: Feed) -> bool:
+        """Whether calls like this one can gain from the pass at all. Those that can't do without it: a
+        later pass may make everything else faster, and what this one costs count for more."""
+        return True
+
 
 @dataclass
 class Step:

@@ -147,6 +147,12 @@ def optimize(
     data: Annotated[
         str | None, typer.Option(help="csv, tsv, jsonl or txt file to judge quality on", show_default=False)
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            help="such a file of texts to calibrate on; some rows of the data by default", show_default=False
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -186,8 +192,9 @@ def optimize(
     from . import config as configs
 
     given: dict[str, Any] = {
-        "model": model, "out": out, "preset": preset, "pipeline": pipeline, "data": data, "task": task,
-        "columns": _columns(columns), "samples": samples, "max-drop": max_drop, "threads": threads,
+        "model": model, "out": out, "preset": preset, "pipeline": pipeline, "data": data,
+        "calibrate": calibrate, "task": task, "columns": _columns(columns), "samples": samples,
+        "max-drop": max_drop, "threads": threads,
         "shapes": shapes.split(",") if shapes else None, "seed": seed, "target": target, "dump": dump,
         "force": force or None, "keep-going": keep_going or None,
     }  # fmt: skip
@@ -268,8 +275,24 @@ def passes(
 
 @app.command("inspect")
 @verb
-def inspect_model(model: Model, *, console: Console) -> None:
+def inspect_model(
+    model: Model,
+    quant: Annotated[
+        bool, typer.Option("--quant", help="of a bundle: what int8 did to each layer, worst first")
+    ] = False,
+    *,
+    console: Console,
+) -> None:
     """Say what MODEL is made of, and what was not recognised and why."""
+    if quant:
+        from . import quantization
+
+        layers = quantization.rows(model)
+        if console.json:
+            _print_json(quantization.to_json(layers))
+        else:
+            console.show(quantization.table(layers))
+        return
     from . import inspection
 
     found = inspection.inspect(model)
@@ -288,13 +311,16 @@ def bench(
     shapes: Shapes = None,
     threads: Threads = None,
     seed: Seed = 0,
+    isa: Annotated[
+        bool, typer.Option("--isa", help="also say on which instruction sets int8 sums are right")
+    ] = False,
     *,
     console: Console,
 ) -> None:
     """Time models side by side; each ratio is against the first."""
     from . import bench as benching
 
-    result = benching.bench(models, shapes.split(",") if shapes else None, threads, seed, console)
+    result = benching.bench(models, shapes.split(",") if shapes else None, threads, seed, console, isa)
     if console.json:
         _print_json(result.to_json())
     else:

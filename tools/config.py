@@ -24,7 +24,8 @@ class RunConfig(BaseModel):
     """One run of `optimize`. Every key of the file is the long option of the same name.
 
     columns: which column of the data file plays which role ("text", "pair", "label"): a name, or a number
-    from 1 for a file without a header. samples: rows used at most. max_drop: points of the metric.
+    from 1 for a file without a header. samples: rows used at most. calibrate: a file of texts to calibrate
+    on. max_drop: points of the metric.
     """
 
     model_config = ConfigDict(
@@ -40,6 +41,7 @@ class RunConfig(BaseModel):
     preset: PresetName | None = None
     pipeline: str | None = None
     data: str | None = None
+    calibrate: str | None = None
     task: TaskName | None = None
     columns: dict[str, str | int] = Field(default_factory=dict)
     samples: int = Field(default=2000, ge=2)

@@ -9,6 +9,7 @@ from ..backends.onnxruntime import OnnxRuntime
 from ..ir.program import Program
 from ..passes.base import Context, Exact, Pass, Ratio, Step
 from ..passes.instruments import Instrument
+from ..passes.quantize.layers import Layer, layers
 from .console import Console
 from .judging import Judging
 from .outcome import StepEvidence
@@ -17,7 +18,8 @@ from .report import statistics
 
 
 class Evidence(Instrument):
-    """Measures gated passes for the manager (`measure`), scores lossy ones, and keeps a row a step."""
+    """Measures gated passes for the manager (`measure`), scores lossy ones, keeps a row a step, and what the
+    last quantizing step did to each layer (`layers`)."""
 
     def __init__(
         self,
@@ -33,6 +35,7 @@ class Evidence(Instrument):
         self.threads = threads
         self.console = console
         self.rows: list[StepEvidence] = []
+        self.layers: list[Layer] = []
         self._ms: Mapping[str, float] = {}
 
     def measure(self, before: Program, after: Program) -> Mapping[str, Ratio]:
@@ -55,6 +58,10 @@ class Evidence(Instrument):
         costs = step.status == "applied" and not isinstance(step.effect, Exact) and after.dialect == "onnx"
         score = self.judged(after) if costs and self.judging is not None else None
         self.rows.append(StepEvidence(step, self._ms, score))
+        if costs and before.dialect == "onnx":
+            workload = self.measurer.workloads[0].feed
+            feeds = context.calibration or [workload]
+            self.layers = layers(before, after, feeds, workload, self.threads) or self.layers
         self._ms = {}
         state = {"applied": "done", "slower": "measured slower here, undone"}.get(step.status, step.status)
         seconds = step.seconds + step.check_seconds

@@ -20,7 +20,7 @@ from .quality import Fidelity, Judge, Runner, batches, judge
 FEW = 64  # below this many rows, the same rows tune and judge
 TUNING = 200  # rows that tune, at most
 BUILT_IN = 128  # sentences to compare on where no data is given
-CALIBRATION = 64
+CALIBRATION, GIVEN = 64, 256  # rows to calibrate on: of the data, of a file given for it
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,29 @@ def read_data(config: RunConfig, program: Program) -> Data | None:
     return Data("built-in sentences", "fidelity", tuple(Row(i, text) for i, text in enumerate(sentences, 1)))
 
 
-def judging(data: Data | None, program: Program, reference: Runner, seed: int) -> Judging:
+def read_calibration(config: RunConfig, program: Program) -> Data | None:
+    """The texts of the file given to calibrate on; None without one.
+
+    Raises:
+        DataError: the file can't be read, or the model can't read texts.
+    """
+    if config.calibrate is None:
+        return None
+    if "tokenizer.json" not in program.tokenizer:
+        raise DataError(
+            f"{config.calibrate} holds texts and the model has no tokenizer.json to read them with; "
+            "put it beside the model"
+        )
+    return files.read(config.calibrate, program.task, "fidelity", None, GIVEN, config.seed)
+
+
+def judging(
+    data: Data | None, program: Program, reference: Runner, seed: int, texts: Data | None = None
+) -> Judging:
     """Judges on rows of text, or on probe inputs where there are none.
+
+    Args:
+        texts: what to calibrate on; by default some of the rows that tune.
 
     Raises:
         DataError: the rows don't fit the model: a wrong label, or outputs that can't serve the task.
@@ -67,14 +88,15 @@ def judging(data: Data | None, program: Program, reference: Runner, seed: int) -
         return Judging(fidelity, fidelity, feeds, len(feeds), "probe inputs")
     encoder = TextEncoder(program.tokenizer["tokenizer.json"], program.inputs, program.info, program.symbols)
     tuning, final, said = _split(data, seed)
-    feeds = [feed for _, feed in batches(_texts(tuning.rows[:CALIBRATION]), encoder)]
+    rows = tuning.rows[:CALIBRATION] if texts is None else texts.rows
+    feeds = [feed for _, feed in batches(_texts(rows), encoder)]
     return Judging(
         judge(program, tuning, encoder, reference, seed),
         judge(program, final, encoder, reference, seed),
         feeds,
         len(final.rows),
         data.path,
-        (*data.said, *said),
+        (*data.said, *said, *(texts.said if texts else ())),
     )
 
 

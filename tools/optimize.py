@@ -16,7 +16,7 @@ from ..passes.manager import Pipeline
 from . import report
 from .config import RunConfig, make, resolve
 from .console import Console
-from .judging import read_data
+from .judging import read_calibration, read_data
 from .outcome import Outcome
 from .work import Work, candidates
 
@@ -38,8 +38,8 @@ def optimize(
         inputs: example inputs of an nn.Module.
         pipeline: passes instead of a preset.
         quiet: False prints progress on stderr.
-        settings: preset, data, task, columns, samples, max_drop, threads, shapes, seed, target, force, dump,
-            keep_going: as the command's options of the same names; see `RunConfig`.
+        settings: preset, data, calibrate, task, columns, samples, max_drop, threads, shapes, seed, target,
+            force, dump, keep_going: as the command's options of the same names; see `RunConfig`.
 
     Returns:
         Everything found. `outcome.status` is 0, 1 when a pass was rolled back, 3 when `max_drop` is not met.
@@ -72,12 +72,13 @@ def run(
         pipeline = Pipeline.parse(config.pipeline)
     console.progress("capturing")
     program = capture(config.model if source is None else source, inputs=inputs)
-    data = read_data(config, program)
+    data, texts = read_data(config, program), read_calibration(config, program)
     wanted = candidates(config, program, pipeline)
-    with Work(config, console, program, data, wanted[0]) as work:
+    with Work(config, console, program, data, wanted[0], texts) as work:
         candidate, met = work.best(wanted)
         dispatch, graphs = work.dispatch(candidate)
         comparison = work.compare(graphs)
+        sums = work.portability(graphs)
     outcome = Outcome(
         config=config,
         source=program,
@@ -86,6 +87,8 @@ def run(
         graphs=graphs,
         dispatch=dispatch,
         comparison=comparison,
+        portability=sums,
+        layers=candidate.layers,
         quality=candidate.quality,
         met=met,
         notes=tuple(work.notes),

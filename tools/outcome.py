@@ -11,7 +11,10 @@ from ..backends.bundle import Variant
 from ..backends.measure import Comparison
 from ..ir.program import Program
 from ..passes.base import Step
+from ..passes.quantize.layers import Layer
+from . import quantization
 from .config import RunConfig
+from .portability import Portability
 from .quality import Score
 
 PYTORCH, PLAIN, BUNDLE = "PyTorch eager", "ONNX Runtime", "bundle"
@@ -46,8 +49,9 @@ class Outcome:
     """The result of `optimize`.
 
     steps: evidence for each pass of the main graph. graphs: those kept; the first is the default. dispatch:
-    workload -> graph. comparison: every contestant at every workload. met: whether the quality goal was, None
-    without one. bundle: where it was written, None if it was not to be.
+    workload -> graph. comparison: every contestant at every workload. portability: of int8 sums, over
+    instruction sets. layers: what int8 did to each. met: whether the quality goal was, None without one.
+    bundle: where it was written, None if it was not to be.
     """
 
     config: RunConfig
@@ -57,6 +61,8 @@ class Outcome:
     graphs: tuple[Variant, ...]
     dispatch: Mapping[str, str]
     comparison: Comparison
+    portability: Portability
+    layers: tuple[Layer, ...]
     quality: Quality | None
     met: bool | None
     notes: tuple[str, ...]
@@ -99,6 +105,8 @@ class Outcome:
             "graphs": [variant.name for variant in self.graphs],
             "dispatch": dict(self.dispatch),
             "measurements": self.comparison.to_json(),
+            "portability": self.portability.to_json(),
+            "quantization": quantization.to_json(self.layers),
             "quality": self.quality.to_json() if self.quality else None,
             "met": self.met,
             "notes": list(self.notes),

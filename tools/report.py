@@ -128,6 +128,8 @@ def closing(outcome: Outcome) -> list[str]:
     if outcome.met is not None:
         verdict = "met" if outcome.met else "NOT met; this is the best candidate"
         lines.append(f"Goal: at most {outcome.config.max_drop:g} points lost: {verdict}.")
+    if outcome.portability.products:
+        lines += outcome.portability.sentences()
     for each in outcome.steps:
         if each.step.error is not None:
             lines.append(f"Rolled back: {each.step.error}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..passes.base import Ratio, Step
 from ..passes.manager import GAIN, LOSS
@@ -10,25 +10,37 @@ from ..passes.manager import GAIN, LOSS
 DEFAULT = "main"
 
 
-def decisions(steps: Sequence[Step], workloads: Sequence[str]) -> dict[frozenset[int], list[str]]:
+def decisions(
+    steps: Sequence[Step],
+    workloads: Sequence[str],
+    pays: Callable[[int, str], bool] = lambda step, work: True,
+) -> dict[frozenset[int], list[str]]:
     """Steps to leave out -> the workloads that are better without them.
 
-    A measured step is left out of a workload that it slowed beyond noise. The empty set, the pipeline as it
-    ran, comes first and may serve no workload.
+    A measured step is left out of a workload that it slowed beyond noise, or that cannot gain from it. The
+    empty set, the pipeline as it ran, comes first and may serve no workload.
+
+    Args:
+        pays: (number of a step, workload) -> whether the one can gain from the other.
     """
     groups: dict[frozenset[int], list[str]] = {frozenset(): []}
     for workload in workloads:
         left_out = frozenset(
             number
             for number, step in enumerate(steps)
-            if step.status == "applied" and workload in step.ratios and step.ratios[workload].high < LOSS
+            if step.status == "applied"
+            and workload in step.ratios
+            and (step.ratios[workload].high < LOSS or not pays(number, workload))
         )
         groups.setdefault(left_out, []).append(workload)
     return groups
 
 
 def choose(
-    workloads: Sequence[str], names: Sequence[str], faster: Callable[[str, str, str], Ratio]
+    workloads: Sequence[str],
+    names: Sequence[str],
+    faster: Callable[[str, str, str], Ratio],
+    made_for: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Workload -> the graph that runs it.
 
@@ -36,19 +48,19 @@ def choose(
         workloads: in order.
         names: the graphs; the first is the default.
         faster: (workload, a, b) -> how much faster a is than b.
+        made_for: workload -> the graph that was made for it, where that is not the default.
 
     Returns:
-        For each workload the default, unless another graph is faster beyond noise; among several such the
-        fastest, except that one already chosen elsewhere is preferred to a new one within noise. Among the
-        graphs chosen for any workload, which the bundle holds anyway, the fastest by the median.
+        For each workload the graph made for it, unless another is faster beyond noise; among several such
+        the fastest, except that one already chosen elsewhere is preferred to a new one within noise. Among
+        the graphs chosen for any workload, which the bundle holds anyway, the fastest by the median.
     """
-    default = names[0]
     chosen: dict[str, str] = {}
-    used = {default}
+    used = {names[0], *(made_for or {}).values()}
     for workload in workloads:
-        best = default
-        for name in sorted(names[1:], key=lambda name: name not in used):
-            if faster(workload, name, best).low > GAIN:
+        best = (made_for or {}).get(workload, names[0])
+        for name in sorted(names, key=lambda name: name not in used):
+            if name != best and faster(workload, name, best).low > GAIN:
                 best = name
         chosen[workload] = best
         used.add(best)

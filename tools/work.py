@@ -18,6 +18,7 @@ from ..ir.size import weight_bytes
 from ..passes.base import Context, Exact, Pass, Ratio, Run
 from ..passes.instruments import Dump, Instrument
 from ..passes.manager import Pipeline
+from ..passes.quantize.layers import Layer
 from . import presets
 from .config import RunConfig
 from .console import Console
@@ -25,6 +26,7 @@ from .data import Data
 from .evidence import Evidence
 from .judging import Judging, judging
 from .outcome import PLAIN, PYTORCH, Quality, StepEvidence
+from .portability import Portability, portability
 from .variants import DEFAULT, choose, decisions, title
 
 PLAIN_GRAPH = "plain"
@@ -34,12 +36,17 @@ HUGE = 1 << 30  # bytes of weights, from which on exact pipelines are not judged
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pipeline's result: the main graph first, then those for workloads better off without some pass."""
+    """A pipeline's result: the main graph first, then those for workloads better off without some pass.
+
+    made_for: workload -> its graph, where that is not the main one.
+    """
 
     pipeline: Pipeline
     steps: tuple[StepEvidence, ...]
     graphs: Mapping[str, Program]
     quality: Quality | None
+    layers: tuple[Layer, ...]
+    made_for: Mapping[str, str]
 
     @property
     def drop(self) -> float:
@@ -63,7 +70,13 @@ class Work:
     """What every candidate of a run shares: the un-rewritten export, the workloads, the judges."""
 
     def __init__(
-        self, config: RunConfig, console: Console, program: Program, data: Data | None, first: Pipeline
+        self,
+        config: RunConfig,
+        console: Console,
+        program: Program,
+        data: Data | None,
+        first: Pipeline,
+        texts: Data | None = None,
     ) -> None:
         self.config, self.console, self.program = config, console, program
         self.threads = config.threads or 1
@@ -74,7 +87,7 @@ class Work:
         self.plain, self.lowering = self._lower(first)
         self.workloads: list[Workload] = workloads(self.plain, config.shapes, seed=config.seed)
         self.measurer = Measurer(self.workloads, self.threads, self.target, progress=console.progress)
-        self.judging = self._judging(data, first)
+        self.judging = self._judging(data, first, texts)
 
     def __enter__(self) -> Work:
         return self
@@ -95,7 +108,7 @@ class Work:
             raise lowering.steps[-1].error or ContractError("the model could not be lowered to ONNX")
         return lowering.program, tuple(map(StepEvidence, lowering.steps))
 
-    def _judging(self, data: Data | None, first: Pipeline) -> Judging | None:
+    def _judging(self, data: Data | None, first: Pipeline, texts: Data | None) -> Judging | None:
         exact = all(isinstance(pass_.effect, Exact) for pass_ in first.passes)
         if exact and self.config.data is None and weight_bytes(self.plain) > HUGE:
             self.notes.append(
@@ -103,7 +116,7 @@ class Work:
             )
             return None
         reference = self.backend.build(self.plain, threads=self.threads).run
-        found = judging(data, self.program, reference, self.config.seed)
+        found = judging(data, self.program, reference, self.config.seed, texts)
         for sentence in found.said:
             self.console.say(sentence)
         self.notes += found.said
@@ -150,9 +163,11 @@ class Work:
             raise PipelineError(
                 "the pipeline leaves a PyTorch graph, which no bundle can hold: end it with to-onnx"
             )
-        graphs = {DEFAULT: ran.program, **self._variants(start, passes, ran)}
+        variants, made_for = self._variants(start, passes, ran)
+        graphs = {DEFAULT: ran.program, **variants}
         shared = self.lowering if start is self.plain else ()
-        return Candidate(pipeline, (*shared, *evidence.rows), graphs, self._quality(graphs.values()))
+        rows, layers = (*shared, *evidence.rows), tuple(evidence.layers)
+        return Candidate(pipeline, rows, graphs, self._quality(graphs.values()), layers, made_for)
 
     def _start(self, pipeline: Pipeline) -> tuple[Program, Sequence[Pass]]:
         """Where the pipeline begins: behind its to-onnx where that is its first pass and has run already."""
@@ -161,11 +176,20 @@ class Work:
             return self.plain, pipeline.passes[1:]
         return self.program, pipeline.passes
 
-    def _variants(self, start: Program, passes: Sequence[Pass], ran: Run) -> dict[str, Program]:
-        """A graph for each group of workloads that some measured pass slowed down, made without it."""
+    def _variants(
+        self, start: Program, passes: Sequence[Pass], ran: Run
+    ) -> tuple[dict[str, Program], dict[str, str]]:
+        """A graph for each group of workloads that some measured pass slows down or cannot help, made without
+        it; and workload -> graph."""
         found: dict[str, Program] = {}
+        made_for: dict[str, str] = {}
         names = [pass_.name for pass_ in passes]
-        for left_out in decisions(ran.steps, [workload.name for workload in self.workloads]):
+        feeds = {workload.name: workload.feed for workload in self.workloads}
+
+        def pays(number: int, workload: str) -> bool:
+            return passes[number].pays(self.plain, feeds[workload])
+
+        for left_out, served in decisions(ran.steps, list(feeds), pays).items():
             if not left_out:
                 continue
             kept = [
@@ -178,7 +202,8 @@ class Work:
             again = Pipeline(kept).run(start, replace(self._context(None), **self._steering()))
             if again.ok:
                 found[name] = again.program
-        return found
+                made_for |= dict.fromkeys(served, name)
+        return found, made_for
 
     def _steering(self) -> dict[str, Any]:
         """What passes that need data get when nothing is timed."""
@@ -210,9 +235,15 @@ class Work:
                 known[a, b] = self.measurer(graphs[b], graphs[a])
             return known[a, b][workload]
 
-        chosen = choose([workload.name for workload in self.workloads], list(graphs), faster)
+        names = [workload.name for workload in self.workloads]
+        chosen = choose(names, list(graphs), faster, candidate.made_for if self.timed else None)
         used = [name for name in graphs if name in chosen.values()]
         return chosen, tuple(Variant(name, graphs[name]) for name in used)
+
+    def portability(self, graphs: Sequence[Variant]) -> Portability:
+        """On which instruction sets the int8 sums of the graphs are right."""
+        feeds = self.judging.calibration if self.judging else [workload.feed for workload in self.workloads]
+        return portability((graph.program for graph in graphs), feeds, self.threads)
 
     def compare(self, graphs: Sequence[Variant]) -> Comparison:
         """The graphs beside what the user would otherwise run: PyTorch, where the model came from there, and

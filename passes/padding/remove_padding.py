@@ -11,13 +11,14 @@ import onnx_ir as ir
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
 from ...ir.program import InputSpec, Program
-from ..base import Context, Exact, Pass, Result
+from ..base import Context, Exact, Feed, Pass, Result
 from .pack import TOKENS, Packer
 from .shifts import before_shifts
 from .tokenwise import Axes, token_operands
 
 KERNELS = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
 PROJECTIONS = frozenset({"MatMul", "Gemm"})
+_MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class RemovePadding(Pass):
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:
-        masks = [spec for spec in program.inputs if spec.role in ("attention_mask", "decoder_attention_mask")]
+        masks = [spec for spec in program.inputs if spec.role in _MASKS]
         if not masks:
             return Result(
                 program, False, notes=("no attention mask among the inputs: no padding is known of",)
@@ -54,6 +55,10 @@ class RemovePadding(Pass):
             layers += packed
             notes += [f"{spec.name}: {note}"] if note else []
         return Result(program, layers > 0, {"projections on real tokens": layers}, tuple(notes))
+
+    def pays(self, program: Program, feed: Feed) -> bool:
+        names = [spec.name for spec in program.inputs if spec.role in _MASKS]
+        return any((feed[name] == 0).any() for name in names if name in feed)
 
 
 def _remove(program: Program, spec: InputSpec, attentions: tuple[Attention, ...]) -> tuple[int, str]:

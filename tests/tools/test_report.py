@@ -11,6 +11,7 @@ from graphwright.passes.base import Exact, Lossy, Ratio, Step
 from graphwright.tools import report
 from graphwright.tools.config import make, resolve
 from graphwright.tools.outcome import PLAIN, PYTORCH, Outcome, Quality, StepEvidence
+from graphwright.tools.portability import Portability
 from graphwright.tools.quality import Score
 
 
@@ -47,6 +48,8 @@ def outcome():
         graphs=(Variant("main", None), Variant("without-p", None)),
         dispatch={"1x8": "without-p", "8x8": "main"},
         comparison=comparison,
+        portability=Portability(()),
+        layers=(),
         quality=Quality(Score("Spearman", 82.5), Score("Spearman", 81.75), 0.75, 900, "d.csv"),
         met=False,
         notes=("a guess about d.csv",),

@@ -22,6 +22,13 @@ def test_a_pass_is_left_out_where_it_loses_and_nowhere_else():
         frozenset({1}): ["short"],
         frozenset({3}): ["mixed"],
     }
+    assert decisions(
+        steps, ["long", "mixed"], pays=lambda number, workload: (number, workload) != (1, "long")
+    ) == {
+        frozenset(): [],
+        frozenset({1}): ["long"],
+        frozenset({3}): ["mixed"],
+    }
     assert title(frozenset({1, 3}), ["a", "b", "c", "d"]) == "without-b-and-d"
 
 
@@ -53,3 +60,10 @@ def faster(times):
 def test_each_workload_gets_its_fastest_graph_and_the_bundle_few(times, expected):
     table = {name: dict(zip("abc", row, strict=False)) for name, row in times.items()}
     assert tuple(choose("abc"[: len(expected)], list(times), faster(table)).values()) == expected
+
+
+def test_the_graph_made_for_a_workload_stays_within_noise_and_gives_way_beyond():
+    times = {"main": {"a": 10, "b": 5}, "x": {"a": 10.1, "b": 10}}
+    assert choose("ab", list(times), faster(times), {"a": "x", "b": "x"}) == {"a": "main", "b": "main"}
+    times = {"main": {"a": 10, "b": 10}, "x": {"a": 10.1, "b": 10.1}}
+    assert choose("ab", list(times), faster(times), {"a": "x", "b": "x"}) == {"a": "x", "b": "x"}

@@ -1,0 +1,34 @@
+"""What is said of int8 sums: over every instruction set that can be named, and no alarm where none is due."""
+
+from graphwright.passes.quantize.saturation import Saturation
+from graphwright.tools.portability import Portability
+
+
+def test_a_product_that_saturates_is_wrong_on_x86_without_vnni_alone():
+    found = Portability((Saturation("a", 0.2, 0.01, 0.3), Saturation("b", 0, 0, 0)))
+    assert found.verdicts == {
+        "x86-64-avx2": "saturates",
+        "x86-64-avx512": "saturates",
+        "x86-64-vnni": "right",
+        "aarch64-neon": "right",
+        "aarch64-dotprod": "right",
+    }
+    told = " ".join(found.sentences())
+    assert "saturates on x86-64-avx2, x86-64-avx512 (1 of 2 products overflow 16 bits; worst is a, " in told
+    assert "1.00% of whose sums of two do, an error of 30.00%" in told
+    assert "--target" in told
+
+
+def test_what_did_not_overflow_on_the_data_is_told_from_what_never_can():
+    seldom = Portability((Saturation("a", 0.2, 0, 0),))
+    assert seldom.verdicts["x86-64-avx2"] == "right on this data"
+    assert "1 of 1 products could overflow 16 bits, and none did" in seldom.sentences()[0]
+    never = Portability((Saturation("a", 0, 0, 0),))
+    assert set(never.verdicts.values()) == {"right"}
+    assert len(never.sentences()) == 1
+
+
+def test_a_graph_without_int8_has_nothing_to_saturate():
+    assert Portability(()).sentences() == [
+        "No int8 product in it: nothing can saturate, on any instruction set."
+    ]

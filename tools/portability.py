@@ -1,0 +1,100 @@
+"""On which instruction sets an int8 graph gives the right sums: predicted from its weights, shown on data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..backends.manifest import MANIFEST, read_manifest
+from ..backends.target import NAMES, named
+from ..ir.capture import capture
+from ..ir.program import Program
+from ..passes.base import Feed
+from ..passes.quantize.saturation import Saturation, saturations
+
+FEEDS = 4  # bring enough tokens
+EXACT, ON_DATA, WRONG = "right", "right on this data", "saturates"
+
+
+@dataclass(frozen=True)
+class Portability:
+    """The int8 products of a bundle's graphs, each as it is without VNNI."""
+
+    products: tuple[Saturation, ...]
+
+    def verdict(self, vnni: bool, arch: str) -> str:
+        """Of a machine: whether every sum is right whatever the input, was on the data, or was not."""
+        if vnni or arch not in ("x86_64", "i686") or not any(product.possible for product in self.products):
+            return EXACT
+        return WRONG if any(product.seen for product in self.products) else ON_DATA
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """By the name of every target that can be named."""
+        targets = [named(name) for name in NAMES]
+        return {target.name: self.verdict(target.vnni, target.arch) for target in targets}
+
+    @property
+    def worst(self) -> Saturation | None:
+        return max(self.products, key=lambda product: (product.error, product.possible), default=None)
+
+    def sentences(self) -> list[str]:
+        """For people: a line for each verdict."""
+        if not self.products:
+            return ["No int8 product in it: nothing can saturate, on any instruction set."]
+        by_verdict: dict[str, list[str]] = {}
+        for name, verdict in self.verdicts.items():
+            by_verdict.setdefault(verdict, []).append(name)
+        lines = [
+            f"Int8 sums: {verdict} on {', '.join(names)}"
+            + (f" ({self._why()})." if verdict != EXACT else ".")
+            for verdict, names in by_verdict.items()
+        ]
+        if len(by_verdict) > 1:
+            lines.append("Build for those with --target, which keeps weights to 7 bits.")
+        return lines
+
+    def _why(self) -> str:
+        count = sum(product.possible > 0 for product in self.products)
+        wrong = sum(product.seen > 0 for product in self.products)
+        worst = self.worst
+        assert worst is not None
+        if not wrong:
+            return f"{count} of {len(self.products)} products could overflow 16 bits, and none did"
+        return (
+            f"{wrong} of {len(self.products)} products overflow 16 bits; worst is {worst.layer}, "
+            f"{worst.seen:.2%} of whose sums of two do, an error of {worst.error:.2%}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"isa": self.verdicts, "products": [asdict(product) for product in self.products]}
+
+
+def portability(graphs: Iterable[Program], feeds: Iterable[Feed], threads: int) -> Portability:
+    """Of all the graphs of a bundle, on a few feeds."""
+    few = list(islice(feeds, FEEDS))
+    return Portability(tuple(found for graph in graphs for found in saturations(graph, few, threads)))
+
+
+def graphs_of(model: str) -> list[Program]:
+    """The onnx graphs of a bundle or of an ONNX file; none for a model that is still PyTorch's."""
+    path = Path(model)
+    if (path / MANIFEST).is_file():
+        return [capture(str(path / file)) for file in read_manifest(path).graphs.values()]
+    return [capture(model)] if path.suffix == ".onnx" else []
+
+
+def summary(found: Mapping[str, Portability]) -> Any:
+    """A row a model, a column an instruction set."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("int8 sums")
+    for name in NAMES:
+        table.add_column(name)
+    for model, each in found.items():
+        table.add_row(model, *each.verdicts.values())
+    return table
