@@ -10,7 +10,7 @@ from typing import Any
 from .execute import write
 
 INTEGER = frozenset(
-    "ConvInteger DynamicQuantizeMatMul MatMulInteger MatMulIntegerToFloat MatMulNBits QAttention QGemm "
+    "ConvInteger DynamicQuantizeMatMul MatMulInteger MatMulIntegerToFloat QAttention QGemm "
     "QLinearAdd QLinearConv QLinearMatMul QLinearMul QLinearSigmoid QLinearSoftmax".split()
 )
 """Operators that compute on small integers (ONNX and com.microsoft)."""

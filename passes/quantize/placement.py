@@ -7,9 +7,9 @@ is not assumed: the graph is given to ONNX Runtime, and what comes out of its op
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ...ir.kernels import INTEGER, kernels
+from ...ir.kernels import INTEGER, Kernel, kernels
 from ...ir.program import Program
 from .rewrite import Static, Writer
 from .sites import Site, find
@@ -27,18 +27,26 @@ def unfused(program: Program, sites: Sequence[Site], limit: int, static: Static)
         writer.write(site, "static")
     writer.finish()
     stored = {(w.name, turned): str(integers.name) for (w, turned), (integers, _) in writer.weights.items()}
-    made: Counter[str] = Counter()
-    ran: dict[str, str] = {}
+    readers: dict[str, list[Kernel]] = {}
     for kernel in kernels(trial.graph):
-        if kernel.op_type in INTEGER:
-            made.update(set(kernel.inputs))
-        ran |= dict.fromkeys(kernel.outputs, kernel.op_type)
+        for name in dict.fromkeys(kernel.inputs):
+            readers.setdefault(name, []).append(kernel)
     wanted = Counter(stored[p.weight.name, p.transposed] for site in sites for p in site.products)
     reasons: dict[int, str] = {}
     for number, site in enumerate(sites):
         for product in site.products:
             name = stored[product.weight.name, product.transposed]
-            if made[name] < wanted[name]:
-                kernel_name = ran.get(str(product.node.outputs[0].name), "a float kernel")
-                reasons[number] = f"ONNX Runtime does not fuse its QuantizeLinear: {kernel_name} would run"
+            ran = [kernel.op_type for kernel in _computing(name, readers)]
+            if sum(op_type in INTEGER for op_type in ran) < wanted[name]:
+                others = ", ".join(sorted(set(ran) - INTEGER)) or "no product"
+                reasons[number] = f"ONNX Runtime does not fuse its QuantizeLinear: {others} would run"
     return reasons
+
+
+def _computing(name: str, readers: Mapping[str, Sequence[Kernel]]) -> Iterator[Kernel]:
+    """The kernels that read a value, seen through DequantizeLinear."""
+    for kernel in readers.get(name, ()):
+        if kernel.op_type == "DequantizeLinear":
+            yield from _computing(kernel.outputs[0], readers)
+        else:
+            yield kernel

@@ -2,7 +2,8 @@
 
 ONNX Runtime fuses DequantizeLinear, DequantizeLinear, MatMul into MatMulIntegerToFloat, and with a third
 DequantizeLinear for an int32 bias it fuses Gemm into QGemm, which takes two axes and wants every zero point
-written down.
+written down. Before that, though, it makes a float Gemm of MatMul and Add where the shapes allow it, and then
+nothing fuses: there the Add is written as a Sum, which it leaves alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .affine import Affine
 from .sites import Product
 
 _LARGEST = 2**30  # of a bias in the product's steps: the sums need the other half of 32 bits
+_LOST = 1e-3  # of the largest bias, to rounding: what loses more is added in float
 
 
 def product(
@@ -33,7 +35,8 @@ def product(
     name = str(root.name)
     w = dequantize(editor, integers, scales, zeros, node, f"{name}.weight", axis=1)
     bias = _bias(editor, product, scales, mapping)
-    if bias is not None and root.shape is not None and len(root.shape) == 2:
+    flat = node.op_type == "Gemm" or (x.shape is not None and len(x.shape) == 2)
+    if bias is not None and flat:
         new = editor.node("Gemm", [x, w, bias], f"{name}.product", before=root.producer(), like=root)
         editor.replace(root, new.outputs[0])
         return
@@ -41,7 +44,11 @@ def product(
     new = editor.node("MatMul", [x, w], f"{old.name}.product", before=node, like=old)
     result = new.outputs[0]
     if node.op_type == "Gemm" and product.bias is not None:
-        result = editor.node("Add", [result, product.bias], f"{name}.add", before=node, like=root).outputs[0]
+        result = editor.node("Sum", [result, product.bias], f"{name}.sum", before=node, like=root).outputs[0]
+    elif flat or x.shape is None or x.shape.is_static():
+        for user, _ in old.uses():
+            if user.op_type == "Add":
+                user.op_type = "Sum"
     editor.replace(old, result)
 
 
@@ -69,8 +76,10 @@ def _bias(editor: Editor, product: Product, scales: ir.Value, mapping: Affine) -
     steps = scales.const_value.numpy() * mapping.scale
     if tensor is None or tensor.size != steps.size or not (steps >= np.finfo(np.float32).tiny).all():
         return None
-    integers = np.rint(tensor.numpy().reshape(-1).astype(np.float64) / steps)
-    if np.abs(integers).max() > _LARGEST:
+    exact = tensor.numpy().reshape(-1).astype(np.float64)
+    integers = np.rint(exact / steps)
+    lost = np.abs(integers * steps - exact).max()
+    if np.abs(integers).max() > _LARGEST or lost > _LOST * np.abs(exact).max():
         return None
     name, before = f"{product.root.name}.bias", product.root.producer()
     assert before is not None
