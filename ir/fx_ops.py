@@ -247,7 +247,7 @@ def _select(node: Node, a: dict[str, Any]) -> Spec:
 
 
 def _addmm(node: Node, a: dict[str, Any]) -> Spec | None:
-    if (a["beta"], a["alpha"]) != (1, 1) or a["mat2"].op != "get_attr":
+    if (a["beta"], a["alpha"]) != (1, 1):
         return None
     return "linear", [a["mat1"], a["mat2"], a["self"]], {"transposed": False}
 

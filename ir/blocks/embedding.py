@@ -5,12 +5,15 @@ convolution of a graph input (over patches or frames: its weight counts as the t
 other term is one of these or a parameter (learned positions, whole or sliced). Scaling by a number (BART),
 a projection of one term (MobileBERT, OPT), a class token put in front (ViT) and activations over a
 convolution (Whisper) belong to it. Tables that only position biases or rotations read are none.
+
+A table may hold codes, small integers: then the lookup is all that turns its rows into floats, by constants
+and by lookups of the same ids (scales, zeros).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..view import Value, View
 from .base import Embedding, Linear
@@ -20,17 +23,23 @@ from .walk import Statics, bare, passes, users
 
 CONVOLUTIONS = {"conv1d", "conv2d"}
 MOVES = {"reshape", "unsqueeze", "squeeze", "expand", "slice", "concat", "pad"}
+LOOKUPS = {"embedding", "gather", "index"}
+CODES = {"uint8", "int8", "uint4", "int4", "uint2", "int2"}
+DECODES = {"cast", "identity", "reshape", "slice", "add", "sub", "mul", "dequantize_linear"}
 
 
 @dataclass(frozen=True)
 class Term:
-    """Part of a sum. patches: made by convolutions. pending: a projection that nothing was added to yet."""
+    """Part of a sum. patches: made by convolutions. pending: a projection that nothing was added to yet.
+    rows: rows of tables by one tensor of ids, and nothing else. coded: made of codes."""
 
     tables: tuple[Value, ...] = ()
     ids: tuple[Value, ...] = ()
     body: tuple[Value, ...] = ()
     patches: bool = False
     pending: bool = False
+    rows: bool = False
+    coded: bool = False
 
 
 def embeddings(
@@ -71,8 +80,11 @@ def _term(
     if value.op == "input":
         return None
     operands = [v for v in value.inputs if v is not None]
+    coded = _coded(value, terms, static)
+    if coded is not None:
+        return coded
     if _looks_up(value, static):
-        return Term((bare(operands[0]),), (operands[1],), (value,))
+        return Term((bare(operands[0]),), (operands[1],), (value,), rows=True)
     if static(value):
         return Term()
     if value in linears:
@@ -98,6 +110,27 @@ def _term(
     return _joined(value, parts)
 
 
+def _coded(value: Value, terms: Mapping[Value, Term], static: Statics) -> Term | None:
+    """Rows of codes, or what they stand for so far; None for anything else."""
+    operands = [v for v in value.inputs if v is not None]
+    if _takes_rows(value) and static(operands[0]):
+        table, ids = operands
+        if table.dtype in CODES:
+            return Term((table,), (ids,), (value,), rows=True, coded=True)
+        term = terms.get(ids)  # codes are ids themselves, into what they stand for
+        return replace(term, body=(*term.body, value)) if term is not None and term.coded else None
+    parts = [terms[v] for v in operands if v in terms and terms[v].rows]
+    if len({part.ids for part in parts}) != 1:
+        return None
+    if not all(v in terms and (terms[v].rows or not terms[v].tables) for v in operands):
+        return None
+    first = next((part for part in parts if part.coded), None)
+    body = tuple(dict.fromkeys([*(b for part in parts for b in part.body), value]))
+    if first is not None and value.op in DECODES:
+        return replace(first, body=body)
+    return replace(parts[0], body=body) if passes(value) else None
+
+
 def _joined(value: Value, parts: list[Term]) -> Term:
     with_tables = [p for p in parts if p.tables]
     return Term(
@@ -111,14 +144,16 @@ def _joined(value: Value, parts: list[Term]) -> Term:
 
 def _looks_up(value: Value, static: Statics) -> bool:
     """Whether rows of a table of floats are taken by computed ids."""
-    if value.op not in ("embedding", "gather", "index") or len(value.inputs) != 2:
-        return False
-    if value.attrs.get("axis", 0) != 0 or value.attrs.get("axes", (0,)) != (0,):
-        return False
-    table = value.inputs[0]
+    table = value.inputs[0] if _takes_rows(value) else None
     return (
         table is not None and static(table) and "float" in (table.dtype or "") and len(table.shape or ()) == 2
     )
+
+
+def _takes_rows(value: Value) -> bool:
+    if value.op not in LOOKUPS or len(value.inputs) != 2:
+        return False
+    return value.attrs.get("axis", 0) == 0 and value.attrs.get("axes", (0,)) == (0,)
 
 
 def _keeps_features(value: Value, parts: list[Term]) -> bool:

@@ -14,7 +14,7 @@ from ...ir.program import Program
 from ..base import Context, Exact, Pass, Result
 from .evaluate import Evaluation, foldable, nbytes
 
-_FEW = 64  # bytes: less is no weight
+_FEW = 8  # bytes: so little is a number or two, no weight
 
 
 @dataclass(frozen=True)
