@@ -1,4 +1,4 @@
-"""quantize-dynamic over the zoo: the products put in int8, and what is said of the rest."""
+"""Int8 over the zoo, dynamic and static: the products put in int8, and what is said of the rest."""
 
 import re
 from collections import Counter
@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from graphwright.backends.target import named
 from graphwright.ir.execute import execute
+from graphwright.ir.kernels import INTEGER, kernels
 from graphwright.ir.probe import probes
 from graphwright.passes.base import Context
 from graphwright.passes.quantize.dynamic import QuantizeDynamic
+from graphwright.passes.quantize.static import QuantizeStatic
 from zoo import ARCHITECTURES, onnx_program
 
 pytestmark = pytest.mark.slow  # most of it the export of the zoo
@@ -51,15 +53,26 @@ FLOAT = {
 }
 
 
+MODES = {
+    "dynamic": QuantizeDynamic(min_cosine=0.0),
+    "static": QuantizeStatic(min_cosine=0.0),
+    "static, standard operators": QuantizeStatic(min_cosine=0.0, form="qdq"),
+}
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_linear_is_in_int8_or_has_its_reason(name):
+@pytest.mark.parametrize("mode", MODES)
+def test_every_linear_is_in_int8_or_has_its_reason(mode, name):
     program = onnx_program(name)
-    result = QuantizeDynamic(min_cosine=0.0).run(program.clone(), Context(target=named("x86-64-avx2")))
+    feeds = probes(program, 0)
+    context = Context(target=named("x86-64-avx2"), calibration=feeds)
+    result = MODES[mode].run(program.clone(), context)
     reasons = Counter(found[1] for note in result.notes if (found := re.search("stays in float, (.*)", note)))
     assert reasons == FLOAT.get(name, {})
     assert result.statistics["products in int8"] == LINEARS[name]
     assert result.statistics["left in float"] == sum(FLOAT.get(name, {}).values())
-    feeds = probes(program, 0)
+    made = [kernel.op_type for kernel in kernels(result.program.graph)]
+    assert sum(op_type in INTEGER for op_type in made) == LINEARS[name]
     for expected, found in zip(execute(program, feeds), execute(result.program, feeds), strict=True):
         for output in program.outputs:
             assert found[output].shape == expected[output].shape
