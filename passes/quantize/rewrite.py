@@ -39,12 +39,14 @@ SMALLEST_ROW = np.float32(1e-30)  # a row of zeros is divided by this, and stays
 class Static:
     """What "static" needs: each activation's mapping onto 0 to 255, by the name of the value.
 
+    per_channel: a scale for each output feature of a weight, or one for all.
     form: "qdq" writes QuantizeLinear, DequantizeLinear and the float product, which a runtime fuses to the
     kernels of "kernels".
     """
 
     mappings: Mapping[str, Affine] = field(default_factory=dict)
     form: Form = "qdq"
+    per_channel: bool = True
 
 
 class Writer:
@@ -183,7 +185,8 @@ class Writer:
             stored = ir.convenience.get_const_tensor(product.weight)
             assert stored is not None
             array, name = stored.numpy(), str(product.weight.name)
-            integers, scales = quantize(array.T if product.transposed else array, self.limit, name)
+            turned = array.T if product.transposed else array
+            integers, scales = quantize(turned, self.limit, name, self.static.per_channel)
             self.weights[key] = (
                 self.editor.initializer(integers, f"{name}.int8"),
                 self.editor.initializer(scales, f"{name}.scale"),

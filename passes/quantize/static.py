@@ -33,6 +33,7 @@ class QuantizeStatic(Pass):
     ranges: how an activation's range is found (ranges.py has the papers).
     share: of the numbers that "percentile" keeps.
     symmetric: the range is mapped symmetrically around 0.
+    per_channel: weights have a scale for each output feature, or one for all.
     min_cosine, weights: as in quantize-dynamic; measured on the calibration feeds.
     form: "qdq" writes standard operators, which any runtime can run; "kernels" the com.microsoft operators
         that ONNX Runtime makes of them, with biases inside.
@@ -48,6 +49,7 @@ class QuantizeStatic(Pass):
     ranges: Kind = "mse"
     share: float = 0.9999
     symmetric: bool = False
+    per_channel: bool = True
     min_cosine: float = 0.99
     weights: Range = "auto"
     form: Form = "kernels"
@@ -70,7 +72,7 @@ class QuantizeStatic(Pass):
                 name: fit(*found.range(), 0, 255, symmetric=self.symmetric)
                 for name, found in estimators.items()
             }
-            return Static(mappings, self.form)
+            return Static(mappings, self.form, self.per_channel)
 
         mode = Mode("DequantizeLinear per axis", OLDEST_OPSET, STATIC, calibrated)
         return insert(program, context, mode, min_cosine=self.min_cosine, weights=self.weights)

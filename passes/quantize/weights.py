@@ -1,4 +1,4 @@
-"""Weights as signed 8-bit integers: symmetric, one scale per output feature.
+"""Weights as signed 8-bit integers: symmetric, one scale per output feature, or one for all where asked.
 
 q = round(w / s) with s = max|w| / limit, so that w is about q s and zero is exact (Jacob et al., 2018,
 arXiv:1712.05877, section 2.1, with zero point 0; Krishnamoorthi, 2018, arXiv:1806.08342, on why one
@@ -47,13 +47,16 @@ def deepest(limit: int) -> int:
     return (2**31 - 1) // (255 * limit)
 
 
-def quantize(weight: np.ndarray, limit: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+def quantize(
+    weight: np.ndarray, limit: int, name: str, per_channel: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """One weight in integers.
 
     Args:
         weight: (in, out), any float dtype and strides.
         limit: the largest |q|.
         name: for the error.
+        per_channel: False gives every output feature the scale of the largest.
 
     Returns:
         q, int8 (in, out), C-contiguous; scale, float32 (out,), positive and finite: 1 for a column of zeros.
@@ -63,9 +66,10 @@ def quantize(weight: np.ndarray, limit: int, name: str) -> tuple[np.ndarray, np.
     """
     integers = np.empty(weight.shape, np.int8)
     scales = np.empty(weight.shape[1], np.float32)
+    every = None if per_channel else np.float32(max(weight.max(initial=0), -weight.min(initial=0)))
     for start in range(0, weight.shape[1], _COLUMNS):
         block = weight[:, start : start + _COLUMNS].astype(np.float32)
-        largest = np.abs(block).max(axis=0, initial=0)
+        largest = np.abs(block).max(axis=0, initial=0) if every is None else np.full(block.shape[1], every)
         if not np.isfinite(largest).all():
             raise WeightError(
                 f"the weight '{name}' has NaN or infinite values and cannot be quantized: restore it from a "

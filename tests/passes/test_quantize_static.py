@@ -279,6 +279,18 @@ def test_zero_is_exact(symmetric):
     assert (zero == 128) == symmetric
 
 
+def test_one_scale_for_a_weight_is_that_of_its_largest():
+    program, data = feed_forward(), feeds(2, 5, 32)
+    up = program.graph.graph.initializers["up"].const_value.numpy()
+    for per_channel in (True, False):
+        after = run(program, data, VNNI, per_channel=per_channel).program.graph.graph.initializers
+        scales = after["up.scale"].const_value.numpy()
+        expected = np.abs(up).max(axis=0 if per_channel else None) / 127
+        np.testing.assert_allclose(scales, np.broadcast_to(expected, (64,)), rtol=1e-6)
+        integers = after["up.int8"].const_value.numpy().astype(np.float64)
+        assert (np.abs(integers * scales - up) <= scales * 0.5001).all()
+
+
 def test_two_runs_give_one_text_and_the_input_is_untouched():
     program, data = feed_forward(), feeds(2, 5, 32)
     before = program.fingerprint()
