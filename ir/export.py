@@ -85,7 +85,7 @@ def export(module: nn.Module, inputs: Mapping[str, Tensor], axes: Axes | None = 
         ):  # fmt: skip
             program = torch.export.export(module, (), dict(inputs), dynamic_shapes=dynamic, strict=False)
             if any(mutates(node) for node in program.graph.nodes):
-                program = program.run_decompositions({})
+                program = _functional(program)
     except CaptureError:
         raise
     except Exception as error:
@@ -189,6 +189,33 @@ def mutates(node: torch.fx.Node) -> bool:
     """Whether an operator writes into one of its operands."""
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and schema is not None and schema.is_mutable
+
+
+@torch.library.custom_op("graphwright::dropout", mutates_args=())
+def _dropout(x: Tensor, p: float, train: bool) -> Tensor:
+    """Stands for aten.dropout while a program is made functional."""
+    return x.clone()
+
+
+@_dropout.register_fake
+def _(x: Tensor, p: float, train: bool) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _functional(program: Any) -> Any:
+    """The program without operators that write into their operands; torch.export would drop dropouts too."""
+    ours, theirs = torch.ops.graphwright.dropout.default, torch.ops.aten.dropout.default
+    _retarget(program.graph_module, theirs, ours)
+    program = program.run_decompositions({})
+    _retarget(program.graph_module, ours, theirs)
+    return program
+
+
+def _retarget(module: torch.fx.GraphModule, old: Any, new: Any) -> None:
+    for graph in [part for part in module.modules() if isinstance(part, torch.fx.GraphModule)]:
+        for node in graph.graph.find_nodes(op="call_function", target=old):
+            node.target = new
+        graph.recompile()
 
 
 def _symbols(program: Any, inputs: Mapping[str, Tensor]) -> tuple[dict, dict, dict]:

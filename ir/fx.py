@@ -193,7 +193,7 @@ def add_tensor(gm: GraphModule, name: str, tensor: torch.Tensor, before: Node) -
     set_attribute(gm, path, tensor)
     with gm.graph.inserting_before(before):
         node = gm.graph.get_attr(path)
-    node.meta["val"] = _fake(gm.graph, tensor)
+    node.meta["val"] = fake_tensor(gm.graph, tensor)
     return node
 
 
@@ -205,7 +205,7 @@ def replace_tensor(gm: GraphModule, node: Node, tensor: torch.Tensor) -> None:
     set_attribute(gm, str(node.target), tensor)
     for reader in gm.graph.find_nodes(op="get_attr"):
         if reader.target == node.target:
-            reader.meta["val"] = _fake(gm.graph, tensor)
+            reader.meta["val"] = fake_tensor(gm.graph, tensor)
 
 
 def call(graph: Graph, target: Any, *args: Any, before: Node, **kwargs: Any) -> Node:
@@ -225,7 +225,7 @@ def propagate(gm: GraphModule) -> None:
     """Recomputes every shape from the inputs' and the tensors', after sizes were changed."""
     for node in gm.graph.nodes:
         if node.op == "get_attr" and isinstance(tensor := attribute(gm, str(node.target)), torch.Tensor):
-            node.meta["val"] = _fake(gm.graph, tensor)
+            node.meta["val"] = fake_tensor(gm.graph, tensor)
         elif node.op == "call_function":
             _infer(gm.graph, node)
 
@@ -264,7 +264,7 @@ def _mode(graph: Graph) -> Any:
     raise GraphwrightError("the graph carries no shapes: capture it with torch.export")
 
 
-def _fake(graph: Graph, tensor: torch.Tensor) -> torch.Tensor:
+def fake_tensor(graph: Graph, tensor: torch.Tensor) -> torch.Tensor:
     """A tensor's shape and dtype without its data."""
     mode = _mode(graph)
     with mode:

@@ -331,6 +331,11 @@ def _pad(node: Node, a: dict[str, Any]) -> Spec | None:
     return "pad", [a["self"]], {"pads": pads, "value": a.get("value") or 0}
 
 
+def _fake_quantize(node: Node, a: dict[str, Any]) -> Spec:
+    attrs = {"low": a["quant_min"], "high": a["quant_max"], "axis": a.get("axis")}
+    return "fake_quantize", [a["self"], a["scale"], a["zero_point"]], attrs
+
+
 def _tile(node: Node, a: dict[str, Any]) -> Spec:
     return "tile", [a["self"]], {"repeats": tuple(_int(r) for r in a["repeats"])}
 
@@ -412,6 +417,9 @@ RULES |= {
         "arange": lambda node, a: ("range", [a.get("start", 0), a["end"], a.get("step", 1)], {}),
         "pad constant_pad_nd": _pad,
         "repeat": _tile,
+        "fake_quantize_per_tensor_affine fake_quantize_per_channel_affine": _fake_quantize,
+        "_fake_quantize_learnable_per_tensor_affine": _fake_quantize,
+        "_fake_quantize_learnable_per_channel_affine": _fake_quantize,
         "argmax": _argmax,
         "cumsum": _along("cumsum", "self"),
         "tril": lambda node, a: ("tril", [a["self"]], {"diagonal": a["diagonal"]}),

@@ -20,7 +20,8 @@ Outputs = list[dict[str, np.ndarray]]
 class Verifier:
     """Compares each program with the one before its pass, on the same probe inputs.
 
-    Outputs of the last verified program are kept, so that each program runs once.
+    Outputs of the last verified program are kept, so that each program runs once. One in training mode is
+    compared in evaluation mode.
 
     make_probes: gives the probe inputs of a program for a seed.
     """
@@ -38,7 +39,7 @@ class Verifier:
         """
         feeds, reference = self._reference(before, after)
         try:
-            found = execute(after, feeds, self.threads)
+            found = execute(_in_evaluation(after), feeds, self.threads)
         except Exception as error:
             raise ContractError(f"the graph it left does not run: {_first_line(error)}") from error
         for number, (feed, expected, actual) in enumerate(zip(feeds, reference, found, strict=True), 1):
@@ -53,9 +54,18 @@ class Verifier:
             return self._known[1], self._known[2]
         feeds = self.make_probes(after, self.seed)
         try:
-            return feeds, execute(before, feeds, self.threads)
+            return feeds, execute(_in_evaluation(before), feeds, self.threads)
         except Exception as error:
             raise ContractError(f"the program before it does not run: {_first_line(error)}") from error
+
+
+def _in_evaluation(program: Program) -> Program:
+    """The program in evaluation mode: in training, what dropout leaves differs from run to run."""
+    if program.dialect == "onnx":
+        return program
+    from ..ir.mode import evaluated
+
+    return evaluated(program)
 
 
 def same_interface(before: Program, after: Program) -> None:

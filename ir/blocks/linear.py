@@ -73,10 +73,11 @@ def _biased(value: Value, width: int, static: Statics) -> tuple[Value, Value | N
 
 def _unflattened_input(x: Value) -> tuple[Value, Value | None]:
     """(x before its rows were flattened, the flattening), or (x, None)."""
-    source = x.inputs[0] if x.op == "reshape" else None
+    flat = bare(x) if x.op == "fake_quantize" else x
+    source = flat.inputs[0] if flat.op == "reshape" else None
     if source is None or not source.shape or not x.shape or len(x.shape) != 2 or len(source.shape) < 3:
         return x, None
-    return (source, x) if isinstance(x.shape[-1], int) and source.shape[-1] == x.shape[-1] else (x, None)
+    return (source, flat) if isinstance(x.shape[-1], int) and source.shape[-1] == x.shape[-1] else (x, None)
 
 
 def _unflattened_result(root: Value, width: int) -> Value | None:

@@ -15,9 +15,12 @@ def floating(dtype: str | None) -> bool:
 
 
 def passes(value: Value) -> bool:
-    """Whether a value is its first operand again: identity, dropout, float-to-float cast, full slice."""
+    """Whether a value is its first operand again: identity, dropout, float-to-float cast, full slice, and the
+    fake quantization of an activation (that of a weight is another weight)."""
     if value.op in ("identity", "dropout"):
         return True
+    if value.op == "fake_quantize":
+        return value.inputs[0] is not None and value.inputs[0].op != "const"
     if value.op == "cast":
         source = value.inputs[0]
         return source is not None and floating(value.dtype) and floating(source.dtype)

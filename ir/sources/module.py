@@ -15,6 +15,7 @@ from ..fx import FxView
 from ..positions import longest
 from ..program import InputSpec, Program, Task
 from ..roles import input_specs
+from .dropout import record_rates
 
 _AGREE = 1e-4  # of max(1, |reference|): a trace that differs by more has baked in something of the example
 
@@ -41,7 +42,7 @@ def from_module(
     """
     feed = _named(module, inputs)
     _finite(module)
-    training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         exported = export(module, feed, axes)
@@ -49,8 +50,10 @@ def from_module(
         names = _name_placeholders(graph, list(feed))
         feed = dict(zip(names, feed.values(), strict=True))
         symbols = _verify(module, graph, exported, feed)
+        record_rates(module, graph, dict(zip(exported.shapes, feed.values(), strict=True)))
     finally:
-        module.train(training)
+        for part, training in modes:
+            part.training = training
     shapes = dict(zip(names, exported.shapes.values(), strict=True))
     bare = tuple(InputSpec(name, _dtype(tensor), shapes[name]) for name, tensor in feed.items())
     specs = input_specs(FxView(graph, bare), shapes, {spec.name: spec.dtype for spec in bare})

@@ -15,6 +15,7 @@ from ...ir.probe import example, probes
 from ...ir.program import Program
 from ...ir.quiet import quiet
 from ..base import Context, Exact, Pass, Result
+from .codes import store_codes
 
 OPSET = 20  # the first with a Gelu of its own
 
@@ -35,8 +36,12 @@ class ToOnnx(Pass):
     effect = Exact(1e-4)
 
     def run(self, program: Program, context: Context) -> Result:
+        from ...ir.mode import set_mode
+
+        set_mode(program.graph, training=False)
         model = _export(program, context.seed)
         transposed = _store_transposed(model)
+        store_codes(model)
         common.ClearMetadataAndDocStringPass()(model)
         statistics = {"nodes": len(model.graph), "weights stored transposed": transposed}
         return Result(program.with_graph(model, "onnx"), True, statistics)
@@ -47,10 +52,12 @@ def _export(program: Program, seed: int) -> ir.Model:
     from onnxscript.optimizer import optimize_ir
 
     from ...ir.export import export
+    from .fake_quant import lower_fake_quant
     from .sdpa import spell_masks
 
     feeds = [[torch.from_numpy(array) for array in feed.values()] for feed in probes(program, seed)]
     graph = spell_masks(program.graph, feeds)
+    lower_fake_quant(graph)
     inputs = {name: torch.from_numpy(array) for name, array in example(program).items()}
     exported = export(graph, inputs, {spec.name: spec.shape for spec in program.inputs})
     for spec in program.inputs:
