@@ -8,6 +8,7 @@ from graphwright.ir.text import text
 from graphwright.passes.base import Context
 from graphwright.passes.quantize.dynamic import QuantizeDynamic
 from graphwright.passes.quantize.hidden_rows import nan_sources
+from graphwright.passes.quantize.static import QuantizeStatic
 from handmade import golden, operators, parsed
 
 INPUTS = "float[batch,length,32] x, int64[batch,length] mask"
@@ -79,6 +80,20 @@ def test_without_the_guard_it_would_be_everywhere(monkeypatch):
     found = execute(quantized(attention()).program, [feed()])[0]["y"]
     expected = execute(attention(), [feed()])[0]["y"]
     assert not np.allclose(found[0], expected[0], rtol=0, atol=0.03 * np.abs(expected[0]).max())
+
+
+@pytest.mark.parametrize("form", ["qdq", "kernels"])
+def test_a_calibrated_scale_needs_no_guard(form):
+    """NaN is left out of the range, and turns into some integer of its own row."""
+    program = attention()
+    context = Context(target=named("x86-64-avx2"), calibration=[feed()])
+    result = QuantizeStatic(min_cosine=0.0, ranges="min-max", form=form).run(program.clone(), context)
+    assert result.statistics["products in int8"] == 3
+    assert "guarded against NaN rows" not in result.statistics
+    assert "IsNaN" not in operators(result.program)
+    expected, found = (execute(p, [feed()])[0]["y"] for p in (program, result.program))
+    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=0.03 * np.abs(expected[0]).max())
+    assert np.isfinite(found).all()
 
 
 def test_the_text_before_and_after():
