@@ -64,6 +64,8 @@ class Context:
 
     target: the hardware (backends.target.Target). threads: intra-op threads to build and measure with.
     calibration: feeds of real data, for passes that say requires = ("calibration",).
+    original: the program as captured, of the fx dialect, for requires = ("original",); the manager fills it
+        in.
     score: quality of a program on the user's metric, higher is better, for requires = ("score",).
     measure: times two programs in turn, ratio per workload name; None when nothing may be timed.
     progress: called with (description, done, total).
@@ -75,6 +77,7 @@ class Context:
     threads: int = 2
     seed: int = 0
     calibration: Sequence[Feed] = ()
+    original: Program | None = None
     score: Callable[[Program], float] | None = None
     measure: Callable[[Program, Program], Mapping[str, Ratio]] | None = None
     progress: Callable[[str, int, int], None] = lambda description, done, total: None

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from ..ir.errors import ContractError, GraphwrightError, PipelineError
 from ..ir.program import Program
@@ -30,6 +30,7 @@ _NEEDS = {
     "calibration": "calibration data: give it real inputs (Context(calibration=feeds), --data FILE)",
     "score": "a quality score: give it labelled data (Context(score=function), --data FILE --task TASK)",
     "target": "to know the hardware: give it a target (Context(target=...))",
+    "original": "the model as PyTorch has it: start from a PyTorch or Hugging Face model, not from ONNX",
     "measure": "to time programs: give it a measuring function (Context(measure=...))",
 }
 
@@ -108,6 +109,8 @@ class Pipeline:
             PipelineError: the pipeline cannot work on this program.
         """
         context = context or Context()
+        if program.dialect == "fx" and context.original is None:
+            context = replace(context, original=program)
         self.check(program, context)
         verifier = (verifier or Verifier(context.seed, context.threads)) if verify else None
         run = Run(program)

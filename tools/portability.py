@@ -74,9 +74,13 @@ class Portability:
 
 
 def portability(graphs: Iterable[Program], feeds: Iterable[Feed], threads: int) -> Portability:
-    """Of all the graphs of a bundle, on a few feeds."""
+    """Of all the graphs of a bundle, on a few feeds; a product that several graphs have is listed once."""
     few = list(islice(feeds, FEEDS))
-    return Portability(tuple(found for graph in graphs for found in saturations(graph, few, threads)))
+    found: dict[str, Saturation] = {}
+    for graph in graphs:
+        for product in saturations(graph, few, threads):
+            found.setdefault(product.layer, product)
+    return Portability(tuple(found.values()))
 
 
 def graphs_of(model: str) -> list[Program]:

@@ -129,6 +129,7 @@ class Work:
             threads=self.threads,
             seed=self.config.seed,
             calibration=self.judging.calibration if evidence and self.judging else (),
+            original=self.program if self.program.dialect == "fx" else None,
             score=evidence.score if evidence and self.judging else None,
             measure=evidence.measure if evidence and self.timed else None,
             progress=self.console.progress,

@@ -27,6 +27,7 @@ TOKENS = 1024  # of input are enough to rank sites, and cost a big model no minu
 PRICE: dict[Rung, float] = {"token": 0.25, "float": 2.4}
 DYNAMIC: tuple[Rung, ...] = ("tensor", "token", "float")
 STATIC: tuple[Rung, ...] = ("static", "token", "float")
+Outputs = Sequence[Mapping[str, np.ndarray]]
 _MASKS = ("decoder_attention_mask", "attention_mask")
 
 
@@ -102,25 +103,34 @@ class Loss:
     ) -> None:
         self.program, self.limit, self.sources, self.context = program, limit, sources, context
         self.static = static
-        self.feeds = _some(context.calibration or probes(program, context.seed))
+        self.feeds = some(context.calibration or probes(program, context.seed))
         self.reference = execute(program, self.feeds, context.threads)
 
     def __call__(self, rungs: Sequence[Rung]) -> float:
         variant = self.program.clone()
         write(variant, find(variant, self.limit)[0], rungs, self.limit, self.sources, self.static)
         found = execute(variant, self.feeds, self.context.threads)
-        return max((self._output(name, found) for name in self.program.outputs), default=0.0)
+        return distance(self.program, self.feeds, self.reference, found)
 
-    def _output(self, name: str, found: Sequence[Mapping[str, np.ndarray]]) -> float:
+
+def distance(program: Program, feeds: Sequence[Feed], expected: Outputs, found: Outputs) -> float:
+    """1 - mean cosine between the rows of outputs, that of the worst output; padding is left out.
+
+    Args:
+        expected, found: outputs by name for each feed.
+    """
+    losses = []
+    for name in program.outputs:
         cosines = [
-            _cosines(*(_rows(self.program, feed, outputs[name]) for outputs in (expected, actual)))
-            for feed, expected, actual in zip(self.feeds, self.reference, found, strict=True)
+            _cosines(*(_rows(program, feed, outputs[name]) for outputs in pair))
+            for feed, *pair in zip(feeds, expected, found, strict=True)
         ]
         joined = np.concatenate(cosines)
-        return float(1 - joined.mean()) if joined.size else 0.0
+        losses.append(float(1 - joined.mean()) if joined.size else 0.0)
+    return max(losses, default=0.0)
 
 
-def _some(feeds: Sequence[Feed]) -> list[Feed]:
+def some(feeds: Sequence[Feed]) -> list[Feed]:
     """The first feeds, up to about `TOKENS` elements of their largest integer input; one at least."""
     chosen: list[Feed] = []
     total = 0
