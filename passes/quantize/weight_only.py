@@ -53,7 +53,7 @@ class QuantizeWeights(Pass):
     method: Literal["rtn", "gptq", "awq", "hqq"] = "rtn"
     compute: Literal["float", "int8", "decode"] = "float"
     damping: float = 0.01
-    act_order: bool = False
+    act_order: bool = True
 
     def __post_init__(self) -> None:
         for option, bits in (("bits", self.bits), ("embeddings", self.embeddings)):
