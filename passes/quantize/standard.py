@@ -2,8 +2,8 @@
 
 ONNX Runtime fuses DequantizeLinear, DequantizeLinear, MatMul into MatMulIntegerToFloat, and with a third
 DequantizeLinear for an int32 bias it fuses Gemm into QGemm, which takes two axes and wants every zero point
-written down. Before that, though, it makes a float Gemm of MatMul and Add where the shapes allow it, and then
-nothing fuses: there the Add is written as a Sum, which it leaves alone.
+written down. Before that, though, it makes a float Gemm of MatMul and Add where sizes are known, and then
+nothing fuses: the Add is written as a Sum, which it leaves alone.
 """
 
 from __future__ import annotations
@@ -45,10 +45,9 @@ def product(
     result = new.outputs[0]
     if node.op_type == "Gemm" and product.bias is not None:
         result = editor.node("Sum", [result, product.bias], f"{name}.sum", before=node, like=root).outputs[0]
-    elif flat or x.shape is None or x.shape.is_static():
-        for user, _ in old.uses():
-            if user.op_type == "Add":
-                user.op_type = "Sum"
+    for user, _ in old.uses():
+        if user.op_type == "Add":
+            user.op_type = "Sum"
     editor.replace(old, result)
 
 

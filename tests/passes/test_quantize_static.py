@@ -164,6 +164,18 @@ def test_the_text_after(form):
     golden(f"quantize-static-{form}", text(after))
 
 
+def test_sizes_fixed_later_leave_the_integer_kernels():
+    """Sizes known, ONNX Runtime makes a float Gemm of MatMul and Add before it looks for integers."""
+    weights = {"w": normal(32, 24), "b": normal(24)}
+    program = parsed("t = MatMul (x, w) y = Add (t, b)", *QKV[1:2], "float[batch,length,24] y", weights)
+    context = Context(target=AVX2, calibration=feeds(2, 5, 32))
+    text_ = "quantize-static{form=qdq},specialise-shapes{batch=2,length=5}"
+    done = Pipeline.parse(text_).run(program, context)
+    assert done.ok
+    made = [kernel.op_type for kernel in kernels(done.program.graph)]
+    assert made == ["QuantizeLinear", "MatMulIntegerToFloat", "Sum"]
+
+
 def test_both_forms_compute_the_same():
     program, data = feed_forward(), feeds(2, 5, 32)
     found = [execute(run(program, data, form=form).program, data)[0]["y"] for form in FORMS]
