@@ -87,7 +87,7 @@ def fit(
         scale = (most - least) / (high - low)
     scale = np.where((least == 0) & (most == 0), 1.0, np.maximum(scale, TINY))
     if not symmetric:
-        zero = np.clip(np.rint(low - least / scale), low, high).astype(np.int32)
+        zero = np.rint(low - least / scale).astype(np.int32)
     return Affine(scale.astype(np.float32), zero, low, high, group)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...ir.errors import WeightError
+from .affine import extremes, fit
 
 FULL, REDUCED = 127, 64
 Range = Literal["auto", "full", "reduced"]
@@ -69,15 +70,15 @@ def quantize(
     every = None if per_channel else np.float32(max(weight.max(initial=0), -weight.min(initial=0)))
     for start in range(0, weight.shape[1], _COLUMNS):
         block = weight[:, start : start + _COLUMNS].astype(np.float32)
-        largest = np.abs(block).max(axis=0, initial=0) if every is None else np.full(block.shape[1], every)
-        if not np.isfinite(largest).all():
+        least, most = extremes(block, axis=1)
+        if every is not None:
+            least, most = np.full_like(least, -every), np.full_like(most, every)
+        if not np.isfinite(most - least).all():
             raise WeightError(
                 f"the weight '{name}' has NaN or infinite values and cannot be quantized: restore it from a "
                 "sound checkpoint"
             )
-        scale = np.where(largest == 0, np.float32(1), np.maximum(largest / limit, np.finfo(np.float32).tiny))
-        block /= scale
-        # Rounding may carry a value just past the limit only through the division's own rounding.
-        integers[:, start : start + _COLUMNS] = np.clip(np.rint(block, out=block), -limit, limit)
-        scales[start : start + _COLUMNS] = scale
+        affine = fit(least, most, -limit, limit, symmetric=True)
+        integers[:, start : start + _COLUMNS] = affine.quantize(block)
+        scales[start : start + _COLUMNS] = affine.scale[0]
     return integers, scales
