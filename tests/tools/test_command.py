@@ -135,6 +135,38 @@ def test_bench_takes_bundles_files_and_directories(encoder_directory, bundle, in
     assert found["threads"] == 1
 
 
+def test_int8_sums_and_layers_of_a_float_bundle(bundle, encoder_directory, invoke):
+    result = invoke("bench", bundle[0], *SHAPES, "--isa", "--json")
+    found = json.loads(result.stdout)["portability"][str(bundle[0])]
+    assert found["products"] == []
+    assert set(found["isa"].values()) == {"right"}
+    assert "nothing can saturate" in invoke("bench", bundle[0], *SHAPES, "--isa").stdout
+    refused = invoke("inspect", "--quant", bundle[0])
+    assert refused.exit_code == 1
+    assert "has no int8 layer" in refused.stderr
+
+
+def test_a_file_to_calibrate_on_is_what_passes_get(encoder_directory, invoke, tmp_path, monkeypatch):
+    from graphwright.passes.canonical.fold_constants import FoldConstants
+
+    seen = []
+    run = FoldConstants.run
+    monkeypatch.setattr(
+        FoldConstants,
+        "run",
+        lambda self, program, context: seen.append(context) or run(self, program, context),
+    )
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a cat runs\nthe big man sits\na bad film\n")
+    words = ("--pipeline", "to-onnx,fold-constants", *SHAPES)
+    result = invoke(encoder_directory, "-o", tmp_path / "o", *words, "--calibrate", texts)
+    assert result.exit_code == 0, result.stderr
+    feeds = seen[-1].calibration
+    assert sum(len(feed["input_ids"]) for feed in feeds) == 3
+    texts.write_text("")
+    assert "is empty" in invoke(encoder_directory, "-o", tmp_path / "p", *words, "--calibrate", texts).stderr
+
+
 def test_run_prints_outputs_for_texts_and_for_arrays(bundle, invoke, tmp_path):
     texts = ["a cat", "the man"]
     result = invoke("run", bundle[0], "--text", texts[0], "--text", texts[1], "--json")

@@ -27,6 +27,18 @@ def test_the_demo_makes_a_bundle_that_answers_as_the_model_does(tmp_path):
     assert statuses["quantize-dynamic"] == "applied"
     assert "rolled back" not in statuses.values()
 
+    layers = json.loads(
+        subprocess.run(
+            [command, "inspect", "--quant", str(tmp_path / "demo"), "--json"], capture_output=True, text=True
+        ).stdout
+    )
+    assert len(layers) == 36
+    assert all(20 < layer["snr"] < 50 and layer["before_us"] > 0 for layer in layers)
+    assert {layer["kernel"] for layer in layers} <= {"MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
+    assert [layer["snr"] for layer in layers] == sorted(layer["snr"] for layer in layers)
+    assert manifest["portability"]["isa"]["x86-64-vnni"] == "right"
+    assert len(manifest["portability"]["products"]) == 36
+
     bundle = gw.load(tmp_path / "demo")
     found = bundle(SENTENCES)
     expected = SentenceTransformer(str(model_directory()), device="cpu").encode(SENTENCES)
