@@ -32,11 +32,14 @@ from scipy.stats import spearmanr
 CANONICAL = "to-onnx,fold-constants,eliminate-common-subexpressions,eliminate-dead-code"
 BUILDS = {
     "fp32": "",
-    "product 2.5 bits": "quantize-product{block=3,embedding_block=4}",
-    "product 2 bits": "quantize-product{block=4}",
-    "product 1 bit": "quantize-product{block=8}",
-    "ternary": "quantize-ternary",
-    "binary": "quantize-binary",
+    "product 2.3 bits": "quantize-product{block=3,embedding_block=4,steps=0,finish=0}",
+    "product 2 bits": "quantize-product{block=4,steps=0,finish=0}",
+    "product 1 bit": "quantize-product{block=8,steps=0,finish=0}",
+    "product 1 bit, learned": "quantize-product{block=8}",
+    "ternary": "quantize-ternary{steps=0}",
+    "ternary, learned": "quantize-ternary",
+    "binary": "quantize-binary{steps=0}",
+    "binary, learned": "quantize-binary",
 }
 
 

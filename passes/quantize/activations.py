@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -29,16 +30,22 @@ def statistics(
     with torch.no_grad():
         for feed in feeds:
             found = dict(zip(values, module(*arguments(program, feed)), strict=True))
+            each = dict.fromkeys(chain(*inputs.values()))  # q, k and v share theirs
+            products = {(node, axis): _gram(program, feed, found[node], axis) for node, axis in each}
             for one in matrices:
-                for node, axis in inputs[one.name]:
-                    x = rows(program, feed, found[node].movedim(axis, -1)).float()
-                    gram = (x.T @ x).numpy()
-                    grams[one.name] = grams[one.name] + gram if one.name in grams else gram
+                for key in inputs[one.name]:
+                    grams[one.name] = grams.get(one.name, 0) + products[key]
                 for _, ids in one.lookups:
                     seen = rows(program, feed, found[ids][..., None]).flatten().long()
-                    count = torch.bincount(seen.remainder(one.rows), minlength=one.rows).double().numpy()
-                    counts[one.name] = counts[one.name] + count if one.name in counts else count
+                    count = torch.bincount(seen.remainder(one.rows), minlength=one.rows)
+                    counts[one.name] = counts.get(one.name, 0) + count.double().numpy()
     return {one.name: (grams.get(one.name), counts.get(one.name)) for one in matrices}
+
+
+def _gram(program: Program, feed: Feed, x: torch.Tensor, axis: int) -> np.ndarray:
+    flat = rows(program, feed, x.movedim(axis, -1)).float()
+    flat = flat[flat.isfinite().all(dim=1)]
+    return (flat.T @ flat).numpy()
 
 
 def _upto(graph: GraphModule, values: list[Node]) -> GraphModule:

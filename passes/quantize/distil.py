@@ -54,7 +54,7 @@ class Teacher:
         self.graph = self.watched(program.graph)
         held, last = len(feeds) >= HELD_OUT, HELD_OUT - 1
         self.train = [feed for i, feed in enumerate(feeds) if not held or i % HELD_OUT != last]
-        self.test = list(feeds[last::HELD_OUT] if held else feeds)[:MEASURED]
+        self.test = spread(feeds[last::HELD_OUT] if held else feeds, MEASURED)
         self.order = self._endless(seed)
 
     @classmethod
@@ -154,6 +154,11 @@ def distil(
             adam.step()
             told(step + 1, losses[-1])
     return losses
+
+
+def spread(feeds: Sequence[Feed], count: int) -> list[Feed]:
+    """So many feeds at most, from all along the sequence: it may be sorted by length."""
+    return [feeds[i * len(feeds) // count] for i in range(count)] if len(feeds) > count else list(feeds)
 
 
 def own_vectors(graph: GraphModule) -> list[torch.nn.Parameter]:

@@ -12,7 +12,7 @@ from ...ir.program import Program
 from ..base import Context, Result
 from .activations import statistics
 from .codebook import codebook
-from .distil import Teacher, distil, own_vectors
+from .distil import Teacher, distil, own_vectors, spread
 from .fx_decode import Coded, bytes_of, narrow, write
 from .fx_weights import Matrix, find, grouped, quantized, sound
 
@@ -91,7 +91,7 @@ def unfit(options: QuantizeProduct, matrix: Matrix) -> str:
 def _code(
     options: QuantizeProduct, program: Program, group: Sequence[Matrix], context: Context
 ) -> list[Coded]:
-    feeds = context.calibration[:OBSERVED]
+    feeds = spread(context.calibration, OBSERVED)
     seen = statistics(program, group, feeds) if feeds else {}
     coded = []
     for matrix in group:

@@ -10,7 +10,7 @@ from graphwright.ir.errors import DataError
 from graphwright.ir.fx import attribute, replace_tensor
 from graphwright.ir.probe import feed
 from graphwright.passes.base import Context
-from graphwright.passes.quantize.distil import Teacher, distil, own_vectors
+from graphwright.passes.quantize.distil import Teacher, distil, own_vectors, spread
 from zoo import fx_program
 
 
@@ -95,6 +95,7 @@ def test_every_tenth_feed_is_kept_to_measure_on():
     assert [id(one) for one in teacher.test] == [id(feeds[9]), id(feeds[19])]
     taken = [id(next(teacher.order)) for _ in range(18)]
     assert sorted(taken) == sorted(id(one) for i, one in enumerate(feeds) if i not in (9, 19))
+    assert spread(feeds, 4) == [feeds[0], feeds[5], feeds[10], feeds[15]]
     few = Teacher(program, feeds[:3])
     assert few.test == few.train == feeds[:3]
 
