@@ -22,12 +22,20 @@ from ...ir.fx import add_tensor, attribute, prune
 from ...ir.fx_ops import bind
 
 aten = torch.ops.aten
-_FAMILY = {
+_TENSORS = {
     aten.fake_quantize_per_tensor_affine.default,
     aten.fake_quantize_per_tensor_affine.tensor_qparams,
-    aten.fake_quantize_per_channel_affine.default,
     aten._fake_quantize_learnable_per_tensor_affine.default,
+}
+_FAMILY = {
+    *_TENSORS,
+    aten.fake_quantize_per_channel_affine.default,
     aten._fake_quantize_learnable_per_channel_affine.default,
+}
+# Products that exporters write as one Gemm, and what they call their activation, weight and bias.
+_PRODUCTS: dict[Any, tuple[str, str, str]] = {
+    aten.linear.default: ("input", "weight", "bias"),
+    aten.addmm.default: ("mat1", "mat2", "self"),
 }
 
 
@@ -40,16 +48,23 @@ def lower_fake_quant(gm: GraphModule) -> int:
         ContractError: a step depends on the inputs, or integers do not fit eight bits.
     """
     constants = Constants(gm)
-    nodes = [node for node in gm.graph.nodes if node.target in _FAMILY]
-    for node in nodes:
+    count = 0
+    for node in _family(gm):
         _settle(node, constants)
-    for node in nodes:
+        if node.args[0] in constants:
+            _split_products(node)
+    for node in _family(gm):
         mapping = _mapping(node, constants)
         lower = _lower_weight if mapping.x in constants else _lower_activation
         node.replace_all_uses_with(lower(gm, node, mapping, constants))
-    if nodes:
+        count += 1
+    if count:
         prune(gm)
-    return len(nodes)
+    return count
+
+
+def _family(gm: GraphModule) -> list[Node]:
+    return [node for node in gm.graph.nodes if node.target in _FAMILY and node.users]
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,42 @@ def _mapping(node: Node, constants: Constants) -> Mapping:
         scale, zero = scale.reshape(()), zero.reshape(())
     dtype = torch.uint8 if low >= 0 else torch.int8
     return Mapping(given["self"], scale, zero.to(dtype), axis, low, high)
+
+
+def _split_products(weight: Node) -> None:
+    """Writes the sum with a bias apart: ONNX Runtime has an integer MatMul, and no Gemm with a float bias.
+
+    It would make a Gemm of a two-dimensional MatMul and the sum after it again, so rows get a third axis.
+    """
+    for user in list(weight.users):
+        given = bind(user) if user.target in _PRODUCTS else {}
+        x, matrix, bias = (given.get(name) for name in _PRODUCTS.get(user.target, ("", "", "")))
+        if matrix is not weight or given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
+            continue
+        call = user.graph.call_function
+        wide = _widened(x)
+        with user.graph.inserting_before(user):
+            turned = user.target is aten.linear.default
+            product = call(aten.matmul.default, (wide, call(aten.t.default, (matrix,)) if turned else matrix))
+            whole = product if bias is None else call(aten.add.Tensor, (product, bias))
+            if wide is not x:
+                whole = call(aten.squeeze.dim, (whole, 0))
+        user.replace_all_uses_with(whole)
+        user.graph.erase_node(user)
+
+
+def _widened(x: Any) -> Any:
+    """A fake-quantized matrix with a third axis, put before the rounding; anything else as it is."""
+    if x.target not in _TENSORS or len(getattr(x.meta.get("val"), "shape", ())) != 2:
+        return x
+    for twin in x.args[0].users:
+        if twin.target is aten.unsqueeze.default:
+            for fake in twin.users:
+                if fake.target is x.target and fake.args[1:] == x.args[1:]:
+                    return fake
+    with x.graph.inserting_before(x):
+        source = x.graph.call_function(aten.unsqueeze.default, (x.args[0], 0))
+        return x.graph.call_function(x.target, (source, *x.args[1:]))
 
 
 def _lower_weight(gm: GraphModule, node: Node, mapping: Mapping, constants: Constants) -> Node:
