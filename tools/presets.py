@@ -32,14 +32,15 @@ TEXTS: dict[str, str] = {
     "exact": ",".join(_EXACT),
     "balanced": ",".join((*_BEFORE_INT8, "quantize-dynamic")),
     "fast": ",".join((*_BEFORE_INT8, "quantize-dynamic{min_cosine=0.0}")),
-    "small": ",".join((*_BEFORE_INT8, "quantize-dynamic{min_cosine=0.0}")),
+    "small": ",".join((*_BEFORE_INT8, "quantize-weights{method=gptq}")),  # 4 bits, embedding tables too
 }
+EIGHT_BITS = ",".join((*_BEFORE_INT8, "quantize-weights{bits=8,group=128}"))
 CAUTIOUS = ",".join((*_BEFORE_INT8, "quantize-dynamic{min_cosine=0.999}"))
 SAFER: dict[str, tuple[str, ...]] = {
     "exact": (),
     "balanced": (CAUTIOUS, TEXTS["exact"]),
     "fast": (TEXTS["balanced"], CAUTIOUS, TEXTS["exact"]),
-    "small": (TEXTS["balanced"], CAUTIOUS, TEXTS["exact"]),
+    "small": (EIGHT_BITS, ",".join((*_BEFORE_INT8, "store-half")), TEXTS["exact"]),
 }
 
 
