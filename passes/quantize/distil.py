@@ -136,7 +136,7 @@ def distil(
     Raises:
         DataError: the loss became infinite or NaN.
     """
-    groups = [{"params": [p], "lr": rate * _size(p), "base": rate * _size(p)} for p in parameters]
+    groups = [{"params": [p], "base": rate * _size(p)} for p in parameters]
     if not groups or not steps:
         return []
     adam = torch.optim.Adam(groups, betas=(0.9, 0.98))

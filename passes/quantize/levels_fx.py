@@ -52,11 +52,11 @@ def quantize(
     if not chosen:
         return Result(program, False, notes=("no weight to quantize", *notes))
     teacher = Teacher.of(program, context)
-    untaught = teacher.measure(_simulated(program.graph, chosen, levels, options.scales))
+    untaught = teacher.measure(simulated(program.graph, chosen, levels, options.scales))
     if options.steps:
         vectors = own_vectors(program.graph)
         latent = [_own(program.graph, matrix) for matrix in chosen]
-        student = teacher.watched(_simulated(program.graph, chosen, levels, options.scales))
+        student = teacher.watched(simulated(program.graph, chosen, levels, options.scales))
         say: Callable[[int, float], None] = lambda step, loss: context.progress(
             "learning weights", step, options.steps
         )
@@ -76,7 +76,7 @@ def quantize(
     return Result(program, True, statistics, tuple(notes))
 
 
-def _simulated(graph: GraphModule, chosen: Sequence[Matrix], levels: Levels, scales: str) -> GraphModule:
+def simulated(graph: GraphModule, chosen: Sequence[Matrix], levels: Levels, scales: str) -> GraphModule:
     """A clone that computes with levels of the same weights, which get their gradients straight through."""
     graph = clone(graph)
     nodes = {node.name: node for node in graph.graph.nodes}

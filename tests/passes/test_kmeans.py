@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from graphwright.passes.quantize.kmeans import assign, kmeans
+from graphwright.passes.quantize.kmeans import _moved, assign, kmeans
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.vq import kmeans2, vq
@@ -77,7 +77,15 @@ def test_equal_seeds_give_equal_bytes_and_centroids_are_sorted():
 
 
 def test_clusters_that_lose_their_vectors_are_put_elsewhere():
-    """256 different vectors and 256 centroids: each vector gets its own, whatever the first draw."""
+    vectors = np.array([[0.0], [1.0], [8.0], [9.0]], np.float32)
+    weight = np.array([1.0, 1.0, 1.0, 2.0])
+    centroids = np.array([[4.0], [100.0]], np.float32)
+    moved = _moved(vectors, weight, np.zeros(4, int), centroids)
+    # The mean of all is 27 / 5. What errs most, by weight, is 0: 5.4^2 is more than 2 * 3.6^2.
+    np.testing.assert_allclose(moved, [[5.4], [0.0]])
+
+
+def test_as_many_centroids_as_different_vectors_keep_them_all():
     vectors = np.random.default_rng(4).standard_normal((256, 2)).astype(np.float32)
     repeated = np.concatenate([vectors] * 3)
     centroids, codes = kmeans(repeated, 256)
