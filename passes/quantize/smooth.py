@@ -23,7 +23,7 @@ from .weights import Range, limit_for, quantize
 ALPHAS = np.linspace(0, 1, 21)
 WIDEST = 1024  # output features of a weight that the error is measured on
 GAIN = 0.98  # of the error: what is not below that is not worth a change
-_LEAST = 1e-5  # of a scale, and of the numbers that it comes from
+_LEAST = 1e-5  # of the numbers that a scale comes from: a feature below is as good as unused
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,9 @@ def search(sample: Sample, readers: Sequence[Stored], limit: int) -> tuple[np.nd
     best, least, plain = ones, np.inf, _error(sample, ones, matrices, exact, limit, names)
     for alpha in ALPHAS:
         scale = np.where(used, magnitude, 1) ** alpha / np.where(used, largest, 1) ** (1 - alpha)
-        scale /= (
-            np.sqrt(scale[used].max(initial=_LEAST) * scale[used].min(initial=np.inf)) if used.any() else 1
-        )
-        scale = np.where(used, np.maximum(scale, _LEAST), 1).astype(np.float32)
+        if used.any():
+            scale /= np.sqrt(scale[used].max() * scale[used].min())
+        scale = scale.astype(np.float32)
         error = _error(sample, scale, matrices, exact, limit, names)
         if error < least:
             best, least = scale, error
