@@ -35,13 +35,16 @@ EXACT = (
     "fuse-layer-norm,fuse-attention,keep-residual-sum,fuse-skip-layer-norm,fuse-embedding-norm"
 )
 SMOOTH = EXACT.replace("fuse-attention", "smooth-quant,fuse-attention")
+SMOOTHER = EXACT.replace("fuse-attention", "smooth-quant{insert=true},fuse-attention")
 PIPELINES = {
     "dynamic": f"{EXACT},quantize-dynamic",
     "static": f"{EXACT},quantize-static",
     "static, standard operators": f"{EXACT},quantize-static{{form=qdq}}",
     "smooth + static": f"{SMOOTH},quantize-static",
+    "smooth with Mul + static": f"{SMOOTHER},quantize-static",
     "dynamic, packed": f"{EXACT},remove-padding,quantize-dynamic",
     "smooth + static, packed": f"{SMOOTH},remove-padding,quantize-static",
+    "smooth with Mul + static, packed": f"{SMOOTHER},remove-padding,quantize-static",
 }
 
 
