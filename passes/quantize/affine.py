@@ -27,9 +27,9 @@ def integers(bits: int, signed: bool = False, narrow: bool = False) -> tuple[int
 class Affine:
     """A mapping onto the integers low to high.
 
-    scale: float32, positive. zero: int32, the integer that stands for 0.0. Both have the rank of the numbers
-    mapped, or none (per tensor); along each axis their size is 1, the axis's, or its number of groups (the
-    last may be short).
+    scale: float32, positive. zero: int32, the integer that stands for 0.0; or float32, between two integers,
+    where 0.0 need not be met exactly. Both have the rank of the numbers mapped, or none (per tensor); along
+    each axis their size is 1, the axis's, or its number of groups (the last may be short).
     group: indices to a group, along the axes where the sizes say so.
     """
 
@@ -42,8 +42,13 @@ class Affine:
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """Integers for numbers, halves to even, clipped: uint8, int8 or, past 8 bits, int32."""
         steps = x / spread(self.scale, x.shape, self.group)
-        steps = np.rint(steps, out=steps)
-        steps += spread(self.zero, x.shape, self.group)
+        zero = spread(self.zero, x.shape, self.group)
+        if self.zero.dtype.kind == "f":
+            steps += zero
+            steps = np.rint(steps, out=steps)
+        else:
+            steps = np.rint(steps, out=steps)
+            steps += zero
         return np.clip(steps, self.low, self.high, out=steps).astype(self.dtype)
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:

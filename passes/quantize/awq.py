@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from .moments import Moments
-from .rounding import grid
+from .rounding import Scheme, grid
 
 _POWERS = 20
 _SHRINKS = np.linspace(1, 0.5, 11)[1:]
 _LEAST = 1e-4
 
 
-def search(weights: Sequence[np.ndarray], moments: Moments, bits: int, group: int) -> np.ndarray:
+def search(weights: Sequence[np.ndarray], moments: Moments, scheme: Scheme) -> np.ndarray:
     """The scale of each input, float32 (in,), that loses least over the products it enters; ones if none.
 
     Args:
@@ -31,25 +31,25 @@ def search(weights: Sequence[np.ndarray], moments: Moments, bits: int, group: in
     for power in np.arange(_POWERS) / _POWERS:
         scale = np.maximum(moments.magnitude**power, _LEAST).astype(np.float32)
         scale /= np.sqrt(scale.max() * scale.min())
-        loss = sum(_loss(grid(w * scale, bits, group).simulate(w * scale) / scale - w, gram) for w in weights)
+        loss = sum(_loss(grid(w * scale, scheme).simulate(w * scale) / scale - w, gram) for w in weights)
         if loss < least:
             best, least = scale, loss
     return best
 
 
-def clip(weight: np.ndarray, gram: np.ndarray, bits: int, group: int) -> np.ndarray:
+def clip(weight: np.ndarray, gram: np.ndarray, scheme: Scheme) -> np.ndarray:
     """What to shrink each group's range by, float32 (out, groups), so that its part loses least.
 
     Args:
         weight: float32 (out, in).
         gram: X X^T, (in, in); only inputs of one group are taken to go together.
     """
-    columns = weight.shape[1]
+    columns, group = weight.shape[1], scheme.group
     starts = range(0, columns, group)
     blocks = [gram[i : i + group, i : i + group].astype(np.float32) for i in starts]
 
     def losses(shrink: np.ndarray | float) -> np.ndarray:
-        error = grid(weight, bits, group, shrink).simulate(weight) - weight
+        error = grid(weight, scheme, shrink).simulate(weight) - weight
         parts = [error[:, i : i + group] for i in starts]
         return np.stack([((e @ b) * e).sum(axis=1) for e, b in zip(parts, blocks, strict=True)], axis=1)
 

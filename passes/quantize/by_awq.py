@@ -15,7 +15,7 @@ from .awq import clip, search
 from .cascade import Cascade
 from .moments import calibration, moments
 from .rescale import divide, foldable
-from .rounding import Coded, checked, coded, grid
+from .rounding import Coded, Scheme, checked, grid
 from .stored import Stored
 
 
@@ -28,7 +28,7 @@ class Scaled:
 
 
 def by_awq(
-    program: Program, weights: Sequence[Stored], bits: int, group: int, context: Context
+    program: Program, weights: Sequence[Stored], scheme: Scheme, context: Context
 ) -> tuple[list[Coded], Scaled]:
     """Codes for each weight, in the order given; the program is edited in place so that they fit.
 
@@ -53,12 +53,12 @@ def by_awq(
         context.progress("searching scales", number, len(sites))
         found = moments(program, cascade, readers[0].products[0], feeds)
         matrices = [checked(stored.matrix(), stored.name) for stored in readers]
-        scale = scales[x] = search(matrices, found, bits, group)
+        scale = scales[x] = search(matrices, found, scheme)
         gram = found.gram / np.outer(scale, scale)
         for stored, matrix in zip(readers, matrices, strict=True):
-            shrinks[stored.value] = clip(matrix * scale, gram, bits, group)
+            shrinks[stored.value] = clip(matrix * scale, gram, scheme)
     done = _rescaled(program, sites, scales)
-    return [_rounded(stored, bits, group, shrinks.get(stored.value)) for stored in weights], done
+    return [_rounded(stored, scheme, shrinks.get(stored.value)) for stored in weights], done
 
 
 def _rescaled(
@@ -75,7 +75,6 @@ def _rescaled(
     return done
 
 
-def _rounded(stored: Stored, bits: int, group: int, shrink: np.ndarray | None) -> Coded:
+def _rounded(stored: Stored, scheme: Scheme, shrink: np.ndarray | None) -> Coded:
     matrix = checked(stored.matrix(), stored.name)
-    affine = grid(matrix, bits, group, 1.0 if shrink is None else shrink)
-    return coded(affine.quantize(matrix), affine, bits)
+    return Coded.of(matrix, grid(matrix, scheme, 1.0 if shrink is None else shrink), scheme)

@@ -11,7 +11,7 @@ from ..base import Context, Feed
 from .cascade import Cascade
 from .gptq import gptq
 from .moments import Moments, calibration, moments
-from .rounding import Coded, checked
+from .rounding import Coded, Scheme, checked
 from .stored import Stored
 
 
@@ -19,8 +19,7 @@ def by_gptq(
     program: Program,
     weights: Sequence[Stored],
     before: Sequence[tuple[Stored, Coded]],
-    bits: int,
-    group: int,
+    scheme: Scheme,
     context: Context,
     damping: float,
     act_order: bool,
@@ -53,7 +52,7 @@ def by_gptq(
                 x, entering = use.other, moments(program, cascade, use, feeds)
             found = entering
         weight = checked(stored.matrix(), stored.name)
-        codes = gptq(weight, found.gram / found.rows, bits, group, damping, act_order)
+        codes = gptq(weight, found.gram / found.rows, scheme, damping, act_order)
         cascade.change(stored.value, stored.restored(codes.floats()))
         yield codes
 

@@ -7,20 +7,20 @@ from collections.abc import Callable
 import numpy as np
 
 from .hqq import hqq
-from .rounding import Coded, checked, round_to_nearest
+from .rounding import Coded, Scheme, checked, round_to_nearest
 from .stored import Stored
 
 _ROWS = 4096  # coded at a time, so that temporaries stay small
 
 
-def without_data(stored: Stored, method: str, bits: int, group: int) -> Coded:
+def without_data(stored: Stored, method: str, scheme: Scheme) -> Coded:
     """A weight rounded to nearest, or, with method "hqq", by HQQ.
 
     Raises:
         WeightError: it has NaN or infinity.
     """
     by = hqq if method == "hqq" else round_to_nearest
-    return by_rows(stored, lambda weight: by(weight, bits, group))
+    return by_rows(stored, lambda weight: by(weight, scheme))
 
 
 def by_rows(stored: Stored, code: Callable[[np.ndarray], Coded]) -> Coded:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import cholesky, lapack
 
-from .affine import Affine
-from .rounding import Coded, coded, grid
+from .affine import integers
+from .rounding import Coded, Scheme, grid
 
 _BLOCK = 128  # inputs at least whose errors are applied to the rest in one product
 
@@ -20,8 +20,7 @@ _BLOCK = 128  # inputs at least whose errors are applied to the rest in one prod
 def gptq(
     weight: np.ndarray,
     gram: np.ndarray,
-    bits: int,
-    group: int,
+    scheme: Scheme,
     damping: float = 0.01,
     act_order: bool = False,
 ) -> Coded:
@@ -37,11 +36,13 @@ def gptq(
     """
     factor, order, weight = prepared(weight, gram, damping, act_order)
     rows, columns = weight.shape
-    static = grid(weight[:, np.argsort(order)], bits, group) if act_order else None
+    group = scheme.group
+    static = grid(weight[:, np.argsort(order)], scheme) if act_order else None
     groups = -(-columns // group)
-    scales, zeros = np.ones((rows, groups), np.float32), np.zeros((rows, groups), np.int32)
+    scales = np.ones((rows, groups), np.float32)
+    zeros = np.zeros((rows, groups), np.float32 if scheme.fractions else np.int32)
     codes = np.empty((rows, columns), np.uint8)
-    low, high = 0, 2**bits - 1
+    low, high = integers(scheme.bits)
     width = group * -(-_BLOCK // group)  # whole groups, so that a group's weights are all up to date
     for start in range(0, columns, width):
         stop = min(start + width, columns)
@@ -51,17 +52,17 @@ def gptq(
             if static is not None:
                 scales[:, number], zeros[:, number] = static.scale[:, number], static.zero[:, number]
             elif (start + i) % group == 0:
-                found = grid(block[:, i : i + group], bits, group)
+                found = grid(block[:, i : i + group], scheme)
                 scales[:, number], zeros[:, number] = found.scale[:, 0], found.zero[:, 0]
             scale, zero = scales[:, number], zeros[:, number]
-            code = np.clip(np.rint(block[:, i] / scale) + zero, low, high)
+            code = np.clip(np.rint(block[:, i] / scale + zero), low, high)
             codes[:, start + i] = code
             errors[:, i] = (block[:, i] - scale * (code - zero)) / factor[start + i, start + i]
             block[:, i + 1 :] -= np.outer(errors[:, i], factor[start + i, start + i + 1 : stop])
         weight[:, stop:] -= errors @ factor[start:stop, stop:]
     restored = np.empty_like(codes)
     restored[:, order] = codes
-    return coded(restored, Affine(scales, zeros, low, high, group), bits)
+    return Coded(restored, scales, zeros, scheme.bits, group)
 
 
 def prepared(

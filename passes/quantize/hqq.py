@@ -10,23 +10,26 @@ any size, and each group keeps the best zero of all rounds.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .affine import spread
-from .rounding import Coded, grid
+from .rounding import Coded, Scheme, grid
 
 NORM = 0.7
 _ROUNDS, _PENALTY, _GROWTH = 20, 10.0, 1.01  # the authors' settings
 _WHOLE = 8  # bits from which fractions gain nothing
 
 
-def hqq(weight: np.ndarray, bits: int, group: int) -> Coded:
+def hqq(weight: np.ndarray, scheme: Scheme) -> Coded:
     """A weight on integers with fractional zeros; with 8 bits, where they gain nothing, whole ones.
 
     Args:
         weight: float32 (out, in).
     """
-    affine = grid(weight, bits, group)
+    bits, group = scheme.bits, scheme.group
+    affine = grid(weight, replace(scheme, fractions=False))
     whole = affine.zero
     steps = weight / spread(affine.scale, weight.shape, group)
     zero = best = whole.astype(np.float32)

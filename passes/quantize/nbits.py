@@ -6,7 +6,6 @@ of them. Which widths a version knows is asked of it, by running the smallest gr
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -16,7 +15,7 @@ from ...ir.execute import execute_onnx
 from ...ir.onnx import Editor
 from .decode import FLOAT, Decoder
 from .packed import Packed, store
-from .rounding import round_to_nearest
+from .rounding import Scheme, round_to_nearest
 
 MICROSOFT = "com.microsoft"
 _OPSET = 17
@@ -86,9 +85,9 @@ def looks_up(bits: int, group: int) -> bool:
 def _right(kind: str, bits: int, group: int, fractions: bool) -> bool:
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
-    coded = round_to_nearest(np.linspace(-1, 1, 32 * group, dtype=np.float32).reshape(16, -1), bits, group)
-    if fractions:
-        coded = replace(coded, zero=coded.zero.astype(np.float32) + 0.25)
+    coded = round_to_nearest(
+        np.linspace(-1, 1, 32 * group, dtype=np.float32).reshape(16, -1), Scheme(bits, group, fractions)
+    )
     what = ir.Value(
         name="x",
         shape=ir.Shape([2, 2 * group] if kind == "product" else [2]),

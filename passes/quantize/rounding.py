@@ -1,7 +1,8 @@
 """A weight matrix in n-bit integers, and the plainest way there: round to nearest.
 
 Every method of quantize-weights ends in a `Coded`: integers 0 to 2^n - 1 with a scale and a zero per group
-of inputs. Scales are rounded to float16 before they are used, so that what is stored is what was optimised.
+of inputs. Scales and fractional zeros are rounded to float16 before they are used, so that what is stored is
+what was optimised.
 """
 
 from __future__ import annotations
@@ -14,6 +15,18 @@ from ...ir.errors import WeightError
 from .affine import Affine, extremes, fit, integers, spread
 
 _HALF = np.finfo(np.float16)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a weight is stored: bits of a code, inputs to a group, and whether zeros may be fractions.
+
+    Fractions cost float16 a group, `bits` otherwise, and follow a group's range more closely.
+    """
+
+    bits: int
+    group: int
+    fractions: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,12 @@ class Coded:
     bits: int
     group: int
 
+    @classmethod
+    def of(cls, weight: np.ndarray, affine: Affine, scheme: Scheme) -> Coded:
+        """A weight on a grid."""
+        codes = affine.quantize(weight).astype(np.uint8, copy=False)
+        return cls(codes, affine.scale, affine.zero, scheme.bits, scheme.group)
+
     def floats(self) -> np.ndarray:
         """The weight that the packed graph computes with, float32 (out, in)."""
         steps = self.codes.astype(np.float32)
@@ -39,30 +58,25 @@ class Coded:
         return steps
 
 
-def round_to_nearest(weight: np.ndarray, bits: int, group: int) -> Coded:
+def round_to_nearest(weight: np.ndarray, scheme: Scheme) -> Coded:
     """Each group's range onto 2^bits integers, each weight to the nearest.
 
     Args:
         weight: float32 (out, in).
     """
-    affine = grid(weight, bits, group)
-    return coded(affine.quantize(weight), affine, bits)
+    return Coded.of(weight, grid(weight, scheme), scheme)
 
 
-def grid(weight: np.ndarray, bits: int, group: int, shrink: np.ndarray | float = 1.0) -> Affine:
+def grid(weight: np.ndarray, scheme: Scheme, shrink: np.ndarray | float = 1.0) -> Affine:
     """The mapping of each group's range, times shrink (a factor, or one per group), onto 2^bits integers."""
-    least, most = extremes(weight, axis=0, group=group)
-    low, high = integers(bits)
-    affine = fit(least * shrink, most * shrink, low, high, group=group)
+    least, most = extremes(weight, axis=0, group=scheme.group)
+    low, high = integers(scheme.bits)
+    affine = fit(least * shrink, most * shrink, low, high, group=scheme.group)
     scale = halved(affine.scale)
     # The zero follows from the scale that is stored, not from the one before rounding.
-    zero = np.clip(np.rint(-np.minimum(least * shrink, 0) / scale), low, high).astype(np.int32)
-    return Affine(scale, zero, low, high, group)
-
-
-def coded(codes: np.ndarray, affine: Affine, bits: int) -> Coded:
-    """Codes on a grid."""
-    return Coded(codes.astype(np.uint8, copy=False), affine.scale, affine.zero, bits, affine.group)
+    zero = np.clip(-np.minimum(least * shrink, 0) / scale, low, high)
+    zero = zero.astype(np.float16).astype(np.float32) if scheme.fractions else np.rint(zero).astype(np.int32)
+    return Affine(scale, zero, low, high, scheme.group)
 
 
 def halved(scale: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from .coding import without_data
 from .decode import OLDEST_OPSET
 from .nbit_form import nbit_form
 from .repack import repack
-from .rounding import Coded
+from .rounding import Coded, Scheme
 from .sites import quantized
 from .stored import Stored, find
 
@@ -39,6 +39,8 @@ class QuantizeWeights(Pass):
         get (awq.py): both need calibration data, and round tables to nearest.
     compute: "float" gives what the decoded weights give; "int8" lets MatMulNBits round activations to 8 bits,
         which is faster; "decode" uses standard operators alone, for other runtimes.
+    zeros: "whole" takes as many bits a group as a code, and what kernels are fastest with; "fractions" takes
+        16, and follows a group's range more closely. hqq has fractions. With 8 bits they are whole.
     damping, act_order: of gptq.
     """
 
@@ -52,6 +54,7 @@ class QuantizeWeights(Pass):
     group: int = 32
     method: Literal["rtn", "gptq", "awq", "hqq"] = "rtn"
     compute: Literal["float", "int8", "decode"] = "float"
+    zeros: Literal["whole", "fractions"] = "whole"
     damping: float = 0.01
     act_order: bool = True
 
@@ -80,17 +83,15 @@ class QuantizeWeights(Pass):
         if not any(self._bits(w) for w in found):
             return Result(program, False, notes=("no weight to quantize", *notes))
         weights = [w for w in found if self._bits(w) and context.allow(f"quantize {w.name}")]
-        free = [
-            (w, without_data(w, self.method, self._bits(w), self.group)) for w in weights if self._free(w)
-        ]
+        free = [(w, without_data(w, self.method, self._scheme(w))) for w in weights if self._free(w)]
         fitted = [w for w in weights if not self._free(w)]
         scaled = Scaled()
         codes: Iterable[Coded] = ()
         if fitted and self.method == "gptq":
-            options = (self.bits, self.group, context, self.damping, self.act_order)
-            codes = by_gptq(program, fitted, free, *options)
+            scheme = self._scheme(fitted[0])
+            codes = by_gptq(program, fitted, free, scheme, context, self.damping, self.act_order)
         elif fitted:
-            codes, scaled = by_awq(program, fitted, self.bits, self.group, context)
+            codes, scaled = by_awq(program, fitted, self._scheme(fitted[0]), context)
         coded = [*free, *zip(fitted, codes, strict=True)]
         counts = repack(program.graph, [(w, nbit_form(w, c, self.compute)) for w, c in coded])
         return Result(program, bool(coded), _statistics(coded, counts, scaled), tuple(notes))
@@ -99,6 +100,10 @@ class QuantizeWeights(Pass):
         if weight.table and self.embeddings is not None:
             return self.embeddings
         return self.bits
+
+    def _scheme(self, weight: Stored) -> Scheme:
+        bits = self._bits(weight)
+        return Scheme(bits, self.group, self.zeros == "fractions" and bits < 8)
 
     def _free(self, weight: Stored) -> bool:
         """Whether a weight is coded without data."""

@@ -7,7 +7,7 @@ from graphwright.ir.onnx import Editor
 from graphwright.passes.quantize.awq import clip, search
 from graphwright.passes.quantize.moments import Moments
 from graphwright.passes.quantize.rescale import divide, foldable
-from graphwright.passes.quantize.rounding import grid
+from graphwright.passes.quantize.rounding import Scheme, grid
 from graphwright.passes.quantize.stored import find
 from handmade import parsed
 from zoo import onnx_program
@@ -26,7 +26,7 @@ def moments(x):
 
 def loss(x, weight, scale, bits, group, shrink=1.0):
     scaled = weight * scale
-    found = grid(scaled, bits, group, shrink).simulate(scaled)
+    found = grid(scaled, Scheme(bits, group), shrink).simulate(scaled)
     return np.square((x / scale).astype(np.float64) @ found.T - x.astype(np.float64) @ weight.T).sum()
 
 
@@ -34,7 +34,7 @@ def loss(x, weight, scale, bits, group, shrink=1.0):
 def test_the_scale_loses_least_of_those_tried(bits):
     x = activations()
     weights = [np.random.default_rng(n).standard_normal((24, 64)).astype(np.float32) for n in range(2)]
-    found = search(weights, moments(x), bits, 32)
+    found = search(weights, moments(x), Scheme(bits, 32))
     ours = sum(loss(x, w, found, bits, 32) for w in weights)
     assert ours < 0.8 * sum(loss(x, w, 1, bits, 32) for w in weights)
     for power in np.arange(20) / 20:
@@ -46,14 +46,14 @@ def test_the_scale_loses_least_of_those_tried(bits):
 def test_the_number_of_rows_does_not_change_the_scale():
     x = activations()
     weights = [np.random.default_rng(0).standard_normal((24, 64)).astype(np.float32)]
-    once, thrice = (search(weights, moments(np.tile(x, (n, 1))), 4, 32) for n in (1, 3))
+    once, thrice = (search(weights, moments(np.tile(x, (n, 1))), Scheme(4, 32)) for n in (1, 3))
     np.testing.assert_allclose(once, thrice, rtol=1e-5)
 
 
 def test_ranges_shrink_where_that_loses_less_and_nowhere_else():
     x = np.random.default_rng(1).standard_normal((500, 64)).astype(np.float32)
     weight = np.random.default_rng(2).standard_t(3, (24, 64)).astype(np.float32)
-    shrink = clip(weight, moments(x).gram, 3, 32)
+    shrink = clip(weight, moments(x).gram, Scheme(3, 32))
     assert shrink.shape == (24, 2)
     assert 0.5 <= shrink.min() < 1 == shrink.max()
     for row in range(24):
@@ -62,7 +62,7 @@ def test_ranges_shrink_where_that_loses_less_and_nowhere_else():
             alone = weight[row : row + 1, part]
             assert loss(x[:, part], alone, 1, 3, 32, shrink[row, number]) <= loss(x[:, part], alone, 1, 3, 32)
     flat = np.array([[-1.0, 1.0] * 32], np.float32)  # on the grid already
-    assert (clip(flat, moments(x).gram, 3, 32) == 1).all()
+    assert (clip(flat, moments(x).gram, Scheme(3, 32)) == 1).all()
 
 
 # Activations that products read, and in how many of them scales go into the weights that make them.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from graphwright.passes.quantize.gptq import gptq
-from graphwright.passes.quantize.rounding import grid, round_to_nearest
+from graphwright.passes.quantize.rounding import Scheme, grid, round_to_nearest
 
 
 def layer(rows, columns, seed, tokens=400):
@@ -22,13 +22,13 @@ def direct(weight, gram, bits, group, damping, order):
     w = weight.astype(np.float64)
     damped = gram + damping * np.diag(gram).mean() * np.eye(len(gram))
     inverse = np.linalg.inv(damped)
-    static = None if (order == np.arange(len(gram))).all() else grid(weight, bits, group)
+    static = None if (order == np.arange(len(gram))).all() else grid(weight, Scheme(bits, group))
     codes, margins = np.zeros(w.shape, int), np.zeros(w.shape)
     grids = {}
     for i in order:
         number = i // group
         if static is None and i % group == 0:
-            found = grid(w[:, i : i + group].astype(np.float32), bits, group)
+            found = grid(w[:, i : i + group].astype(np.float32), Scheme(bits, group))
             grids[number] = found.scale[:, 0].astype(np.float64), found.zero[:, 0]
         elif static is not None:
             grids[number] = static.scale[:, number].astype(np.float64), static.zero[:, number]
@@ -55,7 +55,7 @@ def test_codes_are_those_of_the_formula(columns, group, bits, act_order):
     weight, gram = layer(12, columns, seed=columns)
     order = np.argsort(-np.diag(gram), kind="stable") if act_order else np.arange(columns)
     expected, margins = direct(weight, gram, bits, group, 0.01, order)
-    found = gptq(weight, gram, bits, group, act_order=act_order)
+    found = gptq(weight, gram, Scheme(bits, group), act_order=act_order)
     # A row follows the formula until float32 decides a near tie otherwise; from there on it may differ.
     for row in range(len(weight)):
         wrong = np.flatnonzero(found.codes[row][order] != expected[row][order])
@@ -70,8 +70,8 @@ def test_codes_are_those_of_the_formula(columns, group, bits, act_order):
 def test_products_are_kept_better_than_by_rounding(bits, group, act_order):
     """Over many rows: for one it is greedy, and may lose."""
     weight, gram = layer(64, 128, 0)
-    found = gptq(weight, gram, bits, group, act_order=act_order)
-    ratio = loss(weight, found, gram) / loss(weight, round_to_nearest(weight, bits, group), gram)
+    found = gptq(weight, gram, Scheme(bits, group), act_order=act_order)
+    ratio = loss(weight, found, gram) / loss(weight, round_to_nearest(weight, Scheme(bits, group)), gram)
     assert ratio < (0.6 if act_order else 0.8)
     assert found.codes.max() < 2**bits
     assert found.scale.shape == found.zero.shape == (64, 128 // group)
@@ -81,8 +81,8 @@ def test_products_are_kept_better_than_by_rounding(bits, group, act_order):
 def test_inputs_that_have_nothing_in_common_are_rounded(act_order):
     weight, _ = layer(8, 64, 0)
     gram = np.diag(np.random.default_rng(0).uniform(0.5, 2, 64))
-    plain = round_to_nearest(weight, 4, 32)
-    found = gptq(weight, gram, 4, 32, act_order=act_order)
+    plain = round_to_nearest(weight, Scheme(4, 32))
+    found = gptq(weight, gram, Scheme(4, 32), act_order=act_order)
     np.testing.assert_array_equal(found.codes, plain.codes)
     np.testing.assert_array_equal(found.scale, plain.scale)
 
@@ -90,24 +90,24 @@ def test_inputs_that_have_nothing_in_common_are_rounded(act_order):
 def test_inputs_that_never_come_and_weights_of_zero():
     weight, gram = layer(8, 64, 1)
     gram[5], gram[:, 5] = 0, 0
-    found = gptq(weight, gram, 4, 32)
+    found = gptq(weight, gram, Scheme(4, 32))
     assert not found.floats()[:, 5].any()
-    nothing = gptq(np.zeros((8, 64), np.float32), gram, 4, 32)
+    nothing = gptq(np.zeros((8, 64), np.float32), gram, Scheme(4, 32))
     assert not nothing.floats().any()
-    assert np.isfinite(gptq(weight, np.zeros((64, 64)), 4, 32).scale).all()
+    assert np.isfinite(gptq(weight, np.zeros((64, 64)), Scheme(4, 32)).scale).all()
 
 
 def test_more_inputs_than_tokens_are_damped():
     weight, gram = layer(8, 96, 2, tokens=7)
-    found = gptq(weight, gram, 4, 32)
+    found = gptq(weight, gram, Scheme(4, 32))
     assert np.isfinite(found.floats()).all()
-    assert loss(weight, found, gram) < 0.5 * loss(weight, round_to_nearest(weight, 4, 32), gram)
+    assert loss(weight, found, gram) < 0.5 * loss(weight, round_to_nearest(weight, Scheme(4, 32)), gram)
 
 
 def test_the_weight_and_the_gram_stay_as_they_are():
     weight, gram = layer(8, 64, 3)
     before = weight.copy(), gram.copy()
-    first, second = (gptq(weight, gram, 4, 32) for _ in range(2))
+    first, second = (gptq(weight, gram, Scheme(4, 32)) for _ in range(2))
     np.testing.assert_array_equal(weight, before[0])
     np.testing.assert_array_equal(gram, before[1])
     np.testing.assert_array_equal(first.codes, second.codes)

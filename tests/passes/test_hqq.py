@@ -2,7 +2,7 @@
 
 import numpy as np
 from graphwright.passes.quantize.hqq import NORM, hqq
-from graphwright.passes.quantize.rounding import round_to_nearest
+from graphwright.passes.quantize.rounding import Scheme, round_to_nearest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ def losses(weight, coded, group):
 @settings(max_examples=25, deadline=None)
 def test_no_group_loses_more_than_by_rounding_and_most_lose_less(bits, group, seed):
     weight = weights(seed)
-    found, plain = hqq(weight, bits, group), round_to_nearest(weight, bits, group)
+    found, plain = hqq(weight, Scheme(bits, group)), round_to_nearest(weight, Scheme(bits, group))
     np.testing.assert_array_equal(found.scale, plain.scale)
     ours, theirs = losses(weight, found, group), losses(weight, plain, group)
     assert (ours <= theirs * (1 + 1e-4)).all()
@@ -28,21 +28,21 @@ def test_no_group_loses_more_than_by_rounding_and_most_lose_less(bits, group, se
 
 
 def test_zeros_are_fractions_that_float16_holds():
-    found = hqq(weights(0), 4, 32)
+    found = hqq(weights(0), Scheme(4, 32))
     assert found.zero.dtype == np.float32
     assert (found.zero != np.rint(found.zero)).mean() > 0.6
     np.testing.assert_array_equal(found.zero.astype(np.float16).astype(np.float32), found.zero)
 
 
 def test_eight_bits_keep_whole_zeros():
-    found, plain = hqq(weights(1), 8, 32), round_to_nearest(weights(1), 8, 32)
+    found, plain = hqq(weights(1), Scheme(8, 32)), round_to_nearest(weights(1), Scheme(8, 32))
     assert found.zero.dtype.kind == "i"
     np.testing.assert_array_equal(found.codes, plain.codes)
 
 
 def test_weights_of_zero_stay_zero_and_size_does_not_matter():
-    assert not hqq(np.zeros((4, 64), np.float32), 4, 32).floats().any()
-    small, large = (hqq(weights(2) * 2.0**power, 3, 32) for power in (-3, 5))
+    assert not hqq(np.zeros((4, 64), np.float32), Scheme(4, 32)).floats().any()
+    small, large = (hqq(weights(2) * 2.0**power, Scheme(3, 32)) for power in (-3, 5))
     np.testing.assert_array_equal(small.codes, large.codes)
     np.testing.assert_array_equal(small.zero, large.zero)
 
@@ -69,7 +69,7 @@ def direct(group, bits):
 def test_zeros_are_those_of_the_authors_rounds():
     weight = weights(3, 96).astype(np.float64).astype(np.float32)
     for bits in (2, 3):
-        found = hqq(weight, bits, 32).zero
+        found = hqq(weight, Scheme(bits, 32)).zero
         expected = [[direct(row[i : i + 32].astype(float), bits) for i in (0, 32, 64)] for row in weight]
         same = np.isclose(found, expected, atol=0.02)
         assert same.mean() > 0.9  # a tie that float32 breaks otherwise changes the rounds after it

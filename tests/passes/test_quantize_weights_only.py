@@ -14,7 +14,7 @@ from graphwright.passes.manager import Pipeline
 from graphwright.passes.quantize.by_gptq import by_gptq
 from graphwright.passes.quantize.coding import without_data
 from graphwright.passes.quantize.nbits import looks_up, multiplies
-from graphwright.passes.quantize.rounding import round_to_nearest
+from graphwright.passes.quantize.rounding import Scheme, round_to_nearest
 from graphwright.passes.quantize.stored import find
 from graphwright.passes.quantize.weight_only import QuantizeWeights
 from handmade import operators, parsed
@@ -54,20 +54,24 @@ def run(program, context=DATA, **options):
     return QuantizeWeights(**options).run(program.clone(), context)
 
 
-def simulated(program, bits, embeddings, method, group, **options):
+def simulated(program, bits, embeddings, method, group, fractions=False):
     """The program with each weight replaced, in float, by what its codes stand for."""
+
+    def scheme(width):
+        return Scheme(width, group, fractions and width < 8)  # with 8 bits zeros are whole
+
     twin = program.clone()
     weights, _ = find(twin)
     tables = [w for w in weights if w.table]
     free = tables if method == "gptq" else weights
     coded = [
-        (w, without_data(w, method, embeddings if w.table else bits, group))
+        (w, without_data(w, method, scheme(embeddings if w.table else bits)))
         for w in free
         if (embeddings if w.table else bits)
     ]
     if method == "gptq":
         fitted = [w for w in weights if not w.table]
-        codes = by_gptq(twin, fitted, coded, bits, group, DATA, 0.01, True)
+        codes = by_gptq(twin, fitted, coded, scheme(bits), DATA, 0.01, True)
         coded += zip(fitted, codes, strict=True)
     for stored, codes in coded:
         stored.value.const_value = ir.Tensor(stored.restored(codes.floats()), name=stored.name)
@@ -89,10 +93,12 @@ def close(first, second, feeds, tolerance):
 def test_the_packed_graph_gives_what_the_simulation_gives(bits, embeddings, group, method, compute):
     program = decoder()
     options = {"bits": bits, "embeddings": embeddings, "group": group, "method": method}
-    result = run(program, **options, compute=compute, act_order=True)
+    result = run(program, **options, compute=compute)
     assert result.modified
     twin = simulated(program, **options)
     close(result.program, twin, SHAPES, 1e-5)
+    fractional = run(program, **options, compute=compute, zeros="fractions")
+    close(fractional.program, simulated(program, **options, fractions=True), SHAPES, 1e-5)
     with pytest.raises(AssertionError):  # and quantizing shows at all
         close(result.program, program, SHAPES, 1e-5)
 
@@ -183,12 +189,14 @@ def test_gptq_sees_what_the_quantized_layers_before_give():
     found = run(program, Context(calibration=feeds), bits=2, method="gptq", compute="decode")
     behind = program.clone()
     first, second = find(behind)[0]
-    codes = list(by_gptq(behind, [first], [], 2, 32, Context(calibration=feeds), 0.01, True))
+    codes = list(by_gptq(behind, [first], [], Scheme(2, 32), Context(calibration=feeds), 0.01, True))
     first.value.const_value = ir.Tensor(first.restored(codes[0].floats()), name="up")
-    late = list(by_gptq(behind, [second], [], 2, 32, Context(calibration=feeds), 0.01, True))
+    late = list(by_gptq(behind, [second], [], Scheme(2, 32), Context(calibration=feeds), 0.01, True))
     second.value.const_value = ir.Tensor(second.restored(late[0].floats()), name="down")
     close(found.program, behind, feeds, 1e-5)
-    early = list(by_gptq(program, find(program)[0][1:], [], 2, 32, Context(calibration=feeds), 0.01, True))
+    early = list(
+        by_gptq(program, find(program)[0][1:], [], Scheme(2, 32), Context(calibration=feeds), 0.01, True)
+    )
     assert (early[0].codes != late[0].codes).any()
 
 
@@ -207,11 +215,11 @@ def test_packed_qkv_weights_and_convolutions_are_decoded_in_the_graph():
         "qkv.codes", "qkv.scale", "qkv.zero"
     ]  # fmt: skip
     plain = run(program, bits=4)
-    expected = round_to_nearest(np.ascontiguousarray(qkv.T), 4, 32).floats().T
+    expected = round_to_nearest(np.ascontiguousarray(qkv.T), Scheme(4, 32)).floats().T
     twin = program.clone()
     twin.graph.graph.initializers["qkv"].const_value = ir.Tensor(expected, name="qkv")
     out = twin.graph.graph.initializers["out"]
-    restored = round_to_nearest(np.ascontiguousarray(drawn(32, 32, seed=3).T), 4, 32).floats().T
+    restored = round_to_nearest(np.ascontiguousarray(drawn(32, 32, seed=3).T), Scheme(4, 32)).floats().T
     out.const_value = ir.Tensor(np.ascontiguousarray(restored), name="out")
     close(plain.program, twin, feeds, 1e-5)
     conv = parsed(

@@ -17,6 +17,7 @@ from graphwright.passes.manager import Pipeline
 from graphwright.passes.quantize.centroids import dictionary
 from graphwright.passes.quantize.coding import without_data
 from graphwright.passes.quantize.gobo import QuantizeGobo
+from graphwright.passes.quantize.rounding import Scheme
 from graphwright.passes.quantize.stored import find
 from graphwright.passes.quantize.weight_only import QuantizeWeights
 from graphwright.tools.presets import chain
@@ -54,7 +55,7 @@ def test_every_architecture_gives_what_its_simulated_weights_give(name):
     before = weight_bytes(program)
     for bits, method, group in ((4, "rtn", 16), (3, "hqq", 32)):
         result = QuantizeWeights(bits=bits, method=method, group=group).run(program.clone(), Context())
-        twin = simulated(program, lambda w, b=bits, m=method, g=group: without_data(w, m, b, g))
+        twin = simulated(program, lambda w, b=bits, m=method, g=group: without_data(w, m, Scheme(b, g)))
         agree(result.program, twin, feeds)
         assert result.statistics["weights packed"] == len(find(program)[0])
         reasons = {re.search("stays as it is, (.*)", note)[1] for note in result.notes}
@@ -130,7 +131,7 @@ def test_both_exporters_spellings_are_packed_whole(tmp_path):
         result = QuantizeWeights(bits=4).run(program.clone(), Context())
         assert result.statistics["products of packed weights"] == 12
         assert result.statistics["lookups of packed rows"] == 2
-        twin = simulated(program, lambda w: without_data(w, "rtn", 4, 32))
+        twin = simulated(program, lambda w: without_data(w, "rtn", Scheme(4, 32)))
         agree(result.program, twin, probes(program, 0)[:4])
         sizes.append(weight_bytes(result.program))
     assert abs(sizes[0] - sizes[1]) < 1500  # what differs is small constants, and types looked up
@@ -145,7 +146,7 @@ def test_fused_kernels_get_their_weights_decoded():
         result = QuantizeWeights(bits=bits).run(program.clone(), Context())
         agree(
             result.program,
-            simulated(program, lambda w, b=bits: without_data(w, "rtn", b, 32)),
+            simulated(program, lambda w, b=bits: without_data(w, "rtn", Scheme(b, 32))),
             probes(program, 0),
         )
         assert not any(
