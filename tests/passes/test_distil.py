@@ -79,6 +79,8 @@ def test_it_learns_what_the_program_gave_and_leaves_the_program_alone():
     student, own = noisy(program)
     first = teacher.measure(student)
     vectors = own_vectors(student)
+    read = [attribute(student, str(node.target)) for node in student.graph.find_nodes(op="get_attr")]
+    assert {id(vector) for vector in vectors} == {id(tensor) for tensor in read if tensor.dim() == 1}
     losses = distil(teacher, teacher.watched(student), [*own, *vectors], 40, 0.01)
     last = teacher.measure(student)
     assert program.fingerprint() == before

@@ -239,6 +239,21 @@ def test_learning_brings_the_outputs_back_and_is_deterministic():
     assert codes[0] != codes[1]  # later groups are coded for what learned before them gives
 
 
+def test_rows_that_are_looked_up_often_are_kept_better():
+    torch.manual_seed(0)
+    table = nn.Embedding(300, 4).eval()
+    program = capture(table, inputs={"input": torch.randint(0, 300, (2, 6))})
+    ids = np.random.default_rng(0).integers(0, 30, (4, 500))
+    often = Context(calibration=[{program.inputs[0].name: ids}])
+    errors = []
+    for context in (often, Context()):
+        coded = QuantizeProduct(block=4, centroids=32, steps=0, finish=0).run(program.clone(), context)
+        with torch.no_grad():
+            (found,) = coded.program.graph(torch.arange(30)[None])
+        errors.append(float((found[0] - table.weight[:30]).square().mean()))
+    assert errors[0] < 0.2 * errors[1]
+
+
 def test_steps_need_data(shared):
     with pytest.raises(PipelineError, match="'quantize-product' needs calibration data"):
         Pipeline.parse("quantize-product").run(shared)
