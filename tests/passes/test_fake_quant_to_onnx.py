@@ -55,7 +55,10 @@ def constants(program, values):
 KERNELS = {"bert": 12, "gpt2": 9, "llama": 15, "t5": 33, "nanogpt": 9}
 
 
-@pytest.mark.parametrize("name", KERNELS)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "t5", "nanogpt")]
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", *SLOW])
 def test_the_zoo_agrees_and_runs_in_integers(name):
     program = zoo.fx_program(name)
     found = fake_quantized(program, bits=8, weights="full").program

@@ -30,6 +30,9 @@ class Mixed(nn.Module):
         return F.dropout(y, 0.125 if self.training else 0.0, self.training)
 
 
+T5 = pytest.param("t5", "eager", marks=pytest.mark.slow)  # made functional, by which dropouts would go
+
+
 def switched(program, training):
     return SetMode(training=training).run(program.clone(), Context())
 
@@ -41,7 +44,7 @@ def mixed():
 
 @pytest.mark.parametrize(
     ("name", "attn"),
-    [("bert", "sdpa"), ("bert", "eager"), ("gpt2", "sdpa"), ("bart", "sdpa"), ("t5", "eager")],
+    [("bert", "sdpa"), ("bert", "eager"), ("gpt2", "sdpa"), ("bart", "sdpa"), T5],
 )
 def test_a_graph_in_training_is_the_module_in_training(name, attn):
     case, program = zoo.ARCHITECTURES[name], zoo.fx_program(name, attn)
