@@ -2,8 +2,8 @@
 
 Lin et al., 2023, arXiv:2306.00978. Multiplying an input's weights by s and dividing the input by s keeps the
 product; after rounding, its error is smaller by about s as long as the group's range stays (section 3.2).
-s = mean|x|^a, and a is the one of 20 between 0 and 1 that loses least at the products (eq. 5); then each
-group's range is shrunk, where that loses less again (the "clipping" of their code).
+s = mean|x|^a, and a is the one of 20 between 0 and 1 that loses least at the products (eq. 5). Ranges are
+shrunk afterwards (clip.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from .moments import Moments
 from .rounding import Scheme, grid
 
 _POWERS = 20
-_SHRINKS = np.linspace(1, 0.5, 11)[1:]
 _LEAST = 1e-4
 
 
@@ -34,30 +33,6 @@ def search(weights: Sequence[np.ndarray], moments: Moments, scheme: Scheme) -> n
         loss = sum(_loss(grid(w * scale, scheme).simulate(w * scale) / scale - w, gram) for w in weights)
         if loss < least:
             best, least = scale, loss
-    return best
-
-
-def clip(weight: np.ndarray, gram: np.ndarray, scheme: Scheme) -> np.ndarray:
-    """What to shrink each group's range by, float32 (out, groups), so that its part loses least.
-
-    Args:
-        weight: float32 (out, in).
-        gram: X X^T, (in, in); only inputs of one group are taken to go together.
-    """
-    columns, group = weight.shape[1], scheme.group
-    starts = range(0, columns, group)
-    blocks = [gram[i : i + group, i : i + group].astype(np.float32) for i in starts]
-
-    def losses(shrink: np.ndarray | float) -> np.ndarray:
-        error = grid(weight, scheme, shrink).simulate(weight) - weight
-        parts = [error[:, i : i + group] for i in starts]
-        return np.stack([((e @ b) * e).sum(axis=1) for e, b in zip(parts, blocks, strict=True)], axis=1)
-
-    least = losses(1.0)
-    best = np.ones(least.shape, np.float32)
-    for shrink in _SHRINKS:
-        loss = losses(shrink)
-        best, least = np.where(loss < least, np.float32(shrink), best), np.minimum(loss, least)
     return best
 
 

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from ...ir.onnx import Editor
 from ...ir.program import Program
 from ..base import Context
-from .awq import clip, search
+from .awq import search
 from .cascade import Cascade
+from .clip import clip
 from .moments import calibration, moments
 from .rescale import divide, foldable
 from .rounding import Coded, Scheme, checked, grid

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import cholesky, lapack
 
-from .affine import integers
+from .affine import Affine, integers
+from .clip import clip
 from .rounding import Coded, Scheme, grid
 
 _BLOCK = 128  # inputs at least whose errors are applied to the rest in one product
@@ -31,13 +32,14 @@ def gptq(
         gram: X X^T over the calibration activations, (in, in).
         damping: added to the diagonal, times its mean (section 3.3, step 3).
         act_order: take inputs in the order of their second moment, largest first. Groups stay runs of
-            neighbours, their scales taken from the original weight ("static groups"); without it a group's
-            scale is taken when its turn comes, from weights that make up for earlier errors already.
+            neighbours, their scales taken from the original weight ("static groups") and clipped where that
+            loses less; without it a group's scale is taken when its turn comes, from weights that make up
+            for earlier errors already.
     """
     factor, order, weight = prepared(weight, gram, damping, act_order)
     rows, columns = weight.shape
     group = scheme.group
-    static = grid(weight[:, np.argsort(order)], scheme) if act_order else None
+    static = _static(weight[:, np.argsort(order)], gram, scheme) if act_order else None
     groups = -(-columns // group)
     scales = np.ones((rows, groups), np.float32)
     zeros = np.zeros((rows, groups), np.float32 if scheme.fractions else np.int32)
@@ -63,6 +65,10 @@ def gptq(
     restored = np.empty_like(codes)
     restored[:, order] = codes
     return Coded(restored, scales, zeros, scheme.bits, group)
+
+
+def _static(weight: np.ndarray, gram: np.ndarray, scheme: Scheme) -> Affine:
+    return grid(weight, scheme, clip(weight, gram, scheme))
 
 
 def prepared(

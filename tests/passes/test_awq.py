@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from fusing import same
 from graphwright.ir.onnx import Editor
-from graphwright.passes.quantize.awq import clip, search
+from graphwright.passes.quantize.awq import search
+from graphwright.passes.quantize.clip import clip
 from graphwright.passes.quantize.moments import Moments
 from graphwright.passes.quantize.rescale import divide, foldable
 from graphwright.passes.quantize.rounding import Scheme, grid

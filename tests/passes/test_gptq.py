@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from graphwright.passes.quantize.clip import clip
 from graphwright.passes.quantize.gptq import gptq
-from graphwright.passes.quantize.rounding import Scheme, grid, round_to_nearest
+from graphwright.passes.quantize.rounding import Coded, Scheme, grid, round_to_nearest
 
 
 def layer(rows, columns, seed, tokens=400):
@@ -22,7 +23,9 @@ def direct(weight, gram, bits, group, damping, order):
     w = weight.astype(np.float64)
     damped = gram + damping * np.diag(gram).mean() * np.eye(len(gram))
     inverse = np.linalg.inv(damped)
-    static = None if (order == np.arange(len(gram))).all() else grid(weight, Scheme(bits, group))
+    scheme = Scheme(bits, group)
+    ordered = (order == np.arange(len(gram))).all()
+    static = None if ordered else grid(weight, scheme, clip(weight, gram, scheme))
     codes, margins = np.zeros(w.shape, int), np.zeros(w.shape)
     grids = {}
     for i in order:
@@ -81,7 +84,9 @@ def test_products_are_kept_better_than_by_rounding(bits, group, act_order):
 def test_inputs_that_have_nothing_in_common_are_rounded(act_order):
     weight, _ = layer(8, 64, 0)
     gram = np.diag(np.random.default_rng(0).uniform(0.5, 2, 64))
-    plain = round_to_nearest(weight, Scheme(4, 32))
+    scheme = Scheme(4, 32)
+    affine = grid(weight, scheme, clip(weight, gram, scheme) if act_order else 1.0)
+    plain = Coded.of(weight, affine, scheme)
     found = gptq(weight, gram, Scheme(4, 32), act_order=act_order)
     np.testing.assert_array_equal(found.codes, plain.codes)
     np.testing.assert_array_equal(found.scale, plain.scale)

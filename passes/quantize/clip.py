@@ -1,0 +1,37 @@
+"""Ranges narrower than the weights, where that loses less at the product.
+
+The few weights clipped lose more, all others less. A search over ten shares of the range, for each group
+alone: as in the code of AWQ (Lin et al., 2023, arXiv:2306.00978) and, by mean squared error, of GPTQ.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .rounding import Scheme, grid
+
+_SHRINKS = np.linspace(1, 0.5, 11)[1:]
+
+
+def clip(weight: np.ndarray, gram: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """What to shrink each group's range by, float32 (out, groups), so that its part loses least.
+
+    Args:
+        weight: float32 (out, in).
+        gram: X X^T, (in, in); only inputs of one group are taken to go together.
+    """
+    columns, group = weight.shape[1], scheme.group
+    starts = range(0, columns, group)
+    blocks = [gram[i : i + group, i : i + group].astype(np.float32) for i in starts]
+
+    def losses(shrink: np.ndarray | float) -> np.ndarray:
+        error = grid(weight, scheme, shrink).simulate(weight) - weight
+        parts = [error[:, i : i + group] for i in starts]
+        return np.stack([((e @ b) * e).sum(axis=1) for e, b in zip(parts, blocks, strict=True)], axis=1)
+
+    least = losses(1.0)
+    best = np.ones(least.shape, np.float32)
+    for shrink in _SHRINKS:
+        loss = losses(shrink)
+        best, least = np.where(loss < least, np.float32(shrink), best), np.minimum(loss, least)
+    return best
