@@ -37,8 +37,6 @@ class SetMode(Pass):
             notes.append("nothing in the graph depends on the mode")
         zero = sum(rate(node) == 0 for node in nodes)
         if zero and self.training:
-            notes.append(
-                f"{zero} of {len(nodes)} nodes with a mode drop nothing: their rate is 0"
-            )
+            notes.append(f"{zero} of {len(nodes)} nodes with a mode drop nothing: their rate is 0")
         statistics = {"nodes switched": changed, "nodes with a mode": len(nodes)}
         return Result(program, changed > 0, statistics, tuple(notes))
