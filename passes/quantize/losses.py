@@ -12,7 +12,7 @@ from ..base import Context
 from . import stored
 from .coding import without_data
 from .sensitivity import distance, some
-from .units import BITS, GROUP, Precision, Unit, assign
+from .units import SCHEME, Precision, Unit, assign
 from .weights import quantize
 
 Losses = list[dict[Precision, float]]
@@ -91,7 +91,7 @@ def by_hessian(
             codes, scales = quantize(matrix.T, limit, name)
             loss["int8"] += 0.5 * mean * float(np.square(matrix.T - codes * scales, dtype=np.float64).sum())
             if "int4" in loss:
-                coded = without_data(held, "rtn", BITS, GROUP).floats()
+                coded = without_data(held, "rtn", SCHEME).floats()
                 loss["int4"] += 0.5 * mean * float(np.square(matrix - coded, dtype=np.float64).sum())
         found.append(loss)
     return found

@@ -14,11 +14,12 @@ from .coding import without_data
 from .nbit_form import nbit_form
 from .repack import repack
 from .rewrite import Rung, write
+from .rounding import Scheme
 from .sites import find
 
 Precision = Literal["float", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-BITS, GROUP = 4, 32  # of "int4"
+SCHEME = Scheme(bits=4, group=32)  # of "int4"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def assign(
     packed = [each for each in stored.find(program)[0] if each.name in narrow]
     repack(
         program.graph,
-        [(each, nbit_form(each, without_data(each, "rtn", BITS, GROUP), "int8")) for each in packed],
+        [(each, nbit_form(each, without_data(each, "rtn", SCHEME), "int8")) for each in packed],
     )
     sites = find(program, limit)[0]  # those packed are no longer among them
     rungs: list[Rung] = ["tensor" if wanted.get(site.name) == "int8" else "float" for site in sites]
