@@ -15,9 +15,9 @@ class QuantizeProduct(Pass):
 
     iPQ (Stock et al., 2019, arXiv:1907.05686; Fan et al., 2020, arXiv:2004.07320, section 4.3): group by
     group, from the inputs on (the tables, then each attention and each feed-forward), weights are replaced by
-    codes that keep the products with the calibration data's activations, and then the centroids, with the
-    weights still in float, learn to give the hidden states and outputs that the program gave. Centroids are
-    stored in float16. The graph decodes with standard operators.
+    codes that keep the products with the calibration data's activations, and then the centroids, with biases
+    and norms, learn to give the hidden states and outputs that the program gave. Centroids are stored in
+    float16. The graph decodes with standard operators.
 
     block: columns to a byte: 8 / block bits a weight. Where it does not divide a weight's columns, the
         largest number below it that does. embedding_block: the same for tables; 0 takes block.
