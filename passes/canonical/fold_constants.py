@@ -33,7 +33,7 @@ class FoldConstants(Pass):
     name: ClassVar[str] = "fold-constants"
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
-    effect: ClassVar = Exact(1e-5)
+    effect: ClassVar = Exact(1e-4)
 
     max_bytes: int = 1 << 20
 

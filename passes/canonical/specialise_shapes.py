@@ -26,7 +26,7 @@ class SpecialiseShapes(Pass):
     name: ClassVar[str] = "specialise-shapes"
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
-    effect: ClassVar = Exact(1e-5)
+    effect: ClassVar = Exact(1e-4)
 
     batch: int | None = None
     length: int | None = None

@@ -34,7 +34,7 @@ class FuseEmbeddingNorm(Pass):
     name: ClassVar[str] = "fuse-embedding-norm"
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
-    effect: ClassVar = Exact(1e-5)
+    effect: ClassVar = Exact(1e-4)
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:

@@ -25,7 +25,7 @@ class FuseSkipLayerNorm(Pass):
     name: ClassVar[str] = "fuse-skip-layer-norm"
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
-    effect: ClassVar = Exact(1e-5)
+    effect: ClassVar = Exact(1e-4)
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:
