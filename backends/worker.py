@@ -26,7 +26,7 @@ Run = Callable[[Mapping[str, np.ndarray]], Any]
 
 # When a process takes its turn, the scheduler needs some hundredths of a second to give each thread a core of
 # its own again: until then calls of a few milliseconds take up to twice their time.
-SETTLE, LEAST = 0.05, 0.15  # seconds of warm-up, and of timed calls, where `runs` end sooner
+SETTLE, LEAST = 0.03, 0.1  # seconds of warm-up, and of timed calls, where `runs` end sooner
 
 
 def main() -> None:
