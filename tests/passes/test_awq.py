@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from fusing import same
 from graphwright.ir.onnx import Editor
+from graphwright.passes.base import Context
 from graphwright.passes.quantize.awq import search
+from graphwright.passes.quantize.by_awq import by_awq
 from graphwright.passes.quantize.clip import clip
 from graphwright.passes.quantize.moments import Moments
 from graphwright.passes.quantize.rescale import divide, foldable
-from graphwright.passes.quantize.rounding import Scheme, grid
+from graphwright.passes.quantize.rounding import Coded, Scheme, grid
 from graphwright.passes.quantize.stored import find
 from handmade import parsed
 from zoo import onnx_program
@@ -92,6 +94,20 @@ def test_dividing_every_activation_changes_nothing(name):
         folded += divide(editor, x, scale, readers, targets.get(x, ()))
     same(program, twin, 1e-4)
     assert (len(sites), folded) == FOLDED[name]
+
+
+def test_ranges_are_shrunk_for_the_scaled_activations():
+    x, weight = activations(), np.random.default_rng(0).standard_t(3, (64, 24)).astype(np.float32)
+    program = parsed("y = MatMul (x, w)", "float[batch,64] x", "float[batch,24] y", {"w": weight})
+    scheme, context = Scheme(3, 32), Context(calibration=[{"x": x[:300]}, {"x": x[300:]}])
+    (found,), done = by_awq(program, find(program)[0], scheme, context)
+    scale = search([weight.T], moments(x), scheme)
+    scaled = np.ascontiguousarray(weight.T) * scale
+    shrink = clip(scaled, moments(x / scale).gram, scheme)
+    np.testing.assert_array_equal(found.codes, Coded.of(scaled, grid(scaled, scheme, shrink), scheme).codes)
+    assert (done.folded, done.multiplied) == (0, 1)
+    unscaled = clip(scaled, moments(x).gram, scheme)
+    assert (shrink != unscaled).any()
 
 
 def test_what_else_reads_an_activation_keeps_it():
