@@ -13,21 +13,21 @@ from .rounding import Scheme, grid
 _SHRINKS = np.linspace(1, 0.5, 11)[1:]
 
 
-def clip(weight: np.ndarray, gram: np.ndarray, scheme: Scheme) -> np.ndarray:
+def clip(weight: np.ndarray, gram: np.ndarray | None, scheme: Scheme) -> np.ndarray:
     """What to shrink each group's range by, float32 (out, groups), so that its part loses least.
 
     Args:
         weight: float32 (out, in).
-        gram: X X^T, (in, in); only inputs of one group are taken to go together.
+        gram: X X^T, (in, in); only inputs of one group are taken to go together. None: all count alike.
     """
     columns, group = weight.shape[1], scheme.group
     starts = range(0, columns, group)
-    blocks = [gram[i : i + group, i : i + group].astype(np.float32) for i in starts]
+    blocks = [None if gram is None else gram[i : i + group, i : i + group].astype(np.float32) for i in starts]
 
     def losses(shrink: np.ndarray | float) -> np.ndarray:
         error = grid(weight, scheme, shrink).simulate(weight) - weight
         parts = [error[:, i : i + group] for i in starts]
-        return np.stack([((e @ b) * e).sum(axis=1) for e, b in zip(parts, blocks, strict=True)], axis=1)
+        return np.stack([_squares(e, b) for e, b in zip(parts, blocks, strict=True)], axis=1)
 
     least = losses(1.0)
     best = np.ones(least.shape, np.float32)
@@ -35,3 +35,7 @@ def clip(weight: np.ndarray, gram: np.ndarray, scheme: Scheme) -> np.ndarray:
         loss = losses(shrink)
         best, least = np.where(loss < least, np.float32(shrink), best), np.minimum(loss, least)
     return best
+
+
+def _squares(error: np.ndarray, gram: np.ndarray | None) -> np.ndarray:
+    return np.einsum("ij,ij->i", error if gram is None else error @ gram, error)

@@ -6,21 +6,27 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .clip import clip
 from .hqq import hqq
-from .rounding import Coded, Scheme, checked, round_to_nearest
+from .rounding import Coded, Scheme, checked, grid, round_to_nearest
 from .stored import Stored
 
 _ROWS = 4096  # coded at a time, so that temporaries stay small
 
 
 def without_data(stored: Stored, method: str, scheme: Scheme) -> Coded:
-    """A weight rounded to nearest, or, with method "hqq", by HQQ.
+    """A weight rounded to nearest ("rtn"), by HQQ ("hqq"), or, beside weights fitted to data, rounded to
+    nearest on ranges clipped for the least squared error.
 
     Raises:
         WeightError: it has NaN or infinity.
     """
-    by = hqq if method == "hqq" else round_to_nearest
+    by = {"rtn": round_to_nearest, "hqq": hqq}.get(method, _clipped)
     return by_rows(stored, lambda weight: by(weight, scheme))
+
+
+def _clipped(weight: np.ndarray, scheme: Scheme) -> Coded:
+    return Coded.of(weight, grid(weight, scheme, clip(weight, None, scheme)), scheme)
 
 
 def by_rows(stored: Stored, code: Callable[[np.ndarray], Coded]) -> Coded:

@@ -36,11 +36,12 @@ class QuantizeWeights(Pass):
     group: inputs that share a scale, a power of two from 16 on.
     method: "rtn" rounds to nearest. "hqq" fits zeros to the weights, without data (hqq.py). "gptq" rounds one
         input after the other and makes up for each error (gptq.py), and "awq" scales inputs by how large they
-        get (awq.py): both need calibration data, and round tables to nearest.
+        get (awq.py): both need calibration data, and round tables to nearest, clipped where that loses less.
     compute: "float" gives what the decoded weights give; "int8" lets MatMulNBits round activations to 8 bits,
         which is faster; "decode" uses standard operators alone, for other runtimes.
     zeros: "whole" takes as many bits a group as a code, and what kernels are fastest with; "fractions" takes
-        16, and follows a group's range more closely. hqq has fractions. With 8 bits they are whole.
+        16, and follows a group's range more closely; products then compute in float. hqq has fractions; with
+        8 bits they are whole.
     damping, act_order: of gptq.
     """
 

@@ -64,6 +64,8 @@ def test_ranges_shrink_where_that_loses_less_and_nowhere_else():
             part = np.s_[start : start + 32]
             alone = weight[row : row + 1, part]
             assert loss(x[:, part], alone, 1, 3, 32, shrink[row, number]) <= loss(x[:, part], alone, 1, 3, 32)
+    plain = clip(weight, None, Scheme(3, 32))  # all inputs alike
+    np.testing.assert_array_equal(plain, clip(weight, np.eye(64), Scheme(3, 32)))
     flat = np.array([[-1.0, 1.0] * 32], np.float32)  # on the grid already
     assert (clip(flat, moments(x).gram, Scheme(3, 32)) == 1).all()
 

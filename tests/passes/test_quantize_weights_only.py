@@ -177,6 +177,14 @@ def test_a_weight_of_several_layers_is_packed_once_for_all_that_enters_it():
     assert loss("gptq") < 0.8 * loss("rtn")
 
 
+def test_a_weight_read_both_ways_is_packed_one_way_and_decoded_for_the_other():
+    body = "h = MatMul (x, w) turned = Transpose <perm = [1, 0]> (w) y = MatMul (h, turned)"
+    program = parsed(body, "float[batch,64] x", "float[batch,64] y", {"w": drawn(64, 48)})
+    found = run(program, bits=4)
+    assert [operators(found.program).count(kind) for kind in ("MatMulNBits", "MatMul")] == [1, 1]
+    close(found.program, simulated(program, 4, 4, "rtn", 32), [{"x": drawn(5, 64, size=1.0)}], 1e-5)
+
+
 def test_gptq_sees_what_the_quantized_layers_before_give():
     """The second weight's Hessian is that of its input behind a first weight of 2 bits."""
     program = parsed(
@@ -282,6 +290,12 @@ def test_weights_left_alone_are_named():
         "h: stays as it is, its weight is only 32 x 3",
         "g: stays as it is, its weight is computed by Exp in the graph: run fold-constants first",
     )
+
+
+def test_a_weight_that_a_caller_may_override_is_left_alone():
+    program = parsed("y = MatMul (x, w)", "float[batch,64] x", "float[batch,48] y", {"w": drawn(64, 48)})
+    program.graph.graph.inputs.append(program.graph.graph.initializers["w"])
+    assert find(program) == ([], ["y: stays as it is, a caller may override its weight"])
 
 
 def test_a_model_that_is_quantized_already_is_kept_whole():
