@@ -75,8 +75,11 @@ class Measurer:
         self._scratch: Scratch | None = None
         self._workers: dict[str, Any] = {}
 
-    def __call__(self, before: Program, after: Program) -> dict[str, Speedup]:
+    def __call__(self, before: Program, after: Program, only: str | None = None) -> dict[str, Speedup]:
         """Ratios by workload name, measured or remembered.
+
+        Args:
+            only: the one workload to measure.
 
         Raises:
             MeasureError: a program isn't of the onnx dialect, or fails at a workload.
@@ -90,6 +93,8 @@ class Measurer:
         ratios: dict[str, Speedup] = {}
         self.ms = {}
         for number, workload in enumerate(self.workloads):
+            if only not in (None, workload.name):
+                continue
             self.progress(f"timing {workload.name}", number, len(self.workloads))
             key = {**self._where, "programs": names, "workload": self._digests[workload.name]}
             rounds = self.decisions.get(key) if self.decisions else None

@@ -229,12 +229,14 @@ class Work:
         graphs = {**candidate.graphs, PLAIN_GRAPH: self.plain}
         if not self.timed:
             graphs = {DEFAULT: candidate.graphs[DEFAULT]}
-        known: dict[tuple[str, str], Mapping[str, Ratio]] = {}
+        known: dict[tuple[str, str, str], Ratio] = {}
 
         def faster(workload: str, a: str, b: str) -> Ratio:
-            if (a, b) not in known:
-                known[a, b] = self.measurer(graphs[b], graphs[a])
-            return known[a, b][workload]
+            if (workload, a, b) not in known:
+                ratio = self.measurer(graphs[b], graphs[a], only=workload)[workload]
+                known[workload, a, b] = Ratio(ratio.median, ratio.low, ratio.high)
+                known[workload, b, a] = Ratio(1 / ratio.median, 1 / ratio.high, 1 / ratio.low)
+            return known[workload, a, b]
 
         names = [workload.name for workload in self.workloads]
         chosen = choose(names, list(graphs), faster, candidate.made_for if self.timed else None)
