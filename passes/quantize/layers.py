@@ -63,6 +63,7 @@ def layers(
         for product in integer_products(after.graph)
         if product.quantizer is not None and product.scale is not None
         and (source := origin(str(product.weight.name), floats)) is not None
+        and _same_sizes(floats[source], product)
     ]  # fmt: skip
     if not pairs:
         return []
@@ -100,6 +101,11 @@ def origin(name: str, names: Mapping[str, object]) -> str | None:
         if not dot:
             return None
     return name
+
+
+def _same_sizes(tensor: ir.TensorProtocol | None, product: IntegerProduct) -> bool:
+    """Whether a float weight can be the one that a product's integers stand for, either way round."""
+    return tensor is not None and sorted(tensor.shape.numpy()) == sorted(product.integers().shape)
 
 
 def _own(product: IntegerProduct, timed: Sequence[tuple[Kernel, float]]) -> tuple[str, float | None]:

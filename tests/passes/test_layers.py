@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import onnx_ir
 import pytest
 from graphwright.backends.target import named
 from graphwright.passes.base import Context
@@ -89,3 +90,11 @@ def test_decibels_of_the_two_ends():
     assert decibels(np.ones(3), np.ones(3)) == math.inf
     assert decibels(np.zeros(3), np.ones(3)) == -math.inf
     assert decibels(np.full(4, 10.0), np.full(4, 9.0)) == pytest.approx(20)
+
+
+def test_a_weight_of_other_sizes_is_not_taken_for_the_original(pair):
+    before, after = pair
+    other = before.clone()
+    weight = other.graph.graph.initializers["down"]
+    weight.const_value = onnx_ir.Tensor(np.ones((64, 32), np.float32), name="down")
+    assert [layer.weight for layer in layers(other, after, [{"x": X}], {"x": X})] == ["up"]

@@ -167,6 +167,17 @@ def test_a_file_to_calibrate_on_is_what_passes_get(encoder_directory, invoke, tm
     assert "is empty" in invoke(encoder_directory, "-o", tmp_path / "p", *words, "--calibrate", texts).stderr
 
 
+def test_small_stores_weights_and_tables_in_four_bits(encoder_directory, invoke, tmp_path):
+    result = invoke(encoder_directory, "-o", tmp_path / "o", "--preset", "small", *SHAPES, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    step = found["steps"][-1]
+    assert (step["pass"], step["status"]) == ("quantize-weights{method=gptq}", "applied")
+    assert step["bytes"][1] < 0.5 * step["bytes"][0]
+    assert found["quality"]["score"]["value"] > 95
+    assert gw.load(tmp_path / "o")(["a cat runs"]).shape == (1, 32)
+
+
 def test_run_prints_outputs_for_texts_and_for_arrays(bundle, invoke, tmp_path):
     texts = ["a cat", "the man"]
     result = invoke("run", bundle[0], "--text", texts[0], "--text", texts[1], "--json")
