@@ -60,7 +60,9 @@ def export(directory: Path, path: Path, old: Path | None = None) -> None:
     settings = {"input_names": list(INPUTS), "output_names": ["last_hidden_state"]}
     model = Hidden().eval()
     with quiet():
-        torch.onnx.export(model, example, path, dynamo=True, dynamic_shapes=(axes,) * 3, **settings)
+        torch.onnx.export(
+            model, example, path, dynamo=True, external_data=False, dynamic_shapes=(axes,) * 3, **settings
+        )
         if old is not None:
             torch.onnx.export(
                 model, example, old, dynamo=False, opset_version=17, dynamic_axes=axes_by_name, **settings

@@ -105,8 +105,16 @@ class Pass(ABC):
     source: ClassVar[Dialect | None]  # None: runs on both dialects
     target: ClassVar[Dialect | None]  # None: the dialect it was given
     effect: ClassVar[Effect]
-    requires: ClassVar[tuple[str, ...]] = ()
-    gated: ClassVar[bool] = False  # kept only where it measures no slower
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Fields of the context that must not be empty."""
+        return ()
+
+    @property
+    def gated(self) -> bool:
+        """Whether it is kept only where it measures no slower."""
+        return False
 
     @abstractmethod
     def run(self, program: Program, context: Context) -> Result: ...

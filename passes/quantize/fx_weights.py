@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from ...ir.errors import WeightError
 from ...ir.fx import attribute
 from ...ir.program import Program
 from ...ir.view import GraphValue, Value, view
+from ..base import Context
 
 _LOOKUPS = {"embedding", "gather", "index"}
 _INTEGERS = (torch.uint8, torch.int8)
@@ -125,6 +126,27 @@ def grouped(program: Program, matrices: Sequence[Matrix]) -> list[list[Matrix]]:
         places = [block_of[reader] for reader in matrix.readers if reader in block_of]
         groups.setdefault(0 if matrix.lookups else min(places, default=matrix.name), []).append(matrix)
     return list(groups.values())
+
+
+def choose(
+    program: Program, context: Context, unfit: Callable[[Matrix], str]
+) -> tuple[list[Matrix], list[str]]:
+    """The matrices to code, checked for NaN, and a sentence for what stays as it is.
+
+    Args:
+        unfit: why a matrix stays in float; empty if it does not.
+    """
+    if (what := quantized(program.graph)) is not None:
+        return [], [f"the model is quantized already: it has {what}"]
+    matrices, notes = find(program)
+    chosen = []
+    for matrix in matrices:
+        if reason := unfit(matrix):
+            notes.append(f"{matrix.name}: stays in float, {reason}")
+        elif context.allow(f"quantize {matrix.name}"):
+            sound(matrix)
+            chosen.append(matrix)
+    return chosen, notes if chosen else ["no weight to quantize", *notes]
 
 
 def sound(matrix: Matrix) -> None:

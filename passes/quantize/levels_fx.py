@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,24 +14,16 @@ from ...ir.program import Program
 from ..base import Context, Result
 from .distil import Teacher, distil, own_vectors
 from .fx_decode import bytes_of, narrow, write
-from .fx_weights import Matrix, find, quantized, sound
+from .fx_weights import Matrix, choose
 from .levels import Levels, straight_through
 from .packing import pack, table
 
-
-class Options(Protocol):
-    @property
-    def scales(self) -> str: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def rate(self) -> float: ...
-    @property
-    def embeddings(self) -> bool: ...
+if TYPE_CHECKING:
+    from .few_levels import FewLevels
 
 
 def quantize(
-    options: Options, levels: Levels, values: Sequence[float], program: Program, context: Context
+    options: FewLevels, levels: Levels, values: Sequence[float], program: Program, context: Context
 ) -> Result:
     """Edits the program's graph.
 
@@ -39,18 +31,10 @@ def quantize(
         levels: what a weight becomes.
         values: the levels in the order of their codes; as many bits are stored as tell them apart.
     """
-    if (what := quantized(program.graph)) is not None:
-        return Result(program, False, notes=(f"the model is quantized already: it has {what}",))
-    matrices, notes = find(program)
-    chosen = []
-    for matrix in matrices:
-        if matrix.lookups and not options.embeddings:
-            notes.append(f"{matrix.name}: stays in float, tables are left out (embeddings=false)")
-        elif context.allow(f"quantize {matrix.name}"):
-            sound(matrix)
-            chosen.append(matrix)
+    fit = lambda m: "tables are left out (embeddings=false)" if m.lookups and not options.embeddings else ""
+    chosen, notes = choose(program, context, fit)
     if not chosen:
-        return Result(program, False, notes=("no weight to quantize", *notes))
+        return Result(program, False, notes=tuple(notes))
     teacher = Teacher.of(program, context)
     untaught = teacher.measure(simulated(program.graph, chosen, levels, options.scales))
     if options.steps:

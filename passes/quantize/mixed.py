@@ -53,11 +53,11 @@ class QuantizeMixed(Pass):
             )
 
     @property
-    def gated(self) -> bool:  # type: ignore[override]
+    def gated(self) -> bool:
         return self.budget == "latency"
 
     @property
-    def requires(self) -> tuple[str, ...]:  # type: ignore[override]
+    def requires(self) -> tuple[str, ...]:
         return {"cosine": (), "score": ("score",), "hessian": ("original",)}[self.by]
 
     def run(self, program: Program, context: Context) -> Result:

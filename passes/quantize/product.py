@@ -49,8 +49,10 @@ class QuantizeProduct(Pass):
             raise ValueError("steps and finish are numbers of steps, 0 or more")
         if not 0 < self.rate < 1:
             raise ValueError(f"rate is {self.rate:g}, and a step of learning is between 0 and 1")
-        if self.steps or self.finish:
-            object.__setattr__(self, "requires", ("calibration",))
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("calibration",) if self.steps or self.finish else ()
 
     def run(self, program: Program, context: Context) -> Result:
         from .product_fx import quantize

@@ -14,7 +14,7 @@ from .activations import statistics
 from .codebook import codebook
 from .distil import Teacher, distil, own_vectors, spread
 from .fx_decode import Coded, bytes_of, narrow, write
-from .fx_weights import Matrix, find, grouped, quantized, sound
+from .fx_weights import Matrix, choose, grouped
 
 if TYPE_CHECKING:
     from .product import QuantizeProduct
@@ -24,18 +24,9 @@ OBSERVED = 16  # feeds whose activations are looked at, at most
 
 def quantize(options: QuantizeProduct, program: Program, context: Context) -> Result:
     """Edits the program's graph."""
-    if (what := quantized(program.graph)) is not None:
-        return Result(program, False, notes=(f"the model is quantized already: it has {what}",))
-    matrices, notes = find(program)
-    chosen = []
-    for matrix in matrices:
-        if reason := unfit(options, matrix):
-            notes.append(f"{matrix.name}: stays in float, {reason}")
-        elif context.allow(f"quantize {matrix.name}"):
-            sound(matrix)
-            chosen.append(matrix)
+    chosen, notes = choose(program, context, lambda matrix: unfit(options, matrix))
     if not chosen:
-        return Result(program, False, notes=("no weight to quantize", *notes))
+        return Result(program, False, notes=tuple(notes))
     teacher = Teacher.of(program, context)
     groups = grouped(program, chosen)
     total = len(groups) * options.steps + options.finish

@@ -8,22 +8,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...ir.program import Program
-from ..base import Context, Lossy, Pass, Result
+from ..base import Context, Result
 from .by_awq import Scaled, by_awq
 from .by_gptq import by_gptq
 from .coding import without_data
-from .decode import OLDEST_OPSET
 from .nbit_form import nbit_form
 from .repack import repack
 from .rounding import Coded, Scheme
-from .sites import quantized
-from .stored import Stored, find
-
-_BITS = (0, 2, 3, 4, 8)
+from .stored import Stored
+from .stored_pass import StoredPass
 
 
 @dataclass(frozen=True)
-class QuantizeWeights(Pass):
+class QuantizeWeights(StoredPass):
     """Store weight matrices and embedding tables in 8, 4, 3 or 2 bits; activations stay in float.
 
     Weights are asymmetric integers with a float16 scale per group of inputs, packed: a file really gets
@@ -46,12 +43,8 @@ class QuantizeWeights(Pass):
     """
 
     name: ClassVar[str] = "quantize-weights"
-    source: ClassVar = "onnx"
-    target: ClassVar = "onnx"
-    effect: ClassVar = Lossy()
+    widths: ClassVar = (2, 3, 4, 8)
 
-    bits: int = 4
-    embeddings: int | None = None
     group: int = 32
     method: Literal["rtn", "gptq", "awq", "hqq"] = "rtn"
     compute: Literal["float", "int8", "decode"] = "float"
@@ -60,30 +53,18 @@ class QuantizeWeights(Pass):
     act_order: bool = True
 
     def __post_init__(self) -> None:
-        for option, bits in (("bits", self.bits), ("embeddings", self.embeddings)):
-            if bits is not None and bits not in _BITS:
-                raise ValueError(f"{option} is {bits}, and weights are stored in 8, 4, 3 or 2 bits (0: left)")
+        super().__post_init__()
         if self.group < 16 or self.group & (self.group - 1):
             raise ValueError(f"group is {self.group}, and a group is a power of two from 16 on")
         if not 0 < self.damping <= 1:
             raise ValueError(f"damping is {self.damping:g}, and it is a share of the mean: above 0, up to 1")
 
     @property
-    def requires(self) -> tuple[str, ...]:  # type: ignore[override]
+    def requires(self) -> tuple[str, ...]:
         return ("calibration",) if self.bits and self.method in ("gptq", "awq") else ()
 
     def run(self, program: Program, context: Context) -> Result:
-        opset = program.graph.graph.opset_imports.get("", OLDEST_OPSET)
-        if opset < OLDEST_OPSET:
-            note = f"opset {opset} cannot unpack codes: convert the model to {OLDEST_OPSET} or later"
-            return Result(program, False, notes=(note,))
-        operator = quantized(program.graph)
-        if self.bits and operator is not None:
-            return Result(program, False, notes=(f"the model is quantized already: it has {operator}",))
-        found, notes = find(program)
-        if not any(self._bits(w) for w in found):
-            return Result(program, False, notes=("no weight to quantize", *notes))
-        weights = [w for w in found if self._bits(w) and context.allow(f"quantize {w.name}")]
+        weights, notes = self.choose(program, context)
         free = [(w, without_data(w, self.method, self._scheme(w))) for w in weights if self._free(w)]
         fitted = [w for w in weights if not self._free(w)]
         scaled = Scaled()
@@ -97,13 +78,8 @@ class QuantizeWeights(Pass):
         counts = repack(program.graph, [(w, nbit_form(w, c, self.compute)) for w, c in coded])
         return Result(program, bool(coded), _statistics(coded, counts, scaled), tuple(notes))
 
-    def _bits(self, weight: Stored) -> int:
-        if weight.table and self.embeddings is not None:
-            return self.embeddings
-        return self.bits
-
     def _scheme(self, weight: Stored) -> Scheme:
-        bits = self._bits(weight)
+        bits = self.bits_of(weight)
         return Scheme(bits, self.group, self.zeros == "fractions" and bits < 8)
 
     def _free(self, weight: Stored) -> bool:
