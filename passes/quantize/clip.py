@@ -1,7 +1,8 @@
-"""Ranges narrower than the weights, where that loses less at the product.
+"""Ranges narrower than the weights, or a little wider, where that loses less at the product.
 
-The few weights clipped lose more, all others less. A search over ten shares of the range, for each group
-alone: as in the code of AWQ (Lin et al., 2023, arXiv:2306.00978) and, by mean squared error, of GPTQ.
+Narrower, the few weights clipped lose more and all others less; wider, the integers may fall on the weights
+better. A search over eleven shares of the range, for each group alone: as in the code of AWQ (Lin et al., 2023,
+arXiv:2306.00978) and, by mean squared error, of GPTQ, which both stop at the range itself.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import numpy as np
 
 from .rounding import Scheme, grid
 
-_SHRINKS = np.linspace(1, 0.5, 11)[1:]
+_SHARES = np.linspace(1.1, 0.6, 11)
 
 
 def clip(weight: np.ndarray, gram: np.ndarray | None, scheme: Scheme) -> np.ndarray:
-    """What to shrink each group's range by, float32 (out, groups), so that its part loses least.
+    """What to multiply each group's range by, float32 (out, groups), so that its part loses least.
 
     Args:
         weight: float32 (out, in).
@@ -31,7 +32,7 @@ def clip(weight: np.ndarray, gram: np.ndarray | None, scheme: Scheme) -> np.ndar
 
     least = losses(1.0)
     best = np.ones(least.shape, np.float32)
-    for shrink in _SHRINKS:
+    for shrink in _SHARES:
         loss = losses(shrink)
         best, least = np.where(loss < least, np.float32(shrink), best), np.minimum(loss, least)
     return best

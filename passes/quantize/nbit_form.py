@@ -28,7 +28,7 @@ class NBitForm:
     def __init__(self, decoder: Decoder, stored: Stored, coded: Coded, compute: str) -> None:
         fractions, kernels = coded.zero.dtype.kind == "f", compute != "decode"
         whole_groups = coded.codes.shape[1] % coded.group == 0
-        self.multiplies = kernels and multiplies(coded.bits, coded.group, fractions)
+        self.multiplies = kernels and multiplies(coded.bits, coded.group)
         self.looks_up = kernels and not fractions and whole_groups and looks_up(coded.bits, coded.group)
         flat = self.looks_up and any(use.kind == "lookup" for use in stored.uses)
         self.decoder, self.compute, self.name = decoder, compute, stored.name

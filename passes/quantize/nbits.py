@@ -14,6 +14,7 @@ import onnx_ir as ir
 from ...ir.execute import execute_onnx
 from ...ir.onnx import Editor
 from .decode import FLOAT, Decoder
+from .fractions import corrected
 from .packed import Packed, store
 from .rounding import Scheme, round_to_nearest
 
@@ -45,8 +46,7 @@ def product(
             f"shape.{rows}.{packed.groups}", np.array([rows, packed.groups, -1], np.int64)
         )
         codes = decoder.early("Reshape", [codes, shape], f"{name}.codes")
-    scale, zero = decoder.cast(packed.scale, dtype), packed.zero[0]
-    inputs = [x, codes, scale, decoder.cast(zero, dtype) if packed.fractions else zero]
+    inputs = [x, codes, decoder.cast(packed.scale, dtype), *([] if packed.fractions else packed.zero)]
     attrs = {
         "K": columns,
         "N": rows,
@@ -55,7 +55,8 @@ def product(
         "accuracy_level": LEVELS[level],
     }
     node = decoder.editor.node("MatMulNBits", inputs, name, before=before, attrs=attrs, domain=MICROSOFT)
-    return node.outputs[0]
+    y = node.outputs[0]
+    return corrected(decoder, packed, x, y, before, dtype) if packed.fractions else y
 
 
 def lookup(
@@ -71,22 +72,22 @@ def lookup(
 
 
 @cache
-def multiplies(bits: int, group: int, fractions: bool) -> bool:
-    """Whether MatMulNBits is there for so many bits, inputs to a group, and kind of zeros, and is right."""
-    return _right("product", bits, group, fractions)
+def multiplies(bits: int, group: int) -> bool:
+    """Whether MatMulNBits is there for so many bits and inputs to a group, and is right."""
+    return _right("product", bits, group)
 
 
 @cache
 def looks_up(bits: int, group: int) -> bool:
     """Whether GatherBlockQuantized is there for so many bits and columns to a group, and is right."""
-    return _right("lookup", bits, group, False)
+    return _right("lookup", bits, group)
 
 
-def _right(kind: str, bits: int, group: int, fractions: bool) -> bool:
+def _right(kind: str, bits: int, group: int) -> bool:
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
     coded = round_to_nearest(
-        np.linspace(-1, 1, 32 * group, dtype=np.float32).reshape(16, -1), Scheme(bits, group, fractions)
+        np.linspace(-1, 1, 32 * group, dtype=np.float32).reshape(16, -1), Scheme(bits, group)
     )
     what = ir.Value(
         name="x",

@@ -36,9 +36,8 @@ class QuantizeWeights(StoredPass):
         get (awq.py): both need calibration data, and round tables to nearest, clipped where that loses less.
     compute: "float" gives what the decoded weights give; "int8" lets MatMulNBits round activations to 8 bits,
         which is faster; "decode" uses standard operators alone, for other runtimes.
-    zeros: "whole" takes as many bits a group as a code, and what kernels are fastest with; "fractions" takes
-        16, and follows a group's range more closely; products then compute in float. hqq has fractions; with
-        8 bits they are whole.
+    zeros: "whole" takes as many bits a group as a code; "fractions" takes 16 and a small product beside each
+        (fractions.py), and follows a group's range more closely. hqq has fractions; with 8 bits they are whole.
     damping, act_order: of gptq.
     """
 

@@ -133,9 +133,8 @@ def test_a_file_gets_smaller_by_what_the_bits_say(bits, group):
 
 
 def test_kernels_of_the_runtime_are_used_where_they_are():
-    assert [multiplies(bits, 32, False) for bits in (2, 3, 4, 8)] == [True, False, True, True]
+    assert [multiplies(bits, 32) for bits in (2, 3, 4, 8)] == [True, False, True, True]
     assert [looks_up(bits, 32) for bits in (2, 3, 4, 8)] == [True, False, True, True]
-    assert not multiplies(8, 32, True)  # fractional zeros of 8 bits
     found = run(decoder(), bits=4, group=16)
     assert operators(found.program).count("MatMulNBits") == 5
     assert operators(found.program).count("GatherBlockQuantized") == 1
