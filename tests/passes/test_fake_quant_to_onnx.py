@@ -16,6 +16,7 @@ from graphwright.ir.probe import probes
 from graphwright.passes.base import Context
 from graphwright.passes.lower.to_onnx import ToOnnx
 from graphwright.passes.manager import Pipeline
+from graphwright.passes.verify import moved_share
 from torch import nn
 from training import arguments, calibrated, fake_quantized, fakes, linear_program, tensor
 
@@ -71,6 +72,33 @@ def test_the_zoo_agrees_and_runs_in_integers(name):
         name for name, dtype in stored.items() if dtype == ir.DataType.INT8 and name.endswith("_quantized")
     ]
     assert len(held) == len(fakes(found)[0])
+
+
+@pytest.mark.parametrize(("factor", "kept"), [(1.0, True), (1.3, False)])
+def test_the_manager_tells_half_a_step_from_a_wrong_step(factor, kept):
+    class Lowered(ToOnnx):
+        def run(self, program, context):
+            result = super().run(program, context)
+            nodes = [n for n in result.program.graph.graph if n.op_type == "DequantizeLinear"]
+            for node in nodes:
+                if node.inputs[0].is_initializer():  # a weight
+                    scale = node.inputs[1]
+                    wrong = scale.const_value.numpy() * np.float32(factor)
+                    scale.const_value = ir.Tensor(wrong, name=scale.name)
+            return result
+
+    program = fake_quantized(zoo.fx_program("gpt2"), bits=8, weights="full").program
+    run = Pipeline([Lowered()]).run(program)
+    assert run.ok == kept
+    if not kept:
+        assert "of its norm (limit 10%)" in str(run.steps[0].error)
+
+
+def test_what_moved_is_a_share_of_all_probes():
+    a = [np.array([[3.0, 0.0]]), np.array([[0.0, 4.0], [np.inf, 0.0]])]
+    b = [np.array([[3.0, 0.3]]), np.array([[0.4, 4.0], [np.inf, 0.0]])]
+    assert moved_share(a, b) == pytest.approx(0.1)
+    assert moved_share([np.zeros(2)], [np.ones(2)]) == pytest.approx(2**0.5)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
