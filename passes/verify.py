@@ -39,8 +39,9 @@ class Verifier:
             ContractError: names the output, the probe, and how far it moved.
         """
         feeds, reference = self._reference(before, after)
-        rounds = isinstance(effect, Exact) and _rounds_elsewhere(before, after)
-        if rounds:  # shapes, types and NaN probe by probe, numbers over all of them
+        rounds = False
+        if isinstance(effect, Exact) and _rounds_elsewhere(before, after):
+            rounds = True  # shapes, types and NaN probe by probe, numbers over all of them
             effect = Bounded("cosine", -1.0, effect.where)
         try:
             found = execute(_in_evaluation(after), feeds, self.threads)

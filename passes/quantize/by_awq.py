@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,10 @@ class Scaled:
 
 
 def by_awq(
-    program: Program, weights: Sequence[Stored], scheme: Scheme, context: Context
+    program: Program,
+    weights: Sequence[Stored],
+    scheme: Callable[[Sequence[np.ndarray]], Scheme],
+    context: Context,
 ) -> tuple[list[Coded], Scaled]:
     """Codes for each weight, in the order given; the program is edited in place so that they fit.
 
@@ -37,6 +40,7 @@ def by_awq(
 
     Args:
         weights: of products, by first use.
+        scheme: how weights are stored that one activation enters, float32 (out, in) each.
 
     Raises:
         DataError: the calibration data won't do. WeightError: a weight has NaN or infinity.
@@ -49,17 +53,21 @@ def by_awq(
     feeds = calibration(program, context)
     cascade = Cascade(program, feeds, context.threads)
     scales: dict[ir.Value, np.ndarray] = {}
-    shrinks: dict[ir.Value, np.ndarray] = {}
+    shrinks: dict[ir.Value, tuple[Scheme, np.ndarray | float]] = {}
     for number, (x, readers) in enumerate(sites.items()):
         context.progress("searching scales", number, len(sites))
         found = moments(program, cascade, readers[0].products[0], feeds)
         matrices = [checked(stored.matrix(), stored.name) for stored in readers]
-        scale = scales[x] = search(matrices, found, scheme)
+        chosen = scheme(matrices)
+        scale = scales[x] = search(matrices, found, chosen)
         gram = found.gram / np.outer(scale, scale)
         for stored, matrix in zip(readers, matrices, strict=True):
-            shrinks[stored.value] = clip(matrix * scale, gram, scheme)
+            shrinks[stored.value] = chosen, clip(matrix * scale, gram, chosen)
     done = _rescaled(program, sites, scales)
-    return [_rounded(stored, scheme, shrinks.get(stored.value)) for stored in weights], done
+    for stored in weights:
+        if stored.value not in shrinks:
+            shrinks[stored.value] = scheme([checked(stored.matrix(), stored.name)]), 1.0
+    return [_rounded(stored, *shrinks[stored.value]) for stored in weights], done
 
 
 def _rescaled(
@@ -76,6 +84,6 @@ def _rescaled(
     return done
 
 
-def _rounded(stored: Stored, scheme: Scheme, shrink: np.ndarray | None) -> Coded:
+def _rounded(stored: Stored, scheme: Scheme, shrink: np.ndarray | float) -> Coded:
     matrix = checked(stored.matrix(), stored.name)
-    return Coded.of(matrix, grid(matrix, scheme, 1.0 if shrink is None else shrink), scheme)
+    return Coded.of(matrix, grid(matrix, scheme, shrink), scheme)

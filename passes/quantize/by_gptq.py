@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from ...ir.program import Program
@@ -19,7 +20,7 @@ def by_gptq(
     program: Program,
     weights: Sequence[Stored],
     before: Sequence[tuple[Stored, Coded]],
-    scheme: Scheme,
+    scheme: Callable[[Sequence[np.ndarray]], Scheme],
     context: Context,
     damping: float,
     act_order: bool,
@@ -32,6 +33,7 @@ def by_gptq(
     Args:
         weights: of products, by first use.
         before: weights that have codes already; they are in place from the start.
+        scheme: how weights are stored, float32 (out, in) each.
 
     Raises:
         DataError: the calibration data won't do. WeightError: a weight has NaN or infinity.
@@ -52,7 +54,7 @@ def by_gptq(
                 x, entering = use.other, moments(program, cascade, use, feeds)
             found = entering
         weight = checked(stored.matrix(), stored.name)
-        codes = gptq(weight, found.gram / found.rows, scheme, damping, act_order)
+        codes = gptq(weight, found.gram / found.rows, scheme([weight]), damping, act_order)
         cascade.change(stored.value, stored.restored(codes.floats()))
         yield codes
 

@@ -1,8 +1,8 @@
 """Ranges narrower than the weights, or a little wider, where that loses less at the product.
 
 Narrower, the few weights clipped lose more and all others less; wider, the integers may fall on the weights
-better. A search over eleven shares of the range, for each group alone: as in the code of AWQ (Lin et al., 2023,
-arXiv:2306.00978) and, by mean squared error, of GPTQ, which both stop at the range itself.
+better. A search over eleven shares of the range, for each group alone: as in the code of AWQ (Lin et al.,
+2023, arXiv:2306.00978) and, by mean squared error, of GPTQ, which both stop at the range itself.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from ...ir.program import Program
 from ..base import Context, Result
 from .by_awq import Scaled, by_awq
@@ -14,7 +16,7 @@ from .by_gptq import by_gptq
 from .coding import without_data
 from .nbit_form import nbit_form
 from .repack import repack
-from .rounding import Coded, Scheme
+from .rounding import Coded, Scheme, with_zeros
 from .stored import Stored
 from .stored_pass import StoredPass
 
@@ -37,7 +39,9 @@ class QuantizeWeights(StoredPass):
     compute: "float" gives what the decoded weights give; "int8" lets MatMulNBits round activations to 8 bits,
         which is faster; "decode" uses standard operators alone, for other runtimes.
     zeros: "whole" takes as many bits a group as a code; "fractions" takes 16 and a small product beside each
-        (fractions.py), and follows a group's range more closely. hqq has fractions; with 8 bits they are whole.
+        (fractions.py), and follows a group's range more closely. "auto": fractions in products by gptq and
+        awq, where they gain more than their bits would as codes. hqq has fractions; with 8 bits they are
+        whole.
     damping, act_order: of gptq.
     """
 
@@ -47,7 +51,7 @@ class QuantizeWeights(StoredPass):
     group: int = 32
     method: Literal["rtn", "gptq", "awq", "hqq"] = "rtn"
     compute: Literal["float", "int8", "decode"] = "float"
-    zeros: Literal["whole", "fractions"] = "whole"
+    zeros: Literal["auto", "whole", "fractions"] = "auto"
     damping: float = 0.01
     act_order: bool = True
 
@@ -69,10 +73,9 @@ class QuantizeWeights(StoredPass):
         scaled = Scaled()
         codes: Iterable[Coded] = ()
         if fitted and self.method == "gptq":
-            scheme = self._scheme(fitted[0])
-            codes = by_gptq(program, fitted, free, scheme, context, self.damping, self.act_order)
+            codes = by_gptq(program, fitted, free, self._fitted, context, self.damping, self.act_order)
         elif fitted:
-            codes, scaled = by_awq(program, fitted, self._scheme(fitted[0]), context)
+            codes, scaled = by_awq(program, fitted, self._fitted, context)
         coded = [*free, *zip(fitted, codes, strict=True)]
         counts = repack(program.graph, [(w, nbit_form(w, c, self.compute)) for w, c in coded])
         return Result(program, bool(coded), _statistics(coded, counts, scaled), tuple(notes))
@@ -80,6 +83,11 @@ class QuantizeWeights(StoredPass):
     def _scheme(self, weight: Stored) -> Scheme:
         bits = self.bits_of(weight)
         return Scheme(bits, self.group, self.zeros == "fractions" and bits < 8)
+
+    def _fitted(self, weights: Sequence[np.ndarray]) -> Scheme:
+        """How weights that one activation enters are stored, float32 (out, in) each."""
+        scheme = Scheme(self.bits, self.group, self.zeros == "fractions" and self.bits < 8)
+        return with_zeros(scheme, weights) if self.zeros == "auto" and self.bits < 8 else scheme
 
     def _free(self, weight: Stored) -> bool:
         """Whether a weight is coded without data."""
@@ -92,6 +100,8 @@ def _statistics(
     coded: Sequence[tuple[Stored, Coded]], counts: Counter[str], scaled: Scaled
 ) -> dict[str, int | float | str]:
     statistics: dict[str, int | float | str] = {"weights packed": len(coded), **counts}
+    if fractions := sum(codes.zero.dtype.kind == "f" for _, codes in coded):
+        statistics["with fractional zeros"] = fractions
     if scaled.folded or scaled.multiplied:
         statistics["scales folded into weights"] = scaled.folded
         statistics["scales multiplied at run time"] = scaled.multiplied

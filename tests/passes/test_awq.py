@@ -103,7 +103,7 @@ def test_ranges_are_shrunk_for_the_scaled_activations():
     x, weight = activations(), np.random.default_rng(0).standard_t(3, (64, 24)).astype(np.float32)
     program = parsed("y = MatMul (x, w)", "float[batch,64] x", "float[batch,24] y", {"w": weight})
     scheme, context = Scheme(3, 32), Context(calibration=[{"x": x[:300]}, {"x": x[300:]}])
-    (found,), done = by_awq(program, find(program)[0], scheme, context)
+    (found,), done = by_awq(program, find(program)[0], lambda weights: scheme, context)
     scale = search([weight.T], moments(x), scheme)
     scaled = np.ascontiguousarray(weight.T) * scale
     shrink = clip(scaled, moments(x / scale).gram, scheme)

@@ -71,7 +71,7 @@ def simulated(program, bits, embeddings, method, group, fractions=False):
     ]
     if method == "gptq":
         fitted = [w for w in weights if not w.table]
-        codes = by_gptq(twin, fitted, coded, scheme(bits), DATA, 0.01, True)
+        codes = by_gptq(twin, fitted, coded, lambda each: scheme(bits), DATA, 0.01, True)
         coded += zip(fitted, codes, strict=True)
     for stored, codes in coded:
         stored.value.const_value = ir.Tensor(stored.restored(codes.floats()), name=stored.name)
@@ -196,15 +196,53 @@ def test_gptq_sees_what_the_quantized_layers_before_give():
     found = run(program, Context(calibration=feeds), bits=2, method="gptq", compute="decode")
     behind = program.clone()
     first, second = find(behind)[0]
-    codes = list(by_gptq(behind, [first], [], Scheme(2, 32), Context(calibration=feeds), 0.01, True))
+    codes = list(
+        by_gptq(behind, [first], [], lambda each: Scheme(2, 32), Context(calibration=feeds), 0.01, True)
+    )
     first.value.const_value = ir.Tensor(first.restored(codes[0].floats()), name="up")
-    late = list(by_gptq(behind, [second], [], Scheme(2, 32), Context(calibration=feeds), 0.01, True))
+    late = list(
+        by_gptq(behind, [second], [], lambda each: Scheme(2, 32), Context(calibration=feeds), 0.01, True)
+    )
     second.value.const_value = ir.Tensor(second.restored(late[0].floats()), name="down")
     close(found.program, behind, feeds, 1e-5)
     early = list(
-        by_gptq(program, find(program)[0][1:], [], Scheme(2, 32), Context(calibration=feeds), 0.01, True)
+        by_gptq(
+            program,
+            find(program)[0][1:],
+            [],
+            lambda each: Scheme(2, 32),
+            Context(calibration=feeds),
+            0.01,
+            True,
+        )
     )
     assert (early[0].codes != late[0].codes).any()
+
+
+def on_a_grid(*shape, bits=4, group=32):
+    """A weight that lies on steps of its groups, from a least number that is no multiple of them."""
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(0.5, 2, (shape[1], shape[0] // group, 1)).astype(np.float16).astype(np.float32)
+    codes = rng.integers(0, 2**bits, (shape[1], shape[0] // group, group)).astype(np.float32)
+    codes[..., :2] = 0, 2**bits - 1
+    return np.ascontiguousarray(((codes - 5.5) * scale).reshape(shape[1], shape[0]).T)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_zeros_become_fractions_where_they_gain_more_than_bits(method):
+    weights = {"once": on_a_grid(64, 64), "never": drawn(64, 64)}
+    body = "h = MatMul (x, once) y = MatMul (h, never)"
+    program = parsed(body, "float[batch,64] x", "float[batch,64] y", weights)
+    feeds = [{"x": drawn(50, 64, size=1.0, seed=n)} for n in range(3)]
+    found = run(program, Context(calibration=feeds), method=method)
+    assert found.statistics["with fractional zeros"] == 1
+    held = found.program.graph.graph.initializers
+    kinds = {name: held[f"{name}.zero"].const_value.dtype.name for name in weights}
+    assert kinds == {"once": "FLOAT16", "never": "UINT8"}
+    plain = run(program, Context(calibration=feeds), method=method, zeros="whole")
+    assert "with fractional zeros" not in plain.statistics
+    rounded = run(program, method="rtn")
+    assert "with fractional zeros" not in rounded.statistics
 
 
 def test_packed_qkv_weights_and_convolutions_are_decoded_in_the_graph():
