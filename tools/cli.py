@@ -278,7 +278,7 @@ def passes(
 def inspect_model(
     model: Model,
     quant: Annotated[
-        bool, typer.Option("--quant", help="of a bundle: what int8 did to each layer, worst first")
+        bool, typer.Option("--quant", help="of a bundle: what quantization did to each layer, worst first")
     ] = False,
     *,
     console: Console,

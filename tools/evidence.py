@@ -9,7 +9,8 @@ from ..backends.onnxruntime import OnnxRuntime
 from ..ir.program import Program
 from ..passes.base import Context, Exact, Pass, Ratio, Step
 from ..passes.instruments import Instrument
-from ..passes.quantize.layers import Layer, layers
+from ..passes.quantize.layer import Layer
+from ..passes.quantize.layers import layers
 from .console import Console
 from .judging import Judging
 from .outcome import StepEvidence
@@ -18,8 +19,8 @@ from .report import statistics
 
 
 class Evidence(Instrument):
-    """Measures gated passes for the manager (`measure`), scores lossy ones, keeps a row a step, and what the
-    last quantizing step did to each layer (`layers`)."""
+    """Measures gated passes for the manager (`measure`), scores lossy ones, keeps a row a step, and what
+    quantizing steps did to each layer (`layers`): the last one that changed its weight."""
 
     def __init__(
         self,
@@ -55,13 +56,15 @@ class Evidence(Instrument):
         return self.judging.tune(self.backend.build(program, threads=self.threads).run)
 
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
-        costs = step.status == "applied" and not isinstance(step.effect, Exact) and after.dialect == "onnx"
-        score = self.judged(after) if costs and self.judging is not None else None
-        self.rows.append(StepEvidence(step, self._ms, score))
-        if costs and before.dialect == "onnx":
+        lossy = step.status == "applied" and not isinstance(step.effect, Exact)
+        judged = lossy and after.dialect == "onnx" and self.judging is not None
+        self.rows.append(StepEvidence(step, self._ms, self.judged(after) if judged else None))
+        if lossy and before.dialect == after.dialect:
             workload = self.measurer.workloads[0].feed
             feeds = context.calibration or [workload]
-            self.layers = layers(before, after, feeds, workload, self.threads) or self.layers
+            found = layers(before, after, feeds, workload, self.threads)
+            changed = {layer.weight for layer in found}
+            self.layers = [*found, *(layer for layer in self.layers if layer.weight not in changed)]
         self._ms = {}
         state = {"applied": "done", "slower": "measured slower here, undone"}.get(step.status, step.status)
         seconds = step.seconds + step.check_seconds

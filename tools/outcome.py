@@ -11,7 +11,7 @@ from ..backends.bundle import Variant
 from ..backends.measure import Comparison
 from ..ir.program import Program
 from ..passes.base import Step
-from ..passes.quantize.layers import Layer
+from ..passes.quantize.layer import Layer
 from . import quantization
 from .config import RunConfig
 from .portability import Portability
@@ -50,8 +50,8 @@ class Outcome:
 
     steps: evidence for each pass of the main graph. graphs: those kept; the first is the default. dispatch:
     workload -> graph. comparison: every contestant at every workload. portability: of int8 sums, over
-    instruction sets. layers: what int8 did to each. met: whether the quality goal was, None without one.
-    bundle: where it was written, None if it was not to be.
+    instruction sets. layers: what quantization did to each. met: whether the quality goal was, None
+    without one. bundle: where it was written, None if it was not to be.
     """
 
     config: RunConfig

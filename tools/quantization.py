@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..backends.manifest import read_manifest
 from ..ir.errors import BundleError
-from ..passes.quantize.layers import Layer
+from ..passes.quantize.layer import Layer
 
 
 def rows(bundle: str) -> list[Layer]:
@@ -21,7 +22,7 @@ def rows(bundle: str) -> list[Layer]:
     recorded = read_manifest(Path(bundle)).record.get("quantization") or []
     if not recorded:
         raise BundleError(
-            f"{bundle} has no int8 layer: build one with --preset balanced, or a pipeline that quantizes"
+            f"{bundle} has no quantized layer: build one with --preset balanced, or a pipeline that quantizes"
         )
     return sorted((_layer(each) for each in recorded), key=lambda layer: layer.snr)
 
@@ -53,8 +54,9 @@ def table(found: list[Layer]) -> Any:
         shown.add_column(name, justify="right")
     for each in found:
         times = [f"{value:.0f}" if value is not None else "–" for value in (each.before_us, each.after_us)]
+        activation = f"{each.activation_snr:.1f}" if math.isfinite(each.activation_snr) else "–"
         shown.add_row(
             each.layer, each.kernel, f"{each.low:.3g} … {each.high:.3g}", f"{each.clipped:.2%}",
-            f"{each.snr:.1f}", f"{each.activation_snr:.1f}", f"{each.weight_snr:.1f}", *times,
+            f"{each.snr:.1f}", activation, f"{each.weight_snr:.1f}", *times,
         )  # fmt: skip
     return shown

@@ -18,7 +18,7 @@ from ..ir.size import weight_bytes
 from ..passes.base import Context, Exact, Pass, Ratio, Run
 from ..passes.instruments import Dump, Instrument
 from ..passes.manager import Pipeline
-from ..passes.quantize.layers import Layer
+from ..passes.quantize.layer import Layer
 from . import presets
 from .config import RunConfig
 from .console import Console

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ...ir.profile import profile
 from ...ir.program import Program
 from ..base import Feed
-from .layers import origin
+from .layer import origin
 from .units import PRECISIONS, Precision, Unit, assign
 
 Costs = list[dict[Precision, float]]

@@ -17,6 +17,7 @@ from ...ir.fx import add_tensor, attribute, call, replace_tensor
 from .fx_weights import Matrix
 
 _ATEN = torch.ops.aten
+SHARED = "levels"  # the table of all weights that have none of their own
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,21 @@ def write(
         for reader in matrix.readers:
             reader.replace_all_uses_with(decoded)
     return coded
+
+
+def decode(graph: GraphModule, matrix: Matrix) -> torch.Tensor | None:
+    """What `write` has a graph compute with in the place of a weight, float32 (rows, columns); None if there
+    are no codes of it."""
+    names = {str(node.target) for node in graph.graph.find_nodes(op="get_attr")}
+    parts = [f"{matrix.name}_{part}" for part in ("codes", "table", "scale")]
+    codes, table, scale = (attribute(graph, name).detach() if name in names else None for name in parts)
+    if codes is None:
+        return None
+    if table is None:
+        table = attribute(graph, SHARED).detach()
+    dtype = matrix.tensor.dtype
+    floats = table.to(dtype)[codes.int()].flatten(1)[:, : matrix.columns]
+    return (floats if scale is None else floats * scale.to(dtype)).float()
 
 
 def narrow(graph: GraphModule, *nodes: Node | None) -> None:

@@ -1,80 +1,59 @@
-"""What int8 did to each layer: the range it got, what it clipped, its noise, its kernel and its time.
+"""What int8 did to each product: its range, what it clipped, its noise, its kernel and its time.
 
-Signal to quantization noise, in decibels: 10 log10(sum y^2 / sum (y - y')^2), where y = x W in float64 and
-y' is the same product from the integers that enter the kernel (Lin et al., 2016, arXiv:1511.06393, eq. 1).
+The signal is y = x W in float64; what was found is the same product from the integers that enter the kernel.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from ...ir.execute import observe
-from ...ir.kernels import Kernel
-from ...ir.profile import profile
 from ...ir.program import Program
 from ..base import Feed
 from .integer import IntegerProduct, integer_products
-
-ROWS = 256  # tokens of each product that are looked at
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One int8 product.
-
-    layer: the value it gives. weight: the float weight it was made from. kernel: what ran. low, high: the
-    range that the activation's integers span. clipped: share of activations outside it. activation_snr,
-    weight_snr, snr: decibels, of the activation, the weight, and the product of both. before_us, after_us:
-    microseconds of the float kernel and of this one, with its share of quantizing the activation; None where
-    the kernel was not found.
-    """
-
-    layer: str
-    weight: str
-    kernel: str
-    low: float
-    high: float
-    clipped: float
-    activation_snr: float
-    weight_snr: float
-    snr: float
-    before_us: float | None
-    after_us: float | None
+from .layer import ROWS, Layer, Timed, decibels, origin
 
 
-def layers(
-    before: Program, after: Program, feeds: Sequence[Feed], workload: Feed, threads: int = 2
-) -> list[Layer]:
-    """Every int8 product of `after` whose float weight `before` has, worst first.
-
-    Args:
-        before: the program that was quantized; its weights are read by name.
-        feeds: what activations are seen on.
-        workload: what the kernels are timed on.
-    """
+def int8_products(before: Program, after: Program) -> list[tuple[IntegerProduct, str]]:
+    """Every int8 product that `before` has in float, with the name of the float weight."""
     floats = {str(name): value.const_value for name, value in before.graph.graph.initializers.items()}
-    pairs = [
+    return [
         (product, source)
         for product in integer_products(after.graph)
         if product.quantizer is not None and product.scale is not None
+        and str(product.weight.name) not in floats  # int8 already
         and (source := origin(str(product.weight.name), floats)) is not None
         and _same_sizes(floats[source], product)
     ]  # fmt: skip
+
+
+def int8_layers(
+    pairs: Sequence[tuple[IntegerProduct, str]],
+    before: Program,
+    after: Program,
+    feeds: Sequence[Feed],
+    timed: tuple[Timed, Timed],
+    threads: int,
+) -> list[Layer]:
+    """A layer for each of int8_products.
+
+    Args:
+        timed: the kernels of `before` and of `after`.
+    """
     if not pairs:
         return []
+    floats = before.graph.graph.initializers
     seen = _watch(after, [product for product, _ in pairs], feeds, threads)
-    plain, quantized = (profile(program.graph, workload, threads) for program in (before, after))
+    plain, quantized = timed
     sharing: dict[str, int] = {}
     for product, _ in pairs:
         sharing[str(product.activation.name)] = sharing.get(str(product.activation.name), 0) + 1
     found = []
     for product, source in pairs:
-        tensor = floats[source]
+        tensor = floats[source].const_value
         assert tensor is not None
         noise = _noise(product, tensor.numpy(), *seen[product.output])
         kernel, seconds = _own(product, quantized)
@@ -91,16 +70,7 @@ def layers(
                 after_us=None if seconds is None else 1e6 * (seconds + share),
             )
         )
-    return sorted(found, key=lambda layer: layer.snr)
-
-
-def origin(name: str, names: Mapping[str, object]) -> str | None:
-    """The weight that a quantized one was made from: passes name what they derive NAME.something."""
-    while name not in names:
-        name, dot, _ = name.rpartition(".")
-        if not dot:
-            return None
-    return name
+    return found
 
 
 def _same_sizes(tensor: ir.TensorProtocol | None, product: IntegerProduct) -> bool:
@@ -108,7 +78,7 @@ def _same_sizes(tensor: ir.TensorProtocol | None, product: IntegerProduct) -> bo
     return tensor is not None and sorted(tensor.shape.numpy()) == sorted(product.integers().shape)
 
 
-def _own(product: IntegerProduct, timed: Sequence[tuple[Kernel, float]]) -> tuple[str, float | None]:
+def _own(product: IntegerProduct, timed: Timed) -> tuple[str, float | None]:
     """The kernel that runs a product, and its seconds: the one that reads its integer weight."""
     for kernel, seconds in timed:
         if str(product.weight.name) in kernel.inputs and kernel.op_type != "DequantizeLinear":
@@ -180,11 +150,3 @@ def _noise(
         float(low.min(initial=0)), float(high.max(initial=0)), float(clipped),
         decibels(x, back), decibels(real, integers), decibels(x @ real, back @ integers),
     )  # fmt: skip
-
-
-def decibels(signal: np.ndarray, found: np.ndarray) -> float:
-    """Signal to noise; infinite where there is no noise."""
-    noise, power = float(((signal - found) ** 2).sum()), float((signal**2).sum())
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(power / noise) if power else -math.inf

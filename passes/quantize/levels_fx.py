@@ -13,7 +13,7 @@ from ...ir.fx import add_tensor, clone, prune, replace_tensor
 from ...ir.program import Program
 from ..base import Context, Result
 from .distil import Teacher, distil, own_vectors
-from .fx_decode import bytes_of, narrow, write
+from .fx_decode import SHARED, bytes_of, narrow, write
 from .fx_weights import Matrix, choose
 from .levels import Levels, straight_through
 from .packing import pack, table
@@ -110,7 +110,7 @@ def _store(
     padded = np.resize(np.array(values, np.float16), 2**bits)
     first = next(node for node in graph.graph.nodes if node.op == "get_attr")
     what_bytes_hold = torch.from_numpy(table(bits, padded))
-    shared = add_tensor(graph, "levels", what_bytes_hold, first)
+    shared = add_tensor(graph, SHARED, what_bytes_hold, first)
     stored = what_bytes_hold.nbytes
     for matrix in chosen:
         numbers = matrix.numbers()

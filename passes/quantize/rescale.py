@@ -29,6 +29,15 @@ class Target:
     places: np.ndarray
 
 
+_FACTORS = "graphwright.factors"
+
+
+def factors(model: ir.Model) -> tuple[tuple[str, int, np.ndarray], ...]:
+    """What weights were multiplied by so far: (weight, axis, float32 factors along it)."""
+    found: tuple[tuple[str, int, np.ndarray], ...] = model.graph.meta.get(_FACTORS, ())
+    return found
+
+
 def foldable(program: Program) -> dict[ir.Value, tuple[Target, ...]]:
     """Activations that can be divided feature by feature in the weights that make them."""
     blocks = recognise(program)
@@ -76,11 +85,12 @@ def divide(
 def _multiply(editor: Editor, weight: ir.Value, axis: int, places: np.ndarray, factor: np.ndarray) -> None:
     tensor = weight.const_value
     assert tensor is not None
+    by = np.ones(tensor.shape.numpy()[axis], np.float32)
+    by[places] = factor
+    editor.graph.meta[_FACTORS] = (*factors(editor.model), (str(weight.name), axis, by))
 
     def made() -> ir.Tensor:
         array = np.array(tensor.numpy())
-        by = np.ones(array.shape[axis], np.float32)
-        by[places] = factor
         array *= by.reshape([-1 if i == axis else 1 for i in range(array.ndim)]).astype(array.dtype)
         return ir.Tensor(array, name=weight.name)
 

@@ -8,7 +8,8 @@ import pytest
 from graphwright.backends.target import named
 from graphwright.passes.base import Context
 from graphwright.passes.quantize.dynamic import QuantizeDynamic
-from graphwright.passes.quantize.layers import decibels, layers, origin
+from graphwright.passes.quantize.layer import decibels, origin
+from graphwright.passes.quantize.layers import layers
 from handmade import parsed
 from int8_emulation import dynamic_product
 
@@ -57,6 +58,7 @@ def test_worst_comes_first_and_nothing_is_found_in_float(pair):
     ratios = [layer.snr for layer in layers(before, after, [{"x": X}], {"x": X})]
     assert ratios == sorted(ratios)
     assert layers(before, before, [{"x": X}], {"x": X}) == []
+    assert layers(after, after, [{"x": X}], {"x": X}) == []  # int8 before already
 
 
 def test_clipping_is_the_share_outside_a_static_range():

@@ -143,7 +143,7 @@ def test_int8_sums_and_layers_of_a_float_bundle(bundle, encoder_directory, invok
     assert "nothing can saturate" in invoke("bench", bundle[0], *SHAPES, "--isa").stdout
     refused = invoke("inspect", "--quant", bundle[0])
     assert refused.exit_code == 1
-    assert "has no int8 layer" in refused.stderr
+    assert "has no quantized layer" in refused.stderr
 
 
 def test_a_file_to_calibrate_on_is_what_passes_get(encoder_directory, invoke, tmp_path, monkeypatch):
@@ -176,6 +176,39 @@ def test_small_stores_weights_and_tables_in_four_bits(encoder_directory, invoke,
     assert step["bytes"][1] < 0.5 * step["bytes"][0]
     assert found["quality"]["score"]["value"] > 95
     assert gw.load(tmp_path / "o")(["a cat runs"]).shape == (1, 32)
+    layers = json.loads(invoke("inspect", "--quant", tmp_path / "o", "--json").stdout)
+    assert [layer["snr"] for layer in layers] == sorted(layer["snr"] for layer in layers)
+    assert len({layer["weight"] for layer in layers}) == 2 * 6 + 2  # products, words and positions
+    assert all(layer["after_us"] > 0 and layer["activation_snr"] is None for layer in layers)
+    assert " – " in invoke("inspect", "--quant", tmp_path / "o").stdout  # of activation
+
+
+def test_steps_that_quantize_other_weights_are_both_reported(
+    encoder_directory, invoke, tmp_path, monkeypatch
+):
+    from graphwright.passes.quantize.dynamic import QuantizeDynamic
+
+    monkeypatch.setattr(QuantizeDynamic, "gated", False)  # int8 does not pay at this size
+    passes = (
+        "to-onnx", "fold-constants", "quantize-dynamic{min_cosine=0.0}",
+        "quantize-weights{bits=0,embeddings=4,group=16}",
+    )  # fmt: skip
+    result = invoke(encoder_directory, "-o", tmp_path / "o", "--pipeline", ",".join(passes), *SHAPES)
+    assert result.exit_code == 0, result.stderr
+    layers = json.loads(invoke("inspect", "--quant", tmp_path / "o", "--json").stdout)
+    of_float = [layer["weight"] for layer in layers if layer["activation_snr"] is None]
+    assert len(layers) == 2 * 6 + len(of_float)
+    assert sorted(name.split(".")[-2] for name in of_float) == ["position_embeddings", "word_embeddings"]
+
+
+def test_codes_of_a_torch_graph_are_reported(encoder_directory, invoke, tmp_path):
+    words = ("--pipeline", "quantize-ternary{steps=0},to-onnx,fold-constants", *SHAPES)
+    result = invoke(encoder_directory, "-o", tmp_path / "o", *words)
+    assert result.exit_code == 0, result.stderr
+    layers = json.loads(invoke("inspect", "--quant", tmp_path / "o", "--json").stdout)
+    assert {layer["kernel"] for layer in layers} == {"decoded in the graph"}
+    assert len({layer["weight"] for layer in layers}) >= 2 * 6 + 2
+    assert "decoded in the graph" in invoke("inspect", "--quant", tmp_path / "o").stdout.replace("\n", " ")
 
 
 def test_run_prints_outputs_for_texts_and_for_arrays(bundle, invoke, tmp_path):
