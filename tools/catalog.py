@@ -43,24 +43,40 @@ def entry(name: str) -> Entry:
     if name not in PASSES:
         raise PipelineError(f"there is no pass '{name}'{did_you_mean(name, PASSES)}")
     module, _, class_name = PASSES[name].partition(":")
+    settings: dict[str, str] = {}
+    options: dict[str, str] = {}
+    docs = []
+    for body in reversed(_classes(name, module, class_name)):
+        docs.append(cleandoc(ast.get_docstring(body) or ""))
+        for line in body.body:
+            if isinstance(line, ast.Assign):
+                settings |= {ast.unparse(target): ast.unparse(line.value) for target in line.targets}
+            elif isinstance(line, ast.AnnAssign) and "ClassVar" in ast.unparse(line.annotation):
+                settings[ast.unparse(line.target)] = ast.unparse(line.value) if line.value else ""
+            elif isinstance(line, ast.AnnAssign):
+                options[ast.unparse(line.target)] = ast.unparse(line)
+    plain = {key: value.strip("'\"") for key, value in settings.items()}
+    # What a class shares is told by its base, under a first line that is the base's own.
+    doc = "\n\n".join([docs[-1], *(shared.partition("\n\n")[2] for shared in docs[:-1])])
+    dialects = [plain.get(side, "None").replace("None", "any") for side in ("source", "target")]
+    return Entry(name, doc, tuple(options.values()), settings.get("effect", ""), *dialects)
+
+
+def _classes(name: str, module: str, class_name: str) -> list[ast.ClassDef]:
+    """A pass's class and those it is built on, up to Pass itself, which has no options."""
     spec = find_spec(module, "graphwright.passes")
     if spec is None or spec.origin is None:
         raise PipelineError(f"the pass '{name}' is registered as {PASSES[name]}, which does not exist")
     tree = ast.parse(Path(spec.origin).read_text("utf-8"))
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
-    settings: dict[str, str] = {}
-    options = []
-    for line in body.body:
-        if isinstance(line, ast.Assign):
-            settings |= {ast.unparse(target): ast.unparse(line.value) for target in line.targets}
-        elif isinstance(line, ast.AnnAssign) and "ClassVar" in ast.unparse(line.annotation):
-            settings[ast.unparse(line.target)] = ast.unparse(line.value) if line.value else ""
-        elif isinstance(line, ast.AnnAssign):
-            options.append(ast.unparse(line))
-    plain = {key: value.strip("'\"") for key, value in settings.items()}
-    doc = cleandoc(ast.get_docstring(body) or "")
-    dialects = [plain.get(side, "None").replace("None", "any") for side in ("source", "target")]
-    return Entry(name, doc, tuple(options), settings.get("effect", ""), *dialects)
+    found = [body]
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 1]
+    for base in (ast.unparse(base) for base in body.bases if ast.unparse(base) != "Pass"):
+        for source in imports:
+            if any(alias.name == base for alias in source.names):
+                beside = f"{module.rpartition('.')[0]}.{source.module}"
+                found += _classes(name, beside, base)
+    return found
 
 
 def table(entries: Sequence[Entry]) -> Any:

@@ -23,7 +23,6 @@ class QuantizeGobo(StoredPass):
     and decoded by standard operators: products' weights once, as ONNX Runtime loads the model, and of tables
     the rows that a call looks up.
 
-    bits: of the weights of products; 0 leaves them. embeddings: of tables; none: as `bits`; 0 leaves them.
     threshold: natural logarithm of the density of the weights' Gaussian below which one is an outlier.
     """
 

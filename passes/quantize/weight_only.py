@@ -31,7 +31,6 @@ class QuantizeWeights(StoredPass):
     Attention, convolutions) is decoded in the graph by standard operators, once, as ONNX Runtime loads the
     model. A weight with several uses (a table that is also the output head) is stored once.
 
-    bits: of the weights of products; 0 leaves them. embeddings: of tables; none: as `bits`; 0 leaves them.
     group: inputs that share a scale, a power of two from 16 on.
     method: "rtn" rounds to nearest. "hqq" fits zeros to the weights, without data (hqq.py). "gptq" rounds one
         input after the other and makes up for each error (gptq.py), and "awq" scales inputs by how large they

@@ -380,7 +380,12 @@ def test_ctrl_c_leaves_nothing_half_written(bundle, tmp_path):
         "fold-constants",
     ]
     process = subprocess.Popen(
-        line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        line,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's "&" ignores it
     )
     for sentence in process.stderr:  # the pipeline is running, measuring or about to
         if sentence.startswith("Running"):

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 import yaml
+from graphwright.passes.registry import resolve
 from graphwright.tools.cli import app
 from typer.testing import CliRunner
 
@@ -143,3 +145,6 @@ def test_passes_describes_one_and_lists_all_as_json(invoke):
     listed = json.loads(invoke("passes", "--json").output)
     assert [entry["name"] for entry in listed] == sorted(entry["name"] for entry in listed)
     assert all(entry["doc"] and entry["effect"] for entry in listed)
+    for entry in listed:  # read from the source, those of a base included
+        options = [field.name for field in fields(resolve(entry["name"]))]
+        assert [option.partition(":")[0] for option in entry["options"]] == options
