@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,10 +45,11 @@ def _layer(record: dict[str, Any]) -> Layer:
 
 
 def table(found: list[Layer]) -> Any:
-    """A row a layer."""
+    """A row a layer, named by its weight; where several share one, by what each gives as well."""
     from rich.table import Table
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
+    uses = Counter(each.weight for each in found)
     shown.add_column("layer", overflow="fold")
     shown.add_column("kernel")
     for name in ("range", "clipped", "SQNR dB", "of activation", "of weight", "µs before", "µs after"):
@@ -55,8 +57,9 @@ def table(found: list[Layer]) -> Any:
     for each in found:
         times = [f"{value:.0f}" if value is not None else "–" for value in (each.before_us, each.after_us)]
         activation = f"{each.activation_snr:.1f}" if math.isfinite(each.activation_snr) else "–"
+        name = each.weight if uses[each.weight] == 1 else f"{each.weight} → {each.layer}"
         shown.add_row(
-            each.layer, each.kernel, f"{each.low:.3g} … {each.high:.3g}", f"{each.clipped:.2%}",
+            name, each.kernel, f"{each.low:.3g} … {each.high:.3g}", f"{each.clipped:.2%}",
             f"{each.snr:.1f}", activation, f"{each.weight_snr:.1f}", *times,
         )  # fmt: skip
     return shown
