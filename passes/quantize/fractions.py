@@ -1,7 +1,7 @@
 """Fractional zeros at the speed of whole ones.
 
-MatMulNBits takes zeros in float too, but then ONNX Runtime (1.31, CPU) decodes the whole weight at each call:
-some 15 times slower for one row. A zero is the same for a group of inputs, so
+MatMulNBits takes zeros in float too, but then ONNX Runtime (1.31, CPU) decodes the whole weight at each call.
+A zero is the same for a group of inputs, so
 
     sum_i s (q_i - z) x_i = sum_i s (q_i - h) x_i + s (h - z) sum_i x_i
 
