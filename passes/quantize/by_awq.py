@@ -53,7 +53,7 @@ def by_awq(
     feeds = calibration(program, context)
     cascade = Cascade(program, feeds, context.threads)
     scales: dict[ir.Value, np.ndarray] = {}
-    shrinks: dict[ir.Value, tuple[Scheme, np.ndarray | float]] = {}
+    grids: dict[ir.Value, tuple[Scheme, np.ndarray | float]] = {}
     for number, (x, readers) in enumerate(sites.items()):
         context.progress("searching scales", number, len(sites))
         found = moments(program, cascade, readers[0].products[0], feeds)
@@ -62,12 +62,12 @@ def by_awq(
         scale = scales[x] = search(matrices, found, chosen)
         gram = found.gram / np.outer(scale, scale)
         for stored, matrix in zip(readers, matrices, strict=True):
-            shrinks[stored.value] = chosen, clip(matrix * scale, gram, chosen)
+            grids[stored.value] = chosen, clip(matrix * scale, gram, chosen)
     done = _rescaled(program, sites, scales)
     for stored in weights:
-        if stored.value not in shrinks:
-            shrinks[stored.value] = scheme([checked(stored.matrix(), stored.name)]), 1.0
-    return [_rounded(stored, *shrinks[stored.value]) for stored in weights], done
+        if stored.value not in grids:
+            grids[stored.value] = scheme([checked(stored.matrix(), stored.name)]), 1.0
+    return [_rounded(stored, *grids[stored.value]) for stored in weights], done
 
 
 def _rescaled(

@@ -118,10 +118,11 @@ def _watch(
                 rows = x.reshape(-1, x.shape[-1])[:left], q.reshape(-1, q.shape[-1])[:left]
                 step = np.broadcast_to(scale, (len(rows[0]), 1)), np.broadcast_to(zero, (len(rows[0]), 1))
                 taken[output].append((*rows, *step))
-    return {
-        output: tuple(np.concatenate(part) for part in zip(*each, strict=True))  # type: ignore[misc]
-        for output, each in taken.items()
-    }
+    found: dict[str, _Seen] = {}
+    for output, rows_of in taken.items():
+        x, q, scale, zero = (np.concatenate(part) for part in zip(*rows_of, strict=True))
+        found[output] = x, q, scale, zero
+    return found
 
 
 def _noise(

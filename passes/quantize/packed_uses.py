@@ -118,7 +118,8 @@ def _ends(
         x = None if x in made else x
     else:  # what the weight meets: x, and perhaps what is made of it; x comes first
         entering = _entering(y, made, name)
-        x = min(entering, key=lambda v: place.get(v.producer(), -1), default=None)  # type: ignore[arg-type]
+        first = lambda v: -1 if (node := v.producer()) is None else place[node]
+        x = min(entering, key=first, default=None)
     return None if x is None else (x, y, False)
 
 

@@ -219,32 +219,6 @@ def test_gptq_sees_what_the_quantized_layers_before_give():
     assert (early[0].codes != late[0].codes).any()
 
 
-def on_a_grid(*shape, bits=4, group=32):
-    """A weight that lies on steps of its groups, from a least number that is no multiple of them."""
-    rng = np.random.default_rng(0)
-    scale = rng.uniform(0.5, 2, (shape[1], shape[0] // group, 1)).astype(np.float16).astype(np.float32)
-    codes = rng.integers(0, 2**bits, (shape[1], shape[0] // group, group)).astype(np.float32)
-    codes[..., :2] = 0, 2**bits - 1
-    return np.ascontiguousarray(((codes - 5.5) * scale).reshape(shape[1], shape[0]).T)
-
-
-@pytest.mark.parametrize("method", ["gptq", "awq"])
-def test_zeros_become_fractions_where_they_gain_more_than_bits(method):
-    weights = {"once": on_a_grid(64, 64), "never": drawn(64, 64)}
-    body = "h = MatMul (x, once) y = MatMul (h, never)"
-    program = parsed(body, "float[batch,64] x", "float[batch,64] y", weights)
-    feeds = [{"x": drawn(50, 64, size=1.0, seed=n)} for n in range(3)]
-    found = run(program, Context(calibration=feeds), method=method)
-    assert found.statistics["with fractional zeros"] == 1
-    held = found.program.graph.graph.initializers
-    kinds = {name: held[f"{name}.zero"].const_value.dtype.name for name in weights}
-    assert kinds == {"once": "FLOAT16", "never": "UINT8"}
-    plain = run(program, Context(calibration=feeds), method=method, zeros="whole")
-    assert "with fractional zeros" not in plain.statistics
-    rounded = run(program, method="rtn")
-    assert "with fractional zeros" not in rounded.statistics
-
-
 def test_packed_qkv_weights_and_convolutions_are_decoded_in_the_graph():
     qkv, bias = drawn(32, 96), drawn(96)
     body = "a = com.microsoft.Attention <num_heads = 4> (x, qkv, bias) y = MatMul (a, out)"
