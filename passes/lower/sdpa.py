@@ -14,6 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from ...ir.fx import clone
+from ...ir.fx_ops import bind
 
 _ATEN = torch.ops.aten
 _SDPA = _ATEN.scaled_dot_product_attention.default
@@ -36,7 +37,7 @@ def spell_masks(graph: GraphModule, probes: Sequence[Sequence[torch.Tensor]]) ->
         if mask not in additive:
             additive[mask] = _additive(mask, node.args[0].meta["val"].dtype)
         if mask in hiding:
-            _write_out(node, additive[mask])
+            _write_out(node, additive[mask], hides=True)
         else:
             node.replace_input_with(mask, additive[mask])
     graph.recompile()
@@ -78,21 +79,57 @@ def _hiding(graph: GraphModule, masks: list[Node], probes: Sequence[Sequence[tor
     return found
 
 
-def _write_out(node: Node, mask: Node) -> None:
-    """softmax(q k^T scale + mask) v, its NaN probabilities 0."""
+def write_out(graph: GraphModule) -> int:
+    """Writes every attention out as products and a softmax, in place; returns how many there were.
+
+    Masks that hide every key of a query are `spell_masks`' concern; boolean ones are spelled there too.
+    """
+    nodes = graph.graph.find_nodes(op="call_function", target=_SDPA)
+    for node in nodes:
+        _write_out(node, _mask(node), hides=False)
+    graph.recompile()
+    return len(nodes)
+
+
+def _write_out(node: Node, mask: Node | None, hides: bool) -> None:
+    """softmax(q k^T scale + mask) v; where rows may be all hidden, their probabilities, NaN, become 0."""
     query, key, value = cast(tuple[Node, Node, Node], node.args[:3])
-    scale = node.kwargs.get("scale")
+    given = bind(node)
+    scale = given.get("scale")
     scale = scale if scale is not None else query.meta["val"].shape[-1] ** -0.5
     graph = node.graph
     with graph.inserting_before(node):
         add = graph.call_function
-        if node.kwargs.get("enable_gqa"):
-            groups = query.meta["val"].shape[-3] // key.meta["val"].shape[-3]
-            key, value = (add(_ATEN.repeat_interleave.self_int, (x, groups, -3)) for x in (key, value))
+        if given.get("enable_gqa"):
+            key, value = (_repeat(x, query) for x in (key, value))
         scores = add(_ATEN.matmul.default, (query, add(_ATEN.transpose.int, (key, -2, -1))))
-        scores = add(_ATEN.add.Tensor, (add(_ATEN.mul.Tensor, (scores, scale)), mask))
+        scores = add(_ATEN.mul.Tensor, (scores, scale))
+        if given.get("is_causal"):
+            mask = _causal(query, key)
+        if mask is not None:
+            scores = add(_ATEN.add.Tensor, (scores, mask))
         weights = add(_ATEN.softmax.int, (scores, -1))
-        weights = add(_ATEN.where.ScalarSelf, (add(_ATEN.isnan.default, (weights,)), 0.0, weights))
+        if hides:
+            weights = add(_ATEN.where.ScalarSelf, (add(_ATEN.isnan.default, (weights,)), 0.0, weights))
         context = add(_ATEN.matmul.default, (weights, value))
     node.replace_all_uses_with(context)
     graph.erase_node(node)
+
+
+def _repeat(x: Node, query: Node) -> Node:
+    """(..., key heads, length, head) with every head as often as query heads share it."""
+    add = x.graph.call_function
+    heads = x.meta["val"].shape[-3]
+    groups = query.meta["val"].shape[-3] // heads
+    wide = [-1] * (x.meta["val"].dim() + 1)
+    wide[-3] = groups
+    apart = add(_ATEN.expand.default, (add(_ATEN.unsqueeze.default, (x, -3)), wide))
+    return add(_ATEN.flatten.using_ints, (apart, -4, -3))
+
+
+def _causal(query: Node, key: Node) -> Node:
+    """(query length, key length): 0 on and below the diagonal, -inf above."""
+    add = query.graph.call_function
+    shape = [add(_ATEN.sym_size.int, (x, x.meta["val"].dim() - 2)) for x in (query, key)]
+    hidden = add(_ATEN.full.default, (shape, -math.inf), {"dtype": query.meta["val"].dtype})
+    return add(_ATEN.triu.default, (hidden, 1))

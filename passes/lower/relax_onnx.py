@@ -1,0 +1,31 @@
+"""ONNX to Relax: the graph at static sizes, contrib operators written out, through TVM's ONNX importer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...ir.program import Program
+from ..base import Context
+from ..canonical.fold_constants import fold
+from ..canonical.specialise_shapes import SpecialiseShapes
+
+_FOLD = 1 << 24  # bytes: masks and position terms of long inputs are computed now, tables stay tables
+
+
+def import_onnx(program: Program, sizes: Mapping[str, int]) -> Any:
+    """A Relax module whose function "main" takes the program's inputs and returns its outputs.
+
+    Args:
+        program: of the onnx dialect; it is not edited.
+        sizes: of every symbol in the shapes of the inputs.
+
+    Raises:
+        BackendError: TVM has no operator for one of the graph's.
+    """
+    from .onnx_importer import Importer
+
+    program = program.clone()
+    program = SpecialiseShapes(others=tuple(sizes.items())).run(program, Context()).program
+    fold(program.graph, _FOLD, Context())
+    return Importer().imported(program.graph)
