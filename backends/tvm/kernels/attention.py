@@ -1,0 +1,255 @@
+"""Attention as one kernel (Vaswani et al., 2017, arXiv:1706.03762): scores, mask, softmax and values.
+
+A head of one sequence is a task: its keys are transposed and its values copied into cache once, then tiles of
+queries pass over them, and scores never leave the first cache (the idea of FlashAttention, arXiv:2205.14135,
+without its blocks of keys: all keys of a head fit a CPU's second cache). Sequences lie packed, one behind the
+other; `starts` says where, so padding is neither computed nor looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from .dot import dot
+from .machine import Machine
+from .rows import Finish, Outputs, declare_outputs, finish_row
+from .vector import LARGEST, Expr, chunks, each, exp, fold, load, splat, store, transposed
+
+_HIDDEN = -3e38  # scores of keys that are not looked at
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A matrix's columns [at, at + heads * dim) hold the heads. width: its columns in all."""
+
+    width: int
+    at: int = 0
+
+
+@dataclass(frozen=True)
+class Attention:
+    """heads of queries; kv_heads divide them (grouped queries, arXiv:2305.13245). dim: of queries and keys,
+    value_dim: of values. scale: of the products. causal: query i of n sees the keys up to i + keys - n.
+    keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
+    (batch, heads): an additive mask for sequences that all have `keys` keys.
+    """
+
+    heads: int
+    kv_heads: int
+    dim: int
+    value_dim: int
+    scale: float
+    keys: int
+    q: Columns
+    k: Columns
+    v: Columns
+    causal: bool = False
+    bias: tuple[bool, bool] | None = None
+    finish: Finish = field(default_factory=Finish)
+
+
+def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
+    """The kernel for any number of sequences.
+
+    Parameters: q [mq, q.width], k [mk, k.width], v [mk, v.width] float32; starts [b + 1] int32, the first row
+    of each sequence among the keys, and q_starts [b + 1] among the queries; bias [b or 1, heads or 1, queries,
+    keys] where there is one. Outputs: those of `Finish` over rows of heads * value_dim.
+    """
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name("main")
+        _Kernel(spec, machine).build()
+    return builder.get()
+
+
+class _Kernel:
+    def __init__(self, spec: Attention, machine: Machine) -> None:
+        self.spec, self.machine, self.lanes, self.dot = spec, machine, machine.lanes, dot(machine)
+        # As many queries at once as leave registers for two or three vectors of keys, or of values.
+        self.height = 8 if machine.registers >= 32 else 4
+        self.block = self.lanes * (3 if machine.registers >= 32 else 2)
+        self.longest = -(-spec.keys // self.block) * self.block
+        self.width = spec.heads * spec.value_dim
+
+    def build(self) -> None:
+        spec = self.spec
+        T.func_attr({"tirx.noalias": True, "graphwright.kernel": "attention"})
+        mq, mk, entries = (tirx.Var(name, "int64") for name in ("mq", "mk", "entries"))
+        self.q = T.arg("q", T.buffer((mq, spec.q.width), "float32"))
+        self.k = T.arg("k", T.buffer((mk, spec.k.width), "float32"))
+        self.v = T.arg("v", T.buffer((mk, spec.v.width), "float32"))
+        self.starts = T.arg("starts", T.buffer((entries,), "int32"))
+        self.q_starts = T.arg("q_starts", T.buffer((entries,), "int32"))
+        if spec.bias is not None:
+            b, queries, keys = (tirx.Var(name, "int64") for name in ("b", "lq", "lk"))
+            shape = (1 if spec.bias[0] else b, 1 if spec.bias[1] else spec.heads, queries, keys)
+            self.bias = T.arg("bias", T.buffer(shape, "float32"))
+        outputs = Outputs(**declare_outputs(spec.finish, mq, self.width, self.dot))
+        rows, tasks = T.bind(T.cast(mq, "int32")), T.bind((T.cast(entries, "int32") - 1) * spec.heads)
+        self.context = outputs.floats
+        if not spec.finish.floats:
+            self.context = T.alloc_buffer((mq, self.width), "float32", scope="global")
+        per = T.bind((tasks + (self.machine.threads - 1)) // self.machine.threads)
+        with T.parallel(0, self.machine.threads) as thread:
+            keys = T.alloc_buffer((spec.dim, self.longest), "float32", scope="global")
+            values = T.alloc_buffer((self.longest, spec.value_dim), "float32", scope="global")
+            scores = T.alloc_buffer((self.height, self.longest), "float32", scope="global")
+            with T.serial(T.min(thread * per, tasks), T.min((thread + 1) * per, tasks)) as task:
+                self._head(task // spec.heads, task % spec.heads, keys, values, scores)
+        if spec.finish.rounds != "no":
+            each_row = T.bind((rows + (self.machine.threads - 1)) // self.machine.threads)
+            with T.parallel(0, self.machine.threads) as thread:
+                first = T.bind(T.min(thread * each_row, rows))
+                with T.serial(first, T.min(first + each_row, rows)) as number:
+                    finish_row(
+                        Finish(floats=False, rounds=spec.finish.rounds), outputs, self.dot, self.lanes,
+                        self.width, number,
+                        lambda column, lanes: load(self.context, number, column, lanes=lanes),
+                        (self.context, number),
+                    )  # fmt: skip
+
+    def _head(self, sequence: Expr, head: Expr, keys: Any, values: Any, scores: Any) -> None:
+        spec = self.spec
+        first = T.bind(self.starts[sequence])
+        count = T.bind(self.starts[sequence + 1] - first)
+        begin = T.bind(self.q_starts[sequence])
+        queries = T.bind(self.q_starts[sequence + 1] - begin)
+        group = T.bind(head // (spec.heads // spec.kv_heads))
+        self._gather(first, count, group, keys, values)
+        with T.If(queries >= self.height):
+            with T.Then(), T.serial(0, (queries + (self.height - 1)) // self.height) as tile:
+                at = T.bind(T.min(tile * self.height, queries - self.height))
+                self._queries(self.height, begin, at, queries, count, sequence, head, keys, values, scores)
+            with T.Else(), T.serial(0, queries) as at:
+                self._queries(1, begin, at, queries, count, sequence, head, keys, values, scores)
+
+    def _gather(self, first: Expr, count: Expr, group: Expr, keys: Any, values: Any) -> None:
+        """Keys transposed to [dim, keys], values to [keys, value_dim]; what lies past the keys is finite."""
+        spec, lanes = self.spec, self.lanes
+        column = T.bind(spec.k.at + group * spec.dim)
+        square = spec.dim // lanes * lanes
+        whole = T.bind(count // lanes * lanes)
+        with T.serial(0, count // lanes) as block:
+            for d in range(0, square, lanes):
+                rows = [
+                    T.bind(load(self.k, first + block * lanes + j, column + d, lanes=lanes))
+                    for j in range(lanes)
+                ]
+                for number, vector in enumerate(transposed(rows)):
+                    store(keys, vector, d + number, block * lanes)
+        with T.serial(0, spec.dim) as d:
+            with T.serial(T.Select(d < square, whole, 0), count) as j:
+                T.buffer_store(keys, self.k[first + j, column + d], [d, j])
+            with T.serial(count, (count + (self.block - 1)) // self.block * self.block) as j:
+                T.buffer_store(keys, T.float32(0), [d, j])
+        with T.serial(0, count) as j:
+            column = spec.v.at + group * spec.value_dim
+            for start, width in chunks(spec.value_dim, lanes):
+                store(values, load(self.v, first + j, column + start, lanes=width), j, start)
+
+    def _queries(
+        self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr,
+        keys: Any, values: Any, scores: Any,
+    ) -> None:  # fmt: skip
+        """The context of `height` queries from the sequence's query `at` on."""
+        spec = self.spec
+        # The last key that each query may see; earlier tiles of a causal head stop early.
+        seen = count
+        if spec.causal:
+            seen = T.bind(T.min(count, at + height + (count - queries)))
+        self._scores(height, begin + at, head, seen, keys, scores)
+        inverse = T.alloc_buffer((height,), "float32", scope="local")
+        for i in range(height):
+            visible = T.bind(T.min(count, at + i + 1 + (count - queries))) if spec.causal else count
+            self._softmax(i, at, seen, visible, sequence, head, scores, inverse)
+        self._values(height, begin + at, head, seen, values, scores, inverse)
+
+    def _scores(self, height: int, row: Expr, head: Expr, seen: Expr, keys: Any, scores: Any) -> None:
+        spec, lanes = self.spec, self.lanes
+        vectors = self.block // lanes
+        with T.serial(0, (seen + (self.block - 1)) // self.block) as block:
+            sums = T.alloc_buffer((height, self.block), "float32", scope="local")
+            for i in range(height):
+                for v in range(vectors):
+                    store(sums, splat(0.0, lanes), i, v * lanes)
+            with T.serial(0, spec.dim) as d:
+                k = [
+                    T.bind(load(keys, d, block * self.block + v * lanes, lanes=lanes)) for v in range(vectors)
+                ]
+                for i in range(height):
+                    q = T.bind(splat(self.q[row + i, spec.q.at + head * spec.dim + d], lanes))
+                    for v in range(vectors):
+                        store(sums, T.fma(q, k[v], load(sums, i, v * lanes, lanes=lanes)), i, v * lanes)
+            for i in range(height):
+                for v in range(vectors):
+                    value = load(sums, i, v * lanes, lanes=lanes) * splat(spec.scale, lanes)
+                    store(scores, value, i, block * self.block + v * lanes)
+
+    def _softmax(
+        self, i: int, at: Expr, seen: Expr, visible: Expr, sequence: Expr, head: Expr, scores: Any,
+        inverse: Any,
+    ) -> None:  # fmt: skip
+        """Unnormalised weights of one query in place of its scores, and one over their sum."""
+        spec, lanes = self.spec, self.lanes
+        if spec.bias is not None:
+            where = (0 if spec.bias[0] else sequence, 0 if spec.bias[1] else head, at + i)
+            each(
+                spec.keys, lanes, lambda j, width: store(
+                    scores, load(scores, i, j, lanes=width) + load(self.bias, *where, j, lanes=width), i, j
+                )
+            )  # fmt: skip
+        vectors = T.bind((seen + (lanes - 1)) // lanes)
+        with T.serial(visible // lanes, vectors) as vector:
+            column = T.ramp(vector * lanes, 1, lanes)
+            value = load(scores, i, vector * lanes, lanes=lanes)
+            store(
+                scores,
+                T.Select(column < splat(visible, lanes), value, splat(_HIDDEN, lanes)),
+                i,
+                vector * lanes,
+            )
+        held = T.alloc_buffer((lanes,), "float32", scope="local")
+        store(held, splat(_HIDDEN, lanes), 0)
+        with T.serial(0, vectors) as vector:
+            store(held, T.max(load(held, 0, lanes=lanes), load(scores, i, vector * lanes, lanes=lanes)), 0)
+        peak = T.bind(fold(load(held, 0, lanes=lanes), LARGEST.combine))
+        store(held, splat(0.0, lanes), 0)
+        with T.serial(0, vectors) as vector:
+            value = T.bind(exp(load(scores, i, vector * lanes, lanes=lanes) - splat(peak, lanes)))
+            store(scores, value, i, vector * lanes)
+            store(held, load(held, 0, lanes=lanes) + value, 0)
+        total = fold(load(held, 0, lanes=lanes), lambda a, b: a + b)
+        T.buffer_store(inverse, T.float32(1) / total, [i])
+
+    def _values(
+        self, height: int, row: Expr, head: Expr, seen: Expr, values: Any, scores: Any, inverse: Any
+    ) -> None:  # fmt: skip
+        spec = self.spec
+        for part in self._parts():
+            sums = [T.alloc_buffer((height, width), "float32", scope="local") for _, width in part]
+            for i in range(height):
+                for total, (_, width) in zip(sums, part, strict=True):
+                    store(total, splat(0.0, width), i, 0)
+            with T.serial(0, seen) as j:
+                v = [T.bind(load(values, j, start, lanes=width)) for start, width in part]
+                for i in range(height):
+                    for total, value, (_, width) in zip(sums, v, part, strict=True):
+                        p = splat(scores[i, j], width)
+                        store(total, T.fma(p, value, load(total, i, 0, lanes=width)), i, 0)
+            for i in range(height):
+                for total, (start, width) in zip(sums, part, strict=True):
+                    value = load(total, i, 0, lanes=width) * splat(inverse[i], width)
+                    store(self.context, value, row + i, head * spec.value_dim + start)
+
+    def _parts(self) -> Iterator[list[tuple[int, int]]]:
+        """Vectors of the values that are summed together, as many as registers allow."""
+        vectors = chunks(self.spec.value_dim, self.lanes)
+        most = self.block // self.lanes
+        size = -(-len(vectors) // -(-len(vectors) // most))
+        for first in range(0, len(vectors), size):
+            yield vectors[first : first + size]

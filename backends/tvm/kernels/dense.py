@@ -1,0 +1,199 @@
+"""Packed dense: rows of x times a constant matrix, and whatever follows that needs no other row.
+
+x [m, k] @ w [k, n], float32 or int8. The weight lies in panels (`dot.panels`); a tile of accumulators stays
+in registers over the whole of k. Threads split the rows, so that a row's norm and rounding follow without a
+barrier, or the columns, where there are fewer rows than threads can share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from .dot import Dot, dot, float_dot
+from .machine import Machine
+from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row, quantized
+from .tile import Tile
+from .vector import ACTIVATIONS, Expr, cast, lane, lanes_of, load, splat, store
+
+
+@dataclass(frozen=True)
+class Dense:
+    """What a dense kernel computes.
+
+    x: how rows come: float32; "dynamic", int8 with a scale and zero point a row; "static", int8 with those of
+    the whole tensor folded into the weights' scales and start. activation: a name of vector.ACTIVATIONS.
+    split: what the threads share out.
+    """
+
+    k: int
+    n: int
+    x: Literal["float", "dynamic", "static"] = "float"
+    bias: bool = True
+    activation: str | None = None
+    finish: Finish = field(default_factory=Finish)
+    split: Literal["rows", "columns"] = "rows"
+
+
+def dense(spec: Dense, machine: Machine, tile: Tile) -> tirx.PrimFunc:
+    """The kernel for any number of rows m.
+
+    Parameters, each only where the spec has it: x [m, k]; x_scale [m] float32 and x_zero [m] int32 (dynamic);
+    w, packed; w_scale [n] float32 and w_sums [n] int32 (dynamic: column sums; static: what sums start at);
+    bias [n]; those of `Finish`. [n] vectors are padded to whole panels. Last come the outputs of `Finish`.
+    """
+    if spec.split == "columns" and spec.finish.whole:
+        raise ValueError("a kernel that splits columns never holds a whole row")
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name("main")
+        _Kernel(spec, machine, tile).build()
+    return builder.get()
+
+
+class _Kernel:
+    def __init__(self, spec: Dense, machine: Machine, tile: Tile) -> None:
+        self.spec, self.machine, self.tile = spec, machine, tile
+        self.dot: Dot = dot(machine)
+        self.lanes = machine.lanes
+        self.vectors = tile.columns // machine.lanes
+        self.panels = -(-spec.n // tile.columns)
+        self.product: Dot = float_dot(machine) if spec.x == "float" else self.dot
+
+    def build(self) -> None:
+        spec, padded = self.spec, self.panels * self.tile.columns
+        T.func_attr({"tirx.noalias": True, "graphwright.kernel": "dense"})
+        m = tirx.Var("m", "int64")
+        vector = lambda name, dtype="float32", size=padded: T.arg(name, T.buffer((size,), dtype))
+        self.x = T.arg("x", T.buffer((m, spec.k), self.product.dtype))
+        if spec.x == "dynamic":
+            self.x_scale, self.x_zero = vector("x_scale", size=m), vector("x_zero", "int32", m)
+        step = self.product.step
+        shape = (self.panels, spec.k // step, self.tile.columns * step)
+        self.w = T.arg("w", T.buffer(shape, self.product.weight))
+        if spec.x != "float":
+            self.w_scale, self.w_sums = vector("w_scale"), vector("w_sums", "int32")
+        if spec.bias:
+            self.bias = vector("bias")
+        buffers = declare_inputs(spec.finish, m, spec.n, padded)
+        buffers |= declare_outputs(spec.finish, m, spec.n, self.dot)
+        self.outputs = Outputs(**buffers)
+        self.rows = T.bind(T.cast(m, "int32"))
+        with T.parallel(0, self.machine.threads) as thread:
+            self.thread = thread
+            with T.If(self.rows >= self.tile.rows):
+                with T.Then():
+                    self._share(self.tile.rows)
+                with T.Else():  # too few for a tile, which may not reach in front of the first row
+                    self._share(1)
+
+    def _share(self, height: int) -> None:
+        """This thread's share, in tiles of `height` rows; the last tile lies over rows already done."""
+        tiles = T.bind((self.rows + (height - 1)) // height)
+        if self.spec.split == "columns":
+            per = -(-self.panels // self.machine.threads)
+            first, last = self.thread * per, T.min((self.thread + 1) * per, self.panels)
+            self._panels(height, first, last, tirx.const(0, "int32"), tiles, None)
+            return
+        per = T.bind((tiles + (self.machine.threads - 1)) // self.machine.threads)
+        begin = T.bind(self.thread * per)
+        mine = T.bind(T.max(T.min(per, tiles - begin), 0))
+        if not self.spec.finish.whole:
+            self._panels(height, tirx.const(0, "int32"), tirx.const(self.panels, "int32"), begin, mine, None)
+            return
+        width = self.panels * self.tile.columns
+        deep = max(1, min(self.machine.scratch // (4 * width * height), 64))
+        held = T.alloc_buffer((deep * height, width), "float32", scope="global")
+        with T.serial(0, (mine + (deep - 1)) // deep) as block:
+            start = T.bind(begin + block * deep)
+            count = T.bind(T.min(mine - block * deep, deep))
+            self._panels(height, tirx.const(0, "int32"), tirx.const(self.panels, "int32"), start, count, held)
+            with T.serial(0, count * height) as slot:
+                number = T.bind(self._first_row(start + slot // height, height) + slot % height)
+                finish_row(
+                    self.spec.finish, self.outputs, self.dot, self.lanes, self.spec.n, number,
+                    lambda column, width, slot=slot: load(held, slot, column, lanes=width), (held, slot),
+                )  # fmt: skip
+
+    def _first_row(self, tile: Expr, height: int) -> Expr:
+        return T.min(tile * height, self.rows - height)
+
+    def _panels(self, height: int, first: Expr, last: Expr, start: Expr, count: Expr, held: Any) -> None:
+        with T.serial(first, last) as panel, T.serial(0, count) as number:
+            row = T.bind(self._first_row(start + number, height))
+            sums = self._product(height, panel, row)
+            for i in range(height):
+                for v in range(self.vectors):
+                    value = self._value(sums, i, v, panel, row)
+                    column = panel * self.tile.columns + v * self.lanes
+                    if held is None:
+                        self._write(value, row + i, column, v)
+                    else:
+                        store(held, value, number * height + i, column)
+
+    def _product(self, height: int, panel: Expr, row: Expr) -> Any:
+        """The sums of one tile, [height, columns] in registers."""
+        spec, lanes = self.spec, self.lanes
+        sums = T.alloc_buffer((height, self.tile.columns), self.product.sums, scope="local")
+        for v in range(self.vectors):
+            begin = T.bind(self._start(panel * self.tile.columns + v * lanes))
+            for i in range(height):
+                store(sums, begin, i, v * lanes)
+        with T.serial(0, spec.k // self.product.step) as k:
+            weights = [T.bind(self.product.weights(self.w, panel, k, v)) for v in range(self.vectors)]
+            for i in range(height):
+                x = T.bind(self.product.spread(self.x, row + i, k * self.product.step))
+                for v in range(self.vectors):
+                    before = load(sums, i, v * lanes, lanes=lanes)
+                    store(sums, self.product.madd(before, x, weights[v]), i, v * lanes)
+        return sums
+
+    def _start(self, column: Expr) -> Expr:
+        if self.spec.x == "static":
+            return load(self.w_sums, column, lanes=self.lanes)
+        if self.spec.x == "dynamic":
+            return splat(0, self.lanes, "int32")
+        return load(self.bias, column, lanes=self.lanes) if self.spec.bias else splat(0.0, self.lanes)
+
+    def _value(self, sums: Any, i: int, v: int, panel: Expr, row: Expr) -> Expr:
+        """The activated float result of one vector of a tile."""
+        spec, lanes = self.spec, self.lanes
+        column = panel * self.tile.columns + v * lanes
+        value = load(sums, i, v * lanes, lanes=lanes)
+        if spec.x != "float":
+            scale = load(self.w_scale, column, lanes=lanes)
+            if spec.x == "dynamic":
+                shift = self.x_zero[row + i] - self.dot.bias
+                value = value - splat(shift, lanes) * load(self.w_sums, column, lanes=lanes)
+                scale = scale * splat(self.x_scale[row + i], lanes)
+            value = cast("float32", value) * scale
+            if spec.bias:
+                value = value + load(self.bias, column, lanes=lanes)
+        activate: Callable[[Expr], Expr] = ACTIVATIONS[spec.activation] if spec.activation else T.bind
+        return T.bind(activate(value))
+
+    def _write(self, value: Expr, row: Expr, column: Expr, v: int) -> None:
+        """Straight to the outputs; the last panel may end within a vector."""
+        ends = self.spec.n - (self.panels - 1) * self.tile.columns - v * self.lanes
+        if ends >= self.lanes:
+            self._put(value, row, column)
+            return
+        with T.If(column + self.lanes <= self.spec.n):
+            with T.Then():
+                self._put(value, row, column)
+            with T.Else():
+                for number in range(max(ends, 0)):
+                    self._put(lane(value, number), row, column + number)
+
+    def _put(self, value: Expr, row: Expr, column: Expr) -> None:
+        finish, outputs = self.spec.finish, self.outputs
+        if finish.residual:
+            value = T.bind(value + load(outputs.residual, row, column, lanes=lanes_of(value)))
+        if finish.floats:
+            store(outputs.floats, value, row, column)
+        if finish.rounds == "static":
+            store(outputs.stored, quantized(value, outputs.fixed[0], outputs.fixed[1], self.dot), row, column)
