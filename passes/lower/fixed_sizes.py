@@ -10,8 +10,14 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from ...ir.fx import add_tensor, clone, prune
 
+_ATEN = torch.ops.aten
 # Give a number that is no size: what a tensor holds.
-_READS = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
+_READS = {_ATEN.item.default, _ATEN._local_scalar_dense.default}
+# Take a tensor for its shape alone.
+_SHAPED = {
+    _ATEN.zeros_like.default, _ATEN.ones_like.default, _ATEN.full_like.default,
+    _ATEN.new_zeros.default, _ATEN.new_ones.default, _ATEN.new_full.default,
+}  # fmt: skip
 
 
 def fixed_sizes(graph: GraphModule, inputs: Sequence[torch.Tensor]) -> GraphModule:
@@ -32,7 +38,7 @@ def fixed_sizes(graph: GraphModule, inputs: Sequence[torch.Tensor]) -> GraphModu
         if node not in run.known:
             computed.add(node)
         elif node.op != "get_attr" and not computed.isdisjoint(node.users):
-            if node.target is torch.ops.aten.expand.default:
+            if node.target is _ATEN.expand.default:
                 computed.add(node)
             else:
                 _put(graph, node, run.known[node])
@@ -50,7 +56,8 @@ class _Run(Interpreter):
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
         constant = n.op == "get_attr" or (
-            n.op == "call_function" and all(operand in self.known for operand in n.all_input_nodes)
+            n.op == "call_function"
+            and (n.target in _SHAPED or all(operand in self.known for operand in n.all_input_nodes))
         )
         size = isinstance(result, int) and n.target not in _READS
         if n.op != "output" and (constant or size):

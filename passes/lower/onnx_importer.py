@@ -41,4 +41,4 @@ class Importer(onnx_frontend.ONNXGraphImporter):
 
     def _parse_graph_initializers(self, graph: Any) -> None:
         for name, tensor in self._tensors.items():
-            self._nodes[name] = relax.const(tvm.runtime.tensor(np.ascontiguousarray(tensor.numpy())))
+            self._nodes[name] = relax.const(tvm.runtime.tensor(np.asarray(tensor.numpy(), order="C")))

@@ -39,7 +39,9 @@ def _imported(graph: GraphModule, inputs: list[torch.Tensor]) -> Any:
     from tvm.relax.frontend.torch import from_exported_program
     from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-    known = set(ExportedProgramImporter().convert_map)
+    from .fx_operators import OPERATORS
+
+    known = {*ExportedProgramImporter().convert_map, *OPERATORS}
     with quiet(), torch.no_grad():
         exported = torch.export.export(graph, tuple(inputs), strict=False)
         table = torch.export.default_decompositions()
@@ -47,7 +49,12 @@ def _imported(graph: GraphModule, inputs: list[torch.Tensor]) -> Any:
             del table[operator]  # what TVM can import stays whole
         exported = exported.run_decompositions(table)
         _check(exported.graph, known)
-        return from_exported_program(exported, run_ep_decomposition=False, unwrap_unit_return_tuple=True)
+        return from_exported_program(
+            exported,
+            run_ep_decomposition=False,
+            unwrap_unit_return_tuple=True,
+            custom_convert_map=dict(OPERATORS),
+        )
 
 
 def _check(graph: torch.fx.Graph, known: set[str]) -> None:
