@@ -58,7 +58,7 @@ def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
     """The kernel for any number of sequences.
 
     Parameters: q [mq, q.width], k [mk, k.width], v [mk, v.width] float32; starts [b + 1] int32, the first row
-    of each sequence among the keys, and q_starts [b + 1] among the queries; bias [b or 1, heads or 1, queries,
+    of each sequence among the keys, and q_starts [b + 1] among the queries; bias [b|1, heads|1, queries,
     keys] where there is one. Outputs: those of `Finish` over rows of heads * value_dim.
     """
     with IRBuilder() as builder, T.prim_func():
