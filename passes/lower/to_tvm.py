@@ -36,11 +36,11 @@ def relax_module(program: Program, sizes: Mapping[str, int]) -> Imported:
     """
     sizes = _checked(program, sizes)
     if program.dialect == "onnx":
-        from .relax_onnx import import_onnx
+        from .relax.from_onnx import import_onnx
 
         module = import_onnx(program, sizes)
     else:
-        from .relax_fx import import_fx
+        from .relax.from_fx import import_fx
 
         module = import_fx(program, sizes)
     names = tuple(spec.name for spec in program.inputs)
@@ -64,11 +64,15 @@ def _cleaned(module: Any) -> Any:
     import tvm
     from tvm.relax import transform
 
-    return tvm.transform.Sequential(
+    from .relax.narrow import keeping_narrow
+    from .relax.simplify import simplified
+
+    tidy = tvm.transform.Sequential(
         [
             transform.CanonicalizeBindings(),
             transform.FoldConstant(),
             transform.EliminateCommonSubexpr(),
             transform.DeadCodeElimination(),
         ]
-    )(module)
+    )
+    return keeping_narrow(module, lambda module: tidy(simplified(tidy(module))))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...ir.program import Program
-from ..base import Context
-from ..canonical.fold_constants import fold
-from ..canonical.specialise_shapes import SpecialiseShapes
+from ....ir.program import Program
+from ...base import Context
+from ...canonical.fold_constants import fold
+from ...canonical.specialise_shapes import SpecialiseShapes
 
 _FOLD = 1 << 24  # bytes: masks and position terms of long inputs are computed now, tables stay tables
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from ...ir.errors import BackendError
-from ...ir.mode import set_mode
-from ...ir.probe import feed, probes
-from ...ir.program import Program
-from ...ir.quiet import quiet
+from ....ir.errors import BackendError
+from ....ir.mode import set_mode
+from ....ir.probe import feed, probes
+from ....ir.program import Program
+from ....ir.quiet import quiet
 from .fixed_sizes import fixed_sizes
-from .sdpa import spell_masks, write_out
+from ..sdpa import spell_masks, write_out
 
 
 def import_fx(program: Program, sizes: Mapping[str, int]) -> Any:

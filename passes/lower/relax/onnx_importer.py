@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
-from ...ir.errors import BackendError
+from ....ir.errors import BackendError
 
 
 class Importer(onnx_frontend.ONNXGraphImporter):

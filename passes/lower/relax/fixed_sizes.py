@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from ...ir.fx import add_tensor, clone, prune
+from ....ir.fx import add_tensor, clone, prune
 
 _ATEN = torch.ops.aten
 # Give a number that is no size: what a tensor holds.

@@ -9,7 +9,7 @@ import numpy as np
 from torch.fx import Node
 from tvm import relax
 
-from ...ir.fx_ops import bind
+from ....ir.fx_ops import bind
 
 
 def _embedding(node: Node, importer: Any) -> relax.Expr:
