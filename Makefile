@@ -22,7 +22,9 @@ help:
 demo: $(STAMP)
 	$(VENV)/bin/optimize demo -o $(BUNDLE) --force
 
+# What tests of other architectures need (qemu-user and such) is installed where that is allowed, and named else.
 test: check
+	$(RUN) tests/emulated.py || true
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)
