@@ -13,8 +13,11 @@ Feed = Mapping[str, np.ndarray]
 _IDS = ("token_ids", "decoder_token_ids")
 
 
-def check(inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]], feed: Feed) -> None:
+def check(inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]], feed: Feed) -> dict[str, int]:
     """Refuse a feed that the graph would fail on or, worse, would read past a table's end with.
+
+    Returns:
+        The size of every symbol.
 
     Raises:
         InputError: naming the input, what it is and what the model takes: a missing or an unknown name,
@@ -38,6 +41,7 @@ def check(inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]], f
         _check_shape(spec, array.shape, symbols, bound)
         if spec.high and array.size:
             _check_ids(spec, array)
+    return {symbol: size for symbol, (size, _) in bound.items()}
 
 
 def _refuse_names(inputs: Sequence[InputSpec], feed: Feed) -> None:

@@ -21,7 +21,8 @@ def check() -> None:
             found = metadata.version(package)
         except metadata.PackageNotFoundError:
             raise BackendError(
-                f"the tvm backend needs {package}=={pin}, which is not installed: pip install 'graphwright[tvm]'"
+                f"the tvm backend needs {package}=={pin}, which is not installed: "
+                "pip install 'graphwright[tvm]'"
             ) from None
         if found != pin:
             raise BackendError(
