@@ -78,7 +78,7 @@ class _Kernel:
 
     def build(self) -> None:
         spec = self.spec
-        T.func_attr({"tirx.noalias": True, "graphwright.kernel": "attention"})
+        T.func_attr({"tirx.noalias": True, "op_pattern": 8, "graphwright.kernel": "attention"})
         mq, mk, entries = (tirx.Var(name, "int64") for name in ("mq", "mk", "entries"))
         self.q = T.arg("q", T.buffer((mq, spec.q.width), "float32"))
         self.k = T.arg("k", T.buffer((mk, spec.k.width), "float32"))

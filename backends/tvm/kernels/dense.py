@@ -66,7 +66,7 @@ class _Kernel:
 
     def build(self) -> None:
         spec, padded = self.spec, self.panels * self.tile.columns
-        T.func_attr({"tirx.noalias": True, "graphwright.kernel": "dense"})
+        T.func_attr({"tirx.noalias": True, "op_pattern": 8, "graphwright.kernel": "dense"})
         m = tirx.Var("m", "int64")
         vector = lambda name, dtype="float32", size=padded: T.arg(name, T.buffer((size,), dtype))
         self.x = T.arg("x", T.buffer((m, spec.k), self.product.dtype))

@@ -32,10 +32,11 @@ class Norm:
 
 @dataclass(frozen=True)
 class Finish:
-    """residual: whether another row is added. norm: what follows. floats: whether the float32 row is wanted.
-    rounds: whether and how the row is wanted in int8."""
+    """residual: whether another row is added. stream: whether that sum is wanted too (pre-norm models).
+    norm: what follows. floats: whether the float32 row is wanted. rounds: whether and how it is in int8."""
 
     residual: bool = False
+    stream: bool = False
     norm: Norm | None = None
     floats: bool = True
     rounds: Rounds = "no"
@@ -50,14 +51,15 @@ class Finish:
 class Outputs:
     """The buffers of a finish; None for what it does without.
 
-    residual, floats: [m, n] float32. gamma, beta: [n]. stored: [m, n] of the dot's dtype. scale: [m] float32.
-    zero: [m] int32. fixed: [2] float32, 1 / scale and zero point of static rounding.
+    residual, stream, floats: [m, n] float32. gamma, beta: [n]. stored: [m, n] of the dot's dtype. scale: [m]
+    float32. zero: [m] int32. fixed: [2] float32, 1 / scale and zero point of static rounding.
     """
 
     residual: Any = None
     gamma: Any = None
     beta: Any = None
     fixed: Any = None
+    stream: Any = None
     floats: Any = None
     stored: Any = None
     scale: Any = None
@@ -82,6 +84,8 @@ def declare_inputs(finish: Finish, m: Expr, n: int, padded: int) -> dict[str, An
 def declare_outputs(finish: Finish, m: Expr, n: int, dot: Dot) -> dict[str, Any]:
     """The results of a finish as parameters, in the order of `Outputs`."""
     found: dict[str, Any] = {}
+    if finish.stream:
+        found["stream"] = T.arg("stream", T.buffer((m, n), "float32"))
     if finish.floats:
         found["floats"] = T.arg("floats", T.buffer((m, n), "float32"))
     if finish.rounds != "no":
@@ -121,12 +125,14 @@ def finish_row(
             reads from.
     """
     keep, slot = (outputs.floats, number) if finish.floats else held
-    source = get
 
     def summed(column: Expr, width: int) -> Expr:
-        value = source(column, width)
+        value = get(column, width)
         if finish.residual:
             value = value + load(outputs.residual, number, column, lanes=width)
+        if finish.stream:
+            value = T.bind(value)
+            store(outputs.stream, value, number, column)
         return value
 
     def kept(column: Expr, width: int) -> Expr:
@@ -134,9 +140,7 @@ def finish_row(
 
     final = summed
     if finish.norm is not None:
-        final = _normalised(
-            finish.norm, outputs, lanes, n, summed, kept, lambda v, c: store(keep, v, slot, c)
-        )
+        final = _normalised(finish.norm, outputs, lanes, n, summed, (keep, slot))
     if finish.rounds != "dynamic":
 
         def write(column: Expr, width: int) -> None:
@@ -182,10 +186,13 @@ def _normalised(
     lanes: int,
     n: int,
     summed: Callable[[Expr, int], Expr],
-    kept: Callable[[Expr, int], Expr],
-    keep: Callable[[Expr, Expr], None],
+    held: tuple[Any, Expr],
 ) -> Callable[[Expr, int], Expr]:
     """(column, lanes) -> the normalised row; its statistics are computed here, in two passes."""
+
+    def kept(column: Expr, width: int) -> Expr:
+        return load(held[0], held[1], column, lanes=width)
+
     share = tirx.const(1.0 / n, "float32")
     mean: Expr = None
 
@@ -199,7 +206,7 @@ def _normalised(
 
         def first(column: Expr, width: int) -> tuple[Expr]:
             value = T.bind(summed(column, width))
-            keep(value, column)
+            store(held[0], value, held[1], column)
             return (value if norm.kind == "layer" else value * value,)
 
         (total,) = row(n, lanes, (SUM,), first)
