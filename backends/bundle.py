@@ -1,28 +1,21 @@
-"""Writes a bundle: graphs over one copy of the weights, tokenizer, manifest and report, all or nothing."""
+"""Writes a bundle of ONNX graphs over one copy of the weights, with tokenizer, manifest and report."""
 
 from __future__ import annotations
 
-import errno
-import glob
-import json
-import os
-import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from ..ir.errors import BundleError
 from ..ir.program import Program
 from ..ir.size import weight_bytes
 from .feeds import Feed, coordinates
-from .manifest import DEFAULT, FORMAT, MANIFEST, REPORT, sha256
+from .finished import finished
+from .manifest import DEFAULT
 from .onnx_file import LIMIT, WeightFile, write_external, write_inline
 
+FORMAT = 1  # what reads this manifest
 _SHARED = DEFAULT + ".data"
 
 
@@ -82,35 +75,20 @@ def write(
     Raises:
         BundleError: the directory exists, or can't be written; nothing is left behind then.
     """
-    target = Path(directory)
     _check(variants, dispatch)
-    files = dict(variants[0].program.tokenizer if tokenizer is None else tokenizer)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        _tidy(target)
-        check_free(target, force)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(target.parent, variants)
-        partial.mkdir()
-        graphs = _write_graphs(partial, variants)
-        for name, content in files.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(content)
-        (partial / REPORT).write_text(report, encoding="utf-8")
-        record = _record(partial, variants[0].program, graphs, dispatch, manifest or {}, threads)
-        text = json.dumps(record, indent=1, ensure_ascii=False, default=_plain) + "\n"
-        (partial / MANIFEST).write_text(text, encoding="utf-8")
-        _sync(partial)
-        _move(partial, target, force)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BundleError(
-                f"no space left for the bundle in {target.parent}: make room and run again"
-            ) from error
-        raise BundleError(f"the bundle can't be written to {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return target
+    program = variants[0].program
+
+    def fill(folder: Path) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "graphs": _write_graphs(folder, variants),
+            "dispatch": [asdict(row) for row in dispatch],
+        }
+
+    # At least the largest graph must fit; how much the others add depends on what they share.
+    need = max(weight_bytes(variant.program) for variant in variants)
+    more = {**(manifest or {}), "threads": threads}
+    return finished(directory, program, fill, need, more, report=report, tokenizer=tokenizer, force=force)
 
 
 def _check(variants: Sequence[Variant], dispatch: Sequence[Route]) -> None:
@@ -136,48 +114,6 @@ def _check(variants: Sequence[Variant], dispatch: Sequence[Route]) -> None:
             )
 
 
-def check_free(target: Path, force: bool) -> None:
-    """Refuse an existing directory, except an empty one and a bundle that `force` may replace.
-
-    Raises:
-        BundleError: something is there; `write` would raise the same after all the work.
-    """
-    if not os.path.lexists(target):
-        return
-    if target.is_dir() and not target.is_symlink():
-        if not any(target.iterdir()):
-            return
-        if force and (target / MANIFEST).is_file():
-            return
-        if force:
-            raise BundleError(
-                f"{target} is not a bundle, so --force does not replace it; choose another directory"
-            )
-        raise BundleError(f"{target} exists already; choose another directory, or --force to replace it")
-    raise BundleError(f"{target} exists and is not a directory; choose another name")
-
-
-def _tidy(target: Path) -> None:
-    """What a killed run left, once its process is gone: a bundle that it had moved aside comes back under its
-    name, everything else goes."""
-    for path in sorted(target.parent.glob(f".{glob.escape(target.name)}.*")):
-        pid, _, kind = path.name.removeprefix(f".{target.name}.").partition(".")
-        if kind not in ("old", "partial") or not pid.isdigit() or psutil.pid_exists(int(pid)):
-            continue
-        if kind == "old" and not os.path.lexists(target):
-            path.rename(target)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _check_room(parent: Path, variants: Sequence[Variant]) -> None:
-    """At least the largest graph must fit; how much the others add depends on what they share."""
-    need = max(weight_bytes(variant.program) for variant in variants)
-    free = shutil.disk_usage(parent).free
-    if need > free:
-        raise BundleError(f"the bundle needs {need / 1e6:,.0f} MB and {parent} has {free / 1e6:,.0f} MB free")
-
-
 def _write_graphs(folder: Path, variants: Sequence[Variant]) -> dict[str, str]:
     """Variant name -> file."""
     default, *others = variants
@@ -189,85 +125,3 @@ def _write_graphs(folder: Path, variants: Sequence[Variant]) -> dict[str, str]:
         for variant in variants:
             write_external(variant.program.graph, folder / names[variant.name], weights)
     return names
-
-
-def _record(
-    folder: Path,
-    program: Program,
-    graphs: Mapping[str, str],
-    dispatch: Sequence[Route],
-    more: Mapping[str, Any],
-    threads: int | None,
-) -> dict[str, Any]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        **more,
-        "format": FORMAT,
-        "task": program.task,
-        "threads": threads,
-        "graphs": dict(graphs),
-        "dispatch": [asdict(row) for row in dispatch],
-        "inputs": [asdict(spec) for spec in program.inputs],
-        "outputs": list(program.outputs),
-        "symbols": {name: list(bounds) for name, bounds in program.symbols.items()},
-        "info": dict(program.info),
-        "versions": versions(),
-        "files": {
-            path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
-            for path in paths
-        },
-    }
-
-
-def _plain(value: Any) -> Any:
-    """NumPy scalars, arrays, sets and paths among what the caller records."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a bundle contains, as far as installed."""
-    found = {"python": platform.python_version()}
-    for name in (
-        "graphwright",
-        "onnx",
-        "onnx-ir",
-        "onnxruntime",
-        "numpy",
-        "torch",
-        "onnxscript",
-        "transformers",
-    ):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _sync(folder: Path) -> None:
-    """To disk before the rename, so that a power cut leaves no named but empty bundle."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
-def _move(partial: Path, target: Path, force: bool) -> None:
-    """Give the finished bundle its name; an old one makes room last and comes back if that fails."""
-    if not os.path.lexists(target):
-        partial.rename(target)
-        return
-    check_free(target, force)
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.rename(old)
-    try:
-        partial.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

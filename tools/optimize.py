@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..backends.bundle import check_free, route, write
+from ..backends.bundle import route, write
+from ..backends.folder import check_free
 from ..backends.target import named
 from ..backends.workloads import Workload
 from ..ir.capture import capture

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphwright.backends import bundle
+from graphwright.backends import bundle, finished
 from graphwright.backends.bundle import Route, Variant, route, write
 from graphwright.backends.onnx_file import WeightFile
 from graphwright.backends.runner import load
@@ -138,8 +138,8 @@ def test_an_empty_directory_is_filled(tiny, tmp_path):
 
 
 def test_too_little_room_is_seen_before_writing(tiny, tmp_path, monkeypatch):
-    usage = bundle.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(bundle.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = finished.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(finished.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(BundleError, match=r"needs 0 MB and .* has 0 MB free"):
         write(tmp_path / "out", [Variant("a", tiny[0])])
     assert names(tmp_path) == []
@@ -155,7 +155,7 @@ def test_a_disk_that_fills_up_leaves_nothing_and_keeps_the_old_bundle(make, tmp_
     broken = {
         "weights": (WeightFile, "add"),
         "graph": (bundle, "write_external"),
-        "manifest": (bundle, "sha256"),
+        "manifest": (finished, "sha256"),
     }
     monkeypatch.setattr(*broken[when], full)
     with pytest.raises(BundleError, match="no space left for the bundle in"):
@@ -184,12 +184,12 @@ SLOW_WRITER = """
 import sys, time
 sys.path[:0] = [{here!r}]
 from conftest import encoder
-from graphwright.backends import bundle
-real = bundle.sha256
+from graphwright.backends import bundle, finished
+real = finished.sha256
 def slow(path):
     print("writing", flush=True)
     time.sleep(60)
-bundle.sha256 = slow
+finished.sha256 = slow
 bundle.write({out!r}, [bundle.Variant("a", encoder())])
 """
 
