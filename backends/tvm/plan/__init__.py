@@ -1,0 +1,1 @@
+"""Which kernels of the library run which parts of a Relax function."""

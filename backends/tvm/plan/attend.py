@@ -1,0 +1,160 @@
+"""Attention written as one kernel, behind the projections as one product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from ....ir.blocks.base import Attention, Linear
+from ..kernels.attention import Attention as Spec
+from ..kernels.attention import Columns, attention
+from ..kernels.rows import Finish
+from .chains import fits
+from .dense import joined, need, write_dense
+from .items import Item, Need
+from .site import Site
+
+
+def direct(a: Attention) -> bool:
+    """Whether the kernel can read the projections' results as they are."""
+    sides = ((a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features))
+    known = all(linear is not None and fits(linear) and features is not None for linear, features in sides)
+    return known and not a.rotary and a.q_norm is None and a.k_norm is None and a.relative_bias is None
+
+
+def write_attention(site: Site, a: Attention) -> Item:
+    """The item that provides an attention's context."""
+    terms: list[Need] = [] if site.packed else [(value, "float") for _, value in a.terms]
+    if a.selected and not site.packed and a.mask is not None:
+        terms.append((a.mask, "float"))
+    if direct(a):
+        reads: list[Need] = [need(site, linear) for linear in (a.q, a.k, a.v) if linear is not None]
+    else:
+        reads = [(value, "float") for value in (a.query, a.key, a.value)]
+    return Item((a.context,), (*reads, *terms), lambda: _write(site, a))
+
+
+def _write(site: Site, a: Attention) -> None:
+    em = site.emitter
+    sides = _projected(site, a) if direct(a) else _materialised(site, a)
+    (q, q_at), (k, k_at), (v, v_at) = sides
+    assert a.context.shape is not None
+    dim = a.head_dim if direct(a) else int(a.query.shape[a.layouts[0].replace("(bh)", "b").index("d")])  # type: ignore
+    value_dim = int(a.context.shape[-1]) // a.heads
+    kv_heads = a.kv_heads if direct(a) else int(k.ty.shape[1]) // dim
+    lengths = _lengths(a)
+    batch = _batch(a)
+    bias, axes = (None, None) if em.packed else _bias(site, a, batch, lengths)
+    finish = site.finish(a.context)
+    finish = Finish(floats=finish.floats, rounds=finish.rounds)
+    spec = Spec(
+        a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
+        Columns(int(q.ty.shape[1]), q_at), Columns(int(k.ty.shape[1]), k_at), Columns(int(v.ty.shape[1]), v_at),
+        a.causal and lengths[0] == lengths[1], axes, finish,
+    )  # fmt: skip
+    starts, q_starts = _starts(site, batch, lengths)
+    if em.packed:
+        em.tokens.add(a.context)
+    rows = em.kept if em.packed else batch * lengths[0]
+    results = em.kernel(
+        "attention", ("attention", spec), lambda: attention(spec, site.machine),
+        [q, k, v, starts, q_starts, *([bias] if bias is not None else [])],
+        site.results(finish, rows, a.heads * value_dim),
+    )  # fmt: skip
+    site.put(finish, a.context, results)
+
+
+def _batch(a: Attention) -> int:
+    assert a.context.shape is not None
+    return int(a.context.shape[0])
+
+
+def _lengths(a: Attention) -> tuple[int, int]:
+    """Queries and keys of a sequence."""
+    found = []
+    for value, layout in ((a.query, a.layouts[0]), (a.key, a.layouts[1])):
+        assert value.shape is not None
+        found.append(int(value.shape[layout.replace("(bh)", "b").index("l")]))  # type: ignore[arg-type]
+    return found[0], found[1]
+
+
+def _starts(site: Site, batch: int, lengths: tuple[int, int]) -> tuple[Any, Any]:
+    em = site.emitter
+    if em.packed:
+        return em.starts_input, em.starts_input
+    keys, queries = (np.arange(batch + 1, dtype=np.int32) * length for length in (lengths[1], lengths[0]))
+    return em.constant(keys), em.constant(queries)
+
+
+def _projected(site: Site, a: Attention) -> list[tuple[Any, int]]:
+    """(rows, first column) of queries, keys and values: Linears of one input in one product."""
+    sides: list[tuple[Linear, np.ndarray]] = [
+        (a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features)
+    ]  # type: ignore[list-item]  # fmt: skip
+    groups: dict[Any, list[int]] = {}
+    for number, (linear, _) in enumerate(sides):
+        product = site.integers.products.get(linear.root)
+        groups.setdefault((linear.input, product and product.rounding), []).append(number)
+    found: dict[int, tuple[Any, int]] = {}
+    for numbers in groups.values():
+        matrix = joined(site, [sides[i][0] for i in numbers], [sides[i][1] for i in numbers])
+        (rows,) = write_dense(
+            site, sides[numbers[0]][0], matrix, matrix.weight.shape[1], Finish(), lambda padded: []
+        )
+        at = 0
+        for i in numbers:
+            found[i] = (rows, at)
+            at += sides[i][1].size
+    return [found[i] for i in range(3)]
+
+
+def _materialised(site: Site, a: Attention) -> list[tuple[Any, int]]:
+    """Queries, keys and values as the graph computed them, as rows of heads side by side."""
+    found = []
+    for value, layout in zip((a.query, a.key, a.value), a.layouts, strict=True):
+        variable, emit = site.emitter.whole(value), site.emitter.builder.emit
+        shape = [int(d) for d in value.shape or ()]
+        letters = layout
+        if layout.startswith("(bh)"):
+            letters = "bh" + layout[4:]
+            shape = [shape[0] // a.heads, a.heads, *shape[1:]]
+            variable = emit(relax.op.reshape(variable, shape))
+        order = [letters.index(letter) for letter in "blhd" if letter in letters]
+        if order != sorted(order):
+            variable = emit(relax.op.permute_dims(variable, order))
+        sizes = [shape[i] for i in order]
+        rows = sizes[0] * sizes[1]
+        width = int(np.prod(sizes[2:]))
+        found.append((emit(relax.op.reshape(variable, [rows, width])), 0))
+    return found
+
+
+def _bias(site: Site, a: Attention, batch: int, lengths: tuple[int, int]) -> tuple[Any, Any]:
+    """(what is added to the scores, which of batch and heads it is the same for), or (None, None)."""
+    em, emit = site.emitter, site.emitter.builder.emit
+    total: Any = None
+    for factor, value in a.terms:
+        term = _four(em, em.whole(value))
+        if factor != 1:
+            term = emit(relax.op.multiply(term, relax.const(np.float32(factor))))
+        total = term if total is None else emit(relax.op.add(total, term))
+    if a.selected and a.mask is not None:
+        keep, hide = relax.const(np.float32(0)), relax.const(np.float32(-1e30))
+        chosen = (keep, hide) if a.mask_keeps else (hide, keep)
+        shut = emit(relax.op.where(_four(em, em.whole(a.mask)), *chosen))
+        total = shut if total is None else emit(relax.op.add(total, shut))
+    if total is None:
+        return None, None
+    shape = [int(d) for d in total.ty.shape]
+    wanted = [shape[0], shape[1], *lengths]
+    if shape != wanted:
+        total = emit(relax.op.broadcast_to(total, wanted))
+    return total, (shape[0] == 1, shape[1] == 1)
+
+
+def _four(em: Any, variable: Any) -> Any:
+    """A mask with all four axes."""
+    shape = [int(d) for d in variable.ty.shape]
+    return em.shaped(variable, [1] * (4 - len(shape)) + shape)

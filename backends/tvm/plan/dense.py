@@ -1,0 +1,133 @@
+"""Chains written as dense kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ....ir.blocks.base import Linear
+from ..kernels.dense import Dense, dense
+from ..kernels.dot import dot, panels
+from ..kernels.rows import Finish
+from ..kernels.tile import Tile, choose
+from .chains import Chain
+from .items import Item, Need
+from .site import Site, vector, wide
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The weight of one or several Linears side by side: float32 or int8 [in, out]; scale: [out] in int8."""
+
+    weight: np.ndarray
+    bias: np.ndarray | None
+    scale: np.ndarray | None
+
+
+def write_chain(site: Site, chain: Chain) -> Item:
+    """The item of a chain. A norm is left to a kernel of its own where threads had better split the columns."""
+    provides = (chain.root, chain.total) if chain.stream else (chain.root,)
+    residual = [(chain.residual, "float")] if chain.residual is not None else []
+
+    def write() -> None:
+        em, linear = site.emitter, chain.linear
+        if em.is_tokens(linear.input):
+            em.tokens.update(provides)
+        residual = em.rows(chain.residual, like=linear.input) if chain.residual is not None else None
+        finish = site.finish(
+            chain.root, residual is not None, chain.total if chain.stream else None, chain.norm
+        )
+        matrix = joined(site, [linear, *([chain.gate] if chain.gate else [])], None)
+        n = linear.out_features
+
+        def more(padded: int) -> list[Any]:
+            return site.arguments(finish, chain.root, residual, chain.norm, padded)
+
+        results = write_dense(
+            site, linear, matrix, n, finish, more, activation=chain.activation, gated=chain.gate is not None
+        )
+        site.put(finish, chain.root, results, chain.total)
+
+    return Item(provides, (need(site, chain.linear), *residual), write)  # type: ignore[arg-type]
+
+
+def need(site: Site, linear: Linear) -> Need:
+    """What a Linear reads."""
+    product = site.integers.products.get(linear.root)
+    return (product.source, "stored") if product else (linear.input, "float")
+
+
+def joined(site: Site, linears: Sequence[Linear], features: Sequence[np.ndarray] | None) -> Matrix:
+    """Linears of one input as one, each with the output features that are asked for."""
+    weights, biases, scales = [], [], []
+    for number, linear in enumerate(linears):
+        product = site.integers.products.get(linear.root)
+        if product is None:
+            data = linear.weight.const
+            assert data is not None
+            data = data.T if linear.transposed else data
+            weight, scale = np.asarray(data, np.float32), None
+        else:
+            weight, scale = product.weight, product.scale
+        bias = vector(linear.bias) if linear.bias is not None else np.zeros(linear.out_features, np.float32)
+        chosen = slice(None) if features is None else features[number].reshape(-1)
+        weights.append(weight[:, chosen])
+        biases.append(bias[chosen])
+        scales += [] if scale is None else [scale[chosen]]
+    has_bias = any(linear.bias is not None for linear in linears)
+    bias = np.concatenate(biases) if has_bias else None
+    return Matrix(np.concatenate(weights, 1), bias, np.concatenate(scales) if scales else None)
+
+
+def write_dense(
+    site: Site,
+    linear: Linear,
+    matrix: Matrix,
+    n: int,
+    finish: Finish,
+    more: Any,
+    activation: str | None = None,
+    gated: bool = False,
+) -> list[Any]:
+    """A call of the dense kernel; its outputs.
+
+    Args:
+        more: padded columns -> the arguments of `finish`.
+    """
+    em, machine = site.emitter, site.machine
+    product = site.integers.products.get(linear.root)
+    source = product.source if product else linear.input
+    bound, count = em.bound(source), em.count(source)
+    tile = choose(n, machine, -(-bound // machine.threads))
+    k = matrix.weight.shape[0]
+    spec = Dense(
+        k, n, product.rounding.mode if product else "float", matrix.bias is not None, activation, finish,
+        "columns" if bound < 2 * machine.threads and not finish.whole else "rows",
+    )  # fmt: skip
+    padded = -(-n // tile.columns) * tile.columns
+    arguments = list(site.stored[source]) if product else [em.rows(source)]
+    arguments += [em.constant(a) for a in packed(matrix, tile, site, product)]
+    arguments += more(padded)
+    name = f"dense_{'i8' if product else 'f32'}_{k}x{n}"
+    make = lambda: dense(spec, machine, tile)
+    return em.kernel(name, ("dense", spec, tile), make, arguments, site.results(finish, count, n))
+
+
+def packed(matrix: Matrix, tile: Tile, site: Site, product: Any) -> list[np.ndarray]:
+    """The weights' arguments in the kernel's order."""
+    n = matrix.weight.shape[1]
+    size = -(-n // tile.columns) * tile.columns
+    if product is None:
+        found = [panels(matrix.weight, tile.columns)]
+    else:
+        instruction = dot(site.machine)
+        sums, scale = matrix.weight.astype(np.int64).sum(0).astype(np.int32), matrix.scale
+        if product.rounding.mode == "static":
+            # Sums start at what the zero point adds to them, and end in the product of both scales.
+            sums = sums * np.int32(instruction.bias - product.rounding.zero)
+            scale = scale * np.float32(product.rounding.scale)
+        found = [panels(matrix.weight, tile.columns, instruction.step), wide(scale, size), wide(sums, size)]
+    return found + ([wide(matrix.bias, size)] if matrix.bias is not None else [])

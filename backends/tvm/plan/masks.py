@@ -1,0 +1,107 @@
+"""Which keys a mask keeps, found by computing it: TVM runs the part of the graph that makes the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from ....ir.blocks.base import Attention
+from ....ir.blocks.mask import HIDDEN
+from ....ir.view import Value
+from .rebuild import part
+
+
+class Masks:
+    """What the attentions of a function hide.
+
+    Args:
+        module: of one Relax function, "main".
+        attentions: of it.
+        names: of main's parameters.
+        mask: the parameter that says which tokens are real, (batch, length), 1 or 0; None for no such input.
+    """
+
+    def __init__(
+        self, module: Any, attentions: Sequence[Attention], names: Sequence[str], mask: str | None
+    ) -> None:
+        parts = {value: None for attention in attentions for value in _parts(attention)}
+        self._parts = [value for value in parts if value.const is None]
+        self._fixed = {value: value.const for value in parts if value.const is not None}
+        self._mask = mask
+        self._seen: list[tuple[np.ndarray | None, dict[Value, np.ndarray]]] = []
+        parameters = module["main"].params
+        shapes = {n: [int(d) for d in p.ty.shape] for n, p in zip(names, parameters, strict=True)}
+        compiled = _compiled(module, [value.native for value in self._parts]) if self._parts else None
+        for seed in range(2 if self._parts and mask else 1):
+            feed = {n: np.zeros(shapes[n], str(p.ty.dtype)) for n, p in zip(names, parameters, strict=True)}
+            kept = None
+            if mask is not None:
+                kept = _ragged(shapes[mask], seed)
+                feed[mask] = kept.astype(feed[mask].dtype)
+            results = _run(compiled, [feed[n] for n in names]) if compiled else []
+            self._seen.append((kept, dict(zip(self._parts, results, strict=True)) | self._fixed))
+
+    def padding(self, attention: Attention) -> bool:
+        """Whether the attention looks, among the real tokens, at exactly those that the mask input keeps, and
+        with `causal` not at later ones; nothing else is added to its scores."""
+        for kept, values in self._seen:
+            if kept is None:
+                return False
+            batch, length = kept.shape
+            total, open_ = np.zeros((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), bool)
+            for factor, term in attention.terms:
+                total = total + factor * values[term]
+            if attention.selected:
+                assert attention.mask is not None
+                open_ = values[attention.mask].astype(bool) == attention.mask_keeps
+            if total.ndim > 4 or open_.ndim > 4:
+                return False
+            try:
+                seen = np.broadcast_to(open_ & (total > HIDDEN), (batch, total.shape[-3], length, length))
+                added = np.broadcast_to(total, seen.shape)
+            except ValueError:
+                return False
+            expected = np.broadcast_to(kept[:, None, None, :], seen.shape)
+            if attention.causal:
+                expected = expected & np.tril(np.ones((length, length), bool))
+            asked = np.broadcast_to(kept[:, None, :, None], seen.shape)
+            if (seen != expected)[asked].any() or np.abs(added[seen & asked]).max(initial=0.0) > 1e-6:
+                return False
+        return True
+
+
+def _parts(attention: Attention) -> list[Value]:
+    selecting = [attention.mask] if attention.selected and attention.mask is not None else []
+    return [term for _, term in attention.terms] + selecting
+
+
+def _ragged(shape: Sequence[int], seed: int) -> np.ndarray:
+    """A mask with every row padded on the right to another length, and a hole in the middle."""
+    batch, length = shape
+    kept = np.arange(length)[None] < np.maximum(length - 1 - (np.arange(batch)[:, None] + seed) % length, 1)
+    if length > 4:
+        kept[:, 1 + seed] = False
+    return kept
+
+
+def _compiled(module: Any, values: Sequence[Any]) -> Any:
+    """A virtual machine that computes some of main's values from its inputs."""
+    target = tvm.target.Target("llvm")
+    with target:
+        lowered = relax.transform.LegalizeOps()(part(module, values))
+    return relax.VirtualMachine(tvm.compile(lowered, target=target), tvm.cpu())
+
+
+def _run(machine: Any, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+    results = machine["main"](*[tvm.runtime.tensor(feed) for feed in feeds])
+    return [result.numpy() for result in results]
+
+
+def mask_input(inputs: Mapping[str, str]) -> str | None:
+    """The one attention mask among inputs (name -> role); None where there is none, or several."""
+    found = [name for name, role in inputs.items() if role in ("attention_mask", "decoder_attention_mask")]
+    return found[0] if len(found) == 1 else None

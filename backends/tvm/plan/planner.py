@@ -1,0 +1,107 @@
+"""Rewrites a Relax function: the kernel library runs what it knows, the compiler the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import relax
+
+from ....ir.blocks import recognise
+from ....ir.view import Value
+from ..kernels.machine import Machine
+from ..view import RelaxView
+from .attend import direct, write_attention
+from .chains import chains
+from .dense import write_chain
+from .elementwise import write_operator
+from .emitter import Emitter
+from .integers import integers
+from .items import Item, ordered
+from .lookups import lookups, write_lookup
+from .masks import Masks, mask_input
+from .norms import write_norm
+from .rebuild import bindings, with_kernels
+from .site import Site
+
+
+@dataclass(frozen=True)
+class Planned:
+    """module: "main" calls kernels. mask: the input whose zeros are left out of every token-wise kernel; "main"
+    then takes, behind its inputs, rows [kept] int32, the kept tokens in order, and starts [batch + 1] int32,
+    where each sequence begins among them. kernels: calls of each kernel. notes: what no kernel fits, and why.
+    """
+
+    module: Any
+    mask: str | None
+    kernels: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def plan(module: Any, roles: Mapping[str, str], machine: Machine) -> Planned:
+    """Plans a module at static sizes.
+
+    Args:
+        module: of one Relax function, "main", in dataflow form, and PrimFuncs.
+        roles: of main's parameters by name, in order, as InputSpec.role says.
+        machine: what the kernels are for.
+    """
+    main = module["main"]
+    view = RelaxView(main)
+    blocks = recognise(view)
+    mask = mask_input(roles)
+    shape = main.params[list(roles).index(mask)].ty.shape if mask else None
+    batch, length = (int(shape[0]), int(shape[1])) if shape is not None and len(shape) == 2 else (0, 0)
+    masks = Masks(module, blocks.attention, list(roles), mask if batch else None)
+    found = lookups(view, blocks, (batch, length)) if batch else []
+    packed = bool(
+        found
+        and blocks.attention
+        and all(direct(a) and not a.cross and masks.padding(a) for a in blocks.attention)
+    )
+    builder = relax.BlockBuilder()
+    parameters = [relax.Var(str(p.name), p.ty) for p in main.params]
+    emitter = Emitter(builder, machine, parameters, batch, packed)
+    site = Site(emitter, machine, masks, integers(view, blocks.linear), packed)
+    order = {value: number for number, value in enumerate(view.values)}
+    items = _items(site, view, blocks, found, main)
+    live, site.needed = ordered(items, view.outputs, order)
+    for parameter, value in zip(parameters, view.inputs, strict=True):
+        emitter.set_whole(value, parameter)
+    with builder.function("main", emitter.made):
+        with builder.dataflow():
+            for item in live:
+                item.write()
+            results = [emitter.whole(value) for value in view.outputs]
+            single = isinstance(main.ret_ty, relax.TensorType)
+            result = builder.emit_output(results[0] if single else relax.Tuple(results))
+        builder.emit_func_output(result)
+    made = relax.transform.DeadCodeElimination()(with_kernels(builder.get(), module))
+    return Planned(made, mask if packed else None, emitter.counts, tuple(site.notes))
+
+
+def _items(site: Site, view: RelaxView, blocks: Any, found: Any, main: Any) -> list[Item]:
+    """Kernels first; an operator only for values that no kernel provides."""
+    items: list[Item] = []
+    taken: set[Value] = set()
+
+    def add(item: Item) -> None:
+        if taken.isdisjoint(item.provides):
+            items.append(item)
+            taken.update(item.provides)
+
+    projections = {linear for a in blocks.attention if direct(a) for linear in (a.q, a.k, a.v)}
+    for lookup in found:
+        add(write_lookup(site, lookup))
+    for attention in blocks.attention:
+        add(write_attention(site, attention))
+    for chain in chains(blocks, view.outputs, projections):
+        add(write_chain(site, chain))
+    for norm in blocks.norm:
+        add(write_norm(site, norm))
+    tuples = {binding.var: binding.value for binding in bindings(main) if binding.var not in view}
+    for binding in bindings(main):
+        if binding.var in view:
+            add(write_operator(site, view, binding, tuples))
+    return items
