@@ -11,13 +11,14 @@ from typing import Any
 
 from ..ir.errors import BundleError
 from ..ir.program import InputSpec
+from .tvm.record import MODULE, WEIGHTS, Compiled
 
-FORMAT = 1
+FORMAT = 2  # 1 had no compiled functions; bundles without them are still written as 1
 MANIFEST = "manifest.json"
 REPORT = "report.md"
 DEFAULT = "model.onnx"
 _AGAIN = ": copy or build the bundle again"
-_MODEL_SUFFIXES = (".onnx", ".data", ".ort", ".so")
+_MODEL_SUFFIXES = (".onnx", ".data", ".ort", ".so", ".weights")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Manifest:
     """The part of manifest.json that running needs.
 
     files: name -> {"sha256", "bytes"}. graphs: variant -> file. dispatch: rows of workload, batch, length,
-    padding and graph (a variant). threads: what the measurements used. record: the whole file.
+    padding and graph (a variant). compiled: TVM's functions, which there are instead of graphs. threads: what
+    the measurements used. record: the whole file.
     """
 
     files: Mapping[str, Mapping[str, Any]]
@@ -35,6 +37,7 @@ class Manifest:
     symbols: Mapping[str, tuple[int, int]]
     task: str
     dispatch: tuple[Mapping[str, Any], ...] = ()
+    compiled: Compiled | None = None
     threads: int | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +78,8 @@ def read_manifest(folder: Path) -> Manifest:
 def _parse(record: dict[str, Any]) -> Manifest:
     files = {_inside(name): dict(entry) for name, entry in record["files"].items()}
     graphs = {str(variant): str(name) for variant, name in record["graphs"].items()}
-    for name in (DEFAULT, *graphs.values()):
+    compiled = Compiled.from_json(record["compiled"]) if record.get("backend") == "tvm" else None
+    for name in (MODULE, WEIGHTS) if compiled else (DEFAULT, *graphs.values()):
         if name not in files:
             raise ValueError(f"the graph {name!r} is not among its files")
     dispatch = tuple(
@@ -97,6 +101,7 @@ def _parse(record: dict[str, Any]) -> Manifest:
         symbols={name: (int(low), int(high)) for name, (low, high) in record["symbols"].items()},
         task=str(record["task"]),
         dispatch=dispatch,
+        compiled=compiled,
         threads=int(record["threads"]) if record.get("threads") else None,
         info=dict(record["info"]),
         record=record,

@@ -1,12 +1,11 @@
-"""Loads and runs a bundle. Needs only onnxruntime and NumPy, and tokenizers where texts come in."""
+"""Loads and runs a bundle. Needs only what it was built for, onnxruntime or apache-tvm, and NumPy; tokenizers
+where texts come in."""
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ import numpy as np
 
 from ..ir.errors import BundleError
 from ..ir.program import InputSpec
-from .feeds import check, coordinates
-from .manifest import DEFAULT, MANIFEST, Manifest, read_manifest, verify_files
-from .session import open_session, run_session
+from .feeds import Feed
+from .manifest import MANIFEST, Manifest, read_manifest, verify_files
+from .routed import Routed
+from .target import detect
 from .text import TextEncoder
 
 BATCH = 32  # texts that __call__ runs together
-PADDING_WEIGHT = 8.0  # an eighth of the batch being padding counts as much as a factor of two in a size
 
 
 def load(directory: str | Path, threads: int | None = None, verify: bool = True) -> Bundle:
@@ -33,7 +32,9 @@ def load(directory: str | Path, threads: int | None = None, verify: bool = True)
         verify: compare every file with the hash in the manifest (reads each file once).
 
     Raises:
-        BundleError: no bundle, an incomplete one, one that was tampered with, or one of a newer format.
+        BundleError: no bundle, an incomplete one, one that was tampered with, one of a newer format, or one
+            that was compiled for another processor.
+        BackendError: it was compiled by TVM, and that is missing or of another version.
     """
     folder = Path(directory)
     manifest = read_manifest(folder)
@@ -42,25 +43,23 @@ def load(directory: str | Path, threads: int | None = None, verify: bool = True)
 
 
 class Bundle:
-    """One or more graphs of one program over one copy of the weights; each call takes the graph that was
-    measured fastest for calls of its size. Safe to call from several threads.
+    """A program as ONNX graphs, or as functions that TVM compiled, over one copy of the weights; each call
+    takes what suits its size. Safe to call from several threads.
 
-    manifest: everything recorded about how the bundle was made.
+    manifest: everything recorded about how the bundle was made. engine: what runs.
     """
 
     def __init__(self, directory: Path, manifest: Manifest, threads: int | None) -> None:
         self.directory = directory
         self.manifest = manifest
         self.threads = threads
-        self._sessions: dict[str, Any] = {}
         self._stamps = {name: _stamp(directory / name) for name in manifest.files}
-        self._lock = threading.Lock()
-        routes = manifest.dispatch
-        self._points = np.array([_point(r["batch"], r["length"], r["padding"]) for r in routes])
-        self._graphs = [manifest.graphs[route["graph"]] for route in routes]
+        self.engine = self._engine()
 
     def __repr__(self) -> str:
-        return f"Bundle({str(self.directory)!r}, {len(self.manifest.graphs)} graphs, {self.manifest.task})"
+        compiled = self.manifest.compiled
+        what = f"{len(compiled.functions)} sizes" if compiled else f"{len(self.manifest.graphs)} graphs"
+        return f"Bundle({str(self.directory)!r}, {what}, {self.manifest.task})"
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -75,23 +74,13 @@ class Bundle:
     def output_names(self) -> tuple[str, ...]:
         return self.manifest.outputs
 
-    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """Outputs by name, from arrays by name.
 
         Raises:
             InputError: naming the input that is missing, unknown or does not fit, and what would.
         """
-        check(self.manifest.inputs, self.manifest.symbols, feed)
-        session = self._session(self.graph_for(feed))
-        return dict(zip(self.manifest.outputs, run_session(session, dict(feed)), strict=True))
-
-    def graph_for(self, feed: Mapping[str, np.ndarray]) -> str:
-        """The file of the graph that runs this call: that of the nearest measured workload, by the logarithms
-        of batch and length and by the share of padding. The first of several that are equally near."""
-        if len(set(self._graphs)) < 2:
-            return self._graphs[0] if self._graphs else DEFAULT
-        distance = ((self._points - _point(*coordinates(self.manifest.inputs, feed))) ** 2).sum(axis=1)
-        return self._graphs[int(distance.argmin())]
+        return self.engine.run(feed)
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays by input name: truncated to what the model takes, padded to the longest.
@@ -135,8 +124,7 @@ class Bundle:
 
     def save(self, directory: Path) -> None:
         """Copy the bundle to a directory that doesn't exist yet."""
-        for name in self.manifest.files:
-            self._unchanged(name)
+        self._verify()
         target = Path(directory)
         if target.exists():
             raise BundleError(f"{target} exists already; choose another directory")
@@ -152,17 +140,24 @@ class Bundle:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _session(self, graph: str) -> Any:
-        session = self._sessions.get(graph)
-        if session is None:
-            with self._lock:
-                session = self._sessions.get(graph)
-                if session is None:
-                    for name in self.manifest.files:
-                        self._unchanged(name)
-                    session = open_session(self.directory / graph, self.threads)
-                    self._sessions[graph] = session
-        return session
+    def _engine(self) -> Any:
+        compiled = self.manifest.compiled
+        if compiled is None:
+            return Routed(self.directory, self.manifest, self.threads, self._verify)
+        from .tvm.runtime import Runtime
+
+        return Runtime(
+            self.directory,
+            compiled,
+            self.manifest.inputs,
+            self.manifest.outputs,
+            self.manifest.symbols,
+            self.threads or detect().cores,
+        )
+
+    def _verify(self) -> None:
+        for name in self.manifest.files:
+            self._unchanged(name)
 
     def _unchanged(self, name: str) -> None:
         """What was verified is what is read: sessions are made at a graph's first call, maybe hours later."""
@@ -178,7 +173,3 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _point(batch: int, length: int, padding: float) -> tuple[float, float, float]:
-    return math.log2(max(batch, 1)), math.log2(max(length, 1)), PADDING_WEIGHT * padding

@@ -48,7 +48,8 @@ def compiler() -> Any:
         BackendError: as `runtime`.
     """
     runtime()
-    import tvm
+    with _without_torch():
+        import tvm
 
     return tvm
 
@@ -66,7 +67,7 @@ class _NoTorch(MetaPathFinder):
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """tvm_ffi imports torch wherever it is installed (for symbols that clash on Windows): 2 s and 200 MB."""
+    """TVM imports torch wherever it is installed, for what isn't used here: 2 s and 200 MB."""
     finder = _NoTorch()
     sys.meta_path.insert(0, finder)
     try:

@@ -6,9 +6,10 @@ import threading
 
 import numpy as np
 import pytest
-from graphwright.backends import runner
+from graphwright.backends import routed as sessions
 from graphwright.backends.bundle import Route, Variant, write
-from graphwright.backends.runner import PADDING_WEIGHT, load
+from graphwright.backends.routed import PADDING_WEIGHT
+from graphwright.backends.runner import load
 from graphwright.ir.errors import BackendError, BundleError, InputError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,15 +66,15 @@ def test_dispatch_is_the_nearest_in_log_space(routed, make, batch, length, paddi
         ])
         for file, r in zip(files, ROUTES, strict=True)
     }  # fmt: skip
-    found = routed.graph_for(make.feed(batch, length, padding))
+    found = routed.engine.graph_for(make.feed(batch, length, padding))
     assert away[found] <= min(away.values()) + 1e-9
-    assert found == routed.graph_for(make.feed(batch, length, padding, seed=1))
+    assert found == routed.engine.graph_for(make.feed(batch, length, padding, seed=1))
 
 
 def test_sessions_are_made_when_first_needed_and_once(out, make, monkeypatch):
     opened = []
-    real = runner.open_session
-    monkeypatch.setattr(runner, "open_session", lambda path, *a: opened.append(path.name) or real(path, *a))
+    real = sessions.open_session
+    monkeypatch.setattr(sessions, "open_session", lambda path, *a: opened.append(path.name) or real(path, *a))
     loaded = load(out)
     assert opened == []
     threads = [threading.Thread(target=loaded.run, args=(make.feed(16, 8),)) for _ in range(6)]
@@ -182,8 +183,8 @@ def test_a_manifest_cannot_lead_out_of_the_bundle(out, path):
     ("change", "sentence"),
     [
         (
-            lambda r: r.update(format=2),
-            "bundle format 2 and this graphwright reads up to 1: pip install --upgrade",
+            lambda r: r.update(format=3),
+            "bundle format 3 and this graphwright reads up to 2: pip install --upgrade",
         ),
         (lambda r: r.pop("format"), "is not the manifest of a graphwright bundle"),
         (lambda r: r.pop("inputs"), "damaged .*inputs"),
@@ -223,7 +224,7 @@ def test_a_bundle_replaced_while_it_is_loaded_is_noticed(out, make):
 def test_a_graph_that_cannot_run_is_one_sentence(out, make, monkeypatch):
     edit(out, lambda record: record["symbols"].update(length=[1, 1 << 40]))
     loaded = load(out)
-    monkeypatch.setattr(runner, "check", lambda *_: None)
+    monkeypatch.setattr(sessions, "check", lambda *_: None)
     with pytest.raises(BackendError, match="ONNX Runtime failed on this call"):
         loaded.run({**make.feed(1, 8), "input_ids": np.full((1, 8), 4000)})
 

@@ -1,0 +1,69 @@
+"""The tvm backend: a program as functions compiled for one processor, at a few sizes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...ir.errors import BackendError
+from ...ir.program import Program
+from ..base import Backend
+from ..target import Target, detect
+from ..workloads import workloads
+from .artifact import TvmArtifact
+from .record import MODULE, WEIGHTS, Compiled, Function
+from .sizes import sizes_of
+
+
+class Tvm(Backend):
+    """Compiles programs of both dialects with TVM, by this package's own kernels and schedules."""
+
+    name = "tvm"
+
+    def build(
+        self,
+        program: Program,
+        target: Target | None = None,
+        threads: int = 2,
+        *,
+        buckets: Sequence[Mapping[str, int]] = (),
+    ) -> TvmArtifact:
+        """Functions over one copy of the weights.
+
+        Args:
+            program: of either dialect, without contrib operators.
+            target: to compile for; None is this machine.
+            threads: of a call.
+            buckets: the sizes to compile at, of every symbol of the program's inputs: calls of other sizes
+                are padded to them, or split. None gives those of the usual workloads.
+
+        Raises:
+            BackendError: TVM is missing or of another version, lacks an operator, or nothing links here for
+                the target.
+        """
+        from .library import compiler
+
+        compiler()
+        from .compile import compile_buckets
+        from .link import link
+        from .llvm_target import needs
+        from .padding import padding_of
+        from .weights_file import write
+
+        target = target or detect()
+        sizes = list(buckets) or sizes_of(program, (each.feed for each in workloads(program)))
+        padding = padding_of(program)
+        built = compile_buckets(program, target, threads, sizes)
+        folder = tempfile.TemporaryDirectory(prefix="graphwright-", ignore_cleanup_errors=True)
+        try:
+            link(built.executable, Path(folder.name, MODULE), target.arch)
+            places = write(Path(folder.name, WEIGHTS), built.weights)
+        except OSError as error:
+            raise BackendError(
+                f"cannot write compiled functions to {tempfile.gettempdir()} ({error.strerror}): "
+                "make room there, or set TMPDIR to a directory on a larger disk"
+            ) from error
+        functions = tuple(Function(each.sizes, each.function, each.weights) for each in built.buckets)
+        compiled = Compiled(target.arch, needs(built.target), places, functions, padding)
+        return TvmArtifact(program, compiled, folder, threads)

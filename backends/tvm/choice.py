@@ -1,0 +1,89 @@
+"""Which compiled functions run a call. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from ...ir.errors import InputError
+from .record import Function, Padding
+
+CALL = 64  # tokens that take about as long as what a call costs whatever its size
+SEARCHED = 512  # rows up to which the best cover is found; of more, the most go where a row costs least
+
+
+class Choice:
+    """Picks functions by size: those that cover a call's rows with least work. Safe to call from several
+    threads."""
+
+    def __init__(self, functions: Sequence[Function], padding: Padding) -> None:
+        self.functions = tuple(functions)
+        self.batch, self.length = padding.batch, padding.length
+        self._remembered = lru_cache(4096)(self._found)
+
+    def pieces(self, sizes: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
+        """(number of the function, rows of the call that it runs) in the order of the rows.
+
+        Without a batch symbol rows is 0: the call runs as it is.
+
+        Args:
+            sizes: of every symbol of the call.
+
+        Raises:
+            InputError: nothing that is compiled holds the call; names the sizes that are.
+        """
+        return self._remembered(tuple(sizes.items()))
+
+    def _found(self, items: tuple[tuple[str, int], ...]) -> tuple[tuple[int, int], ...]:
+        sizes = dict(items)
+        fitting = [number for number, each in enumerate(self.functions) if self._holds(each.sizes, sizes)]
+        if not fitting:
+            raise InputError(self._refusal(sizes))
+        if self.batch is None:
+            return ((min(fitting, key=self._work), 0),)
+        return self._cover(fitting, sizes[self.batch], self.batch)
+
+    def _holds(self, compiled: Mapping[str, int], sizes: Mapping[str, int]) -> bool:
+        return all(
+            size == compiled[symbol]
+            or symbol == self.batch
+            or (symbol == self.length and size < compiled[symbol])
+            for symbol, size in sizes.items()
+        )
+
+    def _work(self, number: int) -> int:
+        work = 1
+        for symbol, size in self.functions[number].sizes.items():
+            work *= size if symbol in (self.batch, self.length) else 1
+        return work + CALL
+
+    def _cover(self, fitting: Sequence[int], rows: int, batch: str) -> tuple[tuple[int, int], ...]:
+        """Functions that hold `rows` together for the least work, those of most rows first."""
+        held = {number: self.functions[number].sizes[batch] for number in fitting}
+        cheapest = min(fitting, key=lambda number: self._work(number) / held[number])
+        chosen = [cheapest] * max((rows - SEARCHED) // held[cheapest], 0)
+        rest = rows - len(chosen) * held[cheapest]
+        best: list[tuple[int, int]] = [(0, -1)]  # for each count of rows: (work, the last function)
+        for count in range(1, rest + 1):
+            best.append(min((best[max(count - held[n], 0)][0] + self._work(n), n) for n in fitting))
+        while rest > 0:
+            chosen.append(best[rest][1])
+            rest -= held[chosen[-1]]
+        pieces = []
+        for number in sorted(chosen, key=lambda number: -held[number]):
+            pieces.append((number, min(held[number], rows)))
+            rows -= held[number]
+        return tuple(pieces)
+
+    def _refusal(self, sizes: Mapping[str, int]) -> str:
+        symbols = [symbol for symbol in sizes if symbol != self.batch]
+        have = dict.fromkeys(_told(each.sizes, symbols) for each in self.functions)
+        why = "" if self.length else ", and padding would change what it computes"
+        return (
+            f"no compiled size holds a call of {_told(sizes, symbols)}{why}; there are: {', '.join(have)} "
+            "(--shapes adds others to a build)"
+        )
+
+
+def _told(sizes: Mapping[str, int], symbols: Sequence[str]) -> str:
+    return " x ".join(f"{symbol} {sizes[symbol]}" for symbol in symbols)

@@ -1,0 +1,89 @@
+"""What a bundle's manifest says about compiled functions. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MODULE, WEIGHTS = "model.so", "model.weights"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor in the weights file. offset: bytes from its start."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Function:
+    """One compiled size. sizes: of every symbol. name: in the module. weights: what it takes behind the
+    program's inputs, in order."""
+
+    sizes: Mapping[str, int]
+    name: str
+    weights: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How a call of another size fits a compiled one.
+
+    batch: the symbol along which rows may be added, and a call be split. length: the symbol along which
+    masked tokens may be added. None where that would change a result: only compiled sizes run then.
+    axes: for each output, the symbol that each of its axes has the size of, None for a constant.
+    token: the id that padding holds.
+    """
+
+    batch: str | None
+    length: str | None
+    axes: tuple[tuple[str | None, ...], ...]
+    token: int = 0
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Functions over one weights file.
+
+    arch: "x86_64" or "aarch64". needs: instruction sets that the processor must have.
+    """
+
+    arch: str
+    needs: tuple[str, ...]
+    places: tuple[Place, ...]
+    functions: tuple[Function, ...]
+    padding: Padding
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Compiled:
+        """Raises KeyError, TypeError, ValueError or AttributeError for anything that `to_json` would not
+        have written."""
+        places = tuple(
+            Place(str(each["name"]), str(each["dtype"]), tuple(map(int, each["shape"])), int(each["offset"]))
+            for each in record["places"]
+        )
+        functions = tuple(
+            Function(
+                {str(symbol): int(size) for symbol, size in each["sizes"].items()},
+                str(each["name"]),
+                tuple(map(str, each["weights"])),
+            )
+            for each in record["functions"]
+        )
+        if not functions:
+            raise ValueError("it has no compiled function")
+        known = {place.name for place in places}
+        for function in functions:
+            if set(function.weights) - known:
+                raise ValueError(f"{function.name} takes a weight that is not listed")
+        found = record["padding"]
+        axes = tuple(tuple(each) for each in found["axes"])
+        padding = Padding(found["batch"], found["length"], axes, int(found["token"]))
+        return Compiled(str(record["arch"]), tuple(record["needs"]), places, functions, padding)
