@@ -14,6 +14,8 @@ from typing import Any
 
 from ...ir.errors import BackendError
 
+GLIBC = "2.28"  # what apache-tvm's own libraries need: whatever loads them loads this
+
 
 def link(executable: Any, path: Path, arch: str) -> None:
     """Writes a shared library that TVM's runtime loads.
@@ -52,8 +54,8 @@ def linker(arch: str) -> list[str]:
         if found := shutil.which(name):
             return [found]
     if find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-gnu"]
+        return [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-gnu.{GLIBC}"]
     package = "gcc" if here else f"gcc-{arch.replace('_', '-')}-linux-gnu"
     raise BackendError(
-        f"linking for {arch} needs a C compiler: apt install {package}, or pip install ziglang"
+        f"linking for {arch} needs a C compiler: apt install {package}, or pip install 'graphwright[cross]' (ziglang)"
     )
