@@ -57,5 +57,6 @@ def linker(arch: str) -> list[str]:
         return [sys.executable, "-m", "ziglang", "cc", "-target", f"{arch}-linux-gnu.{GLIBC}"]
     package = "gcc" if here else f"gcc-{arch.replace('_', '-')}-linux-gnu"
     raise BackendError(
-        f"linking for {arch} needs a C compiler: apt install {package}, or pip install 'graphwright[cross]' (ziglang)"
+        f"linking for {arch} needs a C compiler: apt install {package}, or pip install 'graphwright[cross]', "
+        "which brings ziglang's"
     )
