@@ -13,8 +13,8 @@ from ....ir.mode import set_mode
 from ....ir.probe import feed, probes
 from ....ir.program import Program
 from ....ir.quiet import quiet
-from .fixed_sizes import fixed_sizes
 from ..sdpa import spell_masks, write_out
+from .fixed_sizes import fixed_sizes
 
 
 def import_fx(program: Program, sizes: Mapping[str, int]) -> Any:
@@ -49,12 +49,16 @@ def _imported(graph: GraphModule, inputs: list[torch.Tensor]) -> Any:
             del table[operator]  # what TVM can import stays whole
         exported = exported.run_decompositions(table)
         _check(exported.graph, known)
-        return from_exported_program(
-            exported,
-            run_ep_decomposition=False,
-            unwrap_unit_return_tuple=True,
-            custom_convert_map=dict(OPERATORS),
-        )
+        try:
+            return from_exported_program(
+                exported,
+                run_ep_decomposition=False,
+                unwrap_unit_return_tuple=True,
+                custom_convert_map=dict(OPERATORS),
+            )
+        except Exception as error:
+            reason = str(error).strip().split("\n")[-1]
+            raise BackendError(f"TVM cannot import the traced graph: {reason}") from error
 
 
 def _check(graph: torch.fx.Graph, known: set[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ....ir.program import Program
+from ....ir.quiet import quiet
 from ...base import Context
 from ...canonical.fold_constants import fold
 from ...canonical.specialise_shapes import SpecialiseShapes
@@ -26,6 +27,7 @@ def import_onnx(program: Program, sizes: Mapping[str, int]) -> Any:
     from .onnx_importer import Importer
 
     program = program.clone()
-    program = SpecialiseShapes(others=tuple(sizes.items())).run(program, Context()).program
-    fold(program.graph, _FOLD, Context())
+    with quiet():
+        program = SpecialiseShapes(others=tuple(sizes.items())).run(program, Context()).program
+        fold(program.graph, _FOLD, Context())
     return Importer().imported(program.graph)

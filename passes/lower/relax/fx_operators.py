@@ -10,6 +10,7 @@ from torch.fx import Node
 from tvm import relax
 
 from ....ir.fx_ops import bind
+from .einsum import as_product
 
 
 def _embedding(node: Node, importer: Any) -> relax.Expr:
@@ -31,6 +32,41 @@ def _layer_norm(node: Node, importer: Any) -> relax.Expr:
     return importer.block_builder.emit(relax.op.nn.layer_norm(x, weight, bias, axes, given["eps"]))
 
 
+def _linear(node: Node, importer: Any) -> relax.Expr:
+    """TVM's gives float32 whatever it is given, as do its other products."""
+    given = bind(node)
+    x, weight = (importer.env[given[name]] for name in ("input", "weight"))
+    emit = importer.block_builder.emit
+    y = emit(relax.op.matmul(x, emit(relax.op.permute_dims(weight))))
+    return y if given["bias"] is None else emit(relax.op.add(y, importer.env[given["bias"]]))
+
+
+def _addmm(node: Node, importer: Any) -> relax.Expr:
+    given = bind(node)
+    bias, x, weight = (importer.env[given[name]] for name in ("self", "mat1", "mat2"))
+    emit, dtype = importer.block_builder.emit, str(x.ty.dtype)
+    y = emit(relax.op.matmul(x, weight))
+    if given["alpha"] != 1:
+        y = emit(relax.op.multiply(y, relax.const(given["alpha"], dtype)))
+    if given["beta"] != 1:
+        bias = emit(relax.op.multiply(bias, relax.const(given["beta"], dtype)))
+    return emit(relax.op.add(y, bias))
+
+
+def _matmul(node: Node, importer: Any) -> relax.Expr:
+    x, y = (importer.env[operand] for operand in node.args[:2])
+    return importer.block_builder.emit(relax.op.matmul(x, y))
+
+
+def _einsum(node: Node, importer: Any) -> relax.Expr:
+    """A matrix product where it is one, for recognisers to find."""
+    given = bind(node)
+    operands = [importer.env[operand] for operand in given["tensors"]]
+    emit, equation = importer.block_builder.emit, given["equation"]
+    found = as_product(emit, equation, *operands) if len(operands) == 2 else None
+    return emit(relax.op.einsum(tuple(operands), equation)) if found is None else found
+
+
 def _masked_fill(node: Node, importer: Any) -> relax.Expr:
     """TVM's makes a tensor of the fill, which it then cannot lower."""
     x, mask = (importer.env[operand] for operand in node.args[:2])
@@ -49,10 +85,16 @@ def _reduction(operator: Callable[..., relax.Expr]) -> Callable[[Node, Any], rel
 
 
 OPERATORS: dict[str, Callable[[Node, Any], relax.Expr]] = {
+    "addmm.default": _addmm,
     "amax.default": _reduction(relax.op.max),
     "amin.default": _reduction(relax.op.min),
+    "bmm.default": _matmul,
+    "einsum.default": _einsum,
     "embedding.default": _embedding,
     "layer_norm.default": _layer_norm,
+    "linear.default": _linear,
     "masked_fill.Scalar": _masked_fill,
+    "matmul.default": _matmul,
+    "mm.default": _matmul,
 }
 """By what an overload calls itself: converters as TVM's custom_convert_map takes them."""

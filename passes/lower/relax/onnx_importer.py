@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,15 @@ from tvm import relax
 from tvm.relax.frontend.onnx import onnx_frontend
 
 from ....ir.errors import BackendError
+from .node import Node
+from .onnx_operators import CONVERTERS
 
 
 class Importer(onnx_frontend.ONNXGraphImporter):
-    """tvm.relax.frontend.onnx.from_onnx, without a copy of the weights in a protobuf.
+    """tvm.relax.frontend.onnx.from_onnx with converters of ours, and without a copy of the weights in a
+    protobuf.
 
-    A node's domain counts.
+    An operator goes by its name with its domain before it, unless that is the standard one.
     """
 
     def __init__(self) -> None:
@@ -29,16 +34,38 @@ class Importer(onnx_frontend.ONNXGraphImporter):
         Raises:
             BackendError: an operator that TVM lacks.
         """
-        known = onnx_frontend._get_convert_map()
+        known = {*onnx_frontend._get_convert_map(), *CONVERTERS}
         for node in model.graph:
-            if node.domain not in ("", "ai.onnx") or node.op_type not in known:
-                name = f"{node.domain}.{node.op_type}".removeprefix(".")
-                raise BackendError(f"TVM has no operator {name} (at '{node.outputs[0].name}').")
+            if node.domain not in ("", "ai.onnx"):
+                node.op_type, node.domain = f"{node.domain}.{node.op_type}", ""
+            if node.op_type not in known:
+                raise BackendError(f"TVM has no operator {node.op_type} (at '{node.outputs[0].name}').")
         for name, value in list(model.graph.initializers.items()):
             self._tensors[name] = value.const_value
             del model.graph.initializers[name]
-        return self.from_onnx(ir.to_proto(model).graph, model.graph.opset_imports[""])
+        with redirect_stdout(io.StringIO()):  # an importer in trouble prints its operands
+            return self.from_onnx(ir.to_proto(model).graph, model.graph.opset_imports[""])
 
     def _parse_graph_initializers(self, graph: Any) -> None:
         for name, tensor in self._tensors.items():
-            self._nodes[name] = relax.const(tvm.runtime.tensor(np.asarray(tensor.numpy(), order="C")))
+            array = np.asarray(tensor.numpy(), order="C")
+            try:
+                self._nodes[name] = relax.const(tvm.runtime.tensor(array))
+            except (TypeError, ValueError, tvm.error.TVMError):
+                raise BackendError(f"TVM has no tensors of {tensor.dtype.name} (weight '{name}').") from None
+
+    def _check_for_unsupported_ops(self, graph: Any) -> None:
+        """Done by then, with our converters in mind."""
+
+    def _convert_operator(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
+        node = Node(op_name, list(inputs), attrs, self.bb, list(self._inputs.values()))
+        try:
+            found = CONVERTERS[op_name](node) if op_name in CONVERTERS else None
+            if found is None:
+                found = super()._convert_operator(op_name, inputs, attrs, opset)
+        except BackendError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().split("\n")[-1]
+            raise BackendError(f"TVM cannot import operator {op_name}: {reason}") from error
+        return self.bb.emit(found) if isinstance(found, tvm.ir.Call) else found

@@ -1,4 +1,4 @@
-"""Detours that exporters and importers take, undone in Relax: layouts, masks and scales in their plain form."""
+"""Detours that exporters and importers take, undone in Relax: layouts, masks and scales."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _reshape(this: _Simplifier, call: Any) -> Any:
 
 
 def _split_again(this: _Simplifier, permuted: Any, shape: Shape) -> Any:
-    """reshape(permute(reshape(x))) where the first merges leading axes and the last takes them apart again."""
+    """reshape(permute(reshape(x))) where the first merges leading axes that the last takes apart again."""
     merged = this.source(permuted.args[0], "reshape")
     axes = _axes(permuted)
     if merged is None or axes[0] != 0:
@@ -186,10 +186,10 @@ def _times(this: _Simplifier, call: Any) -> Any:
     if isinstance(first, tvm.ir.GenericConst) and not isinstance(second, tvm.ir.GenericConst):
         return relax.op.multiply(second, first)
     inner = this.source(first, "multiply")
-    factors = [_number(second), None if inner is None else _number(inner.args[1])]
-    if inner is None or any(factor is None for factor in factors):
+    number, other = _number(second), None if inner is None else _number(inner.args[1])
+    if number is None or other is None:
         return _elementwise(this, call)
-    return relax.op.multiply(inner.args[0], relax.const(prod(factors), str(call.ty.dtype)))
+    return relax.op.multiply(inner.args[0], relax.const(number * other, str(call.ty.dtype)))
 
 
 _RULES: dict[str, Callable[[_Simplifier, Any], Any]] = {
