@@ -79,6 +79,12 @@ def _parse(record: dict[str, Any]) -> Manifest:
     files = {_inside(name): dict(entry) for name, entry in record["files"].items()}
     graphs = {str(variant): str(name) for variant, name in record["graphs"].items()}
     compiled = Compiled.from_json(record["compiled"]) if record.get("backend") == "tvm" else None
+    inputs = tuple(
+        InputSpec(spec["name"], spec["dtype"], tuple(spec["shape"]), spec["role"], spec["high"])
+        for spec in record["inputs"]
+    )
+    if compiled:
+        compiled.check(inputs, record["outputs"])
     for name in (MODULE, WEIGHTS) if compiled else (DEFAULT, *graphs.values()):
         if name not in files:
             raise ValueError(f"the graph {name!r} is not among its files")
@@ -93,10 +99,7 @@ def _parse(record: dict[str, Any]) -> Manifest:
     return Manifest(
         files=files,
         graphs=graphs,
-        inputs=tuple(
-            InputSpec(spec["name"], spec["dtype"], tuple(spec["shape"]), spec["role"], spec["high"])
-            for spec in record["inputs"]
-        ),
+        inputs=inputs,
         outputs=tuple(record["outputs"]),
         symbols={name: (int(low), int(high)) for name, (low, high) in record["symbols"].items()},
         task=str(record["task"]),

@@ -117,6 +117,7 @@ def _without_checks(buckets: Sequence[Bucket]) -> Any:
 
     @tvm.transform.module_pass(opt_level=0, name="WithoutChecks")
     def apply(module: Any, _: Any) -> Any:
+        module = module.clone()
         for bucket in buckets:
             function = module[bucket.function]
             weights = set(function.params[len(bucket.inputs) :])

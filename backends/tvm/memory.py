@@ -24,6 +24,7 @@ class SharedStorage:
     """
 
     def transform_module(self, module: Any, _: Any) -> Any:
+        module = module.clone()
         functions = {
             variable: function
             for variable, function in module.functions_items()

@@ -36,8 +36,8 @@ def padding_of(program: Program) -> Padding:
     run = backend.build(program, threads=1).run
     ids = next((spec for spec in program.inputs if spec.role in _IDS), None)
     shape = (ids or program.inputs[0]).shape
-    batch = shape[0] if shape and isinstance(shape[0], str) else None
-    length = shape[1] if ids and len(shape) > 1 and isinstance(shape[1], str) else None
+    batch = _symbol(program, shape[:1])
+    length = _symbol(program, shape[1:2]) if ids else None
     symbols = dict.fromkeys(dim for spec in program.inputs for dim in spec.shape if isinstance(dim, str))
     if symbols.keys() - {batch, length}:
         length = None  # a cache or a second text, whose sizes depend on this one's
@@ -61,6 +61,13 @@ def padding_of(program: Program) -> Padding:
             if all(_agree(a, b, near) for a, b in zip(expected, results, strict=True)):
                 return Padding(rows, tokens, axes, token)
     return Padding(None, None, tuple((None,) * array.ndim for array in expected), token)
+
+
+def _symbol(program: Program, dims: Sequence[int | str]) -> str | None:
+    """The symbol that stands there, if it can have more than one size."""
+    found = next((dim for dim in dims if isinstance(dim, str)), None)
+    low, high = program.symbols.get(found or "", (1, 2))
+    return found if low < high else None
 
 
 def _within(program: Program, symbol: str, size: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from ...ir.program import InputSpec
 
 MODULE, WEIGHTS = "model.so", "model.weights"
 
@@ -60,6 +62,15 @@ class Compiled:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    def check(self, inputs: Sequence[InputSpec], outputs: Sequence[str]) -> None:
+        """Raises ValueError where these are not the inputs and outputs that the functions have."""
+        symbols = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
+        for function in self.functions:
+            if function.sizes.keys() != symbols:
+                raise ValueError(f"{function.name} was not compiled for the inputs listed")
+        if len(self.padding.axes) != len(outputs):
+            raise ValueError("the outputs listed are not those of the functions")
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Compiled:

@@ -79,24 +79,18 @@ class _Machine:
 
     def __init__(self, folder: Path, compiled: Compiled, inputs: Sequence[InputSpec]) -> None:
         self.ffi, self.padding, self.inputs = runtime(), compiled.padding, tuple(inputs)
+        arrays = read(folder / WEIGHTS, compiled.places)
+        tensors = {name: self.ffi.from_dlpack(array) for name, array in arrays.items()}
         try:
             # Bound here, or the library would go before what is in it.
             self.library = self.ffi.load_module(str(folder / MODULE))
             machine = self.library["vm_load_executable"]()
             machine["vm_initialization"](_CPU, 0, _POOLED)
+            self.calls = [_Call(self, machine, function, tensors) for function in compiled.functions]
         except Exception as error:  # of the loader or of tvm_ffi, which have no base of their own
             raise BundleError(
                 f"{folder / MODULE} can't be loaded ({first_line(error)}): build the bundle again"
             ) from error
-        arrays = read(folder / WEIGHTS, compiled.places)
-        tensors = {name: self.ffi.from_dlpack(array) for name, array in arrays.items()}
-        self.calls = []
-        for function in compiled.functions:
-            bound = f"{function.name}.bound"
-            machine["save_function"](
-                function.name, bound, True, *(tensors[name] for name in function.weights)
-            )
-            self.calls.append(_Call(self, machine[bound], function))
 
     def run(
         self, feed: Feed, sizes: Mapping[str, int], pieces: Sequence[tuple[int, int]]
@@ -119,11 +113,14 @@ class _Machine:
 
 
 class _Call:
-    """One compiled size."""
+    """One compiled size, its weights bound to it."""
 
-    def __init__(self, machine: _Machine, function: Any, compiled: Function) -> None:
-        self.ffi, self.padding = machine.ffi, machine.padding
-        self.function, self.sizes, self.specs = function, compiled.sizes, machine.inputs
+    def __init__(self, owner: _Machine, machine: Any, compiled: Function, tensors: Mapping[str, Any]) -> None:
+        self.ffi, self.padding = owner.ffi, owner.padding
+        self.sizes, self.specs = compiled.sizes, owner.inputs
+        bound = f"{compiled.name}.bound"
+        machine["save_function"](compiled.name, bound, True, *(tensors[name] for name in compiled.weights))
+        self.function = machine[bound]
         self.inputs: list[tuple[Input, Any]] = []
 
     def run(self, feed: Feed, sizes: Mapping[str, int]) -> list[np.ndarray]:
