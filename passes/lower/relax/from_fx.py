@@ -62,7 +62,13 @@ def _imported(graph: GraphModule, inputs: list[torch.Tensor]) -> Any:
 
 
 def _check(graph: torch.fx.Graph, known: set[str]) -> None:
-    """Raise BackendError for an operator that TVM's importer does not have."""
+    """Raise BackendError for an operator that TVM's importer does not have, or whose sizes are not fixed."""
     for node in graph.nodes:
         if node.op == "call_function" and node.target.__name__ not in known:
             raise BackendError(f"TVM has no operator {node.target} (at '{node.name}').")
+        sizes = getattr(node.meta.get("val"), "shape", ())
+        if any(isinstance(size, torch.SymInt) for size in sizes):
+            raise BackendError(
+                f"TVM builds for fixed sizes, and those of what {node.target} gives depend on what the inputs "
+                "hold."
+            )

@@ -68,4 +68,19 @@ class Importer(onnx_frontend.ONNXGraphImporter):
         except Exception as error:
             reason = str(error).strip().split("\n")[-1]
             raise BackendError(f"TVM cannot import operator {op_name}: {reason}") from error
-        return self.bb.emit(found) if isinstance(found, tvm.ir.Call) else found
+        found = self.bb.emit(found) if isinstance(found, tvm.ir.Call) else found
+        if not _fixed(found.ty):
+            raise BackendError(
+                f"TVM builds for fixed sizes, and those of what {op_name} gives depend on what the inputs hold."
+            )
+        return found
+
+
+def _fixed(kind: Any) -> bool:
+    """Whether every size in a Relax type is known."""
+    if isinstance(kind, relax.TupleType):
+        return all(_fixed(field) for field in kind.fields)
+    if not isinstance(kind, relax.TensorType):
+        return True
+    shape = kind.shape
+    return isinstance(shape, relax.ShapeExpr) and all(isinstance(d, tvm.tirx.IntImm) for d in shape.values)
