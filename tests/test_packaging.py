@@ -44,7 +44,7 @@ def test_pins_cover_every_dependency():
 
 
 def test_imports_run_one_way():
-    """tools -> backends, passes -> ir; a pass outside lower/ knows no backend, and no backend a pass outside."""
+    """tools -> backends, passes -> ir; passes and backends meet in passes/lower."""
     forbidden = {
         "ir": ("passes", "backends", "tools"),
         "passes": ("backends", "tools"),
