@@ -68,7 +68,4 @@ def _check(graph: torch.fx.Graph, known: set[str]) -> None:
             raise BackendError(f"TVM has no operator {node.target} (at '{node.name}').")
         sizes = getattr(node.meta.get("val"), "shape", ())
         if any(isinstance(size, torch.SymInt) for size in sizes):
-            raise BackendError(
-                f"TVM builds for fixed sizes, and those of what {node.target} gives depend on what the inputs "
-                "hold."
-            )
+            raise BackendError(f"TVM builds for fixed sizes, and {node.target} gives one that data decides.")

@@ -70,9 +70,7 @@ class Importer(onnx_frontend.ONNXGraphImporter):
             raise BackendError(f"TVM cannot import operator {op_name}: {reason}") from error
         found = self.bb.emit(found) if isinstance(found, tvm.ir.Call) else found
         if not _fixed(found.ty):
-            raise BackendError(
-                f"TVM builds for fixed sizes, and those of what {op_name} gives depend on what the inputs hold."
-            )
+            raise BackendError(f"TVM builds for fixed sizes, and {op_name} gives one that data decides.")
         return found
 
 
