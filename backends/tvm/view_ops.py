@@ -138,6 +138,18 @@ def _squeeze(c: Call) -> Spec:
     return "squeeze", c.operands, {"axes": tuple(i for i, d in enumerate(shape) if d == 1)}
 
 
+def _dequantize(c: Call) -> Spec:
+    """What was rounded with the same scale and zero point just before is only rounding."""
+    x, scale, zero = c.operands
+    axis = {"axis": c.axes([c.attrs.axis], max(c.rank, 1))[0]}
+    rounded = x.op == "quantize_linear" and (x.inputs[1], x.inputs[2]) == (scale, zero)
+    return (
+        ("fake_quantize", [x.inputs[0], scale, zero], axis)
+        if rounded
+        else ("dequantize_linear", c.operands, axis)
+    )
+
+
 RULES: dict[str, Rule] = {
     **{f"relax.{n}": _same(n) for n in "abs ceil cos erf exp floor isnan log round rsqrt sigmoid sign".split()},
     **{f"relax.{n}": _same(n) for n in "sin sqrt tanh where power maximum minimum matmul".split()},
@@ -168,6 +180,8 @@ RULES: dict[str, Rule] = {
     "relax.split": _split,
     "relax.concat": lambda c: ("concat", c.operands, {"axis": c.axes([c.attrs.axis], c.rank)[0]}),
     "relax.take": _take,
+    "relax.quantize": _same("quantize_linear"),
+    "relax.dequantize": _dequantize,
     "relax.astype": _cast,
     "relax.tril": lambda c: ("tril", c.operands, {"diagonal": int(c.call.args[1].value)}),
     "relax.triu": lambda c: ("triu", c.operands, {"diagonal": int(c.call.args[1].value)}),

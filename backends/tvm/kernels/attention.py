@@ -18,7 +18,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from .dot import dot
 from .machine import Machine
-from .rows import Finish, Outputs, declare_outputs, finish_row
+from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
 from .vector import LARGEST, Expr, chunks, each, exp, fold, load, splat, store, transposed
 
 _HIDDEN = -3e38  # scores of keys that are not looked at
@@ -59,7 +59,7 @@ def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
 
     Parameters: q [mq, q.width], k [mk, k.width], v [mk, v.width] float32; starts [b + 1] int32, the first row
     of each sequence among the keys, and q_starts [b + 1] among the queries; bias [b|1, heads|1, queries,
-    keys] where there is one. Outputs: those of `Finish` over rows of heads * value_dim.
+    keys] where there is one; the inputs of `Finish`, then its outputs over rows of heads * value_dim.
     """
     with IRBuilder() as builder, T.prim_func():
         T.func_name("main")
@@ -89,7 +89,8 @@ class _Kernel:
             b, queries, keys = (tirx.Var(name, "int64") for name in ("b", "lq", "lk"))
             shape = (1 if spec.bias[0] else b, 1 if spec.bias[1] else spec.heads, queries, keys)
             self.bias = T.arg("bias", T.buffer(shape, "float32"))
-        outputs = Outputs(**declare_outputs(spec.finish, mq, self.width, self.dot))
+        buffers = declare_inputs(spec.finish, mq, self.width, self.width)
+        outputs = Outputs(**buffers, **declare_outputs(spec.finish, mq, self.width, self.dot))
         rows, tasks = T.bind(T.cast(mq, "int32")), T.bind((T.cast(entries, "int32") - 1) * spec.heads)
         self.context = outputs.floats
         if not spec.finish.floats:

@@ -15,13 +15,14 @@ from .vector import load
 
 def finished(n: int, finish: Finish, machine: Machine) -> tirx.PrimFunc:
     """x [m, n] float32 and the inputs of `Finish`, then its outputs, for any m."""
-    with IRBuilder() as builder, T.prim_func():
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         T.func_attr({"tirx.noalias": True, "op_pattern": 8, "graphwright.kernel": "norm"})
         m = tirx.Var("m", "int64")
         x = T.arg("x", T.buffer((m, n), "float32"))
         outputs = Outputs(**declare_inputs(finish, m, n, n), **declare_outputs(finish, m, n, dot(machine)))
-        with shared(m, machine) as (first, last), T.serial(first, last) as number:
+        # A block, because TVM looks for a reshape in every function of one tensor, and finds blocks only.
+        with T.sblock("rows"), shared(m, machine) as (first, last), T.serial(first, last) as number:
             held = T.alloc_buffer((1, n), "float32", scope="global")
             finish_row(
                 finish, outputs, dot(machine), machine.lanes, n, number,

@@ -60,7 +60,8 @@ def _write(site: Site, a: Attention) -> None:
     rows = em.kept if em.packed else batch * lengths[0]
     results = em.kernel(
         "attention", ("attention", spec), lambda: attention(spec, site.machine),
-        [q, k, v, starts, q_starts, *([bias] if bias is not None else [])],
+        [q, k, v, starts, q_starts, *([bias] if bias is not None else []),
+         *site.arguments(finish, a.context, None, None, 0)],
         site.results(finish, rows, a.heads * value_dim),
     )  # fmt: skip
     site.put(finish, a.context, results)

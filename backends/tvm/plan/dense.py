@@ -34,9 +34,10 @@ def write_chain(site: Site, chain: Chain) -> Item:
 
     def write() -> None:
         em, linear = site.emitter, chain.linear
-        if em.is_tokens(linear.input):
+        source = need(site, linear)[0]
+        if em.is_tokens(source):
             em.tokens.update(provides)
-        residual = em.rows(chain.residual, like=linear.input) if chain.residual is not None else None
+        residual = em.rows(chain.residual, like=source) if chain.residual is not None else None
         finish = site.finish(
             chain.root, residual is not None, chain.total if chain.stream else None, chain.norm
         )
@@ -108,7 +109,7 @@ def write_dense(
         "columns" if bound < 2 * machine.threads and not finish.whole else "rows",
     )  # fmt: skip
     padded = -(-n // tile.columns) * tile.columns
-    arguments = list(site.stored[source]) if product else [em.rows(source)]
+    arguments = list(site.rounded(source)) if product else [em.rows(source)]
     arguments += [em.constant(a) for a in packed(matrix, tile, site, product)]
     arguments += more(padded)
     name = f"dense_{'i8' if product else 'f32'}_{k}x{n}"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from ....ir.blocks.base import Linear
-from ....ir.view import Value, View
+from ....ir.blocks.evaluate import scalar
+from ....ir.pattern import any_of, commutative, const, find, op, var
+from ....ir.view import Value
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """mode: dynamic: u8 by each row's own range; static: u8 = round(x / scale) + zero for the whole tensor."""
+    """mode: dynamic: u8 by each row's own range; static: u8 = round(x / scale) + zero for all rows."""
 
     mode: Literal["dynamic", "static"]
     scale: float = 1.0
@@ -33,12 +35,77 @@ class Product:
 
 @dataclass(frozen=True)
 class Integers:
-    """products: by the Linear's root. rounding: of every source; where several are asked for, the first."""
+    """products: by the Linear's root. rounding: of every source. One that is asked for in two ways is rounded
+    in the first; what wants it the other way keeps its floats."""
 
     products: dict[Value, Product] = field(default_factory=dict)
     rounding: dict[Value, Rounding] = field(default_factory=dict)
 
 
-def integers(view: View, linears: Sequence[Linear]) -> Integers:
-    """The integer products of a graph."""
-    return Integers()
+def integers(linears: Sequence[Linear], guarded: bool) -> Integers:
+    """The integer products among a graph's Linears.
+
+    Args:
+        guarded: rows that could be NaN are never computed, so what replaces NaN in them can be left out.
+    """
+    found = Integers()
+    for linear in linears:
+        product = _product(linear)
+        if guarded and product is not None:
+            product = replace(product, source=_unguarded(product.source))
+        if (
+            product is not None
+            and found.rounding.setdefault(product.source, product.rounding) == product.rounding
+        ):
+            found.products[linear.root] = product
+    return found
+
+
+def _product(linear: Linear) -> Product | None:
+    x = linear.input
+    if x.op != "fake_quantize" or linear.axis != -1 or linear.groups != 1:
+        return None
+    source, scale, zero = x.inputs
+    weight = _weight(linear)
+    if source is None or scale is None or zero is None or weight is None or zero.dtype != "uint8":
+        return None
+    if _dynamic(source, scale):
+        return Product(source, *weight, Rounding("dynamic"))
+    number, point = scalar(scale), zero.const
+    if number is None or point is None or point.size == 0 or (point != point.reshape(-1)[0]).any():
+        return None
+    return Product(source, *weight, Rounding("static", number, int(point.reshape(-1)[0])))
+
+
+def _unguarded(value: Value) -> Value:
+    """x of where(isnan(x), number, x)."""
+    if value.op != "where" or value.inputs[0] is None or value.inputs[2] is None:
+        return value
+    asked, x = value.inputs[0], value.inputs[2]
+    return x if asked.op == "isnan" and asked.inputs[0] == x else value
+
+
+def _weight(linear: Linear) -> tuple[np.ndarray, np.ndarray] | None:
+    """int8 [in, out] and a scale for each output."""
+    stored = linear.weight
+    if stored.op != "dequantize_linear" or any(v is None or v.const is None for v in stored.inputs):
+        return None
+    data, scale, zero = (v.const for v in stored.inputs if v is not None)
+    if data is None or scale is None or zero is None or data.dtype != np.int8 or zero.any():
+        return None
+    data = data.T if linear.transposed else data
+    axis = stored.attrs["axis"] if scale.size > 1 else 0
+    if scale.size > 1 and axis != (0 if linear.transposed else 1):
+        return None
+    return data, np.broadcast_to(scale.reshape(-1), (linear.out_features,)).astype(np.float32)
+
+
+def _dynamic(source: Value, scale: Value) -> bool:
+    """Whether a scale is DynamicQuantizeLinear's of this source (ONNX, opset 11)."""
+    zero = const("zero", 0.0)
+    high = commutative("maximum", op("max", var("high")), zero)
+    low = commutative("minimum", op("min", var("low")), const(None, 0.0))
+    spread = op("sub", high, low, name="spread")
+    guarded = op("where", op("eq", spread, const(None, 0.0)), const(None, 255.0), spread)
+    found = find(op("div", any_of("guard", yes=guarded, no=spread), const(None, 255.0)), scale)
+    return bool(found) and found["high"] == source and found["low"] == source  # type: ignore[index]

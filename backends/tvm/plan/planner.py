@@ -22,6 +22,7 @@ from .items import Item, ordered
 from .lookups import lookups, write_lookup
 from .masks import Masks, mask_input
 from .norms import write_norm
+from .products import as_floats
 from .rebuild import bindings, with_kernels
 from .site import Site
 
@@ -47,6 +48,7 @@ def plan(module: Any, roles: Mapping[str, str], machine: Machine) -> Planned:
         roles: of main's parameters by name, in order, as InputSpec.role says.
         machine: what the kernels are for.
     """
+    module = as_floats(module)
     main = module["main"]
     view = RelaxView(main)
     blocks = recognise(view)
@@ -63,7 +65,7 @@ def plan(module: Any, roles: Mapping[str, str], machine: Machine) -> Planned:
     builder = relax.BlockBuilder()
     parameters = [relax.Var(str(p.name), p.ty) for p in main.params]
     emitter = Emitter(builder, machine, parameters, batch, packed)
-    site = Site(emitter, machine, masks, integers(view, blocks.linear), packed)
+    site = Site(emitter, machine, masks, integers(blocks.linear, packed), packed)
     order = {value: number for number, value in enumerate(view.values)}
     items = _items(site, view, blocks, found, main)
     live, site.needed = ordered(items, view.outputs, order)

@@ -12,6 +12,7 @@ from ....ir.blocks.base import Norm as NormBlock
 from ....ir.view import Value
 from ..kernels.dot import dot
 from ..kernels.machine import Machine
+from ..kernels.norm import finished
 from ..kernels.rows import Finish, Norm
 from .emitter import Emitter
 from .integers import Integers, Rounding
@@ -42,7 +43,7 @@ class Site:
         """What a kernel does with the rows of `root`; total: their value before the norm, where it is read."""
         rounding = self.rounding(root)
         floats = (root, "float") in self.needed or rounding is None
-        stream = total is not None and (total, "float") in self.needed
+        stream = total is not None and bool({(total, "float"), (total, "stored")} & self.needed)
         return Finish(residual, stream, norm_of(norm), floats, rounding.mode if rounding else "no")
 
     def rounding(self, value: Value) -> Rounding | None:
@@ -71,6 +72,21 @@ class Site:
         if finish.rounds == "dynamic":
             found += [((rows,), "float32"), ((rows,), "int32")]
         return found
+
+    def rounded(self, source: Value) -> tuple[Any, ...]:
+        """The rows of a value as a product of integers reads them, rounded here where its own kernel didn't."""
+        if source not in self.stored:
+            rounding = self.integers.rounding[source]
+            n = int(source.shape[-1])  # type: ignore[index, arg-type]
+            finish = Finish(floats=False, rounds=rounding.mode)
+            rows = self.emitter.rows(source)
+            results = self.emitter.kernel(
+                f"round_{n}", ("round", n, finish), lambda: finished(n, finish, self.machine),
+                [rows, *self.arguments(finish, source, None, None, n)],
+                self.results(finish, self.emitter.count(source), n),
+            )  # fmt: skip
+            self.put(finish, source, results)
+        return self.stored[source]
 
     def put(self, finish: Finish, root: Value, results: Sequence[Any], total: Value | None = None) -> None:
         """Enter a kernel's outputs as the rows of its values."""
