@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from ..backends.manifest import read_manifest
 from ..backends.measure import Comparison, compare, workloads
 from ..backends.target import detect
 from .console import Console
-from .opened import open_model
+from .opened import open_model, program_of
 from .portability import Portability, graphs_of, portability, summary
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The comparison; ratios are against the first model. portability: by model, where it was asked for."""
+    """The comparison; ratios are against the first model. portability: by model, where it was asked for.
+    device: the one that was timed, where it wasn't this machine."""
 
     comparison: Comparison
     portability: Mapping[str, Portability] = field(default_factory=dict)
+    device: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         found = {name: each.to_json() for name, each in self.portability.items()}
-        return self.comparison.to_json() | ({"portability": found} if found else {})
+        told = {"portability": found} if found else {}
+        return self.comparison.to_json() | told | ({"device": self.device} if self.device else {})
 
 
 def bench(
@@ -52,6 +57,35 @@ def bench(
     return Bench(timed, found)
 
 
+def bench_remotely(
+    models: Sequence[str],
+    shapes: Sequence[str] | None,
+    threads: int | None,
+    seed: int,
+    console: Console,
+    tracker: str,
+    key: str,
+) -> Bench:
+    """Time bundles of the tvm backend on a device that a TVM RPC tracker knows.
+
+    threads: None takes what the first bundle was measured with.
+
+    Raises:
+        MeasureError: no tracker, no such device, or a bundle can't be run there.
+    """
+    from ..backends.tvm.device import Device
+    from ..backends.tvm.remote import contestants
+
+    manifest = read_manifest(Path(models[0]))
+    work = workloads(program_of(manifest), shapes, seed=seed)
+    count = threads or manifest.threads or 1
+    names = {name: name for name in models}
+    with Device(tracker, key, count) as device:
+        start = contestants(device)
+        timed = compare(names, work, count, seed=seed, progress=console.progress, start=start)
+    return Bench(timed, device=f"{key} of {tracker}")
+
+
 def tables(result: Bench) -> list[Any]:
     """A row a model: ms and speed-up over the first at each workload."""
     from rich.table import Table
@@ -69,8 +103,11 @@ def tables(result: Bench) -> list[Any]:
             low, high = cell.speedup.interval
             ratio = "" if name == first else f" ({cell.speedup.median:.2f}, {low:.2f}–{high:.2f})"
             shown.append(f"{cell.ms:.2f}{ratio}")
-        table.add_row(name, *shown, f"{result.comparison.peak_bytes[name] / 1e6:.0f}")
+        peak = result.comparison.peak_bytes[name]  # 0: another machine's, which doesn't tell
+        table.add_row(name, *shown, f"{peak / 1e6:.0f}" if peak else "–")
     note = f"{result.comparison.threads} threads, medians of {result.comparison.rounds} interleaved rounds"
+    if result.device:
+        note = f"on {result.device}: {note}"
     if not result.portability:
         return [table, note]
     told = [f"{name}: {line}" for name, each in result.portability.items() for line in each.sentences()]

@@ -314,13 +314,29 @@ def bench(
     isa: Annotated[
         bool, typer.Option("--isa", help="also say on which instruction sets int8 sums are right")
     ] = False,
+    rpc: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="TVM RPC tracker: time tvm bundles on --device", show_default=False
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="of the machine that the tracker lends", show_default=False),
+    ] = None,
     *,
     console: Console,
 ) -> None:
     """Time models side by side; each ratio is against the first."""
     from . import bench as benching
 
-    result = benching.bench(models, shapes.split(",") if shapes else None, threads, seed, console, isa)
+    names = shapes.split(",") if shapes else None
+    if (rpc is None) != (device is None):
+        raise typer.BadParameter("write both --rpc HOST:PORT and --device KEY, or neither")
+    if rpc and device:
+        result = benching.bench_remotely(models, names, threads, seed, console, rpc, device)
+    else:
+        result = benching.bench(models, names, threads, seed, console, isa)
     if console.json:
         _print_json(result.to_json())
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backends.manifest import MANIFEST
+from ..backends.manifest import MANIFEST, Manifest
 from ..ir.program import Program
 
 
@@ -32,11 +32,7 @@ def open_model(name: str, threads: int = 2) -> Opened:
         from ..backends.runner import load
 
         bundle = load(name, threads)
-        record = bundle.manifest
-        program = Program(
-            None, "onnx", bundle.inputs, bundle.output_names, symbols=record.symbols, info=record.info
-        )
-        return Opened(name, program, bundle.run)
+        return Opened(name, program_of(bundle.manifest), bundle.run)
     from ..ir.capture import capture
 
     program = capture(name)
@@ -47,3 +43,10 @@ def open_model(name: str, threads: int = 2) -> Opened:
     from ..backends.reference import Reference
 
     return Opened(name, program, Reference().build(program, threads=threads).run)
+
+
+def program_of(manifest: Manifest) -> Program:
+    """What a bundle takes and gives, without a graph."""
+    return Program(
+        None, "onnx", manifest.inputs, manifest.outputs, symbols=manifest.symbols, info=manifest.info
+    )
