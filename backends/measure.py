@@ -89,7 +89,7 @@ def compare(
     seconds: float = 2.0,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda description, done, total: None,
-    start: Callable[[str, str, Path, int], Any] = Worker,
+    start: Callable[[str, str, Path, int], Any] | None = None,
 ) -> Comparison:
     """Time every contestant on every workload, in turn (A B, B A, A B, ...), only one working at a time.
 
@@ -105,8 +105,7 @@ def compare(
             end first.
         seed: of the bootstrap.
         progress: called with (description, done, total).
-        start: from (name, kind, path, threads), what is asked for times: a process here, or what stands for
-            another machine.
+        start: from (name, kind, path, threads), what is asked for times; None is a process here.
 
     Raises:
         MeasureError: a contestant can't be loaded or fails; names it and gives its last word.
@@ -118,7 +117,7 @@ def compare(
         in_turn = too_large(size_of(path) for _, path in entries.values())
         if in_turn:
             rounds = min(rounds, TURNS)
-        begin = lambda name: start(name, *entries[name], threads)
+        begin = lambda name: (start or Worker)(name, *entries[name], threads)
         times, peak, energy = _take_turns(list(entries), begin, feeds, rounds, request, in_turn, progress)
     first = next(iter(entries))
     cells = {
