@@ -19,6 +19,7 @@ from .generic import schedule_generic
 from .joined import Joined
 from .llvm_target import llvm_target
 from .memory import SharedStorage
+from .schedules import apply_database
 
 _CHECKS = ("vm.builtin.check_tensor_info", "vm.builtin.match_shape")
 
@@ -63,6 +64,29 @@ def compile_buckets(
         BackendError: TVM lacks an operator, a size is outside what the program takes, or nothing can be built
             for the target's architecture.
     """
+    lowered = lower_buckets(program, target, threads, buckets)
+    module = schedule_generic(apply_database(lowered.module, lowered.target), lowered.target)
+    executable = tvm.compile(module, target=lowered.target, relax_pipeline=_to_bytecode(lowered.buckets))
+    return Built(executable, lowered.weights, lowered.buckets, lowered.target)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A program as functions that call kernels, before those are scheduled and compiled.
+
+    module: a Relax function a bucket; kernels of the library are finished, others are open to tuning.
+    """
+
+    module: Any
+    weights: Mapping[str, np.ndarray]
+    buckets: tuple[Bucket, ...]
+    target: Any
+
+
+def lower_buckets(
+    program: Program, target: Target, threads: int, buckets: Sequence[Mapping[str, int]]
+) -> Lowered:
+    """The first half of `compile_buckets`, with its arguments and errors; tuning begins where it ends."""
     llvm = llvm_target(target, threads)
     joined, made = Joined(), []
     for number, sizes in enumerate(buckets):
@@ -70,9 +94,7 @@ def compile_buckets(
         function = f"run_{number}"
         weights = joined.add(_lowered(imported.module, llvm), function)
         made.append(Bucket(dict(sizes), function, imported.inputs, imported.outputs, weights))
-    module = schedule_generic(joined.module, llvm)
-    executable = tvm.compile(module, target=llvm, relax_pipeline=_to_bytecode(made))
-    return Built(executable, joined.weights.arrays, tuple(made), llvm)
+    return Lowered(joined.module, joined.weights.arrays, tuple(made), llvm)
 
 
 def _lowered(module: Any, llvm: Any) -> Any:
