@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..target import Target
+from .executor import Executor
 from .search import Timer, search
 from .tiles import lookup, record
 
@@ -89,7 +90,13 @@ def _tune(question: Question) -> float:
     tunable = _registered[question.kernel]
     named = (question.shape, question.dtype, question.target)
     tiles = [dict(tile) for tile in tunable.candidates(*named)]
-    tile, gain = search(tiles[1:], lambda tile: tunable.build(*named, tile), tiles[0])
+    there = Executor(question.target.cores, lambda: None)
+
+    def build(tile: dict[str, Any]) -> Timer:
+        turn = there.do(lambda _: tunable.build(*named, tile))
+        return lambda: there.do(lambda _: turn())
+
+    tile, gain = search(tiles[1:], build, tiles[0])
     record(question.kernel, *named, tile, gain)
     return gain
 

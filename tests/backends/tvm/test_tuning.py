@@ -20,7 +20,7 @@ from graphwright.backends.tvm.generic import schedule_generic
 from graphwright.backends.tvm.llvm_target import llvm_target
 from tvm import relax
 
-TRIALS = 4
+TRIALS = 3
 BATCH, DEEP, COLUMNS = 3, 40, 24
 
 
@@ -255,8 +255,7 @@ def test_a_killed_search_loses_one_candidate_at_most(module, llvm, cache):
         assert process.stdout.readline()
     process.kill()
     process.wait(30)
-    known = [json.loads(line) for line in records(llvm).read_text().splitlines()]
-    tried = sum("seconds" in line for line in known)
-    assert tried >= 2
-    tuning.tune(module, llvm, 4)
-    assert Path(records(llvm)).read_text().count('"seconds"') > tried
+    lines = [json.loads(line) for line in records(llvm).read_text().splitlines()]
+    assert sum("seconds" in line for line in lines) >= 2
+    kept = schedules.open_schedules(llvm)
+    assert sum(kept.known(key).tried for key in {line["function"] for line in lines}) >= 2
