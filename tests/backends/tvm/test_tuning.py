@@ -7,14 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tvm
 from graphwright.backends.decisions import cache_directory
 from graphwright.backends.target import detect
-from graphwright.backends.tvm import metaschedule, schedules, tuning
+from graphwright.backends.tvm import metaschedule, schedules, search, tuning
 from graphwright.backends.tvm.candidates import Builder
 from graphwright.backends.tvm.generic import schedule_generic
 from graphwright.backends.tvm.llvm_target import llvm_target
@@ -29,12 +28,18 @@ def llvm():
     return llvm_target(detect(), 2)
 
 
+def quick(patch):
+    patch.setattr(metaschedule, "BATCH", 3)
+    patch.setattr(metaschedule, "POPULATION", 8)
+    patch.setattr(search, "ROUNDS", 2)
+    patch.setattr(search, "TURN", 1e-4)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """Small batches and populations, and a cache that lies beside what nobody may touch."""
+    """A cache that lies beside what nobody may touch."""
     monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(metaschedule, "BATCH", 3)
-    monkeypatch.setattr(metaschedule, "POPULATION", 8)
+    quick(monkeypatch)
     return tmp_path / "cache"
 
 
@@ -62,8 +67,7 @@ def searched(module, llvm, tmp_path_factory):
     """(what tuning returned, its progress, the file it wrote)"""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path_factory.mktemp("searched")))
-        patch.setattr(metaschedule, "BATCH", 3)
-        patch.setattr(metaschedule, "POPULATION", 8)
+        quick(patch)
         seen = []
         tuned = tuning.tune(module, llvm, TRIALS, lambda *step: seen.append(step))
         return tuned, seen, records(llvm).read_bytes()
