@@ -39,6 +39,9 @@ class Question:
     dtype: str
     target: Target
 
+    def __str__(self) -> str:
+        return f"{self.kernel} {'x'.join(map(str, self.shape))} {self.dtype}"
+
 
 def register(tunable: Tunable) -> None:
     """Make a kernel known to `choose` and to tuning."""
@@ -69,21 +72,19 @@ def asked() -> Iterator[dict[Question, None]]:
 def tune_tiles(
     questions: Iterable[Question],
     progress: Callable[[str, int, int], None] = lambda description, done, total: None,
-) -> dict[Question, float]:
-    """Search a tile for each question that nothing on record answers, and record it at once.
+) -> Iterator[tuple[Question, float]]:
+    """Searches a tile for each question that nothing on record answers, and records it at once.
 
-    Returns:
-        Times as fast as the analytic choice, for every question that was searched.
+    Yields:
+        The question, and times as fast as the analytic choice what was found is.
 
     Raises:
         GraphwrightError: the record can't be written.
     """
     open_questions = [q for q in questions if lookup(q.kernel, q.shape, q.dtype, q.target) is None]
-    gains = {}
     for number, question in enumerate(open_questions):
-        progress(f"{question.kernel} {_size(question)}", number, len(open_questions))
-        gains[question] = _tune(question)
-    return gains
+        progress(str(question), number, len(open_questions))
+        yield question, _tune(question)
 
 
 def _tune(question: Question) -> float:
@@ -99,7 +100,3 @@ def _tune(question: Question) -> float:
     tile, gain = search(tiles[1:], build, tiles[0])
     record(question.kernel, *named, tile, gain)
     return gain
-
-
-def _size(question: Question) -> str:
-    return f"{'x'.join(map(str, question.shape))} {question.dtype}"

@@ -43,7 +43,7 @@ def tune(
     trials: int = TRIALS,
     progress: Progress = lambda description, done, total: None,
     seed: int = 0,
-) -> list[Tuned]:
+) -> Iterator[Tuned]:
     """Searches schedules for the open functions of a module, whatever takes longest first.
 
     What is on record counts: a function that has had its trials is not searched again, and a search that was
@@ -55,6 +55,9 @@ def tune(
         trials: candidates for each function, those of earlier runs included.
         progress: called with (description, candidates done, candidates in all).
 
+    Yields:
+        Each function once it has had its trials.
+
     Raises:
         GraphwrightError: what was found can't be written.
     """
@@ -64,7 +67,7 @@ def tune(
     with Builder(llvm) as builder:
         tasks = there.do(lambda _: tasks_of(module, llvm, schedules, builder))
         wanted = {task.key: _left(schedules, task.key, trials) for task in tasks}
-        done, tuned = 0, []
+        done = 0
         for task in tasks:
             begun = done
             measure = partial(_measured, task, schedules.known(task.key), builder, there)
@@ -73,8 +76,7 @@ def tune(
                 progress(_told(task, schedules), done, sum(wanted.values()))
             best = schedules.known(task.key).best
             seconds = best[0] if best else task.seconds
-            tuned.append(Tuned(task.name, task.calls, done - begun, 1e3 * seconds, task.seconds / seconds))
-    return tuned
+            yield Tuned(task.name, task.calls, done - begun, 1e3 * seconds, task.seconds / seconds)
 
 
 def _left(schedules: Schedules, key: str, trials: int) -> int:

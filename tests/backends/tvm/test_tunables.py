@@ -22,7 +22,7 @@ def test_a_search_records_what_it_measured(dtype):
     with tunable.asked() as questions:
         before = tunables.dense_tile(*SHAPE, dtype, target)
     assert before == analytic(SHAPE[2], Machine.of(target, target.cores), -(-SHAPE[0] // target.cores))
-    (gain,) = tunable.tune_tiles(questions).values()
+    ((_, gain),) = tunable.tune_tiles(questions)
     after = tunables.dense_tile(*SHAPE, dtype, target)
     assert tiles.lookup("dense", SHAPE, dtype, target) == {"rows": after.rows, "columns": after.columns}
     assert (gain == 1.0) == (after == before)

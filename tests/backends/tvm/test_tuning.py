@@ -69,7 +69,7 @@ def searched(module, llvm, tmp_path_factory):
         patch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path_factory.mktemp("searched")))
         quick(patch)
         seen = []
-        tuned = tuning.tune(module, llvm, TRIALS, lambda *step: seen.append(step))
+        tuned = list(tuning.tune(module, llvm, TRIALS, lambda *step: seen.append(step)))
         return tuned, seen, records(llvm).read_bytes()
 
 
@@ -121,12 +121,12 @@ def test_tuned_functions_are_right_and_not_searched_again(module, llvm, searched
     assert scheduled(module) == 0
     found, expected = run(applied, llvm)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
-    again = tuning.tune(module, llvm, TRIALS)
+    again = list(tuning.tune(module, llvm, TRIALS))
     assert [each.trials for each in again] == [0] * len(tuned)
 
 
 def test_more_trials_go_on_where_the_last_ended(module, llvm, on_record):
-    more = tuning.tune(module, llvm, TRIALS + 1)
+    more = list(tuning.tune(module, llvm, TRIALS + 1))
     assert max(each.trials for each in more) == 1
 
 
@@ -173,7 +173,7 @@ def test_finished_kernels_are_left_alone(module, llvm):
             for v, function in module.functions_items()
         }
     )
-    assert tuning.tune(finished, llvm, 2) == []
+    assert list(tuning.tune(finished, llvm, 2)) == []
 
 
 def test_nothing_beside_the_artifacts_is_removed(module, llvm, tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_nothing_beside_the_artifacts_is_removed(module, llvm, tmp_path, monkeyp
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("kept")
     (cache_directory() / "other").mkdir(parents=True)
-    tuning.tune(module, llvm, 2)
+    assert list(tuning.tune(module, llvm, 2))
     assert (tmp_path / "precious" / "file").read_text() == "kept"
     assert {path.name for path in cache_directory().iterdir()} == {"other", "tvm"}
     assert {path.name for path in tmp_path.iterdir()} == {"precious", "cache"}  # and the artifacts are gone
@@ -194,7 +194,7 @@ def test_interruption_keeps_what_was_found(module, llvm):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tuning.tune(module, llvm, TRIALS, interrupt)
+        list(tuning.tune(module, llvm, TRIALS, interrupt))
     known = [json.loads(line) for line in records(llvm).read_text().splitlines()]
     assert sum("seconds" in line for line in known) == 2
 
@@ -252,7 +252,7 @@ def test_a_killed_search_loses_one_candidate_at_most(module, llvm, cache):
         "from graphwright.backends.tvm.llvm_target import llvm_target\n"
         "metaschedule.BATCH, metaschedule.POPULATION = 3, 8\n"
         "module = tvm.ir.load_json(Path(sys.argv[1]).read_text())\n"
-        "tuning.tune(module, llvm_target(detect(), 2), 30, lambda *step: print(step, flush=True))\n"
+        "list(tuning.tune(module, llvm_target(detect(), 2), 30, lambda *step: print(step, flush=True)))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(model)], stdout=subprocess.PIPE, text=True)
     for _ in range(2):
