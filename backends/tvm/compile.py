@@ -17,8 +17,11 @@ from ..target import Target
 from .bindings import called, edited
 from .generic import schedule_generic
 from .joined import Joined
+from .kernels.machine import Machine
 from .llvm_target import llvm_target
 from .memory import SharedStorage
+from .plan.emitter import ROWS, STARTS
+from .plan.planner import plan
 from .schedules import apply_database
 
 _CHECKS = ("vm.builtin.check_tensor_info", "vm.builtin.match_shape")
@@ -30,6 +33,7 @@ class Bucket:
 
     sizes: of every symbol in the shapes of the program's inputs. function: its name in the module. inputs,
     weights: names in the order of its parameters, inputs first. outputs: names in the order of its results.
+    mask: the input whose zeros are left out; `inputs` then end with what says which tokens are kept.
     """
 
     sizes: Mapping[str, int]
@@ -37,6 +41,7 @@ class Bucket:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: tuple[str, ...]
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,14 @@ def lower_buckets(
     """The first half of `compile_buckets`, with its arguments and errors; tuning begins where it ends."""
     llvm = llvm_target(target, threads)
     joined, made = Joined(), []
+    machine, roles = Machine.of(target, threads), {spec.name: spec.role for spec in program.inputs}
     for number, sizes in enumerate(buckets):
         imported = relax_module(program, sizes)
         function = f"run_{number}"
-        weights = joined.add(_lowered(imported.module, llvm), function)
-        made.append(Bucket(dict(sizes), function, imported.inputs, imported.outputs, weights))
+        planned = plan(imported.module, roles, machine)
+        inputs = (*imported.inputs, *((ROWS, STARTS) if planned.mask else ()))
+        weights = joined.add(_lowered(planned.module, llvm), function)
+        made.append(Bucket(dict(sizes), function, inputs, imported.outputs, weights, planned.mask))
     return Lowered(joined.module, joined.weights.arrays, tuple(made), llvm)
 
 

@@ -24,11 +24,13 @@ class Place:
 @dataclass(frozen=True)
 class Function:
     """One compiled size. sizes: of every symbol. name: in the module. weights: what it takes behind the
-    program's inputs, in order."""
+    program's inputs, in order. mask: the input whose zeros it leaves out: it then takes, before the weights,
+    the kept tokens and where each sequence begins among them (kept.py)."""
 
     sizes: Mapping[str, int]
     name: str
     weights: tuple[str, ...]
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Compiled:
         """Raises ValueError where these are not the inputs and outputs that the functions have."""
         symbols = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
         for function in self.functions:
+            if function.mask is not None and function.mask not in {spec.name for spec in inputs}:
+                raise ValueError(f"{function.name} takes a mask that is not listed")
             if function.sizes.keys() != symbols:
                 raise ValueError(f"{function.name} was not compiled for the inputs listed")
         if len(self.padding.axes) != len(outputs):
@@ -85,6 +89,7 @@ class Compiled:
                 {str(symbol): int(size) for symbol, size in each["sizes"].items()},
                 str(each["name"]),
                 tuple(map(str, each["weights"])),
+                None if each["mask"] is None else str(each["mask"]),
             )
             for each in record["functions"]
         )

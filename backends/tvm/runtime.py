@@ -16,6 +16,7 @@ from . import processor
 from .choice import Choice
 from .executor import Executor
 from .fitting import Input, cut, rows_of
+from .kept import Kept
 from .library import runtime
 from .record import MODULE, WEIGHTS, Compiled, Function
 from .weights_file import read
@@ -121,12 +122,17 @@ class _Call:
         bound = f"{compiled.name}.bound"
         machine["save_function"](compiled.name, bound, True, *(tensors[name] for name in compiled.weights))
         self.function = machine[bound]
+        self.mask = compiled.mask
         self.inputs: list[tuple[Input, Any]] = []
+        self.kept: Kept | None = None
 
     def run(self, feed: Feed, sizes: Mapping[str, int]) -> list[np.ndarray]:
         if not self.inputs:
             made = [Input(spec, self.sizes, self.padding) for spec in self.specs]
             self.inputs = [(each, self.ffi.from_dlpack(each.array)) for each in made]
+            if self.mask is not None:
+                shapes = {spec.name: each.array.shape for spec, each in zip(self.specs, made, strict=True)}
+                self.kept = Kept(shapes[self.mask])
         tensors = []
         for spec, (place, tensor) in zip(self.specs, self.inputs, strict=True):
             given = feed[spec.name]
@@ -135,6 +141,8 @@ class _Call:
             else:
                 place.fill(given)
                 tensors.append(tensor)
+        if self.mask is not None and self.kept is not None:
+            tensors += map(self.ffi.from_dlpack, self.kept.of(feed[self.mask]))
         found = self.function(*tensors)
         found = [found] if isinstance(found, self.ffi.Tensor) else found
         return [

@@ -71,7 +71,9 @@ def plan(module: Any, roles: Mapping[str, str], machine: Machine) -> Planned:
     live, site.needed = ordered(items, view.outputs, order)
     for parameter, value in zip(parameters, view.inputs, strict=True):
         emitter.set_whole(value, parameter)
-    with builder.function("main", emitter.made):
+    # Memory is planned for a batch without padding.
+    attributes = {"tir_var_upper_bound": {"kept": batch * length}} if packed else {}
+    with builder.function("main", emitter.made, attrs=attributes):
         with builder.dataflow():
             for item in live:
                 item.write()
