@@ -11,9 +11,21 @@ from ...ir.program import Program
 from ..base import Backend
 from ..target import Target, detect
 from ..workloads import workloads
+from . import versions
 from .artifact import TvmArtifact
-from .record import MODULE, WEIGHTS, Compiled, Function
-from .sizes import sizes_of
+from .link import link, linker
+from .record import MODULE, WEIGHTS, Compiled, Function, Padding
+from .sizes import covering
+
+
+def ready(target: Target) -> None:
+    """Refuse early what `build` would refuse after all the work.
+
+    Raises:
+        BackendError: TVM is missing or of another version, or nothing links for the target.
+    """
+    versions.check()
+    linker(target.arch)
 
 
 class Tvm(Backend):
@@ -28,15 +40,17 @@ class Tvm(Backend):
         threads: int = 2,
         *,
         buckets: Sequence[Mapping[str, int]] = (),
+        padding: Padding | None = None,
     ) -> TvmArtifact:
         """Functions over one copy of the weights.
 
         Args:
-            program: of either dialect, without contrib operators.
+            program: of either dialect.
             target: to compile for; None is this machine.
             threads: of a call.
             buckets: the sizes to compile at, of every symbol of the program's inputs: calls of other sizes
-                are padded to them, or split. None gives those of the usual workloads.
+                are padded to them, or split. Without any, those of the usual workloads.
+            padding: what `padding_of` found for this program, where that is known.
 
         Raises:
             BackendError: TVM is missing or of another version, lacks an operator, or nothing links here for
@@ -46,14 +60,13 @@ class Tvm(Backend):
 
         compiler()
         from .compile import compile_buckets
-        from .link import link
         from .llvm_target import needs
         from .padding import padding_of
         from .weights_file import write
 
         target = target or detect()
-        sizes = list(buckets) or sizes_of(program, (each.feed for each in workloads(program)))
-        padding = padding_of(program)
+        padding = padding or padding_of(program)
+        sizes = buckets or covering(program, padding, (each.feed for each in workloads(program)))
         built = compile_buckets(program, target, threads, sizes)
         folder = tempfile.TemporaryDirectory(prefix="graphwright-", ignore_cleanup_errors=True)
         try:
@@ -64,6 +77,6 @@ class Tvm(Backend):
                 f"cannot write compiled functions to {tempfile.gettempdir()} ({error.strerror}): "
                 "make room there, or set TMPDIR to a directory on a larger disk"
             ) from error
-        functions = tuple(Function(each.sizes, each.function, each.weights) for each in built.buckets)
+        functions = tuple(Function(b.sizes, b.function, b.weights, b.mask) for b in built.buckets)
         compiled = Compiled(target.arch, needs(built.target), places, functions, padding)
         return TvmArtifact(program, compiled, folder, threads)
