@@ -15,6 +15,7 @@ from ..manifest import Manifest, read_manifest, verify_files
 from .choice import Choice
 from .device import Device
 from .fitting import Input, rows_of
+from .kept import Kept
 from .record import MODULE, WEIGHTS, Compiled, Function
 from .weights_file import read
 
@@ -118,7 +119,8 @@ class RemoteBundle:
         found, start = [], 0
         for number, rows in self._choice.pieces(sizes):
             function = self.compiled.functions[number]
-            arrays = []
+            arrays: list[np.ndarray] = []
+            kept: tuple[np.ndarray, ...] = ()
             for spec in manifest.inputs:
                 place = Input(spec, function.sizes, padding)
                 array = feed[spec.name]
@@ -126,7 +128,9 @@ class RemoteBundle:
                     array = rows_of(array, spec.shape, padding.batch, start, rows)
                 place.fill(array)
                 arrays.append(place.array)
-            found.append((function, arrays))
+                if spec.name == function.mask:
+                    kept = Kept(place.array.shape).of(array)
+            found.append((function, [*arrays, *kept]))
             start += rows
         return found
 
