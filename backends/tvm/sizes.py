@@ -5,25 +5,44 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ...ir.program import Program
-from ..feeds import Feed
+from ..feeds import Feed, coordinates
+from .record import Padding
 
-STEP = 16  # lengths are rounded up to a multiple: a batch of sentences stands for others about as long
+STEP = 16  # a batch of unequal sentences stands for others about as long: lengths go up to a multiple
+LONGEST = 512  # tokens, up to which the longest text that the program takes gets a size of its own
 
 
-def sizes_of(program: Program, feeds: Iterable[Feed]) -> list[dict[str, int]]:
-    """The size of every symbol of the program's inputs, for each different call.
+def covering(program: Program, padding: Padding, feeds: Iterable[Feed]) -> list[dict[str, int]]:
+    """Sizes that hold the given calls and, where a call may be padded, a text of any length that the program
+    takes.
 
     Args:
         program: whose input specs name the symbols.
         feeds: calls that fit them.
+
+    Returns:
+        The size of every symbol of the program's inputs, for each size.
     """
     found: list[dict[str, int]] = []
+    length = padding.length
+    _, bound = program.symbols.get(length or "", (1, LONGEST))
     for feed in feeds:
-        sizes: dict[str, int] = {}
-        for spec in program.inputs:
-            for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
-                if isinstance(dim, str):
-                    sizes[dim] = size
+        sizes = _sizes(program, feed)
+        if length and coordinates(program.inputs, feed)[2]:
+            sizes[length] = min(-(-sizes[length] // STEP) * STEP, bound)
         if sizes not in found:
             found.append(sizes)
+    longest = min(bound, int(program.info.get("max_length") or bound), LONGEST)
+    if length and all(sizes[length] < longest for sizes in found):
+        found.append({symbol: program.symbols.get(symbol, (1, 1))[0] for symbol in found[0]})
+        found[-1][length] = longest
     return found
+
+
+def _sizes(program: Program, feed: Feed) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for spec in program.inputs:
+        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True):
+            if isinstance(dim, str):
+                sizes[dim] = size
+    return sizes
