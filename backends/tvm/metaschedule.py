@@ -29,7 +29,7 @@ _SILENT.propagate = False
 class _Context(ms.TuneContext):
     """A TuneContext whose constructor does not import every CUDA intrinsic first, parsed for 16 seconds."""
 
-    def __init__(self, module: Any, llvm: Any, seed: int) -> None:
+    def __init__(self, module: Any, llvm: Any, size: int, seed: int) -> None:
         # Without the rule that changes the layout of arguments: a caller passes them as they are.
         postprocs = [
             p for p in ms.postproc.Postproc.create("llvm") if not isinstance(p, ms.postproc.RewriteLayout)
@@ -39,7 +39,7 @@ class _Context(ms.TuneContext):
             postprocs=postprocs,
             mutator_probs=ms.mutator.Mutator.create("llvm"),
         )
-        strategy = ms.search_strategy.EvolutionarySearch(population_size=POPULATION)
+        strategy = ms.search_strategy.EvolutionarySearch(population_size=size)
         logger = get_logging_func(_SILENT)
         self.__init_handle_by_constructor__(
             _ffi_api.TuneContext, module, llvm, space, strategy, "main", 1, seed, logger
@@ -63,7 +63,7 @@ def evolve(
         earlier: what such a search has found before, to start from.
         measure: a scheduled module -> seconds of a call, None where it can't be built.
     """
-    context = _Context(module, llvm, seed)
+    context = _Context(module, llvm, min(POPULATION, 8 * trials), seed)
     # xgboost's trees rank no better than chance in a few dozen trials, and take as long again.
     database, model = ms.database.MemoryDatabase(), ms.cost_model.RandomModel(seed=seed)
     workload = database.commit_workload(module)
