@@ -1,0 +1,82 @@
+"""Kernels and programs compiled for aarch64, run there under qemu: NEON alone, and with dot products."""
+
+import emulated
+import numpy as np
+import pytest
+import tvm
+from graphwright.backends.onnxruntime import OnnxRuntime
+from graphwright.backends.target import named
+from graphwright.backends.tvm import tunables
+from graphwright.backends.tvm.backend import Tvm
+from graphwright.backends.tvm.kept import Kept
+from graphwright.backends.tvm.kernels.dense import Dense, dense
+from graphwright.backends.tvm.kernels.dot import dot, float_dot
+from graphwright.backends.tvm.kernels.machine import Machine
+from graphwright.backends.tvm.kernels.tile import choose
+from graphwright.backends.tvm.link import link
+from graphwright.backends.tvm.llvm_target import llvm_target
+from graphwright.backends.tvm.record import MODULE, WEIGHTS
+from graphwright.backends.tvm.weights_file import read
+from graphwright.ir import probe
+from zoo import onnx_program
+
+MACHINES = [("aarch64-neon", "cortex-a53"), ("aarch64-dotprod", "cortex-a76")]
+
+
+@pytest.mark.parametrize(("name", "cpu"), MACHINES)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("rows", [1, 13])
+def test_dense_products_are_right_there(name, cpu, dtype, rows, tmp_path):
+    k, n, target = 24, 19, named(name)
+    machine, integers = Machine.of(target, 2), dtype == "int8"
+    tile = choose(n, machine)
+    spec = Dense(k, n, "dynamic" if integers else "float")
+    function = dense(spec, machine, tile).with_attr("global_symbol", "main")
+    link(
+        tvm.compile(tvm.IRModule({"main": function}), target=llvm_target(target, 2)),
+        tmp_path / "kernel.so",
+        target.arch,
+    )
+    product = dot(machine) if integers else float_dot(machine)
+    arrays = tunables._arrays(rows, k, n, tile, product, integers)
+    found = emulated.call(tmp_path / "kernel.so", "main", arrays, cpu)[-1]
+    weights = arrays[3] if integers else arrays[1]
+    step = product.step
+    flat = weights.reshape(-1, k // step, tile.columns, step).transpose(1, 3, 0, 2).reshape(k, -1)
+    expected = arrays[0].astype(np.float64) @ flat.astype(np.float64)
+    if integers:
+        expected *= arrays[1][:, None] * arrays[4]
+    np.testing.assert_allclose(found, (expected + arrays[-2])[:, :n], rtol=1e-5, atol=1e-4)
+
+
+def there(program, name, cpu, feed, sizes):
+    """Outputs of a program compiled for a machine, at its own sizes, from that machine."""
+    built = Tvm().build(program, named(name), 2, buckets=[sizes])
+    (function,) = built.compiled.functions
+    weights = read(built.folder / WEIGHTS, built.compiled.places)
+    arrays = [feed[spec] for spec in built.input_names]
+    if function.mask is not None:
+        arrays += Kept(feed[function.mask].shape).of(feed[function.mask])
+    arrays += [weights[each] for each in function.weights]
+    return emulated.call(built.folder / MODULE, function.name, arrays, cpu)
+
+
+@pytest.mark.parametrize(("name", "cpu"), MACHINES)
+def test_a_program_answers_there_as_here(name, cpu, make):
+    """The encoder of the other tests, against NumPy in float64."""
+    feed = make.feed(2, 6, 2)
+    (found,) = there(make.encoder(), name, cpu, feed, {"batch": 2, "length": 6})
+    np.testing.assert_allclose(found, make.expected(make.weights(), feed), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_attention_norms_and_padding_are_right_there():
+    """BERT of the zoo, its padding left out, against ONNX Runtime here."""
+    program, sizes = onnx_program("bert", "eager"), {"batch": 2, "length": 9}
+    feed = probe.feed(program, sizes, "right", rng=np.random.default_rng(0))
+    (expected,) = OnnxRuntime().build(program, threads=1).run(feed).values()
+    kept = feed["attention_mask"] != 0
+    assert not kept.all()
+    for name, cpu in MACHINES:
+        (found,) = there(program, name, cpu, feed, sizes)
+        np.testing.assert_allclose(found[kept], expected[kept], rtol=1e-4, atol=1e-5)
