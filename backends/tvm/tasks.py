@@ -18,6 +18,8 @@ from .search import Timer, timer
 
 LEAST = 0.005
 """Of the time that all open functions take together: what takes less is not searched."""
+FLOOR = 2e-6
+"""Seconds of all its calls together: what takes less is not searched either."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def tasks_of(module: Any, llvm: Any, schedules: Schedules, builder: Builder) -> 
         seconds = schedules.known(key).generic
         assert seconds is not None
         tasks.append(Task(name, max(counted[key], 1), key, source, arguments, generic, seconds))
-    whole = sum(task.calls * task.seconds for task in tasks)
-    tasks = [task for task in tasks if task.calls * task.seconds >= LEAST * whole]
+    least = max(FLOOR, LEAST * sum(task.calls * task.seconds for task in tasks))
+    tasks = [task for task in tasks if task.calls * task.seconds >= least]
     return sorted(tasks, key=lambda task: -task.calls * task.seconds)
 
 

@@ -13,7 +13,7 @@ import pytest
 import tvm
 from graphwright.backends.decisions import cache_directory
 from graphwright.backends.target import detect
-from graphwright.backends.tvm import metaschedule, schedules, search, tuning
+from graphwright.backends.tvm import metaschedule, schedules, search, tasks, tuning
 from graphwright.backends.tvm.candidates import Builder
 from graphwright.backends.tvm.generic import schedule_generic
 from graphwright.backends.tvm.llvm_target import llvm_target
@@ -33,6 +33,7 @@ def quick(patch):
     patch.setattr(metaschedule, "POPULATION", 8)
     patch.setattr(search, "ROUNDS", 2)
     patch.setattr(search, "TURN", 1e-4)
+    patch.setattr(tasks, "FLOOR", 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +175,11 @@ def test_finished_kernels_are_left_alone(module, llvm):
         }
     )
     assert list(tuning.tune(finished, llvm, 2)) == []
+
+
+def test_what_takes_no_time_is_not_searched(module, llvm, on_record, monkeypatch):
+    monkeypatch.setattr(tasks, "FLOOR", 1.0)
+    assert list(tuning.tune(module, llvm, TRIALS + 1)) == []
 
 
 def test_nothing_beside_the_artifacts_is_removed(module, llvm, tmp_path, monkeypatch):
