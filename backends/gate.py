@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class Measurer:
         seconds: after which a workload's ratio is taken as it stands, the fewest rounds done.
         remember: False measures anew and records nothing.
         progress: called with (description, done, total).
+        contestant: (kind, path) of what runs a program, as process.Worker takes them; None runs its graph in
+            ONNX Runtime.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Measurer:
         seconds: float = 4.0,
         remember: bool = True,
         progress: Callable[[str, int, int], None] = lambda description, done, total: None,
+        contestant: Callable[[Program], tuple[str, Path]] | None = None,
     ) -> None:
         if not workloads:
             raise MeasureError("there is nothing to measure on: give at least one workload")
@@ -61,6 +65,7 @@ class Measurer:
         self.threads = threads
         self.seconds = seconds
         self.progress = progress
+        self._contestant = contestant
         self.decisions = Decisions(cache_directory() / "measurements") if remember else None
         self._where = {
             "protocol": _PROTOCOL,
@@ -144,6 +149,8 @@ class Measurer:
         return rounds
 
     def _start(self, program: Program) -> Worker:
+        if self._contestant is not None:
+            return Worker("the program", *self._contestant(program), self.threads)
         self._scratch = self._scratch or Scratch()
         return Worker("the program", "onnxruntime", self._scratch.save(program), self.threads)
 

@@ -178,6 +178,12 @@ def optimize(
     target: Annotated[
         str | None, typer.Option(help="hardware to build for; this machine by default", show_default=False)
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="onnxruntime, tvm, or auto: the faster of both; onnxruntime by default", show_default=False
+        ),
+    ] = None,
     dump: Annotated[
         str | None, typer.Option(help="directory for the graph's text after every pass", show_default=False)
     ] = None,
@@ -195,8 +201,8 @@ def optimize(
         "model": model, "out": out, "preset": preset, "pipeline": pipeline, "data": data,
         "calibrate": calibrate, "task": task, "columns": _columns(columns), "samples": samples,
         "max-drop": max_drop, "threads": threads,
-        "shapes": shapes.split(",") if shapes else None, "seed": seed, "target": target, "dump": dump,
-        "force": force or None, "keep-going": keep_going or None,
+        "shapes": shapes.split(",") if shapes else None, "seed": seed, "target": target,
+        "backend": backend, "dump": dump, "force": force or None, "keep-going": keep_going or None,
     }  # fmt: skip
     settings = configs.read(config) if config else {}
     if preset or pipeline:

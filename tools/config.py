@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..ir.errors import GraphwrightError, did_you_mean
 
 PresetName = Literal["exact", "balanced", "fast", "small"]
+BackendName = Literal["onnxruntime", "tvm", "auto"]
 TaskName = Literal["classification", "similarity", "token-classification", "perplexity", "fidelity"]
 ROLES = ("text", "pair", "label")
 
@@ -25,7 +26,7 @@ class RunConfig(BaseModel):
 
     columns: which column of the data file plays which role ("text", "pair", "label"): a name, or a number
     from 1 for a file without a header. samples: rows used at most. calibrate: a file of texts to calibrate
-    on. max_drop: points of the metric.
+    on. max_drop: points of the metric. backend: "auto" builds for both runtimes and keeps the faster.
     """
 
     model_config = ConfigDict(
@@ -50,6 +51,7 @@ class RunConfig(BaseModel):
     shapes: tuple[str, ...] | None = None
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     target: str | None = None
+    backend: BackendName = "onnxruntime"
     force: bool = False
     keep_going: bool = False
     dump: str | None = None
@@ -81,6 +83,8 @@ class RunConfig(BaseModel):
     def _consistent(self) -> RunConfig:
         if self.preset and self.pipeline is not None:
             raise ValueError("preset and pipeline exclude each other; keep one")
+        if self.backend == "auto" and self.target not in (None, "host"):
+            raise ValueError("backend auto measures both builds on this machine; name one for another target")
         for name in ("task", "columns"):
             if getattr(self, name) and not self.data:
                 raise ValueError(f"{name} describes a data file; name it with data (--data FILE)")

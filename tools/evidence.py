@@ -19,8 +19,8 @@ from .report import statistics
 
 
 class Evidence(Instrument):
-    """Measures gated passes for the manager (`measure`), scores lossy ones, keeps a row a step, and what
-    quantizing steps did to each layer (`layers`): the last one that changed its weight."""
+    """Measures gated passes for the manager (`measure`, where `timed`), scores lossy ones, keeps a row a
+    step, and what quantizing steps did to each layer (`layers`): the last one that changed its weight."""
 
     def __init__(
         self,
@@ -29,12 +29,14 @@ class Evidence(Instrument):
         backend: OnnxRuntime,
         threads: int,
         console: Console,
+        timed: bool = True,
     ) -> None:
         self.measurer = measurer
         self.judging = judging
         self.backend = backend
         self.threads = threads
         self.console = console
+        self.timed = timed
         self.rows: list[StepEvidence] = []
         self.layers: list[Layer] = []
         self._ms: Mapping[str, float] = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,17 @@ from typing import Any
 from ..backends.bundle import route, write
 from ..backends.folder import check_free
 from ..backends.target import named
+from ..backends.tvm.backend import ready
 from ..backends.workloads import Workload
 from ..ir.capture import capture
+from ..ir.errors import GraphwrightError
 from ..passes.manager import Pipeline
 from . import report
+from .building import Build, building
 from .config import RunConfig, make, resolve
 from .console import Console
 from .judging import read_calibration, read_data
+from .kept import kept
 from .outcome import Outcome
 from .work import Work, candidates
 
@@ -40,7 +45,7 @@ def optimize(
         pipeline: passes instead of a preset.
         quiet: False prints progress on stderr.
         settings: preset, data, calibrate, task, columns, samples, max_drop, threads, shapes, seed, target,
-            force, dump, keep_going: as the command's options of the same names; see `RunConfig`.
+            backend, force, dump, keep_going: as the command's options of the same names; see `RunConfig`.
 
     Returns:
         Everything found. `outcome.status` is 0, 1 when a pass was rolled back, 3 when `max_drop` is not met.
@@ -67,6 +72,8 @@ def run(
     """A run as configured. source: the model itself where the configuration can only name it."""
     began = time.monotonic()
     config = resolve(config)
+    if config.backend == "tvm":
+        ready(named(config.target or "host"))
     if config.out:
         check_free(Path(config.out), config.force)
     if pipeline is None and config.pipeline is not None:
@@ -74,41 +81,70 @@ def run(
     console.progress("capturing")
     program = capture(config.model if source is None else source, inputs=inputs)
     data, texts = read_data(config, program), read_calibration(config, program)
-    wanted = candidates(config, program, pipeline)
-    with Work(config, console, program, data, wanted[0], texts) as work:
-        candidate, met = work.best(wanted)
-        dispatch, graphs = work.dispatch(candidate)
-        comparison = work.compare(graphs)
-        sums = work.portability(graphs)
-    outcome = Outcome(
-        config=config,
-        source=program,
-        pipeline=str(candidate.pipeline),
-        steps=candidate.steps,
-        graphs=graphs,
-        dispatch=dispatch,
-        comparison=comparison,
-        portability=sums,
-        layers=candidate.layers,
-        quality=candidate.quality,
-        met=met,
-        notes=tuple(work.notes),
-        seconds=time.monotonic() - began,
-    )
+    backends = ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
+    chains = {name: candidates(config, program, pipeline, name) for name in backends}
+    with ExitStack() as stack:
+        work = Work(config, console, program, data, [chain[0] for chain in chains.values()], texts)
+        builds = list(_builds(work, chains, stack))
+        comparison = work.compare(
+            {name: each for build in builds for name, each in build.contestants.items()}
+        )
+        build, other = kept(builds, comparison)
+        graphs = build.graphs if build.backend == "onnxruntime" else ()
+        outcome = Outcome(
+            config=config,
+            source=program,
+            pipeline=str(build.candidate.pipeline),
+            steps=build.candidate.steps,
+            graphs=build.graphs,
+            dispatch=build.dispatch,
+            comparison=comparison,
+            portability=work.portability(graphs),
+            layers=build.candidate.layers,
+            quality=build.candidate.quality,
+            met=build.met,
+            notes=tuple(work.notes),
+            seconds=time.monotonic() - began,
+            backend=build.backend,
+            other=other,
+        )
     if config.out is None:
         return outcome
-    return replace(outcome, bundle=_write(outcome, work.workloads))
+    return replace(outcome, bundle=_write(outcome, work.workloads, build.artifact))
 
 
-def _write(outcome: Outcome, workloads: Sequence[Workload]) -> Path:
+def _builds(work: Work, chains: Mapping[str, Sequence[Pipeline]], stack: ExitStack) -> Iterator[Build]:
+    """The best candidate of every backend; where there are two, one may fail."""
+    for name, chain in chains.items():
+        try:
+            yield stack.enter_context(building(name, work)).best(chain)
+        except GraphwrightError as error:
+            if name != "tvm" or len(chains) == 1:
+                raise
+            sentence = f"there is no build for {name}: {error}"
+            work.console.say(sentence)
+            work.notes.append(sentence)
+
+
+def _write(outcome: Outcome, workloads: Sequence[Workload], artifact: Any) -> Path:
     """The bundle, with the evidence in its manifest and report."""
     assert outcome.config.out is not None
+    more = {"seed": outcome.config.seed, "target": named(outcome.config.target or "host").to_json()}
+    if artifact is not None:
+        from ..backends.tvm.artifact import write_compiled
+
+        return write_compiled(
+            outcome.config.out,
+            artifact,
+            manifest=outcome.to_json() | more,
+            report=report.markdown(outcome),
+            force=outcome.config.force,
+        )
     default = outcome.graphs[0].program
     routes = [
         route(workload.name, default, workload.feed, outcome.dispatch[workload.name])
         for workload in workloads
     ]
-    more = {"seed": outcome.config.seed, "target": named(outcome.config.target or "host").to_json()}
     return write(
         outcome.config.out,
         outcome.graphs,

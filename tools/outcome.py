@@ -45,13 +45,30 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Other:
+    """The build that was not kept. dispatch: workload -> its graph. ratio: how many times as fast the kept
+    one is, the geometric mean over the workloads."""
+
+    backend: str
+    pipeline: str
+    dispatch: Mapping[str, str]
+    ratio: float
+    quality: Quality | None
+    met: bool | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of `optimize`.
 
     steps: evidence for each pass of the main graph. graphs: those kept; the first is the default. dispatch:
     workload -> graph. comparison: every contestant at every workload. portability: of int8 sums, over
     instruction sets. layers: what quantization did to each. met: whether the quality goal was, None
-    without one. bundle: where it was written, None if it was not to be.
+    without one. bundle: where it was written, None if it was not to be. backend: what the bundle runs on.
+    other: the build for another backend, where two were compared.
     """
 
     config: RunConfig
@@ -68,6 +85,8 @@ class Outcome:
     notes: tuple[str, ...]
     seconds: float
     bundle: Path | None = None
+    backend: str = "onnxruntime"
+    other: Other | None = None
 
     @property
     def status(self) -> int:
@@ -91,6 +110,11 @@ class Outcome:
             )
         return sentences
 
+    @property
+    def measured(self) -> bool:
+        """Whether the bundle was timed: this machine can't run what is compiled for another processor."""
+        return set(self.dispatch.values()) <= self.comparison.cells.keys()
+
     def ms(self, contestant: str, workload: str) -> float:
         """Median milliseconds of a call; the bundle's are those of the graph it picks."""
         name = self.dispatch[workload] if contestant == BUNDLE else contestant
@@ -101,6 +125,8 @@ class Outcome:
         return {
             "config": self.config.model_dump(mode="json", by_alias=True, exclude_none=True),
             "pipeline": self.pipeline,
+            "backend": self.backend,
+            "other": self.other.to_json() if self.other else None,
             "steps": [step_json(each) for each in self.steps],
             "graphs": [variant.name for variant in self.graphs],
             "dispatch": dict(self.dispatch),

@@ -25,28 +25,40 @@ _EXACT = (
     "fuse-embedding-norm",
     "remove-padding",
 )
+# TVM fuses by itself, and finds attention in standard operators.
+_TVM = ("to-onnx", *_CANONICAL)
 # Int8 products of one activation share its quantization already, and take biases themselves.
 _BEFORE_INT8 = tuple(name for name in _EXACT if name not in ("fuse-qkv", "fuse-bias-gelu"))
 
-TEXTS: dict[str, str] = {
-    "exact": ",".join(_EXACT),
-    "balanced": ",".join((*_BEFORE_INT8, "quantize-dynamic")),
-    "fast": ",".join((*_BEFORE_INT8, "quantize-dynamic{min_cosine=0.0}")),
-    "small": ",".join((*_BEFORE_INT8, "quantize-weights{method=gptq}")),  # 4 bits, embedding tables too
-}
-EIGHT_BITS = ",".join((*_BEFORE_INT8, "quantize-weights{bits=8,group=128}"))
-CAUTIOUS = ",".join((*_BEFORE_INT8, "quantize-dynamic{min_cosine=0.999}"))
-SAFER: dict[str, tuple[str, ...]] = {
-    "exact": (),
-    "balanced": (CAUTIOUS, TEXTS["exact"]),
-    "fast": (TEXTS["balanced"], CAUTIOUS, TEXTS["exact"]),
-    "small": (EIGHT_BITS, ",".join((*_BEFORE_INT8, "store-half")), TEXTS["exact"]),
-}
+
+def _texts(exact: tuple[str, ...], before: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Each preset's pipeline, then safer ones, over the exact passes of a backend.
+
+    before: those that go before rounding.
+    """
+    plain = ",".join(exact)
+    careful = ",".join((*before, "quantize-dynamic{min_cosine=0.999}"))
+    balanced = ",".join((*before, "quantize-dynamic"))
+    return {
+        "exact": (plain,),
+        "balanced": (balanced, careful, plain),
+        "fast": (",".join((*before, "quantize-dynamic{min_cosine=0.0}")), balanced, careful, plain),
+        "small": (  # 4 bits, embedding tables too
+            ",".join((*before, "quantize-weights{method=gptq}")),
+            ",".join((*before, "quantize-weights{bits=8,group=128}")),
+            ",".join((*before, "store-half")),
+            plain,
+        ),
+    }
 
 
-def chain(name: str, program: Program) -> list[Pipeline]:
-    """The preset's pipeline for a program, then safer ones; a model that is ONNX already is not lowered."""
-    whole = [Pipeline.parse(text) for text in (TEXTS[name], *SAFER[name])]
+CHAINS = {"onnxruntime": _texts(_EXACT, _BEFORE_INT8), "tvm": _texts(_TVM, _TVM)}
+
+
+def chain(name: str, program: Program, backend: str = "onnxruntime") -> list[Pipeline]:
+    """The preset's pipeline for a program and a backend, then safer ones; a model that is ONNX already is not
+    lowered."""
+    whole = [Pipeline.parse(text) for text in CHAINS[backend][name]]
     if program.dialect == "fx":
         return whole
     return [Pipeline(pass_ for pass_ in each.passes if pass_.source != "fx") for each in whole]

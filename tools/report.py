@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..passes.base import Bounded, Effect, Exact, Step
@@ -91,12 +91,18 @@ def speed(outcome: Outcome) -> Rows:
     cells = outcome.comparison.cells
     first = next(iter(cells))
     head = ["ms (times as fast, 95% interval)", *workloads]
-    names = [name for name in (PYTORCH, PLAIN) if name in cells]
+    shown: dict[str, Mapping[str, str]] = {
+        name: dict.fromkeys(workloads, name) for name in (PYTORCH, PLAIN) if name in cells
+    }
+    if outcome.other is not None:
+        shown[f"{outcome.other.backend} build"] = outcome.other.dispatch
+    if outcome.measured:
+        shown[BUNDLE] = outcome.dispatch
     rows: list[Sequence[str]] = []
-    for name in (*names, BUNDLE):
+    for name, contestants in shown.items():
         row = [name]
         for workload in workloads:
-            contestant = outcome.dispatch[workload] if name == BUNDLE else name
+            contestant = contestants[workload]
             cell = cells[contestant][workload]
             low, high = cell.speedup.interval
             ratio = "" if contestant == first else f" ({cell.speedup.median:.2f}, {low:.2f}–{high:.2f})"
@@ -109,16 +115,13 @@ def speed(outcome: Outcome) -> Rows:
 
 def closing(outcome: Outcome) -> list[str]:
     """The verdict in sentences."""
-    cells = outcome.comparison.cells
-    first = next(iter(cells))
-    gains = ", ".join(
-        f"{cells[graph][workload].speedup.median:.2f} times at {workload}"
-        for workload, graph in outcome.dispatch.items()
-    )
-    lines = [
-        f"Against {first}, {outcome.comparison.threads} threads, medians of "
-        f"{outcome.comparison.rounds} interleaved rounds: {gains}."
-    ]
+    lines = [_gains(outcome)] if outcome.measured else []
+    other = outcome.other
+    if other is not None:
+        lines.append(
+            f"Built for {outcome.backend}, which is {other.ratio:.2f} times as fast as the build for "
+            f"{other.backend} (geometric mean over the workloads)."
+        )
     quality = outcome.quality
     if quality is not None:
         lines.append(
@@ -136,6 +139,19 @@ def closing(outcome: Outcome) -> list[str]:
     if outcome.bundle is not None:
         lines.append(f"{outcome.bundle} is ready: gw.load({str(outcome.bundle)!r}).")
     return lines
+
+
+def _gains(outcome: Outcome) -> str:
+    cells = outcome.comparison.cells
+    first = next(iter(cells))
+    gains = ", ".join(
+        f"{cells[graph][workload].speedup.median:.2f} times at {workload}"
+        for workload, graph in outcome.dispatch.items()
+    )
+    return (
+        f"Against {first}, {outcome.comparison.threads} threads, medians of "
+        f"{outcome.comparison.rounds} interleaved rounds: {gains}."
+    )
 
 
 def _notes(outcome: Outcome) -> list[str]:

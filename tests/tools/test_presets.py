@@ -9,21 +9,24 @@ from graphwright.tools.config import make
 from graphwright.tools.work import candidates
 
 FX, ONNX = (Program(None, dialect, (), ()) for dialect in ("fx", "onnx"))
+NAMES = list(presets.CHAINS["onnxruntime"])
 
 
 def lossy(pipeline):
     return [pass_.name for pass_ in pipeline.passes if not isinstance(pass_.effect, Exact)]
 
 
-@pytest.mark.parametrize("name", list(presets.TEXTS))
-def test_a_preset_is_a_text_that_round_trips(name):
-    for text in (presets.TEXTS[name], *presets.SAFER[name]):
+@pytest.mark.parametrize("backend", list(presets.CHAINS))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_is_a_text_that_round_trips(backend, name):
+    for text in presets.CHAINS[backend][name]:
         assert str(Pipeline.parse(text)) == text
 
 
-@pytest.mark.parametrize("name", list(presets.TEXTS))
-def test_every_chain_ends_in_an_exact_pipeline(name):
-    chain = candidates(make({"model": "m", "preset": name}), FX, None)
+@pytest.mark.parametrize("backend", list(presets.CHAINS))
+@pytest.mark.parametrize("name", NAMES)
+def test_every_chain_ends_in_an_exact_pipeline(backend, name):
+    chain = candidates(make({"model": "m", "preset": name}), FX, None, backend)
     assert lossy(chain[-1]) == []
     assert bool(lossy(chain[0])) == (name != "exact")
     assert len({str(pipeline) for pipeline in chain}) == len(chain)
@@ -32,6 +35,12 @@ def test_every_chain_ends_in_an_exact_pipeline(name):
 def test_a_model_that_is_onnx_already_is_not_lowered():
     assert str(presets.chain("exact", FX)[0]).startswith("to-onnx,")
     assert "to-onnx" not in str(presets.chain("exact", ONNX)[0])
+
+
+def test_every_backend_has_every_preset():
+    assert {backend: list(chains) for backend, chains in presets.CHAINS.items()} == dict.fromkeys(
+        ("onnxruntime", "tvm"), NAMES
+    )
 
 
 def test_a_pipeline_that_misses_its_goal_loses_its_lossy_passes_one_by_one():

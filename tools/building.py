@@ -1,0 +1,151 @@
+"""What every backend does with its pipelines: tries each, judges what comes out, falls back where a goal is
+missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar
+
+from ..backends.bundle import Variant
+from ..ir.errors import PipelineError
+from ..ir.program import Program
+from ..passes.base import Pass, Run
+from ..passes.instruments import Dump, Instrument
+from ..passes.manager import Pipeline
+from ..passes.quantize.layer import Layer
+from .evidence import Evidence
+from .outcome import Quality, StepEvidence
+from .quality import Runner
+from .work import Work
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pipeline's result: the main graph first, then those for workloads better off without some pass.
+
+    made_for: workload -> its graph, where that is not the main one.
+    """
+
+    pipeline: Pipeline
+    steps: tuple[StepEvidence, ...]
+    graphs: Mapping[str, Program]
+    quality: Quality | None
+    layers: tuple[Layer, ...]
+    made_for: Mapping[str, str]
+
+    @property
+    def drop(self) -> float:
+        return self.quality.drop if self.quality else 0.0
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a backend made of its best candidate.
+
+    met: whether the quality goal was, None without one. graphs: those kept; the first is the default.
+    dispatch: workload -> graph. contestants: by graph, what is to be measured; none where this machine can't
+    run them. artifact: what TVM compiled, for the backend that does.
+    """
+
+    backend: str
+    candidate: Candidate
+    met: bool | None
+    graphs: tuple[Variant, ...]
+    dispatch: Mapping[str, str]
+    contestants: Mapping[str, Any]
+    artifact: Any = None
+
+
+class Building:
+    """Candidates of one backend. Use it in a `with`: it holds processes and temporary files."""
+
+    backend: ClassVar[str]
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.config, self.console = work.config, work.console
+
+    def __enter__(self) -> Building:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End processes and remove temporary files."""
+
+    def evidence(self) -> Evidence:
+        """An instrument that times with this backend."""
+        raise NotImplementedError
+
+    def graphs(
+        self, start: Program, passes: Sequence[Pass], ran: Run
+    ) -> tuple[dict[str, Program], dict[str, str]]:
+        """The graphs of a candidate, the main one first, and which workload has one of its own."""
+        raise NotImplementedError
+
+    def runner(self, program: Program) -> Runner:
+        """What judges ask."""
+        raise NotImplementedError
+
+    def finished(self, candidate: Candidate, met: bool | None) -> Build:
+        """The candidate, ready to be compared and written."""
+        raise NotImplementedError
+
+    def best(self, pipelines: Sequence[Pipeline]) -> Build:
+        """The first pipeline that meets the quality goal; without one, the candidate that loses least."""
+        goal = self.config.max_drop
+        tried: list[Candidate] = []
+        for pipeline in pipelines:
+            self.console.say(f"Running {pipeline}")
+            tried.append(self._candidate(pipeline))
+            if goal is None:
+                return self.finished(tried[0], None)
+            if tried[-1].drop <= goal:
+                if len(tried) > 1:
+                    self.work.notes.append(
+                        f"{pipelines[0]} lost {tried[0].drop:.2f} points, more than {goal:g}; "
+                        f"this is {pipeline}"
+                    )
+                return self.finished(tried[-1], True)
+        return self.finished(min(tried, key=lambda candidate: candidate.drop), False)
+
+    def _candidate(self, pipeline: Pipeline) -> Candidate:
+        evidence = self.evidence()
+        instruments: list[Instrument] = [evidence]
+        if self.config.dump:
+            instruments.append(Dump(self.config.dump))
+        start, passes = self._start(pipeline)
+        context = self.work.context(evidence)
+        ran = Pipeline(passes).run(start, context, instruments=instruments, keep_going=True)
+        if ran.program.dialect != "onnx":
+            raise PipelineError(
+                "the pipeline leaves a PyTorch graph, which no bundle can hold: end it with to-onnx"
+            )
+        graphs, made_for = self.graphs(start, passes, ran)
+        shared = self.work.lowering if start is self.work.plain else ()
+        rows, layers = (*shared, *evidence.rows), tuple(evidence.layers)
+        runners = (self.runner(graph) for graph in graphs.values())
+        return Candidate(pipeline, rows, graphs, self.work.quality(runners), layers, made_for)
+
+    def _start(self, pipeline: Pipeline) -> tuple[Program, Sequence[Pass]]:
+        """Where the pipeline begins: behind its to-onnx where that is its first pass and has run already."""
+        first = pipeline.passes[:1]
+        if self.work.program.dialect == "fx" and first and str(Pipeline(first)) == "to-onnx":
+            return self.work.plain, pipeline.passes[1:]
+        return self.work.program, pipeline.passes
+
+
+def building(backend: str, work: Work) -> Building:
+    """That of a backend; TVM loads only where it is asked for."""
+    if backend == "tvm":
+        from .building_compiled import Compiled
+
+        return Compiled(work)
+    from .building_graphs import Graphs
+
+    return Graphs(work)

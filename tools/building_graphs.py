@@ -1,0 +1,99 @@
+"""Candidates for ONNX Runtime: graphs, and which of them serves which workload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..backends.bundle import Variant
+from ..backends.gate import Measurer
+from ..ir.program import Program
+from ..passes.base import Pass, Ratio, Run
+from ..passes.manager import Pipeline
+from .building import Build, Building, Candidate
+from .evidence import Evidence
+from .quality import Runner
+from .variants import DEFAULT, choose, decisions, title
+from .work import Work
+
+PLAIN_GRAPH = "plain"
+
+
+class Graphs(Building):
+    """Decides per workload: a gated pass that slows one down has no part in the graph that serves it."""
+
+    backend = "onnxruntime"
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self.timed = work.config.preset != "small"  # there bytes decide: one graph, whatever it takes
+        self.measurer = Measurer(work.workloads, work.threads, work.target, progress=work.console.progress)
+
+    def close(self) -> None:
+        self.measurer.close()
+
+    def evidence(self) -> Evidence:
+        return self.work.evidence(self.measurer, self.timed)
+
+    def graphs(
+        self, start: Program, passes: Sequence[Pass], ran: Run
+    ) -> tuple[dict[str, Program], dict[str, str]]:
+        """The pipeline's graph, then one for each group of workloads that some measured pass slows down or
+        cannot help, made without it."""
+        found = {DEFAULT: ran.program}
+        made_for: dict[str, str] = {}
+        names = [pass_.name for pass_ in passes]
+        feeds = {workload.name: workload.feed for workload in self.work.workloads}
+
+        def pays(number: int, workload: str) -> bool:
+            return passes[number].pays(self.work.plain, feeds[workload])
+
+        for left_out, served in decisions(ran.steps, list(feeds), pays).items():
+            if not left_out:
+                continue
+            kept = [
+                pass_
+                for number, (pass_, step) in enumerate(zip(passes, ran.steps, strict=True))
+                if number not in left_out and step.status in {"applied", "no change"}
+            ]
+            name = title(left_out, names)
+            self.console.say(f"Making a second graph, {name}")
+            again = Pipeline(kept).run(start, replace(self.work.context(None), **self._steering()))
+            if again.ok:
+                found[name] = again.program
+                made_for |= dict.fromkeys(served, name)
+        return found, made_for
+
+    def _steering(self) -> dict[str, Any]:
+        """What passes that need data get when nothing is timed."""
+        if self.work.judging is None:
+            return {}
+        return {"calibration": self.work.judging.calibration, "score": self.evidence().score}
+
+    def runner(self, program: Program) -> Runner:
+        return self.work.backend.build(program, threads=self.work.threads).run
+
+    def finished(self, candidate: Candidate, met: bool | None) -> Build:
+        """Which graph serves which workload, and the graphs that serve any, the default first.
+
+        The un-rewritten export is a candidate too: where nothing beats it, it is what runs.
+        """
+        graphs = {**candidate.graphs, PLAIN_GRAPH: self.work.plain}
+        if not self.timed:
+            graphs = {DEFAULT: candidate.graphs[DEFAULT]}
+        known: dict[tuple[str, str, str], Ratio] = {}
+
+        def faster(workload: str, a: str, b: str) -> Ratio:
+            if (workload, a, b) not in known:
+                ratio = self.measurer(graphs[b], graphs[a], only=workload)[workload]
+                known[workload, a, b] = Ratio(ratio.median, ratio.low, ratio.high)
+                known[workload, b, a] = Ratio(1 / ratio.median, 1 / ratio.high, 1 / ratio.low)
+            return known[workload, a, b]
+
+        names = [workload.name for workload in self.work.workloads]
+        chosen = choose(names, list(graphs), faster, candidate.made_for if self.timed else None)
+        used = {name: graphs[name] for name in graphs if name in chosen.values()}
+        variants = tuple(Variant(name, graph) for name, graph in used.items())
+        self.measurer.close()
+        return Build(self.backend, candidate, met, variants, chosen, used)

@@ -1,0 +1,81 @@
+"""What the tvm backend needs of a run: programs compiled at the run's sizes, each once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..backends.target import Target
+from ..backends.tvm import processor
+from ..backends.tvm.artifact import TvmArtifact, write_compiled
+from ..backends.tvm.backend import Tvm
+from ..backends.tvm.llvm_target import llvm_target, needs
+from ..backends.tvm.padding import padding_of
+from ..backends.tvm.sizes import covering
+from ..backends.workloads import Workload
+from ..ir.errors import BundleError
+from ..ir.program import Program
+from ..passes.base import Feed
+from .console import Console
+
+
+class Compiler:
+    """Compiles programs for a target, and keeps what it compiled.
+
+    Args:
+        plain: any of the programs; all have its inputs and outputs.
+        workloads: calls to compile for.
+        feeds: further calls that must run even where nothing can be padded.
+    """
+
+    def __init__(
+        self,
+        plain: Program,
+        target: Target,
+        threads: int,
+        workloads: Sequence[Workload],
+        feeds: Sequence[Feed],
+        console: Console,
+    ) -> None:
+        self.target, self.threads, self.console = target, threads, console
+        self.padding = padding_of(plain)
+        calls = [workload.feed for workload in workloads]
+        calls += [] if self.padding.length else feeds
+        self.sizes = covering(plain, self.padding, calls)
+        self._artifacts: dict[str, TvmArtifact] = {}
+        self._scratch = tempfile.TemporaryDirectory(prefix="graphwright-", ignore_cleanup_errors=True)
+
+    def __call__(self, program: Program) -> TvmArtifact:
+        """The program compiled, now or before.
+
+        Raises:
+            BackendError: TVM is missing, or lacks an operator.
+        """
+        key = program.fingerprint()
+        if key not in self._artifacts:
+            self.console.say(f"Compiling {len(self.sizes)} sizes for {self.target.name}")
+            self.console.progress("compiling")
+            self._artifacts[key] = Tvm().build(
+                program, self.target, self.threads, buckets=self.sizes, padding=self.padding
+            )
+        return self._artifacts[key]
+
+    def contestant(self, program: Program) -> tuple[str, Path]:
+        """The kind and path of the compiled program, as measuring takes them."""
+        folder = Path(self._scratch.name, program.fingerprint())
+        if not folder.exists():
+            write_compiled(folder, self(program))
+        return "bundle", folder
+
+    def runs_here(self) -> bool:
+        """Whether this machine can run what is compiled for the target."""
+        try:
+            processor.check(self.target.arch, needs(llvm_target(self.target, self.threads)))
+        except BundleError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        self._scratch.cleanup()
