@@ -351,6 +351,49 @@ def bench(
 
 @app.command()
 @verb
+def tune(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL|BUNDLE", help="a bundle: what it was made from", show_default=False),
+    ],
+    trials: Annotated[
+        int, typer.Option(min=1, help="schedules tried for each function that no kernel covers")
+    ] = 64,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="exact, balanced, fast or small; balanced by default", show_default=False),
+    ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="passes in order, instead of a preset", show_default=False)
+    ] = None,
+    threads: Threads = None,
+    shapes: Shapes = None,
+    seed: Annotated[
+        int | None, typer.Option(help="of everything random; 0 by default", show_default=False)
+    ] = None,
+    *,
+    console: Console,
+) -> int:
+    """Search faster kernels for MODEL on this machine; later builds with --backend tvm use them.
+
+    Everything timed is kept: an interrupted search goes on where it was.
+    """
+    from . import tuning
+
+    given = {
+        "preset": preset, "pipeline": pipeline, "threads": threads, "seed": seed,
+        "shapes": shapes.split(",") if shapes else None,
+    }  # fmt: skip
+    result = tuning.tune(tuning.settings_of(model, given), trials, console)
+    if console.json:
+        _print_json(result.to_json())
+    else:
+        console.show(*tuning.tables(result))
+    return result.status
+
+
+@app.command()
+@verb
 def verify(
     first: Annotated[str, typer.Argument(metavar="A")],
     second: Annotated[str, typer.Argument(metavar="B")],
