@@ -18,7 +18,6 @@ from .bindings import called, edited
 from .generic import schedule_generic
 from .joined import Joined
 from .kernels.machine import Machine
-from .legal import legalize
 from .llvm_target import llvm_target
 from .memory import SharedStorage
 from .plan.emitter import ROWS, STARTS
@@ -110,7 +109,7 @@ def _lowered(module: Any, llvm: Any) -> Any:
     """Operators as kernels that are not scheduled yet, fused where one reads what another writes."""
     passes = [
         relax.backend.DispatchSortScan(),
-        legalize(),
+        transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),
         transform.FuseOps(),

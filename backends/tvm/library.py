@@ -41,8 +41,9 @@ def runtime() -> Any:
     return tvm_ffi
 
 
+@cache
 def compiler() -> Any:
-    """The module tvm.
+    """The module tvm, with what this package registers in it.
 
     Raises:
         BackendError: as `runtime`.
@@ -50,7 +51,9 @@ def compiler() -> Any:
     runtime()
     with _without_torch():
         import tvm
+    from . import legal
 
+    legal.register()
     return tvm
 
 

@@ -12,7 +12,6 @@ from tvm import relax
 from ....ir.blocks.base import Attention
 from ....ir.blocks.mask import HIDDEN
 from ....ir.view import Value
-from ..legal import legalize
 from .rebuild import part
 
 
@@ -93,7 +92,7 @@ def _compiled(module: Any, values: Sequence[Any]) -> Any:
     """A virtual machine that computes some of main's values from its inputs."""
     target = tvm.target.Target("llvm")
     with target:
-        lowered = legalize()(part(module, values))
+        lowered = relax.transform.LegalizeOps()(part(module, values))
     return relax.VirtualMachine(tvm.compile(lowered, target=target), tvm.cpu())
 
 

@@ -1,0 +1,24 @@
+"""An index out of range ends at the table's edge instead of killing the process."""
+
+import numpy as np
+import pytest
+from graphwright.backends.tvm.library import compiler
+
+tvm = compiler()
+from tvm import relax  # noqa: E402
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_gather_stays_inside_its_table_and_says_nothing(axis, capfd):
+    table = np.arange(12.0, dtype=np.float32).reshape(4, 3)
+    indices = relax.Var("indices", relax.TensorType((5,), "int64"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [indices]):
+        with builder.dataflow():
+            taken = builder.emit_output(relax.op.take(relax.const(table), indices, axis=axis))
+        builder.emit_func_output(taken)
+    machine = relax.VirtualMachine(tvm.compile(builder.get(), target="llvm"), tvm.cpu())
+    given = np.array([2, 0, 1, 1 << 40, -(1 << 40)])
+    found = machine["main"](tvm.runtime.tensor(given)).numpy()
+    np.testing.assert_array_equal(found, table.take(given, axis, mode="clip"))
+    assert capfd.readouterr().err == ""
