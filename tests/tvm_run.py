@@ -1,48 +1,65 @@
-"""Compiles an imported Relax module and runs it, for the tests."""
+"""Compiles an imported Relax module and runs it, for the tests: lowered as every build is, without the
+library's kernels."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 os.environ.setdefault("TVM_NUM_THREADS", "2")  # read when tvm starts its threads
 
 import numpy as np
+import tvm
+from graphwright.backends.target import detect
+from graphwright.backends.tvm.generic import schedule_generic
+from graphwright.backends.tvm.llvm_target import llvm_target
+from tvm import relax
+from tvm.relax import transform
 
-TARGET = {"kind": "llvm", "mcpu": "native", "num-cores": 2}
+
+def target(level: int = 3) -> Any:
+    """This machine, two threads. level: of LLVM's optimizer; 1 compiles in half the time."""
+    return tvm.target.Target({**dict(llvm_target(detect(), 2).export()), "opt-level": level})
 
 
-def lowered(imported: Any, target: Any) -> Any:
+def lowered(module: Any) -> Any:
     """Every operator a TIR function, fused, unscheduled."""
-    import tvm
-    from tvm.relax import transform as passes
-
-    with target:
-        return tvm.transform.Sequential(
-            [
-                passes.LegalizeOps(),
-                passes.AnnotateTIROpPattern(),
-                passes.FoldConstant(),
-                passes.FuseOps(),
-                passes.FuseTIR(),
-                passes.DeadCodeElimination(),
-            ]
-        )(imported.module)
+    passes = [
+        relax.backend.DispatchSortScan(),
+        transform.LegalizeOps(),
+        transform.AnnotateTIROpPattern(),
+        transform.FoldConstant(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.DeadCodeElimination(),
+    ]
+    with target():
+        return tvm.transform.Sequential(passes)(module)
 
 
-def run(imported: Any, feed: Mapping[str, np.ndarray], schedule: bool = True) -> list[np.ndarray]:
-    """The module's outputs on a feed, as graphwright schedules it."""
-    import tvm
-    from tvm import relax
+def compiled(module: Any, level: int = 3) -> Callable[..., list[np.ndarray]]:
+    """The function "main" of a Relax module, scheduled by `schedule_generic`, over arrays."""
+    llvm = target(level)
+    built = tvm.compile(schedule_generic(lowered(module), llvm), target=llvm)
+    main = relax.VirtualMachine(built, tvm.cpu())["main"]
 
-    target = tvm.target.Target(TARGET)
-    module = lowered(imported, target)
-    if schedule:
-        from graphwright.backends.tvm.generic import schedule_generic
+    def call(*arrays: np.ndarray) -> list[np.ndarray]:
+        result = main(*(tvm.runtime.tensor(array) for array in arrays))
+        several = [result] if hasattr(result, "numpy") else result
+        return [tensor.numpy() for tensor in several]
 
-        module = schedule_generic(module, target)
-    machine = relax.VirtualMachine(tvm.compile(module, target=target), tvm.cpu())
-    result = machine["main"](*(tvm.runtime.tensor(feed[name]) for name in imported.inputs))
-    several = result if len(imported.outputs) > 1 or not hasattr(result, "numpy") else [result]
-    return [tensor.numpy() for tensor in several]
+    return call
+
+
+def run(imported: Any, feed: Mapping[str, np.ndarray], level: int = 3) -> dict[str, np.ndarray]:
+    """An imported program's outputs by name."""
+    found = compiled(imported.module, level)(*(feed[name] for name in imported.inputs))
+    return dict(zip(imported.outputs, found, strict=True))
+
+
+def operators(module: Any) -> list[str]:
+    """The Relax operators of "main", in order."""
+    bindings = [binding for block in module["main"].body.blocks for binding in block.bindings]
+    calls = [binding.value for binding in bindings if isinstance(binding.value, tvm.ir.Call)]
+    return [getattr(call.op, "name", "call").removeprefix("relax.") for call in calls]

@@ -16,6 +16,8 @@ from ....ir.quiet import quiet
 from ..sdpa import spell_masks, write_out
 from .fixed_sizes import fixed_sizes
 
+_MEND = "lowered by to-onnx first, it may fit"
+
 
 def import_fx(program: Program, sizes: Mapping[str, int]) -> Any:
     """A Relax module whose function "main" takes the program's inputs and returns its outputs.
@@ -43,29 +45,31 @@ def _imported(graph: GraphModule, inputs: list[torch.Tensor]) -> Any:
 
     known = {*ExportedProgramImporter().convert_map, *OPERATORS}
     with quiet(), torch.no_grad():
-        exported = torch.export.export(graph, tuple(inputs), strict=False)
-        table = torch.export.default_decompositions()
-        for operator in [operator for operator in table if operator.__name__ in known]:
-            del table[operator]  # what TVM can import stays whole
-        exported = exported.run_decompositions(table)
-        _check(exported.graph, known)
         try:
+            exported = torch.export.export(graph, tuple(inputs), strict=False)
+            table = torch.export.default_decompositions()
+            for operator in [operator for operator in table if operator.__name__ in known]:
+                del table[operator]  # what TVM can import stays whole
+            exported = exported.run_decompositions(table)
+            _check(exported.graph, known)
             return from_exported_program(
                 exported,
                 run_ep_decomposition=False,
                 unwrap_unit_return_tuple=True,
                 custom_convert_map=dict(OPERATORS),
             )
+        except BackendError:
+            raise
         except Exception as error:
             reason = str(error).strip().split("\n")[-1]
-            raise BackendError(f"TVM cannot import the traced graph: {reason}") from error
+            raise BackendError(f"TVM cannot import the traced graph: {reason}; {_MEND}.") from error
 
 
 def _check(graph: torch.fx.Graph, known: set[str]) -> None:
     """Raise BackendError for an operator that TVM's importer does not have, or whose sizes are not fixed."""
     for node in graph.nodes:
         if node.op == "call_function" and node.target.__name__ not in known:
-            raise BackendError(f"TVM has no operator {node.target} (at '{node.name}').")
+            raise BackendError(f"TVM has no operator {node.target} (at '{node.name}'); {_MEND}.")
         sizes = getattr(node.meta.get("val"), "shape", ())
         if any(isinstance(size, torch.SymInt) for size in sizes):
             raise BackendError(f"TVM builds for fixed sizes, and {node.target} gives one that data decides.")

@@ -50,11 +50,11 @@ class Node:
         return relax.const(number, str(value.ty.dtype))
 
     def sum(self, values: Sequence[Any]) -> Any:
-        """Of those that are there."""
-        first, *rest = (value for value in values if value is not None)
-        for value in rest:
-            first = self.emit(relax.op.add(first, value))
-        return first
+        """Of those that are there; None if none is."""
+        found = None
+        for value in (value for value in values if value is not None):
+            found = value if found is None else self.emit(relax.op.add(found, value))
+        return found
 
     def unused(self, count: int) -> list[Any]:
         """Stand-ins for results that no inference reads."""
