@@ -1,0 +1,157 @@
+"""The rewrites of imported Relax, one by one: what is left, and that it computes the same."""
+
+import numpy as np
+import pytest
+import tvm_run
+from graphwright.passes.lower.relax.narrow import keeping_narrow
+from graphwright.passes.lower.relax.simplify import simplified
+from tvm import relax
+from tvm.relax import op
+from tvm.relax.transform import DeadCodeElimination, FoldConstant
+
+RNG = np.random.default_rng(0)
+SCALE = relax.const(0.5, "float32")
+
+
+def module(build, *arrays):
+    """A Relax module that computes build(emit, *variables)."""
+    builder = relax.BlockBuilder()
+    kinds = [relax.TensorType(array.shape, str(array.dtype)) for array in arrays]
+    variables = [relax.Var(f"x{number}", kind) for number, kind in enumerate(kinds)]
+    with builder.function("main", variables):
+        with builder.dataflow():
+            result = builder.emit_output(build(builder.emit, *variables))
+        builder.emit_func_output(result)
+    return builder.get()
+
+
+def check(build, left, *arrays):
+    """The operators that are left, and equal results."""
+    before = module(build, *arrays)
+    after = DeadCodeElimination()(simplified(before))
+    assert tvm_run.operators(after) == left
+    [expected], [found] = (tvm_run.compiled(m, level=0)(*arrays) for m in (before, after))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+X = normal(2, 3, 4, 5)
+MASK = np.array([[True, True, False, True], [True, False, False, True]])
+
+
+def test_permutations_of_permutations():
+    def twice(first, second):
+        return lambda emit, x: op.negative(emit(op.permute_dims(emit(op.permute_dims(x, first)), second)))
+
+    check(twice([0, 2, 1, 3], [0, 2, 3, 1]), ["permute_dims", "negative"], X)
+    check(twice([3, 0, 1, 2], [1, 2, 3, 0]), ["negative"], X)
+
+
+def test_reshapes_of_reshapes():
+    check(lambda emit, x: op.reshape(emit(op.reshape(x, (6, 20))), (24, 5)), ["reshape"], X)
+    check(lambda emit, x: op.add(emit(op.reshape(emit(op.reshape(x, (6, 20))), X.shape)), x), ["add"], X)
+
+
+def test_a_transpose_behind_merged_axes_is_one_permutation():
+    """As torch's exporter spells the transpose of keys."""
+
+    def transpose(emit, x):
+        merged = emit(op.permute_dims(emit(op.reshape(x, (6, 4, 5))), [0, 2, 1]))
+        return op.reshape(merged, (2, 3, 5, 4))
+
+    check(transpose, ["permute_dims"], X)
+
+
+def test_a_transpose_that_mixes_axes_stays():
+    def transpose(emit, x):
+        merged = emit(op.permute_dims(emit(op.reshape(x, (6, 4, 5))), [0, 2, 1]))
+        return op.reshape(merged, (3, 2, 5, 4))
+
+    check(transpose, ["reshape", "permute_dims", "reshape"], X)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_indexing_every_element_in_order_is_a_reshape(whole):
+    rows = np.arange(2).reshape(2, 1, 1, 1)
+    columns = np.arange(4).reshape(1, 1, 1, 4) if whole else np.array([0, 1, 2, 2]).reshape(1, 1, 1, 4)
+    pairs = np.stack(np.broadcast_arrays(rows, columns), -1)
+    x = normal(2, 4)
+    left = ["reshape"] if whole else []
+    check(lambda emit, x: op.gather_nd(x, relax.const(pairs, "int64")), left or ["gather_nd"], x)
+    index = (relax.const(rows, "int64"), relax.const(columns, "int64"))
+    check(lambda emit, x: op.index_tensor(x, index), left or ["index_tensor"], x)
+
+
+def test_a_condition_that_always_holds():
+    """Its mask stays a row of keys, where all that is added to broadcasts."""
+
+    def masked(emit, keep, scores):
+        always = relax.const(np.ones((1, 1, 4, 1), bool))
+        both = emit(op.logical_and(always, emit(op.reshape(keep, (2, 1, 1, 4)))))
+        wide = emit(op.broadcast_to(both, (2, 1, 4, 4)))
+        hidden = emit(op.where(wide, relax.const(0.0), relax.const(-1e9)))
+        return op.add(scores, hidden)
+
+    before = module(masked, MASK, normal(2, 3, 4, 4))
+    after = DeadCodeElimination()(simplified(before))
+    assert tvm_run.operators(after) == ["reshape", "where", "add"]
+    check(masked, ["reshape", "where", "add"], MASK, normal(2, 3, 4, 4))
+
+
+def test_a_condition_that_does_not_always_hold_stays():
+    causal = relax.const(np.tri(4, dtype=bool)[None, None])
+    check(
+        lambda emit, keep: op.logical_and(causal, emit(op.reshape(keep, (2, 1, 1, 4)))),
+        ["reshape", "logical_and"], MASK,
+    )  # fmt: skip
+
+
+def test_what_is_broadcast_stays_small_only_where_the_result_is_as_large():
+    def summed(emit, x):
+        wide = emit(op.broadcast_to(x, (2, 3, 4)))
+        return op.sum(emit(op.add(wide, relax.const(1.0))), [1])
+
+    check(summed, ["add", "broadcast_to", "sum"], normal(2, 1, 4))
+
+
+def test_factors_of_both_sides_multiply_the_product_once():
+    def scores(emit, q, k):
+        sides = [emit(op.multiply(side, SCALE)) for side in (q, k)]
+        return op.multiply(emit(op.matmul(*sides)), SCALE)
+
+    check(scores, ["matmul", "multiply"], normal(2, 3, 4), normal(2, 4, 5))
+
+
+def test_a_factor_before_a_constant_weight_stays():
+    """There it is the smaller side."""
+    weight = relax.const(normal(4, 50))
+    check(
+        lambda emit, x: op.matmul(emit(op.multiply(x, SCALE)), weight), ["multiply", "matmul"], normal(3, 4)
+    )
+
+
+def test_constants_come_second_in_a_product():
+    check(lambda emit, x: op.multiply(SCALE, x), ["multiply"], X)
+    after = simplified(module(lambda emit, x: op.multiply(SCALE, x), X))
+    call = after["main"].body.blocks[0].bindings[-1].value
+    assert call.args[1].value.numpy() == 0.5
+
+
+def test_weights_of_a_byte_are_not_decoded():
+    codes, scale = RNG.integers(-128, 128, (6, 4)).astype(np.int8), relax.const(normal(4))
+
+    def product(emit, x):
+        weight = emit(op.multiply(emit(op.astype(relax.const(codes), "float32")), scale))
+        return op.matmul(x, emit(op.permute_dims(emit(op.permute_dims(weight)))))
+
+    before = module(product, normal(3, 6))
+    assert tvm_run.operators(DeadCodeElimination()(FoldConstant()(before))) == ["matmul"]
+    kept = keeping_narrow(before, lambda module: DeadCodeElimination()(FoldConstant()(module)))
+    assert "astype" in tvm_run.operators(kept)
+    assert len(kept["main"].params) == 1
+    [expected], [found] = (tvm_run.compiled(m, level=0)(normal(3, 6) * 0 + 1) for m in (before, kept))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
