@@ -7,7 +7,7 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule
 
-from .generic_blocks import Fit, inline
+from .generic_blocks import Fit, branches, inline
 from .generic_product import product
 from .generic_rows import rows
 
@@ -35,6 +35,8 @@ def schedule_generic(module: Any, target: Any) -> Any:
 
 def scheduled(function: Any, fit: Fit) -> Any:
     """One function by the first rule that fits."""
+    if branches(function):
+        return function
     for rule in (product, rows):
         try:
             schedule = Schedule(tvm.IRModule({"main": function}), error_render_level="none")

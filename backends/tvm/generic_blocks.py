@@ -13,7 +13,7 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import ScheduleError
 
 _SPATIAL, _REDUCE = 0, 2  # of tvm.tirx.IterVar.iter_type
-_CHEAP = {"tirx.if_then_else", "tirx.likely", "tirx.fabs", "tirx.nearbyint", "tirx.round"}
+_CHEAP = {"if_then_else", "likely", "fabs", "nearbyint", "round"}
 _WORTH = 1 << 14  # iterations: about what starting threads costs
 _NARROW = 4  # lanes: LLVM does as well with fewer
 
@@ -101,18 +101,27 @@ def _costly(node: Any) -> bool:
     """Whether an element takes more than a few instructions."""
     found: list[bool] = []
     look = [
-        (tvm.ir.Call, lambda call: found.append(call.op.name not in _CHEAP)),
+        (tvm.ir.Call, lambda call: found.append(_name(call) not in _CHEAP)),
         (tvm.tirx.Div, lambda _: found.append(True)),
     ]
     tvm_ffi.structural_walk(node.body, look)
     return any(found)
 
 
-def branches(node: Any) -> bool:
-    """Whether an element is computed one way or another: TVM makes single lanes of such a vector."""
+def _name(call: Any) -> str:
+    """The operator of a call: TVM keeps some under "tirx", others under "prim"."""
+    return str(call.op.name).rpartition(".")[2]
+
+
+def branches(function: Any) -> bool:
+    """Whether an element is computed one way or another.
+
+    TVM 0.27 computes wrong elements once such a block is inlined behind a reshape: a rotary embedding's
+    concatenation, in every Llama.
+    """
     found: list[bool] = []
-    look = (tvm.ir.Call, lambda call: found.append(call.op.name == "tirx.if_then_else"))
-    tvm_ffi.structural_walk(node.body, look)
+    look = (tvm.ir.Call, lambda call: found.append(_name(call) == "if_then_else"))
+    tvm_ffi.structural_walk(function.body, look)
     return any(found)
 
 
