@@ -55,6 +55,9 @@ class RelaxView(GraphView):
         arguments = list(call.args)
         if operator == "relax.call_tir":  # operands follow in a tuple behind the kernel's name
             arguments = list(arguments[1].fields)
+        arguments = [
+            a for given in arguments for a in (given.fields if isinstance(given, relax.Tuple) else [given])
+        ]
         operands = [self._operand(a) for a in arguments if isinstance(a, relax.Var) or _is_constant(a)]
         if not isinstance(var.ty, relax.TensorType):
             self._results[var] = (operator, operands, call)

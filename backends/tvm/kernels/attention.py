@@ -37,7 +37,8 @@ class Attention:
     """heads of queries; kv_heads divide them (grouped queries, arXiv:2305.13245). dim: of queries and keys,
     value_dim: of values. scale: of the products. causal: query i of n sees the keys up to i + keys - n.
     keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
-    (batch, heads): an additive mask for sequences that all have `keys` keys.
+    (batch, heads): an additive mask for sequences that all have `keys` keys. zeroing: a query that it hides all
+    keys from gets zeros, not the mean of all values.
     """
 
     heads: int
@@ -51,6 +52,7 @@ class Attention:
     v: Columns
     causal: bool = False
     bias: tuple[bool, bool] | None = None
+    zeroing: bool = False
     finish: Finish = field(default_factory=Finish)
 
 
@@ -199,11 +201,13 @@ class _Kernel:
         spec, lanes = self.spec, self.lanes
         if spec.bias is not None:
             where = (0 if spec.bias[0] else sequence, 0 if spec.bias[1] else head, at + i)
-            each(
-                spec.keys, lanes, lambda j, width: store(
-                    scores, load(scores, i, j, lanes=width) + load(self.bias, *where, j, lanes=width), i, j
-                )
-            )  # fmt: skip
+
+            def add(j: Expr, width: int) -> None:
+                total = load(scores, i, j, lanes=width) + load(self.bias, *where, j, lanes=width)
+                # Not -inf, of which a query that sees no key would get NaN.
+                store(scores, T.max(total, splat(_HIDDEN, width)), i, j)
+
+            each(spec.keys, lanes, add)
         vectors = T.bind((seen + (lanes - 1)) // lanes)
         with T.serial(visible // lanes, vectors) as vector:
             column = T.ramp(vector * lanes, 1, lanes)
@@ -225,7 +229,10 @@ class _Kernel:
             store(scores, value, i, vector * lanes)
             store(held, load(held, 0, lanes=lanes) + value, 0)
         total = fold(load(held, 0, lanes=lanes), lambda a, b: a + b)
-        T.buffer_store(inverse, T.float32(1) / total, [i])
+        share = T.float32(1) / total
+        if spec.zeroing:
+            share = T.Select(peak > T.float32(_HIDDEN), share, T.float32(0))
+        T.buffer_store(inverse, share, [i])
 
     def _values(
         self, height: int, row: Expr, head: Expr, seen: Expr, values: Any, scores: Any, inverse: Any

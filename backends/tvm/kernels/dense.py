@@ -28,7 +28,8 @@ class Dense:
 
     x: how rows come: float32; "dynamic", int8 with a scale and zero point a row; "static", int8 with those of
     the whole tensor folded into the weights' scales and start. activation: a name of vector.ACTIVATIONS.
-    split: what the threads share out.
+    gated: columns come in two halves a panel, and the result is the first times the second activated (GLU,
+    arXiv:2002.05202). split: what the threads share out.
     """
 
     k: int
@@ -36,6 +37,7 @@ class Dense:
     x: Literal["float", "dynamic", "static"] = "float"
     bias: bool = True
     activation: str | None = None
+    gated: bool = False
     finish: Finish = field(default_factory=Finish)
     split: Literal["rows", "columns"] = "rows"
 
@@ -61,7 +63,8 @@ class _Kernel:
         self.dot: Dot = dot(machine)
         self.lanes = machine.lanes
         self.vectors = tile.columns // machine.lanes
-        self.panels = -(-spec.n // tile.columns)
+        self.width = tile.columns // 2 if spec.gated else tile.columns  # results of a panel
+        self.panels = -(-spec.n // self.width)
         self.product: Dot = float_dot(machine) if spec.x == "float" else self.dot
 
     def build(self) -> None:
@@ -79,7 +82,7 @@ class _Kernel:
             self.w_scale, self.w_sums = vector("w_scale"), vector("w_sums", "int32")
         if spec.bias:
             self.bias = vector("bias")
-        buffers = declare_inputs(spec.finish, m, spec.n, padded)
+        buffers = declare_inputs(spec.finish, m, spec.n, self.panels * self.width)
         buffers |= declare_outputs(spec.finish, m, spec.n, self.dot)
         self.outputs = Outputs(**buffers)
         self.rows = T.bind(T.cast(m, "int32"))
@@ -105,7 +108,7 @@ class _Kernel:
         if not self.spec.finish.whole:
             self._panels(height, tirx.const(0, "int32"), tirx.const(self.panels, "int32"), begin, mine, None)
             return
-        width = self.panels * self.tile.columns
+        width = self.panels * self.width
         deep = max(1, min(self.machine.scratch // (4 * width * height), 64))
         held = T.alloc_buffer((deep * height, width), "float32", scope="global")
         with T.serial(0, (mine + (deep - 1)) // deep) as block:
@@ -127,9 +130,9 @@ class _Kernel:
             row = T.bind(self._first_row(start + number, height))
             sums = self._product(height, panel, row)
             for i in range(height):
-                for v in range(self.vectors):
+                for v in range(self.width // self.lanes):
                     value = self._value(sums, i, v, panel, row)
-                    column = panel * self.tile.columns + v * self.lanes
+                    column = panel * self.width + v * self.lanes
                     if held is None:
                         self._write(value, row + i, column, v)
                     else:
@@ -161,24 +164,32 @@ class _Kernel:
 
     def _value(self, sums: Any, i: int, v: int, panel: Expr, row: Expr) -> Expr:
         """The activated float result of one vector of a tile."""
+        activate: Callable[[Expr], Expr] = (
+            ACTIVATIONS[self.spec.activation] if self.spec.activation else T.bind
+        )
+        if not self.spec.gated:
+            return T.bind(activate(self._floats(sums, i, v, panel, row)))
+        gate = self._floats(sums, i, v + self.vectors // 2, panel, row)
+        return T.bind(activate(gate) * self._floats(sums, i, v, panel, row))
+
+    def _floats(self, sums: Any, i: int, v: int, panel: Expr, row: Expr) -> Expr:
+        """One vector of sums, rescaled where they are integers, with the bias."""
         spec, lanes = self.spec, self.lanes
         column = panel * self.tile.columns + v * lanes
         value = load(sums, i, v * lanes, lanes=lanes)
-        if spec.x != "float":
-            scale = load(self.w_scale, column, lanes=lanes)
-            if spec.x == "dynamic":
-                shift = self.x_zero[row + i] - self.dot.bias
-                value = value - splat(shift, lanes) * load(self.w_sums, column, lanes=lanes)
-                scale = scale * splat(self.x_scale[row + i], lanes)
-            value = cast("float32", value) * scale
-            if spec.bias:
-                value = value + load(self.bias, column, lanes=lanes)
-        activate: Callable[[Expr], Expr] = ACTIVATIONS[spec.activation] if spec.activation else T.bind
-        return T.bind(activate(value))
+        if spec.x == "float":
+            return value
+        scale = load(self.w_scale, column, lanes=lanes)
+        if spec.x == "dynamic":
+            shift = self.x_zero[row + i] - self.dot.bias
+            value = value - splat(shift, lanes) * load(self.w_sums, column, lanes=lanes)
+            scale = scale * splat(self.x_scale[row + i], lanes)
+        value = cast("float32", value) * scale
+        return value + load(self.bias, column, lanes=lanes) if spec.bias else value
 
     def _write(self, value: Expr, row: Expr, column: Expr, v: int) -> None:
         """Straight to the outputs; the last panel may end within a vector."""
-        ends = self.spec.n - (self.panels - 1) * self.tile.columns - v * self.lanes
+        ends = self.spec.n - (self.panels - 1) * self.width - v * self.lanes
         if ends >= self.lanes:
             self._put(value, row, column)
             return

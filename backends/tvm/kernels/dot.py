@@ -110,3 +110,12 @@ def panels(weight: np.ndarray, columns: int, step: int = 1) -> np.ndarray:
     padded[:, :n] = weight
     split = padded.reshape(k // step, step, count, columns)
     return np.ascontiguousarray(split.transpose(2, 0, 3, 1)).reshape(count, k // step, columns * step)
+
+
+def halved(first: np.ndarray, second: np.ndarray, columns: int) -> np.ndarray:
+    """Two arrays whose last axis is n side by side, so that each panel of `columns` has a stretch of both."""
+    half = columns // 2
+    count = -(-first.shape[-1] // half)
+    spare = [(0, 0)] * (first.ndim - 1) + [(0, count * half - first.shape[-1])]
+    parts = [np.pad(part, spare).reshape(*part.shape[:-1], count, half) for part in (first, second)]
+    return np.concatenate(parts, -1).reshape(*first.shape[:-1], count * columns)

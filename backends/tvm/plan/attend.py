@@ -24,6 +24,14 @@ def direct(a: Attention) -> bool:
     return known and not a.rotary and a.q_norm is None and a.k_norm is None and a.relative_bias is None
 
 
+def fitting(a: Attention) -> bool:
+    """Whether the kernel's context, (batch, length, heads of features side by side), is the graph's."""
+    shape, asked = a.context.shape, a.query.shape
+    if shape is None or asked is None or a.key.shape is None or len(shape) != 3:
+        return False
+    return shape[1] == _lengths(a)[0] and int(shape[2]) % a.heads == 0  # type: ignore[arg-type]
+
+
 def write_attention(site: Site, a: Attention) -> Item:
     """The item that provides an attention's context."""
     terms: list[Need] = [] if site.packed else [(value, "float") for _, value in a.terms]
@@ -38,6 +46,10 @@ def write_attention(site: Site, a: Attention) -> Item:
 
 def _write(site: Site, a: Attention) -> None:
     em = site.emitter
+    if em.packed:
+        for linear in (a.q, a.k, a.v):
+            assert linear is not None
+            em.to_tokens(need(site, linear)[0])
     sides = _projected(site, a) if direct(a) else _materialised(site, a)
     (q, q_at), (k, k_at), (v, v_at) = sides
     assert a.context.shape is not None
@@ -52,7 +64,7 @@ def _write(site: Site, a: Attention) -> None:
     spec = Spec(
         a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
         Columns(int(q.ty.shape[1]), q_at), Columns(int(k.ty.shape[1]), k_at), Columns(int(v.ty.shape[1]), v_at),
-        a.causal and lengths[0] == lengths[1], axes, finish,
+        a.causal and lengths[0] == lengths[1], axes, any(value.op == "isnan" for value in a.body), finish,
     )  # fmt: skip
     starts, q_starts = _starts(site, batch, lengths)
     if em.packed:

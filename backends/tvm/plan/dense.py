@@ -10,9 +10,9 @@ import numpy as np
 
 from ....ir.blocks.base import Linear
 from ..kernels.dense import Dense, dense
-from ..kernels.dot import dot, panels
+from ..kernels.dot import dot, halved, panels
 from ..kernels.rows import Finish
-from ..kernels.tile import Tile, choose
+from ..kernels.tile import Tile, candidates, choose
 from .chains import Chain
 from .items import Item, Need
 from .site import Site, vector, wide
@@ -25,6 +25,13 @@ class Matrix:
     weight: np.ndarray
     bias: np.ndarray | None
     scale: np.ndarray | None
+
+    def halved(self, columns: int) -> Matrix:
+        """Two Linears of equal width, so that each panel of a tile has a stretch of both."""
+        parts = [None if a is None else np.split(a, 2, -1) for a in (self.weight, self.bias, self.scale)]
+        weight, bias, scale = (None if part is None else halved(*part, columns) for part in parts)
+        assert weight is not None
+        return Matrix(weight, bias, scale)
 
 
 def write_chain(site: Site, chain: Chain) -> Item:
@@ -105,13 +112,19 @@ def write_dense(
     product = site.integers.products.get(linear.root)
     source = product.source if product else linear.input
     bound, count = em.bound(source), em.count(source)
-    tile = choose(n, machine, -(-bound // machine.threads))
+    rows = -(-bound // machine.threads)
+    tile = choose(n, machine, rows)
+    if gated:  # both halves of a panel in whole vectors
+        even = (t for t in candidates(2 * n, machine, rows) if t.columns // machine.lanes % 2 == 0)
+        tile = next(even)
+        matrix = matrix.halved(tile.columns)
     k = matrix.weight.shape[0]
     spec = Dense(
-        k, n, product.rounding.mode if product else "float", matrix.bias is not None, activation, finish,
+        k, n, product.rounding.mode if product else "float", matrix.bias is not None, activation, gated, finish,
         "columns" if bound < 2 * machine.threads and not finish.whole else "rows",
     )  # fmt: skip
-    padded = -(-n // tile.columns) * tile.columns
+    width = tile.columns // 2 if gated else tile.columns
+    padded = -(-n // width) * width
     arguments = list(site.rounded(source)) if product else [em.rows(source)]
     arguments += [em.constant(a) for a in packed(matrix, tile, site, product)]
     arguments += more(padded)

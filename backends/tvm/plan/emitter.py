@@ -70,6 +70,14 @@ class Emitter:
         """Whether the rows of a value are the kept tokens."""
         return self.packed and value in self.tokens
 
+    def to_tokens(self, value: Value) -> None:
+        """From here on the rows of a value of (batch, length, features) are the kept tokens."""
+        if self.packed and value not in self.tokens:
+            if value in self._rows:
+                self.whole(value)
+                del self._rows[value]
+            self.tokens.add(value)
+
     def bound(self, value: Value) -> int:
         """How many rows a value has at most."""
         assert value.shape is not None
@@ -90,18 +98,19 @@ class Emitter:
 
     def rows(self, value: Value, like: Value | None = None) -> Any:
         """A value as rows: those of the kept tokens where it, or `like`, is of tokens."""
+        if like is not None and self.is_tokens(like):
+            self.to_tokens(value)
         if value in self._rows:
             return self._rows[value]
         assert value.shape is not None
         width = int(value.shape[-1])
         flat = self.shaped(self.whole(value), [self.bound(value), width])
-        if self.is_tokens(value) or (like is not None and self.is_tokens(like)):
+        if self.is_tokens(value):
             key = ("pack", width)
             (flat,) = self.kernel(
                 f"pack_{width}", key, lambda: pack(width, self.machine), [self.rows_input, flat],
                 [((self.kept, width), "float32")],
             )  # fmt: skip
-            self.tokens.add(value)
         self._rows[value] = flat
         return flat
 

@@ -12,7 +12,7 @@ from ....ir.blocks import recognise
 from ....ir.view import Value
 from ..kernels.machine import Machine
 from ..view import RelaxView
-from .attend import direct, write_attention
+from .attend import direct, fitting, write_attention
 from .chains import chains
 from .dense import write_chain
 from .elementwise import write_operator
@@ -60,7 +60,7 @@ def plan(module: Any, roles: Mapping[str, str], machine: Machine) -> Planned:
     packed = bool(
         found
         and blocks.attention
-        and all(direct(a) and not a.cross and masks.padding(a) for a in blocks.attention)
+        and all(direct(a) and fitting(a) and not a.cross and masks.padding(a) for a in blocks.attention)
     )
     builder = relax.BlockBuilder()
     parameters = [relax.Var(str(p.name), p.ty) for p in main.params]
@@ -91,14 +91,14 @@ def _items(site: Site, view: RelaxView, blocks: Any, found: Any, main: Any) -> l
     taken: set[Value] = set()
 
     def add(item: Item) -> None:
-        if taken.isdisjoint(item.provides):
+        if item.provides and taken.isdisjoint(item.provides):
             items.append(item)
             taken.update(item.provides)
 
     projections = {linear for a in blocks.attention if direct(a) for linear in (a.q, a.k, a.v)}
     for lookup in found:
         add(write_lookup(site, lookup))
-    for attention in blocks.attention:
+    for attention in filter(fitting, blocks.attention):
         add(write_attention(site, attention))
     for chain in chains(blocks, view.outputs, projections):
         add(write_chain(site, chain))
