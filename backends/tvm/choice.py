@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import prod
 
 from ...ir.errors import InputError
 from .record import Function, Padding
@@ -40,8 +41,8 @@ class Choice:
         if not fitting:
             raise InputError(self._refusal(sizes))
         if self.batch is None:
-            return ((min(fitting, key=self._work), 0),)
-        return self._cover(fitting, sizes[self.batch], self.batch)
+            return ((min(fitting, key=lambda number: self._work(number, sizes)), 0),)
+        return self._cover(fitting, sizes, self.batch)
 
     def _holds(self, compiled: Mapping[str, int], sizes: Mapping[str, int]) -> bool:
         return all(
@@ -51,23 +52,40 @@ class Choice:
             for symbol, size in sizes.items()
         )
 
-    def _work(self, number: int) -> int:
-        work = 1
-        for symbol, size in self.functions[number].sizes.items():
-            work *= size if symbol in (self.batch, self.length) else 1
-        return work + CALL
+    def _work(self, number: int, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """Tokens that a call of some sizes takes the time of, and the tokens of the function's own size: of
+        functions that leave padding out, the smallest that holds a call is the best by little."""
+        function = self.functions[number]
+        padded = [symbol for symbol in (self.batch, self.length) if symbol is not None]
+        own = prod(function.sizes[symbol] for symbol in padded)
+        given = prod(sizes[symbol] for symbol in padded) if function.mask else own
+        return given + CALL, own
 
-    def _cover(self, fitting: Sequence[int], rows: int, batch: str) -> tuple[tuple[int, int], ...]:
-        """Functions that hold `rows` together for the least work, those of most rows first."""
+    def _cover(
+        self, fitting: Sequence[int], sizes: Mapping[str, int], batch: str
+    ) -> tuple[tuple[int, int], ...]:
+        """Functions that hold the call's rows together for the least work, those of most rows first."""
         held = {number: self.functions[number].sizes[batch] for number in fitting}
-        cheapest = min(fitting, key=lambda number: self._work(number) / held[number])
+        work = {
+            (number, count): self._work(number, {**sizes, batch: count})
+            for number in fitting
+            for count in range(1, min(held[number], sizes[batch]) + 1)
+        }
+        rows = rest = sizes[batch]
+        cheapest = min(fitting, key=lambda n: work[n, min(held[n], rows)][0] / min(held[n], rows))
         chosen = [cheapest] * max((rows - SEARCHED) // held[cheapest], 0)
-        rest = rows - len(chosen) * held[cheapest]
-        best: list[tuple[int, int]] = [(0, -1)]  # for each count of rows: (work, the last function)
+        rest -= len(chosen) * held[cheapest]
+        best = [(0, 0, -1)]  # for each count of rows: work, and the last function
         for count in range(1, rest + 1):
-            best.append(min((best[max(count - held[n], 0)][0] + self._work(n), n) for n in fitting))
+            options = []
+            for number in fitting:
+                taken = min(held[number], count)
+                tokens, own = work[number, taken]
+                before = best[count - taken]
+                options.append((before[0] + tokens, before[1] + own, number))
+            best.append(min(options))
         while rest > 0:
-            chosen.append(best[rest][1])
+            chosen.append(best[rest][2])
             rest -= held[chosen[-1]]
         pieces = []
         for number in sorted(chosen, key=lambda number: -held[number]):

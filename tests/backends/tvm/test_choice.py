@@ -1,6 +1,7 @@
 """Which compiled functions run a call: always enough, never more work than need be."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from graphwright.backends.tvm.choice import CALL, Choice
@@ -57,6 +58,21 @@ def test_the_pieces_hold_the_call_for_the_least_work(shapes, rows, length):
     enough = [c for c in every if sum(n * shapes[i][0] for i, n in zip(fitting, c, strict=True)) >= rows]
     taken = [[number for number, _ in pieces].count(i) for i in fitting]
     assert work(taken) == min(map(work, enough))
+
+
+def test_functions_that_leave_padding_out_are_called_as_seldom_as_can_be():
+    leaving = [replace(each, mask="mask") for each in functions((1, 16), (1, 128), (8, 128), (32, 64))]
+    choice = Choice(leaving, BOTH)
+    for call, chosen in (
+        ((1, 16), [(0, 1)]),
+        ((1, 60), [(1, 1)]),  # of those that cost alike, the smallest
+        ((2, 128), [(2, 2)]),
+        ((2, 60), [(2, 2)]),
+        ((20, 60), [(3, 20)]),
+        ((9, 128), [(2, 8), (1, 1)]),
+        ((33, 16), [(3, 32), (0, 1)]),
+    ):
+        assert list(choice.pieces({"batch": call[0], "length": call[1]})) == chosen, call
 
 
 def test_many_rows_take_many_calls():
