@@ -176,3 +176,9 @@ def test_the_faster_is_kept_unless_it_misses_the_goal(one, two, backend, ratio):
     assert found.backend == backend != other.backend
     assert other.ratio == pytest.approx(ratio)
     assert keeping.kept([build(*one)], comparison)[1] is None
+
+
+def test_the_option_is_a_key_of_the_file():
+    result = CliRunner().invoke(app, ["m", "-o", "out", "--backend", "auto", "--dry-run"])
+    assert "backend: auto\n" in result.stdout
+    assert make({"model": "m"}).backend == "onnxruntime"
