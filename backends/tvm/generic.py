@@ -35,12 +35,11 @@ def schedule_generic(module: Any, target: Any) -> Any:
 
 def scheduled(function: Any, fit: Fit) -> Any:
     """One function by the first rule that fits."""
-    if branches(function):
-        return function
     for rule in (product, rows):
         try:
             schedule = Schedule(tvm.IRModule({"main": function}), error_render_level="none")
-            inline(schedule)
+            if not branches(function):
+                inline(schedule)
             rule(schedule, fit)
         except Exception:  # TVM raises what it likes; unscheduled is slow, and right
             continue

@@ -114,11 +114,9 @@ def _name(call: Any) -> str:
 
 
 def branches(function: Any) -> bool:
-    """Whether an element is computed one way or another.
-
-    TVM 0.27 computes wrong elements once such a block is inlined behind a reshape: a rotary embedding's
-    concatenation, in every Llama.
-    """
+    """Whether a function or a block computes an element one way or another: TVM makes single lanes of such a
+    vector, and TVM 0.27 computes wrong elements once such a block is inlined behind a reshape (a rotary
+    embedding's concatenation, in every Llama)."""
     found: list[bool] = []
     look = (tvm.ir.Call, lambda call: found.append(_name(call) == "if_then_else"))
     tvm_ffi.structural_walk(function.body, look)

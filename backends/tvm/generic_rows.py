@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.s_tir import Schedule
 
-from .generic_blocks import Block, Fit, blocks, depends, divisor, fused, share, step, vectorise
+from .generic_blocks import Block, Fit, blocks, branches, depends, divisor, fused, share, step, vectorise
 
 _FEW = 4  # lanes: fewer are not worth a stage of their own
 _PARTS = 4  # of a whole tensor's reduction, for each thread
@@ -50,7 +50,7 @@ def _together(schedule: Schedule, fit: Fit, final: Block, stages: list[Block], s
     share(schedule, row, work)
     for each in (*stages, final):
         loops = schedule.get_loops(each.handle)
-        if not each.reduced and len(loops) > 1:
+        if not each.reduced and len(loops) > 1 and not branches(each.node):
             vectorise(schedule, loops[-1], fit.lanes(each.dtype))
     _in_lanes(schedule, [partial for partial in lanes.values() if partial is not None])
 
@@ -61,7 +61,8 @@ def alone(schedule: Schedule, fit: Fit, found: Block) -> None:
     if not loops:
         return
     if not found.reduced:
-        vectorise(schedule, loops[-1], fit.lanes(found.dtype))
+        if not branches(found.node):
+            vectorise(schedule, loops[-1], fit.lanes(found.dtype))
         if len(loops) > 1:
             share(schedule, fused(schedule, loops[:-1]), found.work)
     elif not found.spatial:
