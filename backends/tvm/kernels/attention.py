@@ -21,7 +21,7 @@ from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
 from .vector import LARGEST, Expr, chunks, each, exp, fold, load, splat, store, transposed
 
-_HIDDEN = -3e38  # scores of keys that are not looked at
+_HIDDEN, _ABSENT = -3e38, -3.4e38  # scores of keys that a mask hides, and of keys that there are none of
 
 
 @dataclass(frozen=True)
@@ -214,12 +214,12 @@ class _Kernel:
             value = load(scores, i, vector * lanes, lanes=lanes)
             store(
                 scores,
-                T.Select(column < splat(visible, lanes), value, splat(_HIDDEN, lanes)),
+                T.Select(column < splat(visible, lanes), value, splat(_ABSENT, lanes)),
                 i,
                 vector * lanes,
             )
         held = T.alloc_buffer((lanes,), "float32", scope="local")
-        store(held, splat(_HIDDEN, lanes), 0)
+        store(held, splat(_ABSENT, lanes), 0)
         with T.serial(0, vectors) as vector:
             store(held, T.max(load(held, 0, lanes=lanes), load(scores, i, vector * lanes, lanes=lanes)), 0)
         peak = T.bind(fold(load(held, 0, lanes=lanes), LARGEST.combine))

@@ -1,0 +1,216 @@
+"""The kernel library against float64 NumPy, at sizes that no tile divides."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tvm
+from graphwright.backends.target import detect
+from graphwright.backends.tvm.kernels.attention import Attention, Columns, attention
+from graphwright.backends.tvm.kernels.dense import Dense, dense
+from graphwright.backends.tvm.kernels.dot import dot, halved, panels
+from graphwright.backends.tvm.kernels.embedding import Embedding, embedding
+from graphwright.backends.tvm.kernels.machine import Machine
+from graphwright.backends.tvm.kernels.norm import finished
+from graphwright.backends.tvm.kernels.pack import pack, unpack
+from graphwright.backends.tvm.kernels.rows import Finish, Norm
+from graphwright.backends.tvm.kernels.tile import Tile, candidates
+from graphwright.backends.tvm.llvm_target import llvm_target
+from scipy.special import erf
+
+MACHINE = Machine.of(detect(), 2)
+LAYER = Norm("layer", 1e-5)
+
+
+def compiled(function):
+    module = tvm.IRModule({"main": function})
+    return tvm.compile(module, target=llvm_target(detect(), 2))["main"]
+
+
+def call(function, arguments, results):
+    """The outputs of a compiled kernel, whose buffers begin as 77, so that what is not written shows."""
+    outs = [np.full(shape, 77, dtype) for shape, dtype in results]
+    tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in (*arguments, *outs)]
+    function(*tensors)
+    return [tensor.numpy() for tensor in tensors[len(arguments) :]]
+
+
+def wide(array, size):
+    return np.concatenate([array, np.zeros(size - len(array), array.dtype)])
+
+
+def normalised(y, gamma, beta, epsilon=1e-5):
+    centred = y - y.mean(1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(1, keepdims=True) + epsilon) * gamma + beta
+
+
+@pytest.mark.parametrize("m", [1, 5, 33])
+@pytest.mark.parametrize("split", ["rows", "columns"])
+def test_float_dense_with_gelu_and_residual(m, split):
+    rng, k, n = np.random.default_rng(m), 37, 67
+    spec = Dense(k, n, activation="gelu", finish=Finish(residual=True), split=split)
+    tile = candidates(n, MACHINE)[0]
+    x, residual = (rng.standard_normal(s, np.float32) for s in ((m, k), (m, n)))
+    w, bias = rng.standard_normal((k, n), np.float32), rng.standard_normal(n, np.float32)
+    size = -(-n // tile.columns) * tile.columns
+    (y,) = call(
+        compiled(dense(spec, MACHINE, tile)), [x, panels(w, tile.columns), wide(bias, size), residual],
+        [((m, n), np.float32)],
+    )  # fmt: skip
+    z = x.astype(np.float64) @ w + bias
+    np.testing.assert_allclose(y, z * (1 + erf(z / np.sqrt(2))) / 2 + residual, atol=3e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_gated_dense(columns):
+    rng, m, k, n = np.random.default_rng(0), 19, 24, 45
+    tile = Tile(4, 2 * columns * MACHINE.lanes)
+    x = rng.standard_normal((m, k), np.float32)
+    up, gate = rng.standard_normal((2, k, n), np.float32) / 5
+    weight = panels(halved(up, gate, tile.columns), tile.columns)
+    kernel = compiled(dense(Dense(k, n, bias=False, activation="silu", gated=True), MACHINE, tile))
+    (y,) = call(kernel, [x, weight], [((m, n), np.float32)])
+    z = x.astype(np.float64) @ gate
+    np.testing.assert_allclose(y, x @ up.astype(np.float64) * z / (1 + np.exp(-z)), atol=1e-5)
+
+
+@pytest.mark.parametrize("m", [1, 7, 40])
+def test_integer_dense_by_rows_with_norm_and_rounding(m):
+    rng, k, n, product = np.random.default_rng(m), 64, 72, dot(MACHINE)
+    spec = Dense(k, n, "dynamic", finish=Finish(residual=True, stream=True, norm=LAYER, rounds="dynamic"))
+    tile = candidates(n, MACHINE)[0]
+    size = -(-n // tile.columns) * tile.columns
+    q = rng.integers(0, 256, (m, k)).astype(np.uint8)
+    scale, zero = rng.random(m, np.float32) + 0.5, rng.integers(90, 160, m).astype(np.int32)
+    w = rng.integers(-127, 128, (k, n)).astype(np.int8)
+    w_scale, bias = rng.random(n, np.float32) / 1e4, rng.standard_normal(n, np.float32)
+    residual, gamma, beta = (rng.standard_normal(s, np.float32) for s in ((m, n), n, n))
+    stored = (q.astype(np.int64) - product.bias).astype(product.dtype)
+    vectors = [w_scale, w.astype(np.int32).sum(0, dtype=np.int32), bias]
+    arguments = [stored, scale, zero, panels(w, tile.columns, product.step)]
+    arguments += [*(wide(v, size) for v in vectors), residual, wide(gamma, size), wide(beta, size)]
+    total, y, rounded, steps, zeros = call(
+        compiled(dense(spec, MACHINE, tile)), arguments,
+        [((m, n), np.float32)] * 2 + [((m, n), product.dtype), (m, np.float32), (m, np.int32)],
+    )  # fmt: skip
+    sums = (q.astype(np.int64) - zero[:, None]) @ w.astype(np.int64)
+    expected = sums * w_scale.astype(np.float64) * scale[:, None] + bias + residual
+    np.testing.assert_allclose(total, expected, atol=1e-5, rtol=1e-6)
+    expected = normalised(expected, gamma, beta)
+    np.testing.assert_allclose(y, expected, atol=2e-5)
+    back = (rounded.astype(np.float64) + product.bias - zeros[:, None]) * steps[:, None]
+    assert (np.abs(back - expected) <= 0.51 * steps[:, None]).all()
+
+
+def test_static_rounding_saturates():
+    rng, m, k, n, product = np.random.default_rng(0), 9, 16, 20, dot(MACHINE)
+    spec = Dense(k, n, "static", bias=False, finish=Finish(floats=False, rounds="static"))
+    tile = candidates(n, MACHINE)[0]
+    size = -(-n // tile.columns) * tile.columns
+    q, w = rng.integers(0, 256, (m, k)).astype(np.uint8), rng.integers(-127, 128, (k, n)).astype(np.int8)
+    stored = (q.astype(np.int64) - product.bias).astype(product.dtype)
+    start = ((product.bias - 100) * w.astype(np.int32).sum(0, dtype=np.int32)).astype(np.int32)
+    fixed = np.array([1 / 0.5, 30], np.float32)
+    weight = panels(w, tile.columns, product.step)
+    scale = wide(np.full(n, 1e-2, np.float32), size)
+    (y,) = call(
+        compiled(dense(spec, MACHINE, tile)), [stored, weight, scale, wide(start, size), fixed],
+        [((m, n), product.dtype)],
+    )  # fmt: skip
+    exact = np.rint((q.astype(np.int64) - 100) @ w.astype(np.int64) * 1e-2 / 0.5) + 30
+    found = y.astype(np.int64) + product.bias
+    assert found.min() == 0
+    assert found.max() == 255
+    assert np.abs(found - np.clip(exact, 0, 255)).max() <= 1  # a half may round either way
+
+
+def reference_attention(q, k, v, heads, scale, bias, causal):
+    """One sequence in float64; queries without keys give zeros."""
+    split = lambda x, count: x.reshape(len(x), count, -1).transpose(1, 0, 2).astype(np.float64)
+    q, k, v = split(q, heads[0]), split(k, heads[1]), split(v, heads[1])
+    k, v = (x.repeat(heads[0] // heads[1], 0) for x in (k, v))
+    scores = q @ k.transpose(0, 2, 1) * scale + bias
+    if causal:
+        seen = np.tril(np.ones(scores.shape[1:], bool), scores.shape[2] - scores.shape[1])
+        scores = np.where(seen, scores, -np.inf)
+    peak = scores.max(-1, keepdims=True)
+    weights = np.exp(scores - np.where(np.isinf(peak), 0, peak))
+    total = weights.sum(-1, keepdims=True)
+    context = weights / np.where(total == 0, 1, total) @ v
+    return context.transpose(1, 0, 2).reshape(context.shape[1], -1)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "heads", "dim", "causal"),
+    [([50, 3, 1, 17], (4, 4), 32, False), ([50, 7], (6, 2), 20, True), ([16], (3, 3), 8, True)],
+)
+def test_attention_of_packed_sequences(lengths, heads, dim, causal):
+    rng, width = np.random.default_rng(0), (heads[0] + 2 * heads[1]) * dim
+    at = (0, heads[0] * dim, (heads[0] + heads[1]) * dim)
+    columns = [Columns(width, start) for start in at]
+    spec = Attention(*heads, dim, dim, dim**-0.5, max(lengths), *columns, causal)
+    x = 2 * rng.standard_normal((sum(lengths), width), np.float32)
+    starts = np.cumsum([0, *lengths]).astype(np.int32)
+    shape = (len(x), heads[0] * dim)
+    (y,) = call(compiled(attention(spec, MACHINE)), [x, x, x, starts, starts], [(shape, np.float32)])
+    q, k, v = x[:, : at[1]], x[:, at[1] : at[2]], x[:, at[2] :]
+    for first, last in pairwise(starts):
+        part = slice(first, last)
+        expected = reference_attention(q[part], k[part], v[part], heads, dim**-0.5, 0.0, causal)
+        np.testing.assert_allclose(y[part], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("zeroing", [False, True])
+def test_attention_with_a_mask_that_hides_everything_from_a_query(zeroing):
+    rng, heads, dim, count = np.random.default_rng(0), (2, 2), 12, 11
+    columns = [Columns(24)] * 3
+    spec = Attention(*heads, dim, dim, 0.3, count, *columns, False, (False, True), zeroing)
+    q, k, v = rng.standard_normal((3, 3 * count, 24), np.float32)
+    bias = rng.standard_normal((3, 1, count, count), np.float32)
+    bias[1, 0, :, 6:] = -np.inf
+    bias[2, 0, 4] = -np.inf
+    starts = (np.arange(4) * count).astype(np.int32)
+    (y,) = call(compiled(attention(spec, MACHINE)), [q, k, v, starts, starts, bias], [(q.shape, np.float32)])
+    for number in range(3):
+        part = slice(number * count, (number + 1) * count)
+        expected = reference_attention(q[part], k[part], v[part], heads, 0.3, bias[number], False)
+        if number == 2 and not zeroing:
+            expected[4] = v[part].mean(0)
+        np.testing.assert_allclose(y[part], expected, atol=1e-5)
+
+
+def test_norm_of_a_sum_that_is_wanted_too():
+    rng, shape = np.random.default_rng(0), (7, 50)
+    x, residual = rng.standard_normal((2, *shape), np.float32)
+    gamma = rng.standard_normal(50, np.float32)
+    finish = Finish(True, True, Norm("rms", 1e-6, True, False))
+    kernel = compiled(finished(50, finish, MACHINE))
+    total, y = call(kernel, [x, residual, gamma], [(shape, np.float32)] * 2)
+    exact = x.astype(np.float64) + residual
+    np.testing.assert_allclose(total, exact, atol=1e-6)
+    np.testing.assert_allclose(
+        y, exact / np.sqrt((exact**2).mean(1, keepdims=True) + 1e-6) * gamma, atol=2e-6
+    )
+
+
+def test_embedding_of_kept_tokens():
+    rng, n = np.random.default_rng(0), 50
+    ids, rows = rng.integers(0, 20, 14), np.array([0, 1, 2, 7, 8, 13], np.int32)
+    table, places = rng.standard_normal((20, n), np.float32), rng.standard_normal((7, n), np.float32)
+    gamma, beta = rng.standard_normal((2, n), np.float32)
+    kernel = compiled(embedding(Embedding((20,), 7, n, Finish(norm=LAYER)), MACHINE))
+    (y,) = call(kernel, [rows, ids, table, places, gamma, beta], [((6, n), np.float32)])
+    exact = table[ids[rows]].astype(np.float64) + places[rows % 7]
+    np.testing.assert_allclose(y, normalised(exact, gamma, beta), atol=2e-6)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 5, 6], [3], list(range(9))])
+def test_packing_and_unpacking(rows):
+    x = np.random.default_rng(0).standard_normal((9, 21), np.float32)
+    kept = np.array(rows, np.int32)
+    (packed,) = call(compiled(pack(21, MACHINE)), [kept, x], [((len(rows), 21), np.float32)])
+    np.testing.assert_array_equal(packed, x[rows])
+    (back,) = call(compiled(unpack(21, MACHINE)), [kept, packed], [((9, 21), np.float32)])
+    expected = np.zeros_like(x)
+    expected[rows] = x[rows]
+    np.testing.assert_array_equal(back, expected)

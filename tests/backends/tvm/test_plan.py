@@ -1,0 +1,106 @@
+"""Planned functions: which kernels run them, and that every architecture of the zoo computes what it did."""
+
+import numpy as np
+import pytest
+import torch
+import tvm
+import zoo
+from graphwright.backends.onnxruntime import OnnxRuntime
+from graphwright.backends.target import detect
+from graphwright.backends.tvm.compile import Machine, compile_buckets
+from graphwright.backends.tvm.kept import Kept
+from graphwright.backends.tvm.plan.planner import plan
+from graphwright.passes.base import Context
+from graphwright.passes.lower.to_tvm import relax_module
+from graphwright.passes.manager import Pipeline
+from tvm import relax
+
+MACHINE = Machine.of(detect(), 2)
+
+
+def sizes_of(program, feed):
+    return {
+        dim: size
+        for spec in program.inputs
+        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True)
+        if isinstance(dim, str)
+    }
+
+
+def planned(program, feed):
+    imported = relax_module(program, sizes_of(program, feed))
+    return plan(imported.module, {spec.name: spec.role for spec in program.inputs}, MACHINE)
+
+
+def run(program, feed):
+    """(outputs, the mask whose padding was left out) of a compiled program."""
+    built = compile_buckets(program, detect(), 2, [sizes_of(program, feed)])
+    machine, (bucket,) = relax.VirtualMachine(built.executable, tvm.cpu()), built.buckets
+    arrays = [feed[spec.name] for spec in program.inputs]
+    if bucket.mask:
+        arrays += Kept(feed[bucket.mask].shape).of(feed[bucket.mask])
+    arrays += [built.weights[name] for name in bucket.weights]
+    found = machine[bucket.function](*map(tvm.runtime.tensor, arrays))
+    found = [found] if isinstance(found, tvm.runtime.Tensor) else found
+    return [tensor.numpy() for tensor in found], bucket.mask
+
+
+def feed_of(case):
+    return {name: tensor.numpy() for name, tensor in case.inputs(3, 11).items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dialect", ["onnx", "fx"])
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+def test_every_architecture_agrees_with_eager(name, dialect):
+    case = zoo.ARCHITECTURES[name]
+    feed = feed_of(case)
+    program = zoo.onnx_program(name) if dialect == "onnx" else zoo.fx_program(name)
+    outputs, mask = run(program, feed)
+    with torch.no_grad():
+        result = case.build()(**case.inputs(3, 11))
+    expected = [v.numpy() for v in (result.values() if hasattr(result, "values") else [result])][:1]
+    for found, wanted in zip(outputs, expected, strict=False):
+        error = np.abs(found - wanted) / np.maximum(1, np.abs(wanted))
+        if mask and error.shape[:2] == feed[mask].shape:
+            error = error[feed[mask] != 0]
+        assert error.max() < 1e-4
+
+
+def test_an_encoder_is_kernels_from_ids_to_its_last_norm():
+    feed = feed_of(zoo.ARCHITECTURES["bert"])
+    for program in (zoo.onnx_program("bert"), zoo.fx_program("bert")):
+        found = planned(program, feed)
+        assert found.mask == "attention_mask"
+        assert found.kernels == {
+            "embedding_32": 1, "dense_f32_32x96": 2, "attention": 2, "dense_f32_32x32": 2,
+            "dense_f32_32x72": 2, "dense_f32_72x32": 2, "unpack_32": 1,
+        }  # fmt: skip
+
+
+def test_a_gated_feed_forward_is_one_product_and_grouped_heads_share_keys():
+    found = planned(zoo.fx_program("llama"), feed_of(zoo.ARCHITECTURES["llama"]))
+    assert found.mask is None  # rotary positions are not known for packed tokens
+    assert found.kernels["dense_f32_48x88"] == 2
+    assert found.kernels["attention"] == 2
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    ["quantize-dynamic{min_cosine=0.0}", "quantize-static{form=qdq,min_cosine=0.0}", "quantize-dynamic"],
+)
+def test_quantized_programs_run_on_integers(pipeline):
+    """Against ONNX Runtime's build of the same program: each row has a scale of its own here, so that only
+    quantization noise may differ."""
+    plain, feed = zoo.onnx_program("bert"), feed_of(zoo.ARCHITECTURES["bert"])
+    ran = Pipeline.parse(pipeline).run(plain, Context(calibration=[feed], target=detect()))
+    assert ran.ok, ran.steps[-1].error
+    kernels = planned(ran.program, feed).kernels
+    assert not [name for name in kernels if name.startswith("dense_f32")]
+    (found, *_), mask = run(ran.program, feed)
+    real = feed[mask] != 0
+    other, exact = (next(iter(OnnxRuntime().build(p).run(feed).values())) for p in (ran.program, plain))
+    norm = np.linalg.norm
+    noise = norm((other - exact)[real]) / norm(exact[real])
+    assert norm((found - exact)[real]) / norm(exact[real]) < 1.3 * noise + 1e-3
+    assert norm((found - other)[real]) / norm(exact[real]) < 2 * noise + 1e-3
