@@ -7,7 +7,7 @@ from typing import Any
 import tvm
 from tvm.s_tir import Schedule
 
-from .generic_blocks import Fit, branches, inline
+from .generic_blocks import Fit, inline
 from .generic_product import product
 from .generic_rows import rows
 
@@ -38,8 +38,7 @@ def scheduled(function: Any, fit: Fit) -> Any:
     for rule in (product, rows):
         try:
             schedule = Schedule(tvm.IRModule({"main": function}), error_render_level="none")
-            if not branches(function):
-                inline(schedule)
+            inline(schedule)
             rule(schedule, fit)
         except Exception:  # TVM raises what it likes; unscheduled is slow, and right
             continue

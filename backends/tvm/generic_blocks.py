@@ -113,13 +113,11 @@ def _name(call: Any) -> str:
     return str(call.op.name).rpartition(".")[2]
 
 
-def branches(function: Any) -> bool:
-    """Whether a function or a block computes an element one way or another: TVM makes single lanes of such a
-    vector, and TVM 0.27 computes wrong elements once such a block is inlined behind a reshape (a rotary
-    embedding's concatenation, in every Llama)."""
+def branches(node: Any) -> bool:
+    """Whether a block computes an element one way or another: TVM makes single lanes of such a vector."""
     found: list[bool] = []
     look = (tvm.ir.Call, lambda call: found.append(_name(call) == "if_then_else"))
-    tvm_ffi.structural_walk(function.body, look)
+    tvm_ffi.structural_walk(node.body, look)
     return any(found)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ...ir.view import END, GraphValue
@@ -90,7 +91,7 @@ def _slice(c: Call) -> Spec | None:
     strides = c.ints(4) if len(c.call.args) > 4 else [1] * len(axes)
     shape, cuts = c.operands[0].shape, []
     for axis, first, last, step in zip(c.axes(axes, c.rank), begin, end, strides, strict=True):
-        size = int(shape[axis]) if shape is not None else 0  # type: ignore[arg-type]
+        size = int(shape[axis]) if shape is not None else 0
         first, last = (max(0, min(v + size if v < 0 else v, size)) for v in (first, last))
         if (first, last, step) != (0, size, 1):
             cuts.append({"axis": axis, "start": first, "end": last, "step": step})
@@ -101,13 +102,13 @@ def _slice(c: Call) -> Spec | None:
 
 def _split(c: Call) -> Spec:
     axis = c.axes([c.attrs.axis], c.rank)[0]
-    size = int(c.operands[0].shape[axis])  # type: ignore[index, arg-type]
+    size = int(c.operands[0].shape[axis])
     given = c.attrs.indices_or_sections
     if isinstance(given, int) or not hasattr(given, "__iter__"):
         sizes = [size // int(given)] * int(given)
     else:
         bounds = [0, *(int(v) for v in given), size]
-        sizes = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+        sizes = [b - a for a, b in pairwise(bounds)]
     return "split", c.operands, {"axis": axis, "sizes": tuple(sizes)}
 
 
@@ -151,8 +152,8 @@ def _dequantize(c: Call) -> Spec:
 
 
 RULES: dict[str, Rule] = {
-    **{f"relax.{n}": _same(n) for n in "abs ceil cos erf exp floor isnan log round rsqrt sigmoid sign".split()},
-    **{f"relax.{n}": _same(n) for n in "sin sqrt tanh where power maximum minimum matmul".split()},
+    **{f"relax.{n}": _same(n) for n in "abs ceil cos erf exp floor isnan log round rsqrt sigmoid".split()},
+    **{f"relax.{n}": _same(n) for n in "sign sin sqrt tanh where power maximum minimum matmul".split()},
     **{
         f"relax.{n}": _same(canonical)
         for n, canonical in {

@@ -37,8 +37,8 @@ class Attention:
     """heads of queries; kv_heads divide them (grouped queries, arXiv:2305.13245). dim: of queries and keys,
     value_dim: of values. scale: of the products. causal: query i of n sees the keys up to i + keys - n.
     keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
-    (batch, heads): an additive mask for sequences that all have `keys` keys. zeroing: a query that it hides all
-    keys from gets zeros, not the mean of all values.
+    (batch, heads): an additive mask for sequences that all have `keys` keys. zeroing: a query from which it
+    hides all keys gets zeros, not the mean of all values.
     """
 
     heads: int

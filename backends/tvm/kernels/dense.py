@@ -117,9 +117,13 @@ class _Kernel:
             self._panels(height, tirx.const(0, "int32"), tirx.const(self.panels, "int32"), start, count, held)
             with T.serial(0, count * height) as slot:
                 number = T.bind(self._first_row(start + slot // height, height) + slot % height)
+
+                def value(column: Expr, width: int, slot: Expr = slot) -> Expr:
+                    return load(held, slot, column, lanes=width)
+
                 finish_row(
-                    self.spec.finish, self.outputs, self.dot, self.lanes, self.spec.n, number,
-                    lambda column, width, slot=slot: load(held, slot, column, lanes=width), (held, slot),
+                    self.spec.finish, self.outputs, self.dot, self.lanes, self.spec.n, number, value,
+                    (held, slot),
                 )  # fmt: skip
 
     def _first_row(self, tile: Expr, height: int) -> Expr:

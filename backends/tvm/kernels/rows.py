@@ -138,7 +138,7 @@ def finish_row(
     def kept(column: Expr, width: int) -> Expr:
         return load(keep, slot, column, lanes=width)
 
-    final = summed
+    final: Callable[[Expr, int], Expr] = summed
     if finish.norm is not None:
         final = _normalised(finish.norm, outputs, lanes, n, summed, (keep, slot))
     if finish.rounds != "dynamic":

@@ -217,7 +217,7 @@ def gelu(x: Expr) -> Expr:
     return T.fma(half, erf(x * splat(math.sqrt(0.5), lanes)), half)
 
 
-# 0.5 erf(x / sqrt(2)) = x P((x / 3.9)^2) for |x| <= 3.9, exactly 0.5 at the end: minimax of x times the error.
+# 0.5 erf(x / sqrt(2)) = x P((x / 3.9)^2) for |x| <= 3.9, 0.5 at the end: minimax of x times the error.
 _ROUGH, _ROUGH_P = 3.9, (
     0.354102616, -1.54500796, 2.889896, -3.0766991, 2.10090741, -0.993515459, 0.398521625
 )  # fmt: skip

@@ -29,7 +29,7 @@ def fitting(a: Attention) -> bool:
     shape, asked = a.context.shape, a.query.shape
     if shape is None or asked is None or a.key.shape is None or len(shape) != 3:
         return False
-    return shape[1] == _lengths(a)[0] and int(shape[2]) % a.heads == 0  # type: ignore[arg-type]
+    return shape[1] == _lengths(a)[0] and int(shape[2]) % a.heads == 0
 
 
 def write_attention(site: Site, a: Attention) -> Item:
@@ -51,9 +51,10 @@ def _write(site: Site, a: Attention) -> None:
             assert linear is not None
             em.to_tokens(need(site, linear)[0])
     sides = _projected(site, a) if direct(a) else _materialised(site, a)
-    (q, q_at), (k, k_at), (v, v_at) = sides
+    q, k, v = (rows for rows, _ in sides)
+    columns = [Columns(int(rows.ty.shape[1]), at) for rows, at in sides]
     assert a.context.shape is not None
-    dim = a.head_dim if direct(a) else int(a.query.shape[a.layouts[0].replace("(bh)", "b").index("d")])  # type: ignore
+    dim = a.head_dim if direct(a) else int(a.query.shape[a.layouts[0].replace("(bh)", "b").index("d")])
     value_dim = int(a.context.shape[-1]) // a.heads
     kv_heads = a.kv_heads if direct(a) else int(k.ty.shape[1]) // dim
     lengths = _lengths(a)
@@ -63,7 +64,7 @@ def _write(site: Site, a: Attention) -> None:
     finish = Finish(floats=finish.floats, rounds=finish.rounds)
     spec = Spec(
         a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
-        Columns(int(q.ty.shape[1]), q_at), Columns(int(k.ty.shape[1]), k_at), Columns(int(v.ty.shape[1]), v_at),
+        columns[0], columns[1], columns[2],
         a.causal and lengths[0] == lengths[1], axes, any(value.op == "isnan" for value in a.body), finish,
     )  # fmt: skip
     starts, q_starts = _starts(site, batch, lengths)
@@ -89,7 +90,7 @@ def _lengths(a: Attention) -> tuple[int, int]:
     found = []
     for value, layout in ((a.query, a.layouts[0]), (a.key, a.layouts[1])):
         assert value.shape is not None
-        found.append(int(value.shape[layout.replace("(bh)", "b").index("l")]))  # type: ignore[arg-type]
+        found.append(int(value.shape[layout.replace("(bh)", "b").index("l")]))
     return found[0], found[1]
 
 
@@ -105,7 +106,7 @@ def _projected(site: Site, a: Attention) -> list[tuple[Any, int]]:
     """(rows, first column) of queries, keys and values: Linears of one input in one product."""
     sides: list[tuple[Linear, np.ndarray]] = [
         (a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features)
-    ]  # type: ignore[list-item]  # fmt: skip
+    ]  # fmt: skip
     groups: dict[Any, list[int]] = {}
     for number, (linear, _) in enumerate(sides):
         product = site.integers.products.get(linear.root)

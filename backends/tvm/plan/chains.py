@@ -9,6 +9,7 @@ from ....ir.blocks.base import Blocks, Linear, Norm
 from ....ir.blocks.walk import bare, users
 from ....ir.view import Value
 from ..kernels.vector import ACTIVATIONS
+from .integers import stored_weight
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def chains(blocks: Blocks, outputs: Iterable[Value], apart: set[Linear]) -> list
 
 def fits(linear: Linear) -> bool:
     """Whether a dense kernel can run it: features last, one matrix for all of them."""
-    return linear.axis == -1 and linear.groups == 1 and (linear.bias is None or linear.bias.op == "const")
+    plain = linear.axis == -1 and linear.groups == 1 and (linear.bias is None or linear.bias.op == "const")
+    return plain and (linear.weight.const is not None or stored_weight(linear) is not None)
 
 
 def _whole(linear: Linear, features: tuple[int, int] | None) -> bool:

@@ -14,6 +14,7 @@ from ..kernels.dot import dot, halved, panels
 from ..kernels.rows import Finish
 from ..kernels.tile import Tile, candidates, choose
 from .chains import Chain
+from .integers import stored_weight
 from .items import Item, Need
 from .site import Site, vector, wide
 
@@ -28,14 +29,18 @@ class Matrix:
 
     def halved(self, columns: int) -> Matrix:
         """Two Linears of equal width, so that each panel of a tile has a stretch of both."""
-        parts = [None if a is None else np.split(a, 2, -1) for a in (self.weight, self.bias, self.scale)]
-        weight, bias, scale = (None if part is None else halved(*part, columns) for part in parts)
-        assert weight is not None
-        return Matrix(weight, bias, scale)
+
+        def side_by_side(array: np.ndarray) -> np.ndarray:
+            first, second = np.split(array, 2, -1)
+            return halved(first, second, columns)
+
+        bias = None if self.bias is None else side_by_side(self.bias)
+        scale = None if self.scale is None else side_by_side(self.scale)
+        return Matrix(side_by_side(self.weight), bias, scale)
 
 
 def write_chain(site: Site, chain: Chain) -> Item:
-    """The item of a chain. A norm is left to a kernel of its own where threads had better split the columns."""
+    """The item of a chain."""
     provides = (chain.root, chain.total) if chain.stream else (chain.root,)
     residual = [(chain.residual, "float")] if chain.residual is not None else []
 
@@ -76,21 +81,24 @@ def joined(site: Site, linears: Sequence[Linear], features: Sequence[np.ndarray]
     weights, biases, scales = [], [], []
     for number, linear in enumerate(linears):
         product = site.integers.products.get(linear.root)
-        if product is None:
-            data = linear.weight.const
-            assert data is not None
-            data = data.T if linear.transposed else data
-            weight, scale = np.asarray(data, np.float32), None
-        else:
-            weight, scale = product.weight, product.scale
-        bias = vector(linear.bias) if linear.bias is not None else np.zeros(linear.out_features, np.float32)
+        weights_of, scale = (product.weight, product.scale) if product else (matrix_of(linear), np.ones(0))
+        added = vector(linear.bias) if linear.bias is not None else np.zeros(linear.out_features, np.float32)
         chosen = slice(None) if features is None else features[number].reshape(-1)
-        weights.append(weight[:, chosen])
-        biases.append(bias[chosen])
-        scales += [] if scale is None else [scale[chosen]]
-    has_bias = any(linear.bias is not None for linear in linears)
-    bias = np.concatenate(biases) if has_bias else None
+        weights.append(weights_of[:, chosen])
+        biases.append(added[chosen])
+        scales += [scale[chosen]] if product is not None else []
+    bias = np.concatenate(biases) if any(linear.bias is not None for linear in linears) else None
     return Matrix(np.concatenate(weights, 1), bias, np.concatenate(scales) if scales else None)
+
+
+def matrix_of(linear: Linear) -> np.ndarray:
+    """A Linear's weight in float32, [in, out]."""
+    data = linear.weight.const
+    if data is not None:
+        return np.asarray(data.T if linear.transposed else data, np.float32)
+    stored = stored_weight(linear)
+    assert stored is not None, linear.weight
+    return stored[0] * stored[1]
 
 
 def write_dense(
@@ -120,7 +128,8 @@ def write_dense(
         matrix = matrix.halved(tile.columns)
     k = matrix.weight.shape[0]
     spec = Dense(
-        k, n, product.rounding.mode if product else "float", matrix.bias is not None, activation, gated, finish,
+        k, n, product.rounding.mode if product else "float", matrix.bias is not None, activation, gated,
+        finish,
         "columns" if bound < 2 * machine.threads and not finish.whole else "rows",
     )  # fmt: skip
     width = tile.columns // 2 if gated else tile.columns
@@ -137,11 +146,12 @@ def packed(matrix: Matrix, tile: Tile, site: Site, product: Any) -> list[np.ndar
     """The weights' arguments in the kernel's order."""
     n = matrix.weight.shape[1]
     size = -(-n // tile.columns) * tile.columns
-    if product is None:
+    if product is None or matrix.scale is None:
         found = [panels(matrix.weight, tile.columns)]
     else:
         instruction = dot(site.machine)
-        sums, scale = matrix.weight.astype(np.int64).sum(0).astype(np.int32), matrix.scale
+        sums = matrix.weight.astype(np.int64).sum(0).astype(np.int32)
+        scale: np.ndarray = matrix.scale
         if product.rounding.mode == "static":
             # Sums start at what the zero point adds to them, and end in the product of both scales.
             sums = sums * np.int32(instruction.bias - product.rounding.zero)

@@ -14,8 +14,8 @@ from .rebuild import over
 from .site import Site
 
 ROWWISE = {
-    "add", "sub", "mul", "div", "pow", "maximum", "minimum", "neg", "abs", "exp", "sqrt", "rsqrt", "erf", "tanh",
-    "sigmoid", "relu", "gelu", "silu", "identity",
+    "add", "sub", "mul", "div", "pow", "maximum", "minimum", "neg", "abs", "exp", "sqrt", "rsqrt", "erf",
+    "tanh", "sigmoid", "relu", "gelu", "silu", "identity",
 }  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def write_operator(site: Site, view: RelaxView, binding: Any, tuples: Mapping[An
     """The item of one binding.
 
     Args:
-        tuples: what the variables that hold tuples are bound to; each is written once, where it is first read.
+        tuples: what the variables that hold tuples are bound to; each is written once.
     """
     value = view.of(binding.var)
     needs = [(operand, "float") for operand in value.inputs if operand is not None]

@@ -81,7 +81,7 @@ class Emitter:
     def bound(self, value: Value) -> int:
         """How many rows a value has at most."""
         assert value.shape is not None
-        return prod(int(d) for d in value.shape[:-1])  # type: ignore[arg-type]
+        return prod(int(d) for d in value.shape[:-1])
 
     def count(self, value: Value) -> Any:
         """How many rows a value has."""

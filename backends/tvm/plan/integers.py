@@ -66,7 +66,7 @@ def _product(linear: Linear) -> Product | None:
     if x.op != "fake_quantize" or linear.axis != -1 or linear.groups != 1:
         return None
     source, scale, zero = x.inputs
-    weight = _weight(linear)
+    weight = stored_weight(linear)
     if source is None or scale is None or zero is None or weight is None or zero.dtype != "uint8":
         return None
     if _dynamic(source, scale):
@@ -85,7 +85,7 @@ def _unguarded(value: Value) -> Value:
     return x if asked.op == "isnan" and asked.inputs[0] == x else value
 
 
-def _weight(linear: Linear) -> tuple[np.ndarray, np.ndarray] | None:
+def stored_weight(linear: Linear) -> tuple[np.ndarray, np.ndarray] | None:
     """int8 [in, out] and a scale for each output."""
     stored = linear.weight
     if stored.op != "dequantize_linear" or any(v is None or v.const is None for v in stored.inputs):
@@ -108,4 +108,4 @@ def _dynamic(source: Value, scale: Value) -> bool:
     spread = op("sub", high, low, name="spread")
     guarded = op("where", op("eq", spread, const(None, 0.0)), const(None, 255.0), spread)
     found = find(op("div", any_of("guard", yes=guarded, no=spread), const(None, 255.0)), scale)
-    return bool(found) and found["high"] == source and found["low"] == source  # type: ignore[index]
+    return bool(found) and found["high"] == source and found["low"] == source

@@ -16,7 +16,7 @@ Need = tuple[Value, Form]
 class Item:
     """A kernel, or an operator left to the compiler.
 
-    provides: the values it computes. needs: what it reads, as floats or as stored int8 rows. write: writes it.
+    provides: the values it computes. needs: what it reads, as floats or int8 rows. write: writes it.
     """
 
     provides: tuple[Value, ...]

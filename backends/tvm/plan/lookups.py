@@ -16,8 +16,8 @@ from .site import Site
 
 @dataclass(frozen=True)
 class Lookup:
-    """tables: (float table, ids). places: a row for each position, or one row; None for no such table. norm: what
-    follows, where nobody reads the sum itself."""
+    """tables: (float table, ids). places: a row for each position, or one row; None for no such table. norm:
+    what follows, where nobody reads the sum itself."""
 
     root: Value
     tables: tuple[tuple[Value, Value], ...]
@@ -72,12 +72,12 @@ def write_lookup(site: Site, lookup: Lookup) -> Item:
     def write() -> None:
         em = site.emitter
         assert lookup.root.shape is not None
-        batch, length, n = (int(d) for d in lookup.root.shape)  # type: ignore[arg-type]
+        batch, length, n = (int(d) for d in lookup.root.shape)
         if em.packed:
             em.tokens.add(lookup.root)
         finish = site.finish(lookup.root, norm=lookup.norm)
-        places = lookup.places.const.reshape(-1, n) if lookup.places is not None else None  # type: ignore[union-attr]
-        sizes = tuple(int(table.shape[0]) for table, _ in lookup.tables)  # type: ignore[index, arg-type]
+        places = lookup.places.const.reshape(-1, n) if lookup.places is not None else None
+        sizes = tuple(int(table.shape[0]) for table, _ in lookup.tables)
         spec = Embedding(sizes, 0 if places is None else len(places), n, finish)
         every = np.arange(batch * length, dtype=np.int32)
         arguments = [em.rows_input if em.packed else em.constant(every)]

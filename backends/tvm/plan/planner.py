@@ -29,7 +29,7 @@ from .site import Site
 
 @dataclass(frozen=True)
 class Planned:
-    """module: "main" calls kernels. mask: the input whose zeros are left out of every token-wise kernel; "main"
+    """module: "main" calls kernels. mask: the input whose zeros are left out of token-wise kernels; "main"
     then takes, behind its inputs, rows [kept] int32, the kept tokens in order, and starts [batch + 1] int32,
     where each sequence begins among them. kernels: calls of each kernel. notes: what no kernel fits, and why.
     """

@@ -1,8 +1,8 @@
 """Integer products spelled out in integers, written as products of rounded floats.
 
 ONNX Runtime's dynamic quantizer, and com.microsoft.MatMulIntegerToFloat, give
-cast(matmul(q - zero, w)) * (scale * w_scale). Recognisers know it as matmul(dequantize(q), dequantize(w)), which
-is the same number; no float product is computed unless no kernel takes it.
+cast(matmul(q - zero, w)) * (scale * w_scale). Recognisers know it as matmul(dequantize(q), dequantize(w)),
+which is the same number; no float product is computed unless no kernel takes it.
 """
 
 from __future__ import annotations

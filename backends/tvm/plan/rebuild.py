@@ -26,7 +26,12 @@ def over(expression: Any, variable: Callable[[Any], Any]) -> Any:
 def read(expression: Any) -> list[Any]:
     """The variables that a binding's value reads."""
     found: list[Any] = []
-    over(expression, lambda variable: found.append(variable) or variable)
+
+    def seen(variable: Any) -> Any:
+        found.append(variable)
+        return variable
+
+    over(expression, seen)
     return found
 
 

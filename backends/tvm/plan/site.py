@@ -40,7 +40,7 @@ class Site:
     def finish(
         self, root: Value, residual: bool = False, total: Value | None = None, norm: NormBlock | None = None
     ) -> Finish:
-        """What a kernel does with the rows of `root`; total: their value before the norm, where it is read."""
+        """What a kernel does with the rows of `root`; total: their value before the norm."""
         rounding = self.rounding(root)
         floats = (root, "float") in self.needed or rounding is None
         stream = total is not None and bool({(total, "float"), (total, "stored")} & self.needed)
@@ -74,10 +74,10 @@ class Site:
         return found
 
     def rounded(self, source: Value) -> tuple[Any, ...]:
-        """The rows of a value as a product of integers reads them, rounded here where its own kernel didn't."""
+        """The rows of a value as a product of integers reads them, rounded here if nowhere before."""
         if source not in self.stored:
             rounding = self.integers.rounding[source]
-            n = int(source.shape[-1])  # type: ignore[index, arg-type]
+            n = int(source.shape[-1])
             finish = Finish(floats=False, rounds=rounding.mode)
             rows = self.emitter.rows(source)
             results = self.emitter.kernel(
