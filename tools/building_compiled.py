@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..backends.bundle import Variant
 from ..backends.gate import Measurer
@@ -67,6 +68,11 @@ class Compiled(Building):
     def finished(self, candidate: Candidate, met: bool | None) -> Build:
         program = candidate.graphs[GRAPH]
         artifact = self.compiler(program)
+        # ONNX Runtime's kernels and their times are none of this build's.
+        layers = (
+            replace(each, kernel="compiled", before_us=None, after_us=None) for each in candidate.layers
+        )
+        candidate = replace(candidate, layers=tuple(layers))
         dispatch = {workload.name: GRAPH for workload in self.work.workloads}
         contestants = {GRAPH: self.compiler.contestant(program)[1]} if self.here else {}
         self.measurer.close()

@@ -15,6 +15,7 @@ from graphwright.backends.tvm import versions
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import BackendError
 from graphwright.passes.manager import Pipeline
+from graphwright.passes.quantize.dynamic import QuantizeDynamic
 from graphwright.tools import kept as keeping
 from graphwright.tools.building import Build, Candidate
 from graphwright.tools.cli import app
@@ -117,6 +118,17 @@ def test_auto_goes_on_without_tvm_and_tvm_alone_does_not(model, monkeypatch, tmp
     assert any("there is no build for tvm: the tvm backend needs apache-tvm==9.9" in n for n in outcome.notes)
     with pytest.raises(BackendError, match=r"apache-tvm==9\.9 and 0\.27\.0\.post1 is installed"):
         optimize("nowhere", tmp_path / "out", backend="tvm")
+
+
+def test_int8_is_judged_and_reported_as_it_is_compiled(model, monkeypatch):
+    monkeypatch.setattr(QuantizeDynamic, "gated", False)  # int8 need not pay at this size
+    pipeline = "fold-constants,quantize-dynamic{min_cosine=0.0}"
+    outcome = optimize(model[0], backend="tvm", pipeline=pipeline, shapes=("1x4",), threads=1)
+    assert 0 < outcome.quality.drop < 1
+    assert len(outcome.layers) == 12
+    assert {(each.kernel, each.before_us, each.after_us) for each in outcome.layers} == {
+        ("compiled", None, None)
+    }
 
 
 def test_another_processor_is_compiled_for_and_not_measured(model, tmp_path):

@@ -102,6 +102,28 @@ def test_running_needs_apache_tvm_and_numpy_only(made, blocked):
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr  # nor is its compiler loaded
 
 
+OTHER = """
+import sys
+from importlib import metadata
+real = metadata.version
+metadata.version = lambda name: "0.1.15" if name == "apache-tvm-ffi" else real(name)
+import graphwright as gw
+from graphwright.ir.errors import BackendError
+try:
+    gw.load(sys.argv[1])
+except BackendError as error:
+    print(error)
+"""
+
+
+def test_another_tvm_is_named_when_the_bundle_is_loaded(made):
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", OTHER, str(made)], capture_output=True, text=True, check=True
+    )
+    assert "needs apache-tvm-ffi==0.1.14.post1 and 0.1.15 is installed" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["model.so", "model.weights", "tokenizer.json"])
 def test_a_changed_byte_is_noticed(out, name):
     content = bytearray((out / name).read_bytes())
