@@ -23,7 +23,9 @@ def rows(schedule: Schedule, fit: Fit) -> None:
     finals = [each for each in found if not schedule.get_consumers(each.handle)]
     stages = [each for each in found if schedule.get_consumers(each.handle)]
     shared = _shared(finals[0], stages)
-    if len(finals) == 1 and stages and shared:
+    if len(found) == 2 and len(finals) == 1 and _apart(stages[0]) and stages[0].spatial == finals[0].spatial:
+        _columns(schedule, fit, stages[0], finals[0])
+    elif len(finals) == 1 and stages and shared:
         _together(schedule, fit, finals[0], stages, shared)
     else:
         for each in found:
@@ -78,8 +80,17 @@ def alone(schedule: Schedule, fit: Fit, found: Block) -> None:
         _columns(schedule, fit, found)
 
 
-def _columns(schedule: Schedule, fit: Fit, found: Block) -> None:
-    """Neighbours stay apart: the last axis that is not reduced goes in vectors, inside of the reduction."""
+def _apart(found: Block) -> bool:
+    """Whether a block reduces, and leaves neighbours apart."""
+    return bool(found.reduced and found.spatial) and not _along_neighbours(found)
+
+
+def _columns(schedule: Schedule, fit: Fit, found: Block, last: Block | None = None) -> None:
+    """Neighbours stay apart: the last axis that is not reduced goes in vectors, inside of the reduction.
+
+    Args:
+        last: what becomes of each element.
+    """
     loops = schedule.get_loops(found.handle)
     count, extent = len(found.spatial), found.spatial[-1]
     width = divisor(extent, 4 * fit.lanes(found.dtype))
@@ -91,6 +102,9 @@ def _columns(schedule: Schedule, fit: Fit, found: Block) -> None:
     row = fused(schedule, [*loops[: count - 1], outer])
     share(schedule, row, found.work)
     vectorise(schedule, inner, fit.lanes(found.dtype))
+    if last is not None:
+        schedule.reverse_compute_at(last.handle, row)
+        vectorise(schedule, schedule.get_loops(last.handle)[-1], fit.lanes(last.dtype))
     schedule.decompose_reduction(found.handle, reduced[0])
 
 

@@ -18,8 +18,8 @@ _ARM = (
     ("bf16", "bf16", "bf16"), ("fp16", "fullfp16", "asimdhp"), ("sve", "sve", "sve"),
 )  # fmt: skip
 
-# The gathers that this LLVM makes of loops with a branch read wrong addresses with AVX-512: a rotary embedding's
-# concatenation behind a reshape, in every Llama.
+# With AVX-512, the gathers that TVM 0.27's LLVM makes of loops with a branch read wrong addresses: seen in a
+# rotary embedding's concatenation behind a reshape.
 _NO_GATHER = "+prefer-no-gather"
 
 
@@ -37,6 +37,8 @@ def llvm_target(target: Target, threads: int) -> Any:
     if target.arch not in ("x86_64", "aarch64"):
         raise BackendError(f"the tvm backend builds for x86_64 and aarch64, not for {target.arch}")
     chosen = _host(tvm) if target.name == "host" else _named(target)
+    if target.arch == "x86_64":
+        chosen["mattr"] = [*chosen.get("mattr", ()), _NO_GATHER]
     return tvm.target.Target({"kind": "llvm", "num-cores": threads, **chosen})
 
 
@@ -52,7 +54,7 @@ def _named(target: Target) -> dict[str, Any]:
         mcpu = "alderlake" if "avx_vnni" in isa else "haswell"
     else:
         mcpu = "x86-64"
-    return {"mtriple": "x86_64-linux-gnu", "mcpu": mcpu, "mattr": [_NO_GATHER]}
+    return {"mtriple": "x86_64-linux-gnu", "mcpu": mcpu}
 
 
 def _host(tvm: Any) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def _host(tvm: Any) -> dict[str, Any]:
     has = {str(name): bool(on) for name, on in features.items()}
     kind = tvm.target.codegen.llvm_get_cpu_features(tvm.target.Target({"kind": "llvm", "mcpu": mcpu}))
     missing = sorted(f"-{name}" for name in map(str, kind) if has.get(name) is False)
-    return {"mcpu": mcpu, "mattr": [*missing, _NO_GATHER]}
+    return {"mcpu": mcpu, **({"mattr": missing} if missing else {})}
 
 
 def needs(llvm: Any) -> tuple[str, ...]:
