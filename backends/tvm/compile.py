@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from .memory import SharedStorage
 from .plan.emitter import ROWS, STARTS
 from .plan.planner import plan
 from .schedules import apply_database
+from .tunables import dense_tile
 
 _CHECKS = ("vm.builtin.check_tensor_info", "vm.builtin.match_shape")
 
@@ -94,15 +97,21 @@ def lower_buckets(
     """The first half of `compile_buckets`, with its arguments and errors; tuning begins where it ends."""
     llvm = llvm_target(target, threads)
     joined, made = Joined(), []
+    most = max(prod(sizes.values()) for sizes in buckets)
     machine, roles = Machine.of(target, threads), {spec.name: spec.role for spec in program.inputs}
     for number, sizes in enumerate(buckets):
         imported = relax_module(program, sizes)
         function = f"run_{number}"
-        planned = plan(imported.module, roles, machine)
+        planned = plan(imported.module, roles, machine, partial(_tile, most, target))
         inputs = (*imported.inputs, *((ROWS, STARTS) if planned.mask else ()))
         weights = joined.add(_lowered(planned.module, llvm), function)
         made.append(Bucket(dict(sizes), function, inputs, imported.outputs, weights, planned.mask))
     return Lowered(joined.module, joined.weights.arrays, tuple(made), llvm)
+
+
+def _tile(rows: int, target: Target, k: int, n: int, dtype: Any) -> Any:
+    """One tile of a product for all sizes of a build: they share its packed weight."""
+    return dense_tile(rows, k, n, dtype, target)
 
 
 def _lowered(module: Any, llvm: Any) -> Any:

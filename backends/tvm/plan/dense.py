@@ -12,7 +12,7 @@ from ....ir.blocks.base import Linear
 from ..kernels.dense import Dense, dense
 from ..kernels.dot import dot, halved, panels
 from ..kernels.rows import Finish
-from ..kernels.tile import Tile, candidates, choose
+from ..kernels.tile import Tile, candidates
 from .chains import Chain
 from .integers import stored_weight
 from .items import Item, Need
@@ -120,12 +120,13 @@ def write_dense(
     product = site.integers.products.get(linear.root)
     source = product.source if product else linear.input
     bound, count = em.bound(source), em.count(source)
-    rows = -(-bound // machine.threads)
-    tile = choose(n, machine, rows)
+    tile = site.tile(matrix.weight.shape[0], n, "int8" if product else "float32")
     if gated:  # both halves of a panel in whole vectors
-        even = (t for t in candidates(2 * n, machine, rows) if t.columns // machine.lanes % 2 == 0)
+        even = (t for t in candidates(2 * n, machine) if t.columns // machine.lanes % 2 == 0)
         tile = next(even)
         matrix = matrix.halved(tile.columns)
+    # Fewer rows leave registers idle, but every size of a build reads the same panels.
+    tile = Tile(max(1, min(tile.rows, -(-bound // machine.threads))), tile.columns)
     k = matrix.weight.shape[0]
     spec = Dense(
         k, n, product.rounding.mode if product else "float", matrix.bias is not None, activation, gated,

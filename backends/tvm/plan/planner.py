@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from tvm import relax
 from ....ir.blocks import recognise
 from ....ir.view import Value
 from ..kernels.machine import Machine
+from ..kernels.tile import Tile, choose
 from ..view import RelaxView
 from .attend import direct, fitting, write_attention
 from .chains import chains
@@ -40,15 +41,22 @@ class Planned:
     notes: tuple[str, ...]
 
 
-def plan(module: Any, roles: Mapping[str, str], machine: Machine) -> Planned:
+def plan(
+    module: Any,
+    roles: Mapping[str, str],
+    machine: Machine,
+    tile: Callable[[int, int, str], Tile] | None = None,
+) -> Planned:
     """Plans a module at static sizes.
 
     Args:
         module: of one Relax function, "main", in dataflow form, and PrimFuncs.
         roles: of main's parameters by name, in order, as InputSpec.role says.
         machine: what the kernels are for.
+        tile: of a product, by k, n and dtype; None takes the analytic choice.
     """
     module = as_floats(module)
+    tile = tile or (lambda k, n, dtype: choose(n, machine))
     main = module["main"]
     view = RelaxView(main)
     blocks = recognise(view)
@@ -65,7 +73,7 @@ def plan(module: Any, roles: Mapping[str, str], machine: Machine) -> Planned:
     builder = relax.BlockBuilder()
     parameters = [relax.Var(str(p.name), p.ty) for p in main.params]
     emitter = Emitter(builder, machine, parameters, batch, packed)
-    site = Site(emitter, machine, masks, integers(blocks.linear, packed), packed)
+    site = Site(emitter, machine, masks, integers(blocks.linear, packed), packed, tile)
     order = {value: number for number, value in enumerate(view.values)}
     items = _items(site, view, blocks, found, main)
     live, site.needed = ordered(items, view.outputs, order)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..kernels.dot import dot
 from ..kernels.machine import Machine
 from ..kernels.norm import finished
 from ..kernels.rows import Finish, Norm
+from ..kernels.tile import Tile
 from .emitter import Emitter
 from .integers import Integers, Rounding
 from .items import Need
@@ -24,14 +25,15 @@ _KINDS = {"layer_norm": "layer", "rms_norm": "rms", "no_norm": "none"}
 
 @dataclass
 class Site:
-    """needed: what is read, and in which form; known before anything is written. notes: one sentence each for
-    what no kernel fits."""
+    """tile: of a product, by k, n and dtype. needed: what is read, and in which form; known before anything is
+    written. notes: one sentence each for what no kernel fits."""
 
     emitter: Emitter
     machine: Machine
     masks: Masks
     integers: Integers
     packed: bool
+    tile: Callable[[int, int, str], Tile]
     needed: set[Need] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     stored: dict[Value, tuple[Any, ...]] = field(default_factory=dict)
