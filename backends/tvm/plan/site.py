@@ -25,7 +25,7 @@ _KINDS = {"layer_norm": "layer", "rms_norm": "rms", "no_norm": "none"}
 
 @dataclass
 class Site:
-    """tile: of a product, by k, n and dtype. needed: what is read, and in which form; known before anything is
+    """tile: of a product, by k, n and dtype. needed: what is read, and in which form, before anything is
     written. notes: one sentence each for what no kernel fits."""
 
     emitter: Emitter
