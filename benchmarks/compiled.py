@@ -48,11 +48,15 @@ COMPILED = {
 }
 
 
-def contestant(kind, shape, threads, pipe):
-    """A dense product in a process of its own: answers each message with the median seconds of a turn."""
+def contestant(kind, threads, pipe):
+    """Dense products in a process of its own: prepares one for a shape, and answers every other message with
+    the median seconds of a turn."""
     os.environ |= {"TVM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    call = MAKERS[kind](shape, threads)
-    while pipe.recv():
+    while (asked := pipe.recv()) is not None:
+        if asked != "turn":
+            call = MAKERS[kind](asked, threads)
+            pipe.send("ready")
+            continue
         end, taken = time.perf_counter() + 0.03, []
         while time.perf_counter() < end:
             call()
@@ -169,24 +173,22 @@ def kernels(args, console):
         "m x k x n", *MAKERS, "float32 / torch.mm", "int8 / faster", title="dense, GFLOP/s or GOP/s"
     )
     record = {}
+    pipes = {}
+    for kind in MAKERS:
+        pipes[kind], far = spawn.Pipe()
+        spawn.Process(target=contestant, args=(kind, args.threads, far), daemon=True).start()
+
+    def ask(kind, what):
+        pipes[kind].send(what)
+        return pipes[kind].recv()
+
     for shape in SHAPES:
-        pipes, processes = {}, []
         for kind in MAKERS:
-            pipes[kind], far = spawn.Pipe()
-            process = spawn.Process(target=contestant, args=(kind, shape, args.threads, far), daemon=True)
-            process.start()
-            processes.append(process)
-        turns = []
-        for number in range(args.rounds + 1):
-            turn = {}
-            for kind in list(pipes)[:: 1 if number % 2 else -1]:
-                pipes[kind].send(True)
-                turn[kind] = pipes[kind].recv()
-            turns.append(turn)
-        for pipe, process in zip(pipes.values(), processes, strict=True):
-            pipe.send(False)
-            process.join()
-        turns = turns[1:]  # the first waits for everything to be built
+            ask(kind, shape)
+        turns = [
+            {kind: ask(kind, "turn") for kind in list(MAKERS)[:: 1 if number % 2 else -1]}
+            for number in range(args.rounds)
+        ]
         work = 2 * np.prod(shape) / 1e9
         speed = {kind: work / median(turn[kind] for turn in turns) for kind in MAKERS}
         against = {
@@ -200,6 +202,8 @@ def kernels(args, console):
         name = "x".join(map(str, shape))
         table.add_row(name, *(f"{speed[kind]:.0f}" for kind in MAKERS), *cells.values())
         record[name] = {"speed": speed, "ratios": against}
+    for pipe in pipes.values():
+        pipe.send(None)
     console.print(table)
     return record
 
