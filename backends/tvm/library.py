@@ -38,6 +38,10 @@ def runtime() -> Any:
         raise BackendError(
             f"TVM's runtime can't be loaded ({error}): pip install --force-reinstall 'graphwright[tvm]'"
         ) from error
+    # What a callback raises comes through C++ as the same only where its class is known; as a RuntimeError,
+    # Ctrl-C would be taken for a schedule that does not fit.
+    for kind in (KeyboardInterrupt, MemoryError, BackendError):
+        tvm_ffi.register_error(kind.__name__, kind)
     return tvm_ffi
 
 

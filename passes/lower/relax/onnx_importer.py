@@ -51,7 +51,7 @@ class Importer(onnx_frontend.ONNXGraphImporter):
             array = np.asarray(tensor.numpy(), order="C")
             try:
                 self._nodes[name] = relax.const(tvm.runtime.tensor(array))
-            except (TypeError, ValueError, tvm.error.TVMError):
+            except (TypeError, ValueError, RuntimeError):
                 raise BackendError(f"TVM has no tensors of {tensor.dtype.name} (weight '{name}').") from None
 
     def _check_for_unsupported_ops(self, graph: Any) -> None:

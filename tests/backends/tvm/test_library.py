@@ -1,8 +1,9 @@
-"""An index out of range ends at the table's edge instead of killing the process."""
+"""What this package registers in TVM."""
 
 import numpy as np
 import pytest
 from graphwright.backends.tvm.library import compiler
+from graphwright.ir.errors import BackendError
 
 tvm = compiler()
 from tvm import relax  # noqa: E402
@@ -22,3 +23,13 @@ def test_a_gather_stays_inside_its_table_and_says_nothing(axis, capfd):
     found = machine["main"](tvm.runtime.tensor(given)).numpy()
     np.testing.assert_array_equal(found, table.take(given, axis, mode="clip"))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError, BackendError])
+def test_what_a_callback_raises_comes_through_as_it_is(kind):
+    @tvm.transform.module_pass(opt_level=0)
+    def broken(module, context):
+        raise kind("a sentence")
+
+    with pytest.raises(kind, match="a sentence"):
+        tvm.transform.Sequential([broken])(tvm.IRModule())
