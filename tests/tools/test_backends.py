@@ -111,6 +111,7 @@ def test_auto_reports_both_and_keeps_the_faster(model, tmp_path):
     assert found.record["other"]["backend"] == other.backend
 
 
+@pytest.mark.slow
 def test_auto_goes_on_without_tvm_and_tvm_alone_does_not(model, monkeypatch, tmp_path):
     monkeypatch.setitem(versions.PINS, "apache-tvm", "9.9")
     outcome = optimize(model[0], backend="auto", **QUICK)
@@ -120,6 +121,7 @@ def test_auto_goes_on_without_tvm_and_tvm_alone_does_not(model, monkeypatch, tmp
         optimize("nowhere", tmp_path / "out", backend="tvm")
 
 
+@pytest.mark.slow
 def test_int8_is_judged_and_reported_as_it_is_compiled(model, monkeypatch):
     monkeypatch.setattr(QuantizeDynamic, "gated", False)  # int8 need not pay at this size
     pipeline = "fold-constants,quantize-dynamic{min_cosine=0.0}"
