@@ -58,6 +58,7 @@ def contestant(kind, threads, pipe):
             call = MAKERS[kind](asked, threads)
             pipe.send("ready")
             continue
+        time.sleep(0.2)  # idle workers of who ran before spin that long
         end, taken = time.perf_counter() + 0.03, []
         while time.perf_counter() < end:
             call()
