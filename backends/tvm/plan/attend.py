@@ -29,8 +29,9 @@ def fitting(a: Attention) -> bool:
     shape, asked = a.context.shape, a.query.shape
     if shape is None or asked is None or a.key.shape is None or len(shape) != 3:
         return False
-    terms = [value.shape or () for _, value in a.terms] + ([a.mask.shape or ()] if a.mask is not None else [])
-    if a.layouts[0].startswith("(bh)") and any(len(term) == 3 and term[0] != 1 for term in terms):
+    terms = [value for _, value in a.terms] + ([a.mask] if a.mask is not None else [])
+    ranks = [list(value.shape or ()) for value in terms]
+    if a.layouts[0].startswith("(bh)") and any(len(rank) == 3 and rank[0] != 1 for rank in ranks):
         return False  # batch and heads are one axis of the mask, too
     return shape[1] == _lengths(a)[0] and int(shape[2]) % a.heads == 0
 
