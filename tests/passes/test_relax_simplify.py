@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 import tvm_run
 from graphwright.passes.lower.relax.narrow import keeping_narrow
 from graphwright.passes.lower.relax.simplify import simplified
@@ -155,3 +156,88 @@ def test_weights_of_a_byte_are_not_decoded():
     assert len(kept["main"].params) == 1
     [expected], [found] = (tvm_run.compiled(m, level=0)(normal(3, 6) * 0 + 1) for m in (before, kept))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def convolved(dims, **options):
+    """(Relax, PyTorch) of a convolution of one axis or two."""
+    name = f"conv{dims}d"
+    torch_options = {{"strides": "stride"}.get(key, key): value for key, value in options.items()}
+
+    def build(weight):
+        return lambda emit, x: getattr(op.nn, name)(x, relax.const(weight), **options)
+
+    def exact(x, weight):
+        tensors = [torch.from_numpy(array).double() for array in (x, weight)]
+        return getattr(torch, name)(*tensors, **torch_options).numpy()
+
+    return build, exact
+
+
+@pytest.mark.parametrize(
+    ("dims", "x", "weight", "options", "products"),
+    [
+        (1, (2, 3, 11), (5, 3, 1), {}, 1),
+        (1, (2, 3, 11), (5, 3, 3), {"padding": 1}, 1),
+        (1, (2, 3, 12), (5, 3, 3), {"padding": 1, "strides": 2}, 1),
+        (1, (2, 3, 11), (5, 3, 4), {"strides": 4}, 1),
+        (1, (2, 6, 11), (8, 3, 1), {"groups": 2}, 1),
+        (1, (2, 6, 11), (8, 3, 3), {"groups": 2}, 0),
+        (1, (2, 3, 11), (5, 3, 3), {"dilation": 2}, 0),
+        (2, (2, 3, 12, 8), (5, 3, 4, 4), {"strides": 4}, 1),
+        (2, (2, 3, 13, 9), (5, 3, 4, 4), {"strides": 4}, 1),
+        (2, (2, 3, 12, 8), (5, 3, 3, 3), {"padding": 1}, 0),
+    ],
+)
+def test_convolutions_are_products_of_windows(dims, x, weight, options, products):
+    build, exact = convolved(dims, **options)
+    x, weight = normal(*x), normal(*weight)
+    after = DeadCodeElimination()(simplified(module(build(weight), x)))
+    operators = tvm_run.operators(after)
+    assert operators.count("matmul") == products
+    assert operators.count(f"nn.conv{dims}d") == 1 - products
+    [found] = tvm_run.compiled(after, level=0)(x)
+    np.testing.assert_allclose(found, exact(x, weight), rtol=1e-5, atol=1e-5)
+
+
+def test_channels_stay_last_between_convolutions():
+    """Biases, activations and residuals on the way from one product to the next cost no transpose."""
+    first, second = relax.const(normal(6, 3, 1)), relax.const(normal(6, 6, 1))
+    bias = relax.const(normal(6, 1))
+
+    def layers(emit, x):
+        h = emit(op.nn.gelu(emit(op.add(emit(op.nn.conv1d(x, first)), bias))))
+        y = emit(op.add(emit(op.nn.conv1d(h, second)), h))
+        heads = emit(op.permute_dims(emit(op.reshape(y, (2, 3, 2, 11))), [0, 1, 3, 2]))
+        return op.multiply(heads, relax.const(2.0))
+
+    left = [
+        "permute_dims",
+        "matmul",
+        "add",
+        "nn.gelu",
+        "matmul",
+        "add",
+        "reshape",
+        "permute_dims",
+        "multiply",
+    ]
+    check(layers, left, normal(2, 3, 11))
+
+
+def test_a_bias_of_an_image_is_added_to_its_patches():
+    weight, bias = relax.const(normal(5, 3, 4, 4)), relax.const(normal(5, 1, 1))
+
+    def embedding(emit, x):
+        y = emit(op.add(emit(op.nn.conv2d(x, weight, strides=4)), bias))
+        return op.permute_dims(emit(op.reshape(y, (2, 5, 6))), [0, 2, 1])
+
+    left = ["reshape", "permute_dims", "reshape", "matmul", "add"]
+    check(embedding, left, normal(2, 3, 12, 8))
+
+
+def test_heads_merged_to_channels_are_merged_last():
+    def merged(emit, x):
+        heads = emit(op.reshape(emit(op.permute_dims(x, [0, 1, 3, 2])), (2, 15, 4)))
+        return op.permute_dims(heads, [0, 2, 1])
+
+    check(merged, ["permute_dims", "reshape"], normal(2, 3, 4, 5))

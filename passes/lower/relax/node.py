@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import tvm
 from tvm import relax
 
 from ....ir.errors import BackendError
@@ -67,13 +65,3 @@ class Node:
 
 Converter = Callable[[Node], Any]
 """Gives the result, a relax.Tuple of several, or None: TVM's own converter is right."""
-
-
-def array(value: Any) -> np.ndarray | None:
-    """What a constant holds."""
-    return value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else None
-
-
-def shape(value: Any) -> tuple[int, ...]:
-    """A value's static shape."""
-    return tuple(int(size) for size in value.ty.shape.values)

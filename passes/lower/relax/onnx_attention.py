@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from .node import Node, array, shape
+from .node import Node
 from .onnx_integers import rescaled_product
+from .rewriter import array, shape
 
 _HIDDEN = -10000.0  # what com.microsoft Attention adds to the score of a hidden key
 

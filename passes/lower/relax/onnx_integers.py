@@ -10,7 +10,8 @@ from typing import Any
 
 from tvm import relax
 
-from .node import Node, array, shape
+from .node import Node
+from .rewriter import array, shape
 
 Quantized = tuple[Any, Any, Any]
 """Integers, scale, zero point or None."""

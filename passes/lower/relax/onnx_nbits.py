@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from .node import Node, array, shape
+from .node import Node
+from .rewriter import array, shape
 
 
 def matmul_nbits(node: Node) -> Any:

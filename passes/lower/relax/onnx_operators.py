@@ -9,7 +9,8 @@ from tvm import relax
 
 from . import onnx_attention, onnx_integers, onnx_nbits, onnx_rotary
 from .einsum import as_product
-from .node import Converter, Node, shape
+from .node import Converter, Node
+from .rewriter import shape
 
 _MICROSOFT = "com.microsoft."
 

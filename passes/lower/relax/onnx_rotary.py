@@ -6,8 +6,9 @@ from typing import Any
 
 from tvm import relax
 
-from .node import Node, shape
+from .node import Node
 from .onnx_attention import merge_heads, split_heads
+from .rewriter import shape
 
 
 def rotary_embedding(node: Node) -> Any:
