@@ -9,6 +9,8 @@ from typing import Any
 from ...ir.errors import BackendError
 from ...ir.program import Program
 
+_LOWERED = {"call_tir", "call_dps_packed", "call_pure_packed", ""}  # what LegalizeOps makes of operators
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -44,7 +46,15 @@ def relax_module(program: Program, sizes: Mapping[str, int]) -> Imported:
 
         module = import_fx(program, sizes)
     names = tuple(spec.name for spec in program.inputs)
-    return Imported(_cleaned(module), names, program.outputs)
+    try:
+        module = _cleaned(module)
+        missing = _not_lowered(module)
+    except Exception as error:  # TVM raises what it likes
+        reason = str(error).strip().split("\n")[-1]
+        raise BackendError(f"TVM cannot lower the program: {reason}") from error
+    if missing:
+        raise BackendError(f"TVM cannot lower the program: it has no kernel for {missing}.")
+    return Imported(module, names, program.outputs)
 
 
 def _checked(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -75,4 +85,23 @@ def _cleaned(module: Any) -> Any:
             transform.DeadCodeElimination(),
         ]
     )
+    module = simplified(transform.CanonicalizeBindings()(module))
     return keeping_narrow(module, lambda module: tidy(simplified(tidy(module))))
+
+
+def _not_lowered(module: Any) -> str:
+    """An operator that TVM would give up on in the middle of compiling; empty if there is none."""
+    import tvm
+    from tvm import relax
+
+    from .relax.rewriter import operator
+
+    left: list[str] = []
+
+    def look(value: Any) -> None:
+        if isinstance(value, tvm.ir.Call) and operator(value) not in _LOWERED:
+            left.append(operator(value))
+
+    passes = [relax.backend.DispatchSortScan(), relax.transform.LegalizeOps()]
+    relax.analysis.post_order_visit(tvm.transform.Sequential(passes)(module)["main"], look)
+    return left[0] if left else ""

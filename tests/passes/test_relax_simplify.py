@@ -52,6 +52,18 @@ def test_permutations_of_permutations():
     check(twice([3, 0, 1, 2], [1, 2, 3, 0]), ["negative"], X)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_constants_are_turned_at_once(dtype):
+    """Also those whose bytes constant folding must not see."""
+    held = (normal(4, 3, 2) * 40).astype(dtype)
+
+    def product(emit, x):
+        turned = emit(op.permute_dims(emit(op.reshape(relax.const(held, dtype), (4, 6)))))
+        return op.add(x, emit(op.astype(turned, "float32")))
+
+    check(product, ["astype", "add"] if dtype != "float32" else ["add"], normal(6, 4))
+
+
 def test_reshapes_of_reshapes():
     check(lambda emit, x: op.reshape(emit(op.reshape(x, (6, 20))), (24, 5)), ["reshape"], X)
     check(lambda emit, x: op.add(emit(op.reshape(emit(op.reshape(x, (6, 20))), X.shape)), x), ["add"], X)

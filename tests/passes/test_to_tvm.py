@@ -100,6 +100,24 @@ def test_what_tvm_lacks_is_named(body, named):
     assert "\n" not in str(caught.value)
 
 
+def test_outputs_that_no_input_decides():
+    body = "y = Shape (x) z = Identity (x) c = Constant <value_floats = [1.0, 2.0]> ()"
+    program = parsed(body, "float[batch,4] x, float[batch] u", "int64[2] y, float[batch,4] z, float[2] c")
+    x = {"x": np.ones((2, 4), np.float32), "u": np.ones(2, np.float32)}
+    imported = relax_module(program, {"batch": 2})
+    assert imported.inputs == ("x", "u")
+    found = tvm_run.run(imported, x, level=0)
+    for key, reference in execute(program, [x])[0].items():
+        assert found[key].dtype == reference.dtype
+        assert np.array_equal(found[key], reference)
+
+
+def test_what_tvm_imports_and_cannot_lower_is_refused_at_once():
+    program = capture(torch.nn.LayerNorm(5).double(), inputs=[torch.randn(3, 5, dtype=torch.float64)])
+    with pytest.raises(BackendError, match=r"cannot lower the program: .*layer_norm: only support float32"):
+        relax_module(program, dict.fromkeys(program.symbols, 3))
+
+
 class Sampled(torch.nn.Module):
     def forward(self, x):
         return torch.special.bessel_j0(x)

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from tvm import relax
 from tvm.relax import op
 
 from .rewriter import Rewriter, Rule, Shape, array, operator, shape
@@ -19,9 +20,11 @@ def axes(call: Any) -> Shape:
 
 
 def _permute(this: Rewriter, call: Any) -> Any:
-    order = axes(call)
+    order, held = axes(call), this.held(call.args[0])
     if order == tuple(range(len(order))):
         return call.args[0]
+    if held is not None:
+        return relax.const(np.ascontiguousarray(held.transpose(order)), str(call.ty.dtype))
     inner = this.source(call.args[0], "permute_dims")
     if inner is None:
         return _merged(this, call, order)
@@ -44,8 +47,11 @@ def _merged(this: Rewriter, call: Any, order: Shape) -> Any:
 
 def _reshape(this: Rewriter, call: Any) -> Any:
     wanted = shape(call)
+    held = this.held(call.args[0])
     if wanted == shape(call.args[0]):
         return call.args[0]
+    if held is not None:
+        return relax.const(held.reshape(wanted), str(call.ty.dtype))
     inner = this.source(call.args[0], "reshape", "permute_dims", "expand_dims", "squeeze")
     if inner is None:
         return None

@@ -23,6 +23,22 @@ def _gather(node: Node) -> Any:
     return relax.op.take(table, indices, axis=int(node.attrs.get("axis", 0)))
 
 
+def _shape(node: Node) -> Any:
+    """TVM's is no tensor."""
+    sizes = shape(node.inputs[0])
+    start, end = node.attrs.get("start", 0), node.attrs.get("end", len(sizes))
+    return relax.const(np.array(sizes[start:end]), "int64")
+
+
+def _constant(node: Node) -> Any:
+    """TVM's knows tensors only."""
+    for name, dtype in (("float", "float32"), ("int", "int64")):
+        for key in (f"value_{name}", f"value_{name}s"):
+            if key in node.attrs:
+                return relax.const(np.array(node.attrs[key]), dtype)
+    return None
+
+
 def _einsum(node: Node) -> Any:
     """TVM's is a loop nest of its own, in which nobody finds a matrix product."""
     if len(node.inputs) != 2:
@@ -99,6 +115,7 @@ def _pairwise(operator: Any) -> Converter:
 
 _STANDARD: dict[str, Converter] = {
     "Attention": onnx_attention.attention,
+    "Constant": _constant,
     "DynamicQuantizeLinear": onnx_integers.dynamic_quantize_linear,
     "Einsum": _einsum,
     "Gather": _gather,
@@ -107,6 +124,7 @@ _STANDARD: dict[str, Converter] = {
     "Min": _pairwise(relax.op.minimum),
     "QLinearMatMul": onnx_integers.qlinear_matmul,
     "RotaryEmbedding": onnx_rotary.rotary_embedding,
+    "Shape": _shape,
     "SimplifiedLayerNormalization": _rms_norm,
     "Sum": _pairwise(relax.op.add),
 }

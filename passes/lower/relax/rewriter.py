@@ -51,10 +51,17 @@ class Rewriter(PyExprMutator):
 
     def source(self, value: Any, *names: str) -> Any:
         """The call behind a variable, if it is of one of these operators."""
-        found = value
-        while isinstance(found, tvm.ir.Var):
-            found = self.lookup_binding(found)
-        return found if found is not None and operator(found) in names else None
+        found = self._bound(value)
+        return found if operator(found) in names else None
+
+    def held(self, value: Any) -> np.ndarray | None:
+        """What a constant, or a variable bound to one, holds."""
+        return array(self._bound(value))
+
+    def _bound(self, value: Any) -> Any:
+        while isinstance(value, tvm.ir.Var):
+            value = self.lookup_binding(value)
+        return value
 
 
 Rule = Callable[[Rewriter, Any], Any]
