@@ -22,8 +22,16 @@ class ContractError(GraphwrightError):
     """A pass broke its contract and was rolled back."""
 
 
+class PassError(GraphwrightError):
+    """A pass cannot do what it was asked to do to this program."""
+
+
 class BundleError(GraphwrightError):
     """A bundle is missing, incomplete or tampered with."""
+
+
+class CheckpointError(GraphwrightError):
+    """A training run's checkpoint is damaged, of another run, or in use."""
 
 
 class InputError(GraphwrightError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -64,6 +65,8 @@ class Context:
 
     target: the hardware (backends.target.Target). threads: intra-op threads to build and measure with.
     calibration: feeds of real data, for passes that say requires = ("calibration",).
+    training: feeds of real data to train on, as many as there are; where it is empty, calibration serves.
+    cache: a folder where work may be kept between runs, such as a training's checkpoints; None keeps none.
     original: the program as captured, of the fx dialect, for requires = ("original",); the manager fills it
         in.
     score: quality of a program on the user's metric, higher is better, for requires = ("score",).
@@ -77,6 +80,8 @@ class Context:
     threads: int = 2
     seed: int = 0
     calibration: Sequence[Feed] = ()
+    training: Sequence[Feed] = ()
+    cache: Path | None = None
     original: Program | None = None
     score: Callable[[Program], float] | None = None
     measure: Callable[[Program, Program], Mapping[str, Ratio]] | None = None
