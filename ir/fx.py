@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch.fx import Graph, GraphModule, Node
 
 from . import fx_ops
@@ -233,7 +234,8 @@ def propagate(gm: GraphModule) -> None:
 def prune(gm: GraphModule) -> int:
     """Removes calls that no output needs and tensors that no node reads; returns how many of both."""
     before = len(gm.graph.nodes)
-    gm.graph.eliminate_dead_code()
+    # What draws random numbers counts as having effects, so that others keep their sequence: not here.
+    gm.graph.eliminate_dead_code(lambda node: node.is_impure(impure_random=False))
     count = before - len(gm.graph.nodes)
     used = {str(node.target) for node in gm.graph.nodes if node.op == "get_attr"}
     tensors = [*gm.named_parameters(remove_duplicate=False), *gm.named_buffers(remove_duplicate=False)]
@@ -275,6 +277,7 @@ def _infer(graph: Graph, node: Node) -> None:
     args, kwargs = torch.fx.map_arg((node.args, dict(node.kwargs)), lambda n: n.meta.get("val"))
     target: Any = node.target
     mode = _mode(graph)
-    # Clones share the symbols: what is found out about one's sizes must not fix the others'.
-    with mode, mode.shape_env.suppress_guards(), torch.no_grad():
+    # Clones share the symbols: what is found out about one's sizes must not fix the others'. The Python
+    # dispatcher keeps symbols where an operator's C++ code would put the traced example's numbers (pad).
+    with mode, mode.shape_env.suppress_guards(), enable_python_dispatcher(), torch.no_grad():
         node.meta["val"] = target(*args, **kwargs)

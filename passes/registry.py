@@ -22,6 +22,7 @@ PASSES: dict[str, str] = {
     "fuse-rotary": ".fuse.rotary:FuseRotary",
     "fuse-skip-layer-norm": ".fuse.skip_layer_norm:FuseSkipLayerNorm",
     "keep-residual-sum": ".fuse.residual_sum:KeepResidualSum",
+    "prune-layers": ".prune.layers:PruneLayers",
     "quantize-binary": ".quantize.binary:QuantizeBinary",
     "quantize-dynamic": ".quantize.dynamic:QuantizeDynamic",
     "quantize-gobo": ".quantize.gobo:QuantizeGobo",
