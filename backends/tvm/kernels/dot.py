@@ -49,7 +49,8 @@ class Dot:
         return w[panel, k, at(vector * width, width)]
 
 
-def _intrinsic(name: str, result: str, *arguments: Expr) -> Expr:
+def intrinsic(name: str, result: str, *arguments: Expr) -> Expr:
+    """A call of one of LLVM's."""
     return T.call_llvm_pure_intrin(result, T.llvm_lookup_intrinsic_id(name), *arguments)
 
 
@@ -59,20 +60,20 @@ def _as(dtype: str, value: Expr) -> Expr:
 
 def _vnni(lanes: int) -> Callable[[Expr, Expr, Expr], Expr]:
     name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
-    return lambda sums, x, w: _intrinsic(name, f"int32x{lanes}", sums, _as(f"uint8x{4 * lanes}", x), w)
+    return lambda sums, x, w: intrinsic(name, f"int32x{lanes}", sums, _as(f"uint8x{4 * lanes}", x), w)
 
 
 def _pairs(lanes: int) -> Callable[[Expr, Expr, Expr], Expr]:
     name = "llvm.x86.avx512.pmaddw.d.512" if lanes == 16 else "llvm.x86.avx2.pmadd.wd"
 
     def madd(sums: Expr, x: Expr, w: Expr) -> Expr:
-        return sums + _intrinsic(name, f"int32x{lanes}", _as(f"int16x{2 * lanes}", x), cast("int16", w))
+        return sums + intrinsic(name, f"int32x{lanes}", _as(f"int16x{2 * lanes}", x), cast("int16", w))
 
     return madd
 
 
 def _sdot(sums: Expr, x: Expr, w: Expr) -> Expr:
-    return _intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", "int32x4", sums, _as("int8x16", x), w)
+    return intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", "int32x4", sums, _as("int8x16", x), w)
 
 
 def _widen(sums: Expr, x: Expr, w: Expr) -> Expr:

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import tvm
 from graphwright.backends.target import detect
 from graphwright.backends.tvm.kernels.attention import Attention, Columns, attention
 from graphwright.backends.tvm.kernels.dense import Dense, dense
@@ -15,28 +14,11 @@ from graphwright.backends.tvm.kernels.norm import finished
 from graphwright.backends.tvm.kernels.pack import pack, unpack
 from graphwright.backends.tvm.kernels.rows import Finish, Norm
 from graphwright.backends.tvm.kernels.tile import Tile, candidates
-from graphwright.backends.tvm.llvm_target import llvm_target
+from kernel_run import call, compiled, wide
 from scipy.special import erf
 
 MACHINE = Machine.of(detect(), 2)
 LAYER = Norm("layer", 1e-5)
-
-
-def compiled(function):
-    module = tvm.IRModule({"main": function})
-    return tvm.compile(module, target=llvm_target(detect(), 2))["main"]
-
-
-def call(function, arguments, results):
-    """The outputs of a compiled kernel, whose buffers begin as 77, so that what is not written shows."""
-    outs = [np.full(shape, 77, dtype) for shape, dtype in results]
-    tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in (*arguments, *outs)]
-    function(*tensors)
-    return [tensor.numpy() for tensor in tensors[len(arguments) :]]
-
-
-def wide(array, size):
-    return np.concatenate([array, np.zeros(size - len(array), array.dtype)])
 
 
 def normalised(y, gamma, beta, epsilon=1e-5):
