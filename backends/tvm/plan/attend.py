@@ -13,6 +13,7 @@ from ..kernels.attention import Columns, attention
 from ..kernels.rows import Finish
 from .chains import fits
 from .dense import joined, need, write_dense
+from .few_bits import write_few_bits
 from .items import Item, Need
 from .site import Site
 
@@ -113,15 +114,19 @@ def _projected(site: Site, a: Attention) -> list[tuple[Any, int]]:
     ]  # fmt: skip
     groups: dict[Any, list[int]] = {}
     for number, (linear, _) in enumerate(sides):
-        product = site.integers.products.get(linear.root)
-        groups.setdefault((linear.input, product and product.rounding), []).append(number)
+        product, few = site.integers.products.get(linear.root), site.coded.get(linear.root)
+        kind = product.rounding if product else few and (few.k, few.group, few.rounds)
+        groups.setdefault((linear.input, kind), []).append(number)
     found: dict[int, tuple[Any, int]] = {}
     for numbers in groups.values():
-        matrix = joined(site, [sides[i][0] for i in numbers], [sides[i][1] for i in numbers])
-        (rows,) = write_dense(
-            site, sides[numbers[0]][0], matrix, matrix.weight.shape[1], Finish(), lambda padded: []
-        )
+        linears, features = [sides[i][0] for i in numbers], [sides[i][1] for i in numbers]
         at = 0
+        if linears[0].root in site.coded:
+            rows = write_few_bits(site, linears, features)
+        else:
+            matrix = joined(site, linears, features)
+            width = matrix.weight.shape[1]
+            (rows,) = write_dense(site, linears[0], matrix, width, Finish(), lambda padded: [])
         for i in numbers:
             found[i] = (rows, at)
             at += sides[i][1].size

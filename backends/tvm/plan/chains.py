@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ....ir.blocks.base import Blocks, Linear, Norm
 from ....ir.blocks.walk import bare, users
 from ....ir.view import Value
 from ..kernels.vector import ACTIVATIONS
+from .coded import coded
 from .integers import stored_weight
 
 
@@ -30,12 +31,15 @@ class Chain:
     stream: bool
 
 
-def chains(blocks: Blocks, outputs: Iterable[Value], apart: set[Linear]) -> list[Chain]:
+def chains(
+    blocks: Blocks, outputs: Iterable[Value], apart: set[Linear], few: Collection[Value] = ()
+) -> list[Chain]:
     """A chain for every Linear that a kernel can run, each as long as its values are read by nobody else.
 
     Args:
         outputs: of the graph: they are read.
         apart: Linears whose result another kernel takes as it is.
+        few: roots of Linears whose kernel never holds a row, and so takes no norm behind it.
     """
     activated: dict[Value, tuple[str, Value]] = {}  # by the root of a plain `up`
     gated: dict[Value, tuple[str, Value, Linear]] = {}  # by the root of `up`
@@ -51,7 +55,7 @@ def chains(blocks: Blocks, outputs: Iterable[Value], apart: set[Linear]) -> list
     returned = set(outputs)
     gates = {id(gate) for _, _, gate in gated.values()}
     return [
-        _chain(linear, activated, gated, norms, returned, linear in apart)
+        _chain(linear, activated, gated, {} if linear.root in few else norms, returned, linear in apart)
         for linear in blocks.linear
         if fits(linear) and id(linear) not in gates
     ]
@@ -60,7 +64,8 @@ def chains(blocks: Blocks, outputs: Iterable[Value], apart: set[Linear]) -> list
 def fits(linear: Linear) -> bool:
     """Whether a dense kernel can run it: features last, one matrix for all of them."""
     plain = linear.axis == -1 and linear.groups == 1 and (linear.bias is None or linear.bias.op == "const")
-    return plain and (linear.weight.const is not None or stored_weight(linear) is not None)
+    stored = linear.weight.const is not None or stored_weight(linear) or coded(linear)
+    return plain and bool(stored)
 
 
 def _whole(linear: Linear, features: tuple[int, int] | None) -> bool:

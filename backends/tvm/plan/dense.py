@@ -14,6 +14,8 @@ from ..kernels.dot import dot, halved, panels
 from ..kernels.rows import Finish
 from ..kernels.tile import Tile, candidates
 from .chains import Chain
+from .coded import coded, weight_of
+from .few_bits import write_few_bits
 from .integers import stored_weight
 from .items import Item, Need
 from .site import Site, vector, wide
@@ -50,10 +52,15 @@ def write_chain(site: Site, chain: Chain) -> Item:
         if em.is_tokens(source):
             em.tokens.update(provides)
         residual = em.rows(chain.residual, like=source) if chain.residual is not None else None
+        pair = [linear, *([chain.gate] if chain.gate else [])]
+        if linear.root in site.coded:
+            gated = chain.gate is not None
+            em.set_rows(chain.root, write_few_bits(site, pair, None, chain.activation, gated, residual))
+            return
         finish = site.finish(
             chain.root, residual is not None, chain.total if chain.stream else None, chain.norm
         )
-        matrix = joined(site, [linear, *([chain.gate] if chain.gate else [])], None)
+        matrix = joined(site, pair, None)
         n = linear.out_features
 
         def more(padded: int) -> list[Any]:
@@ -73,7 +80,8 @@ def write_chain(site: Site, chain: Chain) -> Item:
 def need(site: Site, linear: Linear) -> Need:
     """What a Linear reads."""
     product = site.integers.products.get(linear.root)
-    return (product.source, "stored") if product else (linear.input, "float")
+    norm = site.norm_before.get(linear.root)
+    return (product.source, "stored") if product else (norm.input if norm else linear.input, "float")
 
 
 def joined(site: Site, linears: Sequence[Linear], features: Sequence[np.ndarray] | None) -> Matrix:
@@ -96,6 +104,9 @@ def matrix_of(linear: Linear) -> np.ndarray:
     data = linear.weight.const
     if data is not None:
         return np.asarray(data.T if linear.transposed else data, np.float32)
+    codes = coded(linear)
+    if codes is not None:
+        return weight_of([codes]).decoded(codes.k)
     stored = stored_weight(linear)
     assert stored is not None, linear.weight
     return stored[0] * stored[1]

@@ -18,6 +18,7 @@ from .chains import chains
 from .dense import write_chain
 from .elementwise import write_operator
 from .emitter import Emitter
+from .few_bits import norm_before, of_few_bits
 from .integers import integers
 from .items import Item, ordered
 from .lookups import lookups, write_lookup
@@ -73,7 +74,9 @@ def plan(
     builder = relax.BlockBuilder()
     parameters = [relax.Var(str(p.name), p.ty) for p in main.params]
     emitter = Emitter(builder, machine, parameters, batch, packed)
-    site = Site(emitter, machine, masks, integers(blocks.linear, packed), packed, tile)
+    few = of_few_bits(blocks)
+    before = norm_before(blocks, few)
+    site = Site(emitter, machine, masks, integers(blocks.linear, packed), packed, tile, few, before)
     order = {value: number for number, value in enumerate(view.values)}
     items = _items(site, view, blocks, found, main)
     live, site.needed = ordered(items, view.outputs, order)
@@ -108,7 +111,7 @@ def _items(site: Site, view: RelaxView, blocks: Any, found: Any, main: Any) -> l
         add(write_lookup(site, lookup))
     for attention in filter(fitting, blocks.attention):
         add(write_attention(site, attention))
-    for chain in chains(blocks, view.outputs, projections):
+    for chain in chains(blocks, view.outputs, projections, site.coded):
         add(write_chain(site, chain))
     for norm in blocks.norm:
         add(write_norm(site, norm))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..kernels.machine import Machine
 from ..kernels.norm import finished
 from ..kernels.rows import Finish, Norm
 from ..kernels.tile import Tile
+from .coded import Coded
 from .emitter import Emitter
 from .integers import Integers, Rounding
 from .items import Need
@@ -25,8 +26,9 @@ _KINDS = {"layer_norm": "layer", "rms_norm": "rms", "no_norm": "none"}
 
 @dataclass
 class Site:
-    """tile: of a product, by k, n and dtype. needed: what is read, and in which form, before anything is
-    written. notes: one sentence each for what no kernel fits."""
+    """tile: of a product, by k, n and dtype. coded: weights of few bits that their own kernel runs, by their
+    Linear's root; norm_before: norms that it computes first. needed: what is read, and in which form, before
+    anything is written. notes: one sentence each for what no kernel fits."""
 
     emitter: Emitter
     machine: Machine
@@ -34,6 +36,8 @@ class Site:
     integers: Integers
     packed: bool
     tile: Callable[[int, int, str], Tile]
+    coded: Mapping[Value, Coded] = field(default_factory=dict)
+    norm_before: Mapping[Value, NormBlock] = field(default_factory=dict)
     needed: set[Need] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     stored: dict[Value, tuple[Any, ...]] = field(default_factory=dict)

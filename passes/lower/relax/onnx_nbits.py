@@ -1,4 +1,8 @@
-"""ONNX Runtime's kernels for packed weights in Relax: codes of a byte each, decoded in the graph."""
+"""ONNX Runtime's kernels for packed weights in Relax: codes of a byte each, decoded in the graph.
+
+uint8 codes multiply floats. int8 codes say that the other side of the product may be rounded to 8 bits, too:
+accuracy_level 4 of MatMulNBits.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,10 @@ def matmul_nbits(node: Node) -> Any:
     codes = _unpacked(_known(node, packed), bits)[:, :, :group]
     groups = codes.shape[1]
     scales, zeros = _parameters(node, scale, zero, bits, rows, groups)
-    weight = _decoded(node, relax.const(codes), zeros, scales)
+    if int(node.attrs.get("accuracy_level", 0)) == 4:
+        shift = 128 if bits == 8 else 0
+        codes, zeros = (codes - np.uint8(shift)).view(np.int8), zeros - zeros.dtype.type(shift)
+    weight = _decoded(node, relax.const(codes), relax.const(zeros), relax.const(scales))
     weight = node.emit(relax.op.reshape(weight, (rows, groups * group)))
     if groups * group > columns:
         weight = node.emit(relax.op.strided_slice(weight, [1], [0], [columns]))
@@ -41,7 +48,8 @@ def gather_block_quantized(node: Node) -> Any:
     scales, zeros = _parameters(node, scale, zero, bits, rows, groups)
     spare = groups * group - columns
     table = relax.const(np.pad(codes, ((0, 0), (0, spare))).reshape(rows, groups, group))
-    taken = [node.emit(relax.op.take(part, ids, axis=0)) for part in (table, zeros, scales)]
+    parts = (table, relax.const(zeros), relax.const(scales))
+    taken = [node.emit(relax.op.take(part, ids, axis=0)) for part in parts]
     found = _decoded(node, *taken)
     found = node.emit(relax.op.reshape(found, (*shape(ids), groups * group)))
     return relax.op.strided_slice(found, [len(shape(ids))], [0], [columns]) if spare else found
@@ -53,7 +61,9 @@ def _decoded(node: Node, codes: Any, zeros: Any, scales: Any) -> Any:
     return node.emit(relax.op.multiply(node.emit(relax.op.subtract(floats, zeros)), scales))
 
 
-def _parameters(node: Node, scale: Any, zero: Any, bits: int, rows: int, groups: int) -> tuple[Any, Any]:
+def _parameters(
+    node: Node, scale: Any, zero: Any, bits: int, rows: int, groups: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Scales and zeros, (rows, groups, 1), of the scales' type."""
     scales = _known(node, scale).reshape(rows, groups, 1)
     if zero is None:
@@ -63,7 +73,7 @@ def _parameters(node: Node, scale: Any, zero: Any, bits: int, rows: int, groups:
         if given.dtype == np.uint8:
             given = _unpacked(given.reshape(rows, -1), bits)[:, :groups]
         zeros = given.astype(scales.dtype).reshape(rows, groups, 1)
-    return relax.const(scales), relax.const(zeros)
+    return scales, zeros
 
 
 def _known(node: Node, value: Any) -> np.ndarray:
