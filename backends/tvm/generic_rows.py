@@ -10,7 +10,7 @@ from .generic_blocks import Block, Fit, blocks, branches, depends, divisor, fuse
 
 _FEW = 4  # lanes: fewer are not worth a stage of their own
 _PARTS = 4  # of a whole tensor's reduction, for each thread
-_LONG = 1 << 10  # elements of an axis that no vector divides, kept in one piece for LLVM
+_LONG = 1 << 10  # elements of an axis that no vector divides, kept in one piece
 
 
 def rows(schedule: Schedule, fit: Fit) -> None:

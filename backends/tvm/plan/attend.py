@@ -138,18 +138,15 @@ def _materialised(site: Site, a: Attention) -> list[tuple[Any, int]]:
     found = []
     for value, layout in zip((a.query, a.key, a.value), a.layouts, strict=True):
         variable, emit = site.emitter.whole(value), site.emitter.builder.emit
-        shape = [int(d) for d in value.shape or ()]
-        letters = layout
+        sizes = dict(zip(layout.replace("(bh)", "b"), map(int, value.shape or ()), strict=True))
         if layout.startswith("(bh)"):
-            letters = "bh" + layout[4:]
-            shape = [shape[0] // a.heads, a.heads, *shape[1:]]
-            variable = emit(relax.op.reshape(variable, shape))
-        order = [letters.index(letter) for letter in "blhd" if letter in letters]
-        if order != sorted(order):
-            variable = emit(relax.op.permute_dims(variable, order))
-        sizes = [shape[i] for i in order]
-        rows = sizes[0] * sizes[1]
-        width = int(np.prod(sizes[2:]))
+            sizes = {"b": sizes.pop("b") // a.heads, "h": a.heads, **sizes}
+        sizes.pop("1", None)  # an axis of one, such as a batch of one
+        variable = emit(relax.op.reshape(variable, list(sizes.values())))
+        order = [letter for letter in "blhd" if letter in sizes]
+        if order != list(sizes):
+            variable = emit(relax.op.permute_dims(variable, [list(sizes).index(letter) for letter in order]))
+        rows, width = sizes.get("b", 1) * sizes["l"], sizes.get("h", 1) * sizes["d"]
         found.append((emit(relax.op.reshape(variable, [rows, width])), 0))
     return found
 
