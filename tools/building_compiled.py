@@ -33,6 +33,7 @@ class Compiled(Building):
         ready(work.target)
         feeds = work.judging.calibration if work.judging and work.judging.source == "probe inputs" else ()
         self.compiler = Compiler(work.plain, work.target, work.threads, work.workloads, feeds, work.console)
+        work.notes += [note] if (note := self.compiler.cut()) else []
         self.here = self.compiler.runs_here()
         if not self.here:
             work.notes.append(

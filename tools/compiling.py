@@ -12,7 +12,7 @@ from ..backends.tvm.artifact import TvmArtifact, write_compiled
 from ..backends.tvm.backend import Tvm
 from ..backends.tvm.llvm_target import llvm_target, needs
 from ..backends.tvm.padding import padding_of
-from ..backends.tvm.sizes import covering
+from ..backends.tvm.sizes import covering, longest_text
 from ..backends.workloads import Workload
 from ..ir.errors import BundleError
 from ..ir.program import Program
@@ -38,13 +38,23 @@ class Compiler:
         feeds: Sequence[Feed],
         console: Console,
     ) -> None:
-        self.target, self.threads, self.console = target, threads, console
+        self.plain, self.target, self.threads, self.console = plain, target, threads, console
         self.padding = padding_of(plain)
         calls = [workload.feed for workload in workloads]
         calls += [] if self.padding.length else feeds
         self.sizes = covering(plain, self.padding, calls)
         self._artifacts: dict[str, TvmArtifact] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="graphwright-", ignore_cleanup_errors=True)
+
+    def cut(self) -> str:
+        """Which texts are longer than anything compiled, and the mend; empty where none can be."""
+        length = self.padding.length
+        most = max(sizes[length] for sizes in self.sizes) if length else 0
+        if not length or most >= longest_text(self.plain, self.padding):
+            return ""
+        return (
+            f"texts of more than {most} tokens are cut there; for longer ones name a shape, as 1x{2 * most}"
+        )
 
     def __call__(self, program: Program) -> TvmArtifact:
         """The program compiled, now or before.

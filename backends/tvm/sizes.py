@@ -32,11 +32,17 @@ def covering(program: Program, padding: Padding, feeds: Iterable[Feed]) -> list[
             sizes[length] = min(-(-sizes[length] // STEP) * STEP, bound)
         if sizes not in found:
             found.append(sizes)
-    longest = min(bound, int(program.info.get("max_length") or bound), LONGEST)
+    longest = min(longest_text(program, padding), LONGEST)
     if length and all(sizes[length] < longest for sizes in found):
         found.append({symbol: program.symbols.get(symbol, (1, 1))[0] for symbol in found[0]})
         found[-1][length] = longest
     return found
+
+
+def longest_text(program: Program, padding: Padding) -> int:
+    """Tokens of the longest text that the program takes; LONGEST where its texts have one length."""
+    _, bound = program.symbols.get(padding.length or "", (1, LONGEST))
+    return min(bound, int(program.info.get("max_length") or bound))
 
 
 def _sizes(program: Program, feed: Feed) -> dict[str, int]:

@@ -196,3 +196,11 @@ def test_the_option_is_a_key_of_the_file():
     result = CliRunner().invoke(app, ["m", "-o", "out", "--backend", "auto", "--dry-run"])
     assert "backend: auto\n" in result.stdout
     assert make({"model": "m"}).backend == "onnxruntime"
+
+
+def test_a_text_too_long_for_every_compiled_size_is_told_of(model, compiled, tmp_path, monkeypatch):
+    monkeypatch.setattr("graphwright.tools.compiling.longest_text", lambda program, padding: 512)
+    outcome = optimize(model[0], tmp_path / "out", backend="tvm", **QUICK)
+    told = "texts of more than 64 tokens are cut there; for longer ones name a shape, as 1x128"
+    assert told in outcome.notes
+    assert told not in compiled[0].notes
