@@ -9,6 +9,7 @@ from .base import Pass
 
 # name -> "module:Class"; a module with a leading dot is relative to this package. Sorted by name.
 PASSES: dict[str, str] = {
+    "distill": ".recover.distill:Distill",
     "eliminate-common-subexpressions": ".canonical.common_subexpressions:EliminateCommonSubexpressions",
     "eliminate-dead-code": ".canonical.dead_code:EliminateDeadCode",
     "eliminate-identities": ".canonical.identities:EliminateIdentities",
@@ -22,7 +23,10 @@ PASSES: dict[str, str] = {
     "fuse-rotary": ".fuse.rotary:FuseRotary",
     "fuse-skip-layer-norm": ".fuse.skip_layer_norm:FuseSkipLayerNorm",
     "keep-residual-sum": ".fuse.residual_sum:KeepResidualSum",
+    "prune-ffn": ".prune.ffn:PruneFfn",
+    "prune-heads": ".prune.heads:PruneHeads",
     "prune-layers": ".prune.layers:PruneLayers",
+    "prune-vocabulary": ".prune.vocabulary:PruneVocabulary",
     "quantize-binary": ".quantize.binary:QuantizeBinary",
     "quantize-dynamic": ".quantize.dynamic:QuantizeDynamic",
     "quantize-gobo": ".quantize.gobo:QuantizeGobo",

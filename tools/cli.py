@@ -68,8 +68,8 @@ def verb(function: Callable[..., int | None]) -> Callable[..., None]:
         try:
             with console.working():
                 status = function(*args, console=console, **kwargs) or 0
-        except KeyboardInterrupt:
-            print("optimize: interrupted; nothing was written", file=sys.stderr)
+        except KeyboardInterrupt as stop:
+            print(f"optimize: interrupted; {stop or 'nothing was written'}", file=sys.stderr)
             status = 130
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
@@ -150,7 +150,8 @@ def optimize(
     calibrate: Annotated[
         str | None,
         typer.Option(
-            help="such a file of texts to calibrate on; some rows of the data by default", show_default=False
+            help="such a file of texts to calibrate and train on; some rows of the data by default",
+            show_default=False,
         ),
     ] = None,
     task: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..backends.text import TextEncoder
 from ..backends.workloads import prose
@@ -15,22 +16,24 @@ from ..passes.base import Feed
 from . import data as files
 from .config import RunConfig
 from .data import Data, Row
-from .quality import Fidelity, Judge, Runner, batches, judge
+from .quality import BATCH, Encoder, Fidelity, Judge, Runner, batches, judge
 
 FEW = 64  # below this many rows, the same rows tune and judge
 TUNING = 200  # rows that tune, at most
 BUILT_IN = 128  # sentences to compare on where no data is given
 CALIBRATION, GIVEN = 64, 256  # rows to calibrate on: of the data, of a file given for it
+TRAINING = 50_000  # rows of that file to train on, at most
 
 
 @dataclass(frozen=True)
 class Judging:
-    """tune and final score a runner. calibration: feeds of real texts. rows: how many judge.
-    said: what was guessed about the data."""
+    """tune and final score a runner. calibration: feeds of real texts; training: more of them. rows: how many
+    judge. said: what was guessed about the data."""
 
     tune: Judge
     final: Judge
     calibration: Sequence[Feed]
+    training: Sequence[Feed]
     rows: int
     source: str
     said: tuple[str, ...] = ()
@@ -56,7 +59,7 @@ def read_data(config: RunConfig, program: Program) -> Data | None:
 
 
 def read_calibration(config: RunConfig, program: Program) -> Data | None:
-    """The texts of the file given to calibrate on; None without one.
+    """The texts of the file given to calibrate and train on; None without one.
 
     Raises:
         DataError: the file can't be read, or the model can't read texts.
@@ -68,7 +71,7 @@ def read_calibration(config: RunConfig, program: Program) -> Data | None:
             f"{config.calibrate} holds texts and the model has no tokenizer.json to read them with; "
             "put it beside the model"
         )
-    return files.read(config.calibrate, program.task, "fidelity", None, GIVEN, config.seed)
+    return files.read(config.calibrate, program.task, "fidelity", None, TRAINING, config.seed)
 
 
 def judging(
@@ -77,7 +80,7 @@ def judging(
     """Judges on rows of text, or on probe inputs where there are none.
 
     Args:
-        texts: what to calibrate on; by default some of the rows that tune.
+        texts: what to calibrate and train on; by default some of the rows that tune.
 
     Raises:
         DataError: the rows don't fit the model: a wrong label, or outputs that can't serve the task.
@@ -85,19 +88,38 @@ def judging(
     if data is None:
         feeds = probes(program, seed)
         fidelity = Fidelity(feeds, reference, _mask(program))
-        return Judging(fidelity, fidelity, feeds, len(feeds), "probe inputs")
+        return Judging(fidelity, fidelity, feeds, (), len(feeds), "probe inputs")
     encoder = TextEncoder(program.tokenizer["tokenizer.json"], program.inputs, program.info, program.symbols)
     tuning, final, said = _split(data, seed)
     rows = tuning.rows[:CALIBRATION] if texts is None else texts.rows
-    feeds = [feed for _, feed in batches(_texts(rows), encoder)]
+    step = -(-len(rows) // GIVEN)
+    feeds = [feed for _, feed in batches(_texts(rows[::step]), encoder)]
     return Judging(
         judge(program, tuning, encoder, reference, seed),
         judge(program, final, encoder, reference, seed),
         feeds,
+        Feeds(_texts(rows), encoder),
         len(final.rows),
         data.path,
         (*data.said, *said, *(texts.said if texts else ())),
     )
+
+
+class Feeds(Sequence[Feed]):
+    """Rows in batches, encoded when one is asked for: most runs train nothing."""
+
+    def __init__(self, rows: Sequence[Row], encoder: Encoder) -> None:
+        self.rows, self.encoder = rows, encoder
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // BATCH)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        chosen = self.rows[number * BATCH : (number + 1) * BATCH]
+        second = [row.pair or "" for row in chosen]
+        return self.encoder([str(row.text) for row in chosen], second if any(second) else None)
 
 
 def _split(data: Data, seed: int) -> tuple[Data, Data, tuple[str, ...]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..backends.bundle import Variant
 from ..backends.contestants import Contestant
+from ..backends.decisions import cache_directory
 from ..backends.gate import Measurer
 from ..backends.measure import Comparison, Workload, compare, workloads
 from ..backends.onnxruntime import OnnxRuntime
@@ -106,6 +107,8 @@ class Work:
             threads=self.threads,
             seed=self.config.seed,
             calibration=self.judging.calibration if evidence and self.judging else (),
+            training=self.judging.training if evidence and self.judging else (),
+            cache=cache_directory(),
             original=self.program if self.program.dialect == "fx" else None,
             score=evidence.score if evidence and self.judging else None,
             measure=evidence.measure if evidence and evidence.timed else None,

@@ -60,18 +60,20 @@ class Checkpoints:
         finally:
             lock.release()
 
+    def exists(self) -> bool:
+        return (self.folder / STATE).exists()
+
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """The tensors and facts of the newest checkpoint; None where there is none.
 
         Raises:
             CheckpointError: it is another run's, or not what was written.
         """
-        path = self.folder / STATE
-        if not path.exists():
+        if not self.exists():
             return None
         mend = f"delete {self.folder} to start again"
         try:
-            state = json.loads(path.read_bytes())
+            state = json.loads((self.folder / STATE).read_bytes())
             if state.pop("seal") != _digest(json.dumps(state, sort_keys=True).encode()):
                 raise ValueError("seal")
             file = self.folder / Path(state["file"]).name

@@ -36,7 +36,7 @@ class Plan:
     each process.
     minutes: the run ends by then, its rate fallen to 0; how many steps that takes depends on the machine, so
     such a run is not repeatable where it binds. 0: all the steps.
-    patience: evaluations on held-out batches, of 20 in a run, without a gain until it stops, and the best
+    patience: evaluations on held-out batches, 20 in a long run, without a gain until it stops, and the best
     weights are taken; 0: it trains to the end and takes the last.
     precision: bfloat16 computes products and attention in it (autocast) and keeps float32 weights.
     """
@@ -110,7 +110,7 @@ def _loop(
     run: _Run, loss: Loss, batches: Sequence[Any], held_out: Sequence[Any], progress: Progress, title: str
 ) -> None:
     plan, team, log = run.plan, run.team, run.log
-    every = max(1, plan.steps // EVALUATIONS)
+    every = max(1, plan.steps // EVALUATIONS, 2 * len(held_out))  # training is what takes the time
     began, first = time.monotonic() - log.seconds, None
     for step in range(len(log.losses), plan.steps):
         log.seconds = time.monotonic() - began

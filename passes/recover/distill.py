@@ -1,0 +1,152 @@
+"""distill: the program learns to give what the captured model gave. No labels are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ...ir.errors import PassError, PipelineError
+from ...ir.program import Program
+from ..base import Context, Feed, Result
+from .recovery import Recovery, alike
+
+if TYPE_CHECKING:
+    from .losses.base import Term
+
+LOGITS = "the outputs hold no logits, so there are no soft labels: leave soft out"
+
+
+@dataclass(frozen=True)
+class Distill(Recovery):
+    """Train a rewritten program with the captured one as teacher, on unlabelled data.
+
+    Terms of the loss, with their weights (0 leaves one out; none: by the task):
+    output: distance of the outputs (losses/outputs.py); 1 unless they are logits.
+    similarity: of the cosines between sentences; 1 for embeddings.
+    soft: labels of the teacher at `temperature` (Hinton et al., 2015); 1 for logits.
+    hard: labels of the data, where they have any.
+    hidden: states after layers, through a learned matrix where the widths differ (losses/hidden.py).
+    attention, values: where queries look, and how values relate (losses/attention.py).
+    layers: which layer of the student learns from which of the teacher, such as "1:2,2:4,3:6"; by default the
+        last from the last, and the others evenly.
+    progressive: the first half of the steps teaches the layers one after the other, from the first on.
+    """
+
+    name: ClassVar[str] = "distill"
+
+    output: float | None = None
+    similarity: float | None = None
+    soft: float | None = None
+    temperature: float = 2.0
+    hard: float = 0.0
+    hidden: float = 1.0
+    attention: float = 0.0
+    values: float = 0.0
+    layers: str = ""
+    progressive: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature:g}, and it must be above 0")
+        for name in ("output", "similarity", "soft", "hard", "hidden", "attention", "values"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name} is {getattr(self, name):g}, and a weight cannot be below 0")
+        if self.progressive and not (self.hidden or self.attention or self.values):
+            raise ValueError("progressive goes layer by layer: give hidden, attention or values a weight")
+        if self.layers:
+            from .depth import read
+
+            read(self.layers)
+
+    def run(self, program: Program, context: Context) -> Result:
+        from ...ir.mode import evaluated
+        from .depth import exits
+        from .objective import Objective
+        from .own import own_parameters, tables
+
+        assert context.original is not None
+        teacher = evaluated(context.original)
+        alike(teacher, program)
+        batches = self.data(program, context)
+        terms, notes = self._terms(teacher, program, batches[0][0], context.seed)
+        left = set() if self.embeddings else tables(program.graph)
+        own = {name: p for name, p in own_parameters(program.graph).items() if name not in left}
+        ends = exits(program) if self.recompute else []
+        objective = Objective(teacher, program, program.graph, terms, self.progressive, ends)
+        mine = {name: p for term in terms for name, p in term.parameters.items()}
+        return self.learned(program, context, {**own, **mine}, objective, batches, notes)
+
+    def _terms(
+        self, teacher: Program, student: Program, feed: Feed, seed: int
+    ) -> tuple[list[Term], list[str]]:
+        found, notes = self._at_outputs(teacher, student, feed)
+        if self.hidden or self.attention or self.values:
+            inner, more = self._at_layers(teacher, student, seed)
+            found, notes = found + inner, notes + more
+        if not found:
+            raise PipelineError("distill has no term to learn by: give one of its weights a value above 0")
+        return found, notes
+
+    def _at_outputs(self, teacher: Program, student: Program, feed: Feed) -> tuple[list[Term], list[str]]:
+        from .losses.outputs import LABELS, HardLabels, Outputs, Similarity, SoftLabels
+        from .own import floating
+
+        given, made = floating(teacher), floating(student)
+        scores = student.task not in ("embedding", "features")
+        embedding = student.task == "embedding"
+        output = float(not scores) if self.output is None else self.output
+        similarity = float(embedding) if self.similarity is None else self.similarity
+        soft = float(scores) if self.soft is None else self.soft
+        if soft and not scores:
+            raise PassError(LOGITS)
+        found: list[Term] = []
+        notes = []
+        if output:
+            found.append(Outputs(output, None, given, made, program=student))
+        if similarity and made and made[0].meta["val"].dim() == 2:
+            found.append(Similarity(similarity, None, given[:1], made[:1]))
+        if soft:
+            found.append(SoftLabels(soft, None, given, made, program=student, temperature=self.temperature))
+        if self.hard and LABELS in feed:
+            found.append(HardLabels(self.hard, None, given[:1], made[:1]))
+        elif self.hard:
+            notes.append("the data have no labels, so there are no hard labels to learn from")
+        return found, notes
+
+    def _at_layers(self, teacher: Program, student: Program, seed: int) -> tuple[list[Term], list[str]]:
+        from .depth import attention_of, check, layered, read, uniform
+        from .losses.attention import Maps, Relations, map_nodes, native
+        from .losses.hidden import hidden
+
+        (above, _), (below, notes) = layered(teacher), layered(student)
+        teachers = [layer for stream in above for layer in stream.layers]
+        students = [layer for stream in below for layer in stream.layers]
+        pairs = read(self.layers) if self.layers else uniform(below, above)
+        check(pairs, len(students), len(teachers))
+        if not pairs:
+            return [], [*notes, "no layers were found that correspond, so the outputs alone are taught"]
+        shown = ",".join(f"{a + 1}:{b + 1}" for a, b in pairs)
+        notes.append(f"layers that learn from layers: {shown}")
+        found: list[Term] = []
+        for place, (a, b) in enumerate(pairs):
+            learns, taught = students[a], teachers[b]
+            if self.hidden:
+                ends = (taught.exit.native, learns.exit.native)
+                found.append(hidden(student, self.hidden / len(pairs), place, *ends, seed))
+            if not (self.attention or self.values):
+                continue
+            one, other = attention_of(taught), attention_of(learns)
+            if one is None or other is None:
+                notes.append(
+                    f"layer {a + 1} has no attention left to compare with layer {b + 1} of the teacher"
+                )
+                continue
+            nodes = map_nodes(one), map_nodes(other)
+            both = {"program": student, "teacher": one, "student": other}
+            if self.attention and nodes[0] is not None and nodes[1] is not None:
+                found.append(Maps(self.attention / len(pairs), place, nodes[0], nodes[1], **both))
+            ends = native(one.value), native(other.value)
+            if self.values and ends[0] is not None and ends[1] is not None:
+                found.append(Relations(self.values / len(pairs), place, [ends[0]], [ends[1]], **both))
+        return found, notes

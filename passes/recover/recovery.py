@@ -1,0 +1,191 @@
+"""What passes that train have in common: their options, where a run is kept, and what they report."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from ...ir.errors import PassError
+from ...ir.program import Program
+from ..base import Context, Feed, Lossy, Pass, Result
+
+if TYPE_CHECKING:
+    import torch
+
+    from .checkpoints import Checkpoints
+    from .trainer import Loss
+
+
+@dataclass(frozen=True)
+class Recovery(Pass):
+    """A pass that trains the program on unlabelled data, with the captured model as its teacher.
+
+    steps, rate, decay, accumulate, minutes, patience, precision: as `trainer.Plan` has them.
+    batch: rows to a batch; they are of like length, so that padding isn't computed.
+    embeddings: train tables too. Few texts use few of their rows, and the rest must stay what the others are
+        to fit to.
+    recompute: keep no activation inside a layer and compute it again for the gradient: less memory, a third
+        more time.
+    checkpoint: a folder where the run is kept; by default the context's cache, where it has one. A run that
+        was stopped, killed too, goes on from there when it is started again.
+    """
+
+    source: ClassVar = "fx"
+    target: ClassVar = "fx"
+    effect: ClassVar = Lossy()
+    requires: ClassVar[tuple[str, ...]] = ("original", "calibration")
+
+    steps: int = 3000
+    rate: float = 3e-4
+    decay: float = 0.01
+    batch: int = 32
+    accumulate: int = 1
+    minutes: float = 0.0
+    patience: int = 5
+    precision: Literal["float32", "bfloat16"] = "float32"
+    embeddings: bool = False
+    recompute: bool = False
+    checkpoint: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, and at least one is needed")
+        for name in ("decay", "minutes", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name):g}, and cannot be below 0")
+        if self.rate <= 0:
+            raise ValueError(f"rate is {self.rate:g}, and nothing is learned unless it is above 0")
+
+    def data(self, program: Program, context: Context) -> tuple[list[Feed], list[Feed]]:
+        """(batches to train on, batches held out).
+
+        Raises:
+            DataError: the data are empty, constant, NaN, or do not fit the program.
+        """
+        from ..quantize.calibration import check
+        from .batches import bucketed, parted
+
+        feeds = context.training or context.calibration
+        check(program, feeds)
+        return parted(bucketed(program, feeds, self.batch, context.seed))
+
+    def learned(
+        self,
+        program: Program,
+        context: Context,
+        parameters: Mapping[str, torch.nn.Parameter],
+        loss: Loss,
+        batches: tuple[Sequence[Feed], Sequence[Feed]],
+        notes: Sequence[str] = (),
+    ) -> Result:
+        """Trains, and gives the program in evaluation mode.
+
+        Args:
+            parameters: the program's own, in place already, and those of the loss.
+        """
+        from ...ir.mode import set_mode
+        from .trainer import Plan, train
+
+        kept = self._kept(program, context, batches)
+        options = {f.name: getattr(self, f.name) for f in fields(Plan) if hasattr(self, f.name)}
+        try:
+            log = train(
+                parameters,
+                loss,
+                batches[0],
+                Plan(**options, seed=context.seed),
+                held_out=batches[1],
+                kept=kept,
+                progress=context.progress,
+                title=self.name,
+            )
+        except KeyboardInterrupt:
+            if kept is None or not kept.exists():
+                raise
+            raise KeyboardInterrupt(
+                f"what {self.name} learned is kept, and the same command goes on from there"
+            ) from None
+        set_mode(program.graph, training=False)
+        program.graph.recompile()
+        said = [*notes, *log.notes]
+        if kept is not None and log.resumed:
+            said.append(
+                f"went on from step {log.resumed} of the run kept in {kept.folder}; delete it to start anew"
+            )
+        statistics: dict[str, int | float | str] = {
+            "steps": len(log.losses),
+            "minutes": round(log.seconds / 60, 1),
+            "first loss": float(np.mean(log.losses[:20])),
+            "last loss": float(np.mean(log.losses[-20:])),
+            "parameters trained": sum(p.numel() for p in parameters.values()),
+        }
+        if log.held_out:
+            statistics["held-out loss"] = min(value for _, value in log.held_out)
+        return Result(program, True, statistics, tuple(said))
+
+    def _kept(
+        self, program: Program, context: Context, batches: tuple[Sequence[Feed], Sequence[Feed]]
+    ) -> Checkpoints | None:
+        """Where this run is kept: a folder of its own, by everything that its numbers depend on."""
+        from ..pipeline_text import print_pass
+        from .checkpoints import Checkpoints
+        from .workers import join
+
+        folder = Path(self.checkpoint) if self.checkpoint else context.cache and context.cache / "training"
+        if not folder:
+            return None
+        assert context.original is not None
+        key = {
+            "pass": print_pass(replace(self, checkpoint="")),
+            "program": program.fingerprint(),
+            "teacher": context.original.fingerprint(),
+            "data": _digest([*batches[0], *batches[1]]),
+            "seed": context.seed,
+            "processes": join().count,
+        }
+        name = hashlib.blake2b(repr(sorted(key.items())).encode(), digest_size=8).hexdigest()
+        return Checkpoints(folder / f"{self.name}-{name}", key)
+
+
+def alike(teacher: Program, student: Program) -> None:
+    """Refuses a teacher whose outputs the student's cannot be compared with.
+
+    Raises:
+        PassError: names what differs.
+    """
+    mend = "give the program that this one was made from as Context(original=...)"
+    for what in ("inputs", "outputs"):
+        one, other = (
+            ", ".join(getattr(each, "name", each) for each in getattr(program, what))
+            for program in (teacher, student)
+        )
+        if one != other:
+            raise PassError(f"teacher and student do not line up: the {what} are {one} and {other}; {mend}")
+    for name, one, other in zip(teacher.outputs, *map(_output_shapes, (teacher, student)), strict=True):
+        if one[-1:] != other[-1:] or len(one) != len(other):
+            raise PassError(
+                f"teacher and student do not line up: the output '{name}' is {one} and {other}; {mend}"
+            )
+
+
+def _output_shapes(program: Program) -> list[tuple[int | str, ...]]:
+    """Of every output; a free size is "any"."""
+    import torch
+
+    nodes = torch.utils._pytree.tree_leaves(program.graph.graph.output_node().args)
+    return [tuple(d if isinstance(d, int) else "any" for d in node.meta["val"].shape) for node in nodes]
+
+
+def _digest(feeds: Sequence[Feed]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for feed in feeds:
+        for name, array in sorted(feed.items()):
+            digest.update(f"{name} {array.dtype} {array.shape};".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
