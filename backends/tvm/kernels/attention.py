@@ -21,7 +21,7 @@ from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
 from .vector import LARGEST, Expr, chunks, each, exp, fold, load, splat, store, transposed
 
-_HIDDEN, _ABSENT = -3e38, -3.4e38  # scores of keys that a mask hides, and of keys that there are none of
+HIDDEN, ABSENT = -3e38, -3.4e38  # scores of keys that a mask hides, and of keys that there are none of
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class _Kernel:
             def add(j: Expr, width: int) -> None:
                 total = load(scores, i, j, lanes=width) + load(self.bias, *where, j, lanes=width)
                 # Not -inf, of which a query that sees no key would get NaN.
-                store(scores, T.max(total, splat(_HIDDEN, width)), i, j)
+                store(scores, T.max(total, splat(HIDDEN, width)), i, j)
 
             each(spec.keys, lanes, add)
         vectors = T.bind((seen + (lanes - 1)) // lanes)
@@ -214,12 +214,12 @@ class _Kernel:
             value = load(scores, i, vector * lanes, lanes=lanes)
             store(
                 scores,
-                T.Select(column < splat(visible, lanes), value, splat(_ABSENT, lanes)),
+                T.Select(column < splat(visible, lanes), value, splat(ABSENT, lanes)),
                 i,
                 vector * lanes,
             )
         held = T.alloc_buffer((lanes,), "float32", scope="local")
-        store(held, splat(_ABSENT, lanes), 0)
+        store(held, splat(ABSENT, lanes), 0)
         with T.serial(0, vectors) as vector:
             store(held, T.max(load(held, 0, lanes=lanes), load(scores, i, vector * lanes, lanes=lanes)), 0)
         peak = T.bind(fold(load(held, 0, lanes=lanes), LARGEST.combine))
@@ -231,7 +231,7 @@ class _Kernel:
         total = fold(load(held, 0, lanes=lanes), lambda a, b: a + b)
         share = T.float32(1) / total
         if spec.zeroing:
-            share = T.Select(peak > T.float32(_HIDDEN), share, T.float32(0))
+            share = T.Select(peak > T.float32(HIDDEN), share, T.float32(0))
         T.buffer_store(inverse, share, [i])
 
     def _values(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def _write(site: Site, a: Attention) -> None:
         for linear in (a.q, a.k, a.v):
             assert linear is not None
             em.to_tokens(need(site, linear)[0])
-    sides = _projected(site, a) if direct(a) else _materialised(site, a)
+    sides = projected(site, _sides(a)) if direct(a) else _materialised(site, a)
     q, k, v = (rows for rows, _ in sides)
     columns = [Columns(int(rows.ty.shape[1]), at) for rows, at in sides]
     assert a.context.shape is not None
@@ -64,7 +65,7 @@ def _write(site: Site, a: Attention) -> None:
     kv_heads = a.kv_heads if direct(a) else int(k.ty.shape[1]) // dim
     lengths = _lengths(a)
     batch = _batch(a)
-    bias, axes = (None, None) if em.packed else _bias(site, a, batch, lengths)
+    bias, axes = (None, None) if em.packed else bias_of(site, a, lengths)
     finish = site.finish(a.context)
     finish = Finish(floats=finish.floats, rounds=finish.rounds)
     spec = Spec(
@@ -107,11 +108,16 @@ def _starts(site: Site, batch: int, lengths: tuple[int, int]) -> tuple[Any, Any]
     return em.constant(keys), em.constant(queries)
 
 
-def _projected(site: Site, a: Attention) -> list[tuple[Any, int]]:
-    """(rows, first column) of queries, keys and values: Linears of one input in one product."""
-    sides: list[tuple[Linear, np.ndarray]] = [
-        (a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features)
-    ]  # fmt: skip
+def _sides(a: Attention) -> list[tuple[Linear, np.ndarray]]:
+    return [(a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features)]
+
+
+def projected(site: Site, sides: Sequence[tuple[Linear, np.ndarray]]) -> list[tuple[Any, int]]:
+    """(rows, first column) of queries, keys and values: Linears of one input in one product.
+
+    Args:
+        sides: each one's Linear, and which of its features.
+    """
     groups: dict[Any, list[int]] = {}
     for number, (linear, _) in enumerate(sides):
         product, few = site.integers.products.get(linear.root), site.coded.get(linear.root)
@@ -130,7 +136,7 @@ def _projected(site: Site, a: Attention) -> list[tuple[Any, int]]:
         for i in numbers:
             found[i] = (rows, at)
             at += sides[i][1].size
-    return [found[i] for i in range(3)]
+    return [found[i] for i in range(len(sides))]
 
 
 def _materialised(site: Site, a: Attention) -> list[tuple[Any, int]]:
@@ -151,7 +157,7 @@ def _materialised(site: Site, a: Attention) -> list[tuple[Any, int]]:
     return found
 
 
-def _bias(site: Site, a: Attention, batch: int, lengths: tuple[int, int]) -> tuple[Any, Any]:
+def bias_of(site: Site, a: Attention, lengths: tuple[int, int]) -> tuple[Any, Any]:
     """(what is added to the scores, which of batch and heads it is the same for), or (None, None)."""
     em, emit = site.emitter, site.emitter.builder.emit
     total: Any = None

@@ -14,6 +14,7 @@ from ..kernels.machine import Machine
 from ..kernels.tile import Tile, choose
 from ..view import RelaxView
 from .attend import direct, fitting, write_attention
+from .cached import cached, write_cached
 from .chains import chains
 from .dense import write_chain
 from .elementwise import write_operator
@@ -107,8 +108,13 @@ def _items(site: Site, view: RelaxView, blocks: Any, found: Any, main: Any) -> l
             taken.update(item.provides)
 
     projections = {linear for a in blocks.attention if direct(a) for linear in (a.q, a.k, a.v)}
+    steps = {} if site.packed else cached(blocks)
+    projections |= {linear for step in steps.values() for linear, _ in step.sides}
     for lookup in found:
         add(write_lookup(site, lookup))
+    for step in steps.values():
+        for item in write_cached(site, step):
+            add(item)
     for attention in filter(fitting, blocks.attention):
         add(write_attention(site, attention))
     for chain in chains(blocks, view.outputs, projections, site.coded):
