@@ -70,7 +70,10 @@ class Context:
     original: the program as captured, of the fx dialect, for requires = ("original",); the manager fills it
         in.
     score: quality of a program on the user's metric, higher is better, for requires = ("score",).
-    measure: times two programs in turn, ratio per workload name; None when nothing may be timed.
+    measure: times two programs in turn, ratio per workload name (a third argument names the only one);
+        None when nothing may be timed.
+    conditions: JSON-able, what a measurement holds for beside the programs: target, threads, runtime,
+        workloads. None: what was measured may not be kept.
     progress: called with (description, done, total).
     allow: a pass asks it, naming the rewrite, right before each rewrite, and skips the rewrite on False.
         Bisection answers True to the first n only; every prefix must leave a valid graph.
@@ -84,7 +87,8 @@ class Context:
     cache: Path | None = None
     original: Program | None = None
     score: Callable[[Program], float] | None = None
-    measure: Callable[[Program, Program], Mapping[str, Ratio]] | None = None
+    measure: Callable[..., Mapping[str, Ratio]] | None = None
+    conditions: Mapping[str, Any] | None = None
     progress: Callable[[str, int, int], None] = lambda description, done, total: None
     allow: Callable[[str], bool] = lambda rewrite: True
 
@@ -92,12 +96,16 @@ class Context:
 @dataclass(frozen=True)
 class Result:
     """modified must be honest. statistics are declared numbers, printed beside time and size.
-    notes: one sentence each for what was not rewritten and why."""
+    notes: one sentence each for what was not rewritten and why.
+    context: what the passes after get, where ids no longer mean what they did.
+    missed: what was asked for and could not be reached, in a sentence; the program is the best that could."""
 
     program: Program
     modified: bool
     statistics: Mapping[str, int | float | str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    context: Context | None = None
+    missed: str = ""
 
 
 class Pass(ABC):
@@ -121,6 +129,11 @@ class Pass(ABC):
         """Whether it is kept only where it measures no slower."""
         return False
 
+    @property
+    def traces(self) -> bool:
+        """Whether it lowers programs, which takes PyTorch modes of its own."""
+        return self.target == "onnx"
+
     @abstractmethod
     def run(self, program: Program, context: Context) -> Result: ...
 
@@ -136,7 +149,7 @@ class Step:
 
     text: the pass as pipeline text. seconds: the pass itself; check_seconds: verification.
     bytes_before, bytes_after: weights. ratios: measured speed-up per workload, for gated passes.
-    error: why it was rolled back, in one sentence.
+    missed: as its result says. error: why it was rolled back, in one sentence.
     """
 
     text: str
@@ -149,6 +162,7 @@ class Step:
     statistics: Mapping[str, int | float | str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
+    missed: str = ""
     error: GraphwrightError | None = None
 
 

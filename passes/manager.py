@@ -122,7 +122,7 @@ class Pipeline:
                 before = run.program
                 held = weights(before)
                 step = Step(print_pass(pass_), pass_.effect, bytes_before=sum(held.values()))
-                after = _attempt(pass_, before, context, verifier, step)
+                after, following = _attempt(pass_, before, context, verifier, step)
                 kept = weights(after)
                 step.bytes_after = sum(kept.values())
                 run.program = after
@@ -131,6 +131,7 @@ class Pipeline:
                     instrument.after(pass_, step, before, after, context)
                 if step.error is not None and not keep_going:
                     break
+                context = following
                 del before, after
                 let_go = sum(size for weight, size in held.items() if weight not in kept)
                 if step.error is not None or let_go > SWEEP:
@@ -141,8 +142,8 @@ class Pipeline:
 
 def _attempt(
     pass_: Pass, before: Program, context: Context, verifier: Verifier | None, step: Step
-) -> Program:
-    """Run one pass and judge it: the program to go on with, `before` when it was undone. Fills in `step`."""
+) -> tuple[Program, Context]:
+    """Run one pass and judge it: what to go on with, `before` when it was undone. Fills in `step`."""
     try:
         result = _call(pass_, before, context, step)
         if verifier is not None:
@@ -154,25 +155,24 @@ def _attempt(
     except GraphwrightError as error:
         step.status, step.error = "rolled back", error
         _forget_locals(error)
-        return before
-    step.statistics, step.notes = result.statistics, result.notes
+        return before, context
+    step.statistics, step.notes, step.missed = result.statistics, result.notes, result.missed
     if not result.modified:
-        return before if result.program.dialect == before.dialect else result.program
+        return (before if result.program.dialect == before.dialect else result.program), context
     step.status = "applied"
     if pass_.gated and context.measure is not None:
         step.ratios = context.measure(before, result.program)
         if slower(step.ratios.values()):
             step.status = "slower"
-            return before
-    return result.program
+            return before, context
+    return result.program, result.context or context
 
 
 def _call(pass_: Pass, before: Program, context: Context, step: Step) -> Result:
     """The pass's result on a clone whose weights cannot be written to."""
     start = time.perf_counter()
     try:
-        # A pass that lowers to ONNX traces the module, under modes of its own.
-        with read_only(before, guard=pass_.target != "onnx") as clone:
+        with read_only(before, guard=not pass_.traces) as clone:
             result = pass_.run(clone, context)
     except GraphwrightError:
         raise
