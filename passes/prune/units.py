@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from ...ir.blocks import recognise
-from ...ir.blocks.base import Attention, FeedForward, Linear
+from ...ir.blocks.base import Attention, FeedForward, Linear, Miss
 from ...ir.dims import Group, groups, groups_of
 from ...ir.program import Program
 from ...ir.view import Value, view
@@ -28,7 +28,8 @@ class Output:
     """An output projection, by the names of its nodes.
 
     product: the linear, addmm, matmul or convolution. operand: what it reads; its axis `axis` is made of the
-    units. root: the sum with the bias, unflattened. bias: None without one. weight: its get_attr.
+    units. root: the sum with the bias, unflattened. bias: None without one. weight: its get_attr, stored
+    (out, in) if transposed. groups: of a convolution.
     """
 
     product: str
@@ -37,6 +38,8 @@ class Output:
     root: str
     bias: str | None
     weight: str
+    transposed: bool
+    groups: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +85,8 @@ def units(program: Program) -> list[Units]:
     return survey(program)[0]
 
 
-def survey(program: Program) -> tuple[list[Units], list[str]]:
-    """`units`, and a sentence for each block that has none.
+def survey(program: Program) -> tuple[list[Units], list[Miss]]:
+    """`units`, and for each attention and feed-forward that has none, why.
 
     Raises:
         DimsError: as `units`.
@@ -92,21 +95,23 @@ def survey(program: Program) -> tuple[list[Units], list[str]]:
     blocks = recognise(graph)
     found = groups(graph)
     ties = tied(found)
-    notes = [f"{miss.node}: {miss.reason}" for miss in blocks.missed if miss.kind != "mask"]
+    missed = [miss for miss in blocks.missed if miss.kind in ("attention", "feed_forward")]
     order = {value: i for i, value in enumerate(graph.values)}
     ordered = sorted((*blocks.attention, *blocks.feed_forward), key=lambda block: order[block.root])
     by_first: dict[int, Units] = {}
     for layer, block in _numbered(ordered):
         one = _units(block, layer, found, ties)
+        name = "attention" if isinstance(block, Attention) else "feed_forward"
         if isinstance(one, str):
-            notes.append(f"{block.root.name}: {one}")
+            missed.append(Miss(name, block.root.name, one))
             continue
         key = id(one.groups[0]) if one.groups else id(one)
         known = by_first.get(key)
         if known is None:
             by_first[key] = one
         elif not np.array_equal(known.places, one.places):
-            notes.append(f"{block.root.name}: its units lie otherwise than those of {known.output.root}")
+            reason = f"its units lie otherwise than those of {known.output.root}"
+            missed.append(Miss(name, block.root.name, reason))
         else:
             by_first[key] = Units(
                 known.kind,
@@ -116,7 +121,7 @@ def survey(program: Program) -> tuple[list[Units], list[str]]:
                 known.places,
                 known.groups,
             )
-    return list(by_first.values()), notes
+    return list(by_first.values()), missed
 
 
 def _numbered(blocks: Sequence[Attention | FeedForward]) -> Iterator[tuple[int, Attention | FeedForward]]:
@@ -190,4 +195,6 @@ def _output(linear: Linear) -> Output:
         linear.root.native.name,
         bias,
         linear.weight.native.name,
+        linear.transposed,
+        linear.groups,
     )

@@ -1,0 +1,27 @@
+"""prune-heads: fewer attention heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .by_units import PruneUnits
+
+
+@dataclass(frozen=True)
+class PruneHeads(PruneUnits):
+    """Remove attention heads, least important first (Michel et al., 2019, arXiv:1905.10650).
+
+    Layers may keep unequal numbers of heads, and none. Where queries share keys and values, a unit is a
+    key/value head with its queries. Layers with the same weights lose the same heads.
+
+    ratio: how many of all heads go, in [0, 1).
+    importance: what tells which: magnitude of weights, first-order taylor, fisher (diagonal) or fisher-block,
+        activation, or random.
+    scope: "model" compares the heads of all layers; "layer" takes the same share of each.
+    """
+
+    name: ClassVar[str] = "prune-heads"
+    kind: ClassVar = "heads"
+    block: ClassVar = "attention"
+    word: ClassVar[str] = "heads"

@@ -1,0 +1,64 @@
+"""How much each unit matters: one number a unit, higher is dearer, comparable between blocks of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...ir.program import Program
+from ..base import Context
+from .choose import Method
+from .ties import memory
+from .units import Units
+
+
+def scores(program: Program, units: Sequence[Units], method: Method, context: Context) -> list[np.ndarray]:
+    """For each block a float64 array (units,).
+
+    magnitude: the L2 norm of all weights that go with a unit (Han et al., 2015, arXiv:1506.02626).
+    taylor, fisher, fisher-block: from the gradient of a mask (gradients.py, block_fisher.py).
+    activation: what a unit adds to the stream (contribution.py).
+    random: uniform, by the context's seed; the control.
+
+    Raises:
+        DataError: the calibration data are empty, constant, NaN, or do not fit the program.
+    """
+    if method == "random":
+        rng = np.random.default_rng(context.seed)
+        return [rng.random(one.size) for one in units]
+    if method == "magnitude":
+        return [magnitude(one) for one in units]
+    from ..quantize.calibration import check
+
+    check(program, context.calibration)
+    if method == "activation":
+        from .contribution import contributions
+
+        return contributions(program, units, context)
+    from .block_fisher import elimination
+    from .gradients import gradients
+
+    found = gradients(program, units, context)
+    if method == "taylor":
+        return [np.abs(each).mean(axis=0) for each in found]
+    if method == "fisher":
+        return [np.square(each).mean(axis=0) for each in found]
+    return [elimination(each.T @ each / len(each)) for each in found]
+
+
+def magnitude(units: Units) -> np.ndarray:
+    """The norm of each unit's weights; a tensor that several layers read counts once."""
+    total = np.zeros(units.size)
+    seen = set()
+    for group in units.groups:
+        for member in group.members:
+            tensor = member.value.tensor
+            if tensor is None or not tensor.is_floating_point() or (key := (memory(tensor), member)) in seen:
+                continue
+            seen.add(key)
+            squares = np.square(member.value.const.astype(np.float64))
+            along = squares.sum(axis=tuple(a for a in range(squares.ndim) if a != member.axis))
+            for unit in range(units.size):
+                total[unit] += along[member.map.indices([unit])].sum()
+    return np.sqrt(total)
