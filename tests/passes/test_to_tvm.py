@@ -118,6 +118,27 @@ def test_what_tvm_imports_and_cannot_lower_is_refused_at_once():
         relax_module(program, dict.fromkeys(program.symbols, 3))
 
 
+class Arithmetic(torch.nn.Module):
+    """Integers beside numbers of another type, as in masks."""
+
+    def forward(self, x, mask):
+        hidden = (1 - mask) * -0.5 + mask / 3 + (1 - mask.float()) + mask.int() * mask
+        return hidden, torch.add(x, mask, alpha=2), torch.rsub(x, 1.5, alpha=3), 2 - mask
+
+
+def test_integers_become_what_pytorch_makes_of_them():
+    x, mask = torch.randn(2, 5), torch.tensor([[1, 1, 1, 0, 0], [1, 2, 1, 1, 0]])
+    expected = [value.numpy() for value in Arithmetic()(x, mask)]
+    program = capture(Arithmetic(), inputs={"x": x, "mask": mask})
+    sizes = {
+        d: n for s in program.inputs for d, n in zip(s.shape, x.shape, strict=True) if isinstance(d, str)
+    }
+    found = tvm_run.run(relax_module(program, sizes), {"x": x.numpy(), "mask": mask.numpy()}, level=1)
+    for value, reference in zip(found.values(), expected, strict=True):
+        assert value.dtype == reference.dtype
+        np.testing.assert_allclose(value, reference, rtol=1e-6, atol=1e-6)
+
+
 class Sampled(torch.nn.Module):
     def forward(self, x):
         return torch.special.bessel_j0(x)

@@ -1,8 +1,8 @@
-"""Which keys a mask keeps, found by computing it: TVM runs the part of the graph that makes the masks."""
+"""Which tokens a mask keeps, found by computing it: TVM runs the part of the graph that makes the masks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,19 @@ class Masks:
         attentions: of it.
         names: of main's parameters.
         mask: the parameter that says which tokens are real, (batch, length), 1 or 0; None for no such input.
+        others: values that may be masks of tokens.
     """
 
     def __init__(
-        self, module: Any, attentions: Sequence[Attention], names: Sequence[str], mask: str | None
+        self,
+        module: Any,
+        attentions: Sequence[Attention],
+        names: Sequence[str],
+        mask: str | None,
+        others: Iterable[Value] = (),
     ) -> None:
         parts = {value: None for attention in attentions for value in _parts(attention)}
+        parts |= dict.fromkeys(others)
         self._parts = [value for value in parts if value.const is None]
         self._fixed = {value: value.const for value in parts if value.const is not None}
         self._mask = mask
@@ -72,6 +79,12 @@ class Masks:
             if (seen != expected)[asked].any() or np.abs(added[seen & asked]).max(initial=0.0) > 1e-6:
                 return False
         return True
+
+    def keeps(self, value: Value) -> bool:
+        """Whether a value of (batch, length, ...) is 1 for the tokens that the mask input keeps, 0 for others."""
+        return all(
+            kept is not None and bool((values[value] == kept[..., None]).all()) for kept, values in self._seen
+        )
 
 
 def _parts(attention: Attention) -> list[Value]:

@@ -25,6 +25,7 @@ from .items import Item, ordered
 from .lookups import lookups, write_lookup
 from .masks import Masks, mask_input
 from .norms import write_norm
+from .pools import pools, write_pool
 from .products import as_floats
 from .rebuild import bindings, with_kernels
 from .site import Site
@@ -65,7 +66,8 @@ def plan(
     mask = mask_input(roles)
     shape = main.params[list(roles).index(mask)].ty.shape if mask else None
     batch, length = (int(shape[0]), int(shape[1])) if shape is not None and len(shape) == 2 else (0, 0)
-    masks = Masks(module, blocks.attention, list(roles), mask if batch else None)
+    sums = pools(view.values) if batch else []
+    masks = Masks(module, blocks.attention, list(roles), mask if batch else None, [s.mask for s in sums])
     found = lookups(view, blocks, (batch, length)) if batch else []
     packed = bool(
         found
@@ -79,7 +81,7 @@ def plan(
     before = norm_before(blocks, few)
     site = Site(emitter, machine, masks, integers(blocks.linear, packed), packed, tile, few, before)
     order = {value: number for number, value in enumerate(view.values)}
-    items = _items(site, view, blocks, found, main)
+    items = _items(site, view, blocks, found, sums, main)
     live, site.needed = ordered(items, view.outputs, order)
     for parameter, value in zip(parameters, view.inputs, strict=True):
         emitter.set_whole(value, parameter)
@@ -97,7 +99,7 @@ def plan(
     return Planned(made, mask if packed else None, emitter.counts, tuple(site.notes))
 
 
-def _items(site: Site, view: RelaxView, blocks: Any, found: Any, main: Any) -> list[Item]:
+def _items(site: Site, view: RelaxView, blocks: Any, found: Any, sums: Any, main: Any) -> list[Item]:
     """Kernels first; an operator only for values that no kernel provides."""
     items: list[Item] = []
     taken: set[Value] = set()
@@ -119,6 +121,9 @@ def _items(site: Site, view: RelaxView, blocks: Any, found: Any, main: Any) -> l
         add(write_attention(site, attention))
     for chain in chains(blocks, view.outputs, projections, site.coded):
         add(write_chain(site, chain))
+    for each in sums if site.packed else ():
+        if site.masks.keeps(each.mask):
+            add(write_pool(site, each))
     for norm in blocks.norm:
         add(write_norm(site, norm))
     tuples = {binding.var: binding.value for binding in bindings(main) if binding.var not in view}

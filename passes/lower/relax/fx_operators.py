@@ -74,6 +74,30 @@ def _masked_fill(node: Node, importer: Any) -> relax.Expr:
     return importer.block_builder.emit(relax.op.where(mask, fill, x))
 
 
+def _arithmetic(
+    operator: Callable[..., relax.Expr], turned: bool = False
+) -> Callable[[Node, Any], relax.Expr]:
+    """TVM's takes a number for one of the tensor's type (0.5 times integers is zero), and drops alpha."""
+
+    def convert(node: Node, importer: Any) -> relax.Expr:
+        given, emit = bind(node), importer.block_builder.emit
+        dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+
+        def operand(name: str) -> relax.Expr:
+            value = importer.env[given[name]] if isinstance(given[name], Node) else given[name]
+            if not isinstance(value, relax.Expr):
+                return relax.const(value, dtype)
+            return value if str(value.ty.dtype) == dtype else emit(relax.op.astype(value, dtype))
+
+        x, y = operand("self"), operand("other")
+        if given.get("alpha", 1) != 1:
+            scaled = emit(relax.op.multiply(x if turned else y, relax.const(given["alpha"], dtype)))
+            x, y = (scaled, y) if turned else (x, scaled)
+        return emit(operator(y, x) if turned else operator(x, y))
+
+    return convert
+
+
 def _reduction(operator: Callable[..., relax.Expr]) -> Callable[[Node, Any], relax.Expr]:
     def convert(node: Node, importer: Any) -> relax.Expr:
         given = bind(node)
@@ -85,6 +109,17 @@ def _reduction(operator: Callable[..., relax.Expr]) -> Callable[[Node, Any], rel
 
 
 OPERATORS: dict[str, Callable[[Node, Any], relax.Expr]] = {
+    **{
+        f"{name}.{form}": _arithmetic(operator, name == "rsub")
+        for form in ("Tensor", "Scalar")
+        for name, operator in (
+            ("add", relax.op.add),
+            ("div", relax.op.divide),
+            ("mul", relax.op.multiply),
+            ("rsub", relax.op.subtract),
+            ("sub", relax.op.subtract),
+        )
+    },
     "addmm.default": _addmm,
     "amax.default": _reduction(relax.op.max),
     "amin.default": _reduction(relax.op.min),

@@ -12,6 +12,7 @@ from graphwright.backends.tvm.kernels.embedding import Embedding, embedding
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.norm import finished
 from graphwright.backends.tvm.kernels.pack import pack, unpack
+from graphwright.backends.tvm.kernels.pool import pool
 from graphwright.backends.tvm.kernels.rows import Finish, Norm
 from graphwright.backends.tvm.kernels.tile import Tile, candidates
 from kernel_run import call, compiled, wide
@@ -196,3 +197,11 @@ def test_packing_and_unpacking(rows):
     expected = np.zeros_like(x)
     expected[rows] = x[rows]
     np.testing.assert_array_equal(back, expected)
+
+
+@pytest.mark.parametrize("n", [7, 64, 96, 134])
+def test_pooling_adds_the_rows_of_each_sequence(n):
+    x, starts = np.random.default_rng(n).standard_normal((14, n), np.float32), [0, 3, 3, 4, 14]
+    (sums,) = call(compiled(pool(n, MACHINE)), [np.array(starts, np.int32), x], [((4, n), np.float32)])
+    exact = np.stack([x[a:b].astype(np.float64).sum(0) for a, b in pairwise(starts)])
+    np.testing.assert_allclose(sums, exact, atol=2e-6)

@@ -12,6 +12,7 @@ from graphwright.backends.target import detect
 from graphwright.backends.tvm.compile import Machine, compile_buckets
 from graphwright.backends.tvm.kept import Kept
 from graphwright.backends.tvm.plan.planner import plan
+from graphwright.ir.capture import capture
 from graphwright.passes.base import Context
 from graphwright.passes.lower.to_tvm import relax_module
 from graphwright.passes.manager import Pipeline
@@ -83,6 +84,35 @@ def test_an_encoder_is_kernels_from_ids_to_its_last_norm():
             "embedding_32": 1, "dense_f32_32x96": 2, "attention": 2, "dense_f32_32x32": 2,
             "dense_f32_32x72": 2, "dense_f32_72x32": 2, "unpack_32": 1,
         }  # fmt: skip
+
+
+class Pooled(torch.nn.Module):
+    """An encoder whose token vectors are added over a mask, or over its opposite."""
+
+    def __init__(self, opposite):
+        super().__init__()
+        self.encoder, self.opposite = zoo.ARCHITECTURES["bert"].build(), opposite
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        tokens = self.encoder(input_ids, attention_mask, token_type_ids)[0]
+        mask = attention_mask.unsqueeze(-1).expand(tokens.size()).float()
+        mask = 1 - mask if self.opposite else mask
+        mean = (tokens * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+        return mean / mean.pow(2).sum(-1, keepdim=True).pow(0.5)
+
+
+@pytest.mark.parametrize("opposite", [False, True])
+def test_tokens_are_pooled_where_they_lie(opposite):
+    inputs = zoo.ARCHITECTURES["bert"].inputs(3, 11)
+    module = Pooled(opposite).eval()
+    program = capture(module, inputs=inputs)
+    feed = {name: tensor.numpy() for name, tensor in inputs.items()}
+    kernels = planned(program, feed).kernels
+    assert (kernels["pool_32"], kernels["unpack_32"]) == ((0, 1) if opposite else (1, 0))
+    if not opposite:  # a padded token has no defined vector
+        with torch.no_grad():
+            expected = module(**inputs).numpy()
+        np.testing.assert_allclose(run(program, feed)[0][0], expected, atol=1e-5)
 
 
 def test_a_gated_feed_forward_is_one_product_and_grouped_heads_share_keys():
