@@ -23,9 +23,11 @@ PASSES: dict[str, str] = {
     "fuse-rotary": ".fuse.rotary:FuseRotary",
     "fuse-skip-layer-norm": ".fuse.skip_layer_norm:FuseSkipLayerNorm",
     "keep-residual-sum": ".fuse.residual_sum:KeepResidualSum",
+    "layerdrop": ".recover.layerdrop:LayerDrop",
     "prune-ffn": ".prune.ffn:PruneFfn",
     "prune-heads": ".prune.heads:PruneHeads",
     "prune-layers": ".prune.layers:PruneLayers",
+    "prune-to-latency": ".prune.to_latency:PruneToLatency",
     "prune-vocabulary": ".prune.vocabulary:PruneVocabulary",
     "quantize-binary": ".quantize.binary:QuantizeBinary",
     "quantize-dynamic": ".quantize.dynamic:QuantizeDynamic",
@@ -41,6 +43,7 @@ PASSES: dict[str, str] = {
     "smooth-quant": ".quantize.smooth:SmoothQuant",
     "specialise-shapes": ".canonical.specialise_shapes:SpecialiseShapes",
     "store-half": ".quantize.half:StoreHalf",
+    "theseus": ".recover.theseus:Theseus",
     "to-onnx": ".lower.to_onnx:ToOnnx",
 }
 

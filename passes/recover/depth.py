@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
-from ...ir.errors import PipelineError
+from ...ir.errors import PassError, PipelineError
 from ...ir.program import Program
 from ...ir.view import view
 from ..prune.streams import Layer, Stream, streams
@@ -19,6 +19,19 @@ def layered(program: Program) -> tuple[list[Stream], list[str]]:
     """The program's layers by stream, and a sentence for each that stands in none."""
     seen = view(program)
     return streams(seen, recognise(seen))
+
+
+def one_stream(program: Program, name: str) -> Stream:
+    """The layers of a program that has one stack of them.
+
+    Raises:
+        PassError: there are none, or several stacks.
+    """
+    found, notes = layered(program)
+    if len(found) != 1:
+        why = f"{len(found)} stacks" if found else "; ".join(["no layers", *notes])
+        raise PassError(f"{name} works on one stack of layers that follow each other, and here are {why}")
+    return found[0]
 
 
 def exits(program: Program) -> list[str]:
@@ -43,6 +56,10 @@ def read(text: str) -> Pairs:
     if any(min(pair) < 0 for pair in pairs) or len({student for student, _ in pairs}) < len(pairs):
         raise ValueError(f"layers is {text!r}; layers count from 1, and each of the student's stands once")
     return sorted(pairs)
+
+
+def shown(pairs: Pairs) -> str:
+    return ",".join(f"{student + 1}:{teacher + 1}" for student, teacher in pairs)
 
 
 def check(pairs: Pairs, students: int, teachers: int) -> None:

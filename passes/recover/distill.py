@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ...ir.errors import PassError, PipelineError
+from ...ir.errors import PipelineError
 from ...ir.program import Program
 from ..base import Context, Feed, Result
 from .recovery import Recovery, alike
 
 if TYPE_CHECKING:
     from .losses.base import Term
-
-LOGITS = "the outputs hold no logits, so there are no soft labels: leave soft out"
 
 
 @dataclass(frozen=True)
@@ -62,25 +60,27 @@ class Distill(Recovery):
     def run(self, program: Program, context: Context) -> Result:
         from ...ir.mode import evaluated
         from .depth import exits
-        from .objective import Objective
-        from .own import own_parameters, tables
+        from .objective import Objective, Watched
 
         assert context.original is not None
         teacher = evaluated(context.original)
         alike(teacher, program)
         batches = self.data(program, context)
         terms, notes = self._terms(teacher, program, batches[0][0], context.seed)
-        left = set() if self.embeddings else tables(program.graph)
-        own = {name: p for name, p in own_parameters(program.graph).items() if name not in left}
+        own = self.own(program)
         ends = exits(program) if self.recompute else []
-        objective = Objective(teacher, program, program.graph, terms, self.progressive, ends)
+        student = Watched(program, program.graph, [node for term in terms for node in term.learns], ends)
+        objective = Objective(teacher, terms, student, self.progressive)
         mine = {name: p for term in terms for name, p in term.parameters.items()}
         return self.learned(program, context, {**own, **mine}, objective, batches, notes)
 
     def _terms(
         self, teacher: Program, student: Program, feed: Feed, seed: int
     ) -> tuple[list[Term], list[str]]:
-        found, notes = self._at_outputs(teacher, student, feed)
+        from .losses.by_task import at_outputs
+
+        weights = {name: getattr(self, name) for name in ("output", "similarity", "soft", "hard")}
+        found, notes = at_outputs(teacher, student, feed, self.temperature, **weights)
         if self.hidden or self.attention or self.values:
             inner, more = self._at_layers(teacher, student, seed)
             found, notes = found + inner, notes + more
@@ -88,34 +88,8 @@ class Distill(Recovery):
             raise PipelineError("distill has no term to learn by: give one of its weights a value above 0")
         return found, notes
 
-    def _at_outputs(self, teacher: Program, student: Program, feed: Feed) -> tuple[list[Term], list[str]]:
-        from .losses.outputs import LABELS, HardLabels, Outputs, Similarity, SoftLabels
-        from .own import floating
-
-        given, made = floating(teacher), floating(student)
-        scores = student.task not in ("embedding", "features")
-        embedding = student.task == "embedding"
-        output = float(not scores) if self.output is None else self.output
-        similarity = float(embedding) if self.similarity is None else self.similarity
-        soft = float(scores) if self.soft is None else self.soft
-        if soft and not scores:
-            raise PassError(LOGITS)
-        found: list[Term] = []
-        notes = []
-        if output:
-            found.append(Outputs(output, None, given, made, program=student))
-        if similarity and made and made[0].meta["val"].dim() == 2:
-            found.append(Similarity(similarity, None, given[:1], made[:1]))
-        if soft:
-            found.append(SoftLabels(soft, None, given, made, program=student, temperature=self.temperature))
-        if self.hard and LABELS in feed:
-            found.append(HardLabels(self.hard, None, given[:1], made[:1]))
-        elif self.hard:
-            notes.append("the data have no labels, so there are no hard labels to learn from")
-        return found, notes
-
     def _at_layers(self, teacher: Program, student: Program, seed: int) -> tuple[list[Term], list[str]]:
-        from .depth import attention_of, check, layered, read, uniform
+        from .depth import attention_of, check, layered, read, shown, uniform
         from .losses.attention import Maps, Relations, map_nodes, native
         from .losses.hidden import hidden
 
@@ -126,8 +100,7 @@ class Distill(Recovery):
         check(pairs, len(students), len(teachers))
         if not pairs:
             return [], [*notes, "no layers were found that correspond, so the outputs alone are taught"]
-        shown = ",".join(f"{a + 1}:{b + 1}" for a, b in pairs)
-        notes.append(f"layers that learn from layers: {shown}")
+        notes.append(f"layers that learn from layers: {shown(pairs)}")
         found: list[Term] = []
         for place, (a, b) in enumerate(pairs):
             learns, taught = students[a], teachers[b]

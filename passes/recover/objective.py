@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from ...ir.program import Program
 from ..base import Feed
@@ -17,46 +18,56 @@ from .recompute import recomputing
 CACHED = 1 << 29  # bytes of the teacher's values that are kept
 PROGRESSIVE = 0.5  # share of the run that goes layer by layer
 
+Student = Callable[[Feed, float], Sequence[torch.Tensor]]
+
+
+class Watched:
+    """A graph that gives the values of some of its nodes.
+
+    Args:
+        ends: names of nodes behind which activations are computed again (recompute.py).
+    """
+
+    def __init__(
+        self, program: Program, graph: GraphModule, nodes: list[Node], ends: Sequence[str] = ()
+    ) -> None:
+        self.program = program
+        self.module: torch.nn.Module = watched(graph, nodes)
+        if ends:
+            self.module = recomputing(self.module, ends)
+
+    def __call__(self, feed: Feed, share: float) -> Sequence[torch.Tensor]:
+        return self.module(*arguments(self.program, feed))[len(self.program.outputs) :]
+
 
 class Objective:
     """Called with (feed, share of the run that is done), as the trainer does.
 
     Args:
+        student: (feed, share) -> the values that every term looks at, one term after the other.
         progressive: the first half of the run teaches the layers from the first on, one more at a time, and
             only then the outputs (progressive knowledge transfer, MobileBERT: Sun et al., 2020,
             arXiv:2004.02984, section 3.5).
-        ends: names of the student's nodes behind which activations are computed again (recompute.py).
     """
 
     def __init__(
-        self,
-        teacher: Program,
-        student: Program,
-        graph: GraphModule,
-        terms: Sequence[Term],
-        progressive: bool = False,
-        ends: Sequence[str] = (),
+        self, teacher: Program, terms: Sequence[Term], student: Student, progressive: bool = False
     ) -> None:
-        self.program, self.terms, self.progressive = student, terms, progressive
-        self._teacher = watched(teacher.graph, [node for term in terms for node in term.taught])
-        self._student: torch.nn.Module = watched(graph, [node for term in terms for node in term.learns])
-        if ends:
-            self._student = recomputing(self._student, ends)
-        self._outputs = len(student.outputs)
+        self.terms, self.progressive = terms, progressive
+        self._teacher = Watched(teacher, teacher.graph, [node for term in terms for node in term.taught])
+        self._student = student
         self._cached: dict[int, list[list[torch.Tensor]]] = {}
         self._room = CACHED
 
     def __call__(self, feed: Feed, share: float) -> torch.Tensor:
         active = self._active(share)
         targets = self._targets(feed)
-        values = self._student(*arguments(self.program, feed))
+        values = iter(self._student(feed, share))
         total = torch.zeros(())
-        place = self._outputs
-        for number, term in enumerate(self.terms):
-            seen = values[place : place + len(term.learns)]
-            place += len(term.learns)
+        for number, (term, target) in enumerate(zip(self.terms, targets, strict=True)):
+            seen = list(islice(values, len(term.learns)))
             if number in active:
-                total = total + term.weight * term.distance(feed, targets[number], seen)
+                total = total + term.weight * term.distance(feed, target, seen)
         return total
 
     def _active(self, share: float) -> set[int]:
@@ -72,11 +83,8 @@ class Objective:
         if known is not None:
             return known
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            values = self._teacher(*arguments(self.program, feed))
-            found, place = [], self._outputs
-            for term in self.terms:
-                found.append(term.target(feed, values[place : place + len(term.taught)]))
-                place += len(term.taught)
+            values = iter(self._teacher(feed, 0.0))
+            found = [term.target(feed, list(islice(values, len(term.taught)))) for term in self.terms]
         # Terms that look at the same values share them.
         size = sum(t.nbytes for t in {id(t): t for each in found for t in each}.values())
         if size <= self._room:

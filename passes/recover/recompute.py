@@ -24,12 +24,14 @@ def recomputing(graph: GraphModule, ends: Iterable[str]) -> torch.nn.Module:
     split = split_module(graph, graph, lambda node: parts[node], keep_original_order=True)
     for name, piece in list(split.named_children()):
         if isinstance(piece, GraphModule):
-            setattr(split, name, _Recomputed(piece))
+            setattr(split, name, Recomputed(piece))
     return split
 
 
-class _Recomputed(torch.nn.Module):
-    def __init__(self, piece: GraphModule) -> None:
+class Recomputed(torch.nn.Module):
+    """A module whose activations are not kept."""
+
+    def __init__(self, piece: torch.nn.Module) -> None:
         super().__init__()
         self.piece = piece
 

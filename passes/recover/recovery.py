@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 class Recovery(Pass):
     """A pass that trains the program on unlabelled data, with the captured model as its teacher.
 
-    steps, rate, decay, accumulate, minutes, patience, precision: as `trainer.Plan` has them.
+    steps, rate, decay, accumulate, minutes, patience: as `trainer.Plan` has them.
+    precision: of products and attention; weights and their updates are float32. auto: bfloat16 where the
+        processor multiplies it.
     batch: rows to a batch; they are of like length, so that padding isn't computed.
     embeddings: train tables too. Few texts use few of their rows, and the rest must stay what the others are
         to fit to.
@@ -47,7 +49,7 @@ class Recovery(Pass):
     accumulate: int = 1
     minutes: float = 0.0
     patience: int = 5
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     embeddings: bool = False
     recompute: bool = False
     checkpoint: str = ""
@@ -75,6 +77,18 @@ class Recovery(Pass):
         check(program, feeds)
         return parted(bucketed(program, feeds, self.batch, context.seed))
 
+    def own(self, program: Program) -> dict[str, torch.nn.Parameter]:
+        """The program's own parameters, put in place of those it shares: by name, those that are to learn."""
+        from .own import own_parameters, tables
+
+        left = set() if self.embeddings else tables(program.graph)
+        return {name: p for name, p in own_parameters(program.graph).items() if name not in left}
+
+    def recomputed(self, module: torch.nn.Module) -> torch.nn.Module:
+        from .recompute import Recomputed
+
+        return Recomputed(module) if self.recompute else module
+
     def learned(
         self,
         program: Program,
@@ -94,6 +108,7 @@ class Recovery(Pass):
 
         kept = self._kept(program, context, batches)
         options = {f.name: getattr(self, f.name) for f in fields(Plan) if hasattr(self, f.name)}
+        options["precision"] = self._precision()
         try:
             log = train(
                 parameters,
@@ -124,10 +139,18 @@ class Recovery(Pass):
             "first loss": float(np.mean(log.losses[:20])),
             "last loss": float(np.mean(log.losses[-20:])),
             "parameters trained": sum(p.numel() for p in parameters.values()),
+            "precision": self._precision(),
         }
         if log.held_out:
             statistics["held-out loss"] = min(value for _, value in log.held_out)
         return Result(program, True, statistics, tuple(said))
+
+    def _precision(self) -> Literal["float32", "bfloat16"]:
+        if self.precision != "auto":
+            return self.precision
+        from .trainer import multiplies_bfloat16
+
+        return "bfloat16" if multiplies_bfloat16() else "float32"
 
     def _kept(
         self, program: Program, context: Context, batches: tuple[Sequence[Feed], Sequence[Feed]]
@@ -147,6 +170,7 @@ class Recovery(Pass):
             "teacher": context.original.fingerprint(),
             "data": _digest([*batches[0], *batches[1]]),
             "seed": context.seed,
+            "precision": self._precision(),
             "processes": join().count,
         }
         name = hashlib.blake2b(repr(sorted(key.items())).encode(), digest_size=8).hexdigest()

@@ -20,7 +20,7 @@ from graphwright.passes.quantize.outputs import arguments
 from graphwright.passes.recover.batches import bucketed, parted
 from graphwright.passes.recover.depth import layered, read, uniform
 from graphwright.passes.recover.distill import Distill
-from graphwright.passes.recover.objective import Objective
+from graphwright.passes.recover.objective import Objective, Watched
 from graphwright.passes.recover.own import own_parameters
 from graphwright.passes.recover.recompute import recomputing
 from training import linear_program
@@ -136,7 +136,7 @@ def test_progress_goes_layer_by_layer_and_then_to_the_outputs():
     program = fx_program("bert")
     distill = Distill(progressive=True)
     terms, _ = distill._terms(program, program, feeds_of(program)[0], 0)
-    objective = Objective(program, program, program.graph, terms, progressive=True)
+    objective = Objective(program, terms, None, progressive=True)
     assert [term.layer for term in terms] == [None, 0, 1]
     assert [objective._active(share) for share in (0.0, 0.24, 0.26, 0.49, 0.5, 0.9)] == [
         {1}, {1}, {1, 2}, {1, 2}, {0, 1, 2}, {0, 1, 2},
@@ -146,11 +146,12 @@ def test_progress_goes_layer_by_layer_and_then_to_the_outputs():
 def test_the_teacher_is_asked_once_a_feed_and_gives_no_loss_to_itself():
     program = fx_program("bert")
     terms, _ = Distill(attention=1.0, values=1.0)._terms(program, program, feeds_of(program)[0], 0)
-    objective = Objective(program, program, program.graph, terms)
+    student = Watched(program, program.graph, [node for term in terms for node in term.learns])
+    objective = Objective(program, terms, student)
     one = feeds_of(program)[0]
-    assert float(objective(one, 0.0)) == pytest.approx(0, abs=1e-6)
+    assert objective(one, 0.0).item() == pytest.approx(0, abs=1e-6)
     objective._teacher = None
-    assert float(objective(one, 0.0)) == pytest.approx(0, abs=1e-6)
+    assert objective(one, 0.0).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_activations_are_computed_again_for_the_same_gradients_in_less_memory():

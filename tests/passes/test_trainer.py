@@ -310,3 +310,20 @@ def test_two_processes_are_one_that_accumulates(tmp_path):
         torch.testing.assert_close(found["weights"], problem.weights(), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found["log"]["losses"], log.losses, rtol=1e-4)
         np.testing.assert_allclose(found["log"]["held_out"], log.held_out, rtol=1e-4)
+
+
+def test_bfloat16_is_for_products_alone():
+    problem, seen = Problem(), []
+    loss = problem.loss
+
+    def noted(batch, share):
+        seen.append(problem.net[0](batch[0]).dtype)
+        return loss(batch, share)
+
+    problem.loss = noted
+    log = problem.train(Plan(steps=40, rate=0.02, seed=3, precision="bfloat16"))
+    assert set(seen) == {torch.bfloat16}
+    assert {p.dtype for p in problem.net.parameters()} == {torch.float32}
+    exact = Problem().train().losses
+    assert log.losses != exact
+    np.testing.assert_allclose(log.losses, exact, rtol=0.05)
