@@ -21,7 +21,7 @@ from .onnxruntime import Scratch
 from .process import Worker
 from .ratios import Speedup
 from .target import Target, detect
-from .workloads import Workload
+from .workloads import Workload, fitted
 
 _PROTOCOL = 2  # part of every key: raised when the way of measuring changes
 _FEWEST, _MOST = 3, 9  # rounds
@@ -80,6 +80,11 @@ class Measurer:
         self._scratch: Scratch | None = None
         self._workers: dict[str, Any] = {}
 
+    @property
+    def conditions(self) -> dict[str, Any] | None:
+        """What a measurement depends on beside the programs; None where none is remembered."""
+        return {**self._where, "workloads": self._digests} if self.decisions else None
+
     def __call__(self, before: Program, after: Program, only: str | None = None) -> dict[str, Speedup]:
         """Ratios by workload name, measured or remembered.
 
@@ -94,6 +99,7 @@ class Measurer:
                 raise MeasureError(
                     f"only onnx programs are timed, and this one is {program.dialect}: run to-onnx first"
                 )
+        self._fit((before, after))
         names = (before.fingerprint(), after.fingerprint())
         ratios: dict[str, Speedup] = {}
         self.ms = {}
@@ -111,6 +117,14 @@ class Measurer:
             self.ms[workload.name] = rounds.ms
         self.progress("timed", len(self.workloads), len(self.workloads))
         return ratios
+
+    def _fit(self, programs: tuple[Program, Program]) -> None:
+        """Make every workload one that both programs can be called with."""
+        workloads = tuple(fitted(self.workloads, programs))
+        if any(new is not old for new, old in zip(workloads, self.workloads, strict=True)):
+            self.workloads = workloads
+            self._digests = {workload.name: digest(workload) for workload in workloads}
+            self._feeds = None
 
     def close(self) -> None:
         """End the processes and remove the temporary files."""

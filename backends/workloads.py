@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -68,6 +68,33 @@ def workloads(
     """
     chosen = default_names(program) if names is None else names
     return [Workload(name, _feed(program, name, texts, seed)) for name in dict.fromkeys(chosen)]
+
+
+def fitting(feed: Feed, programs: Iterable[Program]) -> Feed:
+    """A call with ids that every program has a row for; itself where it is one already.
+
+    Ids beyond the smallest table, of a program whose vocabulary was pruned, are taken modulo its rows: what
+    they mean is another matter, and takes no time.
+    """
+    highs: dict[str, int] = {}
+    for spec in (spec for program in programs for spec in program.inputs if spec.high):
+        highs[spec.name] = min(spec.high or 0, highs.get(spec.name, spec.high or 0))
+    wrapped = {
+        name: array % highs[name]
+        for name, array in feed.items()
+        if name in highs and array.size and array.max() >= highs[name]
+    }
+    return {**feed, **wrapped} if wrapped else feed
+
+
+def fitted(workloads: Sequence[Workload], programs: Iterable[Program]) -> list[Workload]:
+    """The same workloads with feeds that fit every program; those that do already are the same objects."""
+    chosen = list(programs)
+    feeds = [fitting(workload.feed, chosen) for workload in workloads]
+    return [
+        workload if feed is workload.feed else Workload(workload.name, feed)
+        for workload, feed in zip(workloads, feeds, strict=True)
+    ]
 
 
 def is_name(name: str) -> bool:

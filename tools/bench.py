@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..backends.manifest import read_manifest
+from ..backends.manifest import MANIFEST, read_manifest
 from ..backends.measure import Comparison, compare, workloads
 from ..backends.target import detect
+from ..backends.workloads import fitted
 from .console import Console
 from .opened import open_model, program_of
 from .portability import Portability, graphs_of, portability, summary
@@ -47,7 +48,8 @@ def bench(
     """
     count = threads or detect().cores
     program = open_model(models[0], count).program
-    work = workloads(program, shapes, seed=seed)
+    bundles = [read_manifest(Path(name)) for name in models if (Path(name) / MANIFEST).is_file()]
+    work = fitted(workloads(program, shapes, seed=seed), map(program_of, bundles))
     names = dict.fromkeys(models)
     found = {}
     if isa:

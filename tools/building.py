@@ -130,7 +130,7 @@ class Building:
         shared = self.work.lowering if start is self.work.plain else ()
         rows, layers = (*shared, *evidence.rows), tuple(evidence.layers)
         runners = (self.runner(graph) for graph in graphs.values())
-        return Candidate(pipeline, rows, graphs, self.work.quality(runners), layers, made_for)
+        return Candidate(pipeline, rows, graphs, self.work.quality(ran.program, runners), layers, made_for)
 
     def _start(self, pipeline: Pipeline) -> tuple[Program, Sequence[Pass]]:
         """Where the pipeline begins: behind its to-onnx where that is its first pass and has run already."""

@@ -77,9 +77,12 @@ class Graphs(Building):
     def finished(self, candidate: Candidate, met: bool | None) -> Build:
         """Which graph serves which workload, and the graphs that serve any, the default first.
 
-        The un-rewritten export is a candidate too: where nothing beats it, it is what runs.
+        The un-rewritten export is a candidate too: where nothing beats it, it is what runs. Not where the
+        vocabulary was pruned: a bundle has one tokenizer.
         """
-        graphs = {**candidate.graphs, PLAIN_GRAPH: self.work.plain}
+        graphs = dict(candidate.graphs)
+        if graphs[DEFAULT].tokenizer == self.work.plain.tokenizer:
+            graphs[PLAIN_GRAPH] = self.work.plain
         if not self.timed:
             graphs = {DEFAULT: candidate.graphs[DEFAULT]}
         known: dict[tuple[str, str, str], Ratio] = {}

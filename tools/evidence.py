@@ -41,9 +41,9 @@ class Evidence(Instrument):
         self.layers: list[Layer] = []
         self._ms: Mapping[str, float] = {}
 
-    def measure(self, before: Program, after: Program) -> Mapping[str, Ratio]:
-        """Speed-up of `after` over `before` at each workload."""
-        ratios = self.measurer(before, after)
+    def measure(self, before: Program, after: Program, only: str | None = None) -> Mapping[str, Ratio]:
+        """Speed-up of `after` over `before` at each workload, or at one."""
+        ratios = self.measurer(before, after, only)
         self._ms = dict(self.measurer.ms)
         return ratios
 
@@ -55,7 +55,14 @@ class Evidence(Instrument):
     def judged(self, program: Program) -> Score:
         """Quality on the rows that tune."""
         assert self.judging is not None
-        return self.judging.tune(self.backend.build(program, threads=self.threads).run)
+        tune, _ = self.judging.of(program)
+        if program.dialect == "fx":
+            from ..ir.execute import execute
+            from ..ir.mode import evaluated
+
+            module = evaluated(program)
+            return tune(lambda feed: execute(module, [feed])[0])
+        return tune(self.backend.build(program, threads=self.threads).run)
 
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
         lossy = step.status == "applied" and not isinstance(step.effect, Exact)

@@ -28,7 +28,7 @@ TRAINING = 50_000  # rows of that file to train on, at most
 @dataclass(frozen=True)
 class Judging:
     """tune and final score a runner. calibration: feeds of real texts; training: more of them. rows: how many
-    judge. said: what was guessed about the data."""
+    judge. said: what was guessed about the data. tokenizer: what texts are read with."""
 
     tune: Judge
     final: Judge
@@ -37,6 +37,22 @@ class Judging:
     rows: int
     source: str
     said: tuple[str, ...] = ()
+    tokenizer: bytes = b""
+
+    def of(self, program: Program) -> tuple[Judge, Judge]:
+        """tune and final for a program, whose texts its own tokenizer reads."""
+        content = program.tokenizer.get("tokenizer.json", self.tokenizer)
+        if not self.tokenizer or content == self.tokenizer:
+            return self.tune, self.final
+        encoder = TextEncoder(content, program.inputs, program.info, program.symbols)
+        return _with(self.tune, encoder), _with(self.final, encoder)
+
+
+def _with(judge: Judge, encoder: Encoder) -> Judge:
+    """A judge that reads its texts with another tokenizer."""
+    if isinstance(judge, Fidelity):
+        return replace(judge, own=[feed for _, feed in batches(judge.rows, encoder)])
+    return replace(judge, encoder=encoder)  # type: ignore[type-var]
 
 
 def read_data(config: RunConfig, program: Program) -> Data | None:
@@ -102,6 +118,7 @@ def judging(
         len(final.rows),
         data.path,
         (*data.said, *said, *(texts.said if texts else ())),
+        program.tokenizer["tokenizer.json"],
     )
 
 

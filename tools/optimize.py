@@ -87,7 +87,8 @@ def run(
         work = Work(config, console, program, data, [chain[0] for chain in chains.values()], texts)
         builds = list(_builds(work, chains, stack))
         comparison = work.compare(
-            {name: each for build in builds for name, each in build.contestants.items()}
+            {name: each for build in builds for name, each in build.contestants.items()},
+            [graph.program for build in builds for graph in build.graphs],
         )
         build, other = kept(builds, comparison)
         graphs = build.graphs if build.backend == "onnxruntime" else ()

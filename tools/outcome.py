@@ -91,8 +91,8 @@ class Outcome:
     @property
     def status(self) -> int:
         """The exit status: 0; 1 when a pass was rolled back, unless told to keep going; 3 when the quality
-        goal was not met."""
-        if self.met is False:
+        goal was not met, or what a pass was asked for."""
+        if self.met is False or any(each.step.missed for each in self.steps):
             return 3
         rolled_back = any(each.step.error for each in self.steps)
         return 1 if rolled_back and not self.config.keep_going else 0
@@ -102,6 +102,11 @@ class Outcome:
         """A sentence for everything that keeps the status from being 0."""
         sentences = [
             f"{each.step.error}; it was rolled back" for each in self.steps if each.step.error is not None
+        ]
+        sentences += [
+            f"{each.step.missed}; the best candidate is saved all the same"
+            for each in self.steps
+            if each.step.missed
         ]
         if self.met is False and self.quality is not None:
             sentences.append(
@@ -157,5 +162,6 @@ def step_json(each: StepEvidence) -> dict[str, Any]:
         "ms": {name: round(value, 4) for name, value in each.ms.items()},
         "ratios": {name: asdict(ratio) for name, ratio in step.ratios.items()},
         "quality": asdict(each.score) if each.score else None,
+        "missed": step.missed or None,
         "error": str(step.error) if step.error else None,
     }

@@ -67,7 +67,7 @@ def judge(program: Program, data: Data, encoder: Encoder, reference: Runner, see
     if data.task == "perplexity":
         return Perplexity(data, encoder, program, seed)
     feeds = [feed for _, feed in batches(data.rows, encoder)]
-    return Fidelity(feeds, reference, _role(program, "attention_mask"))
+    return Fidelity(feeds, reference, _role(program, "attention_mask"), data.rows)
 
 
 def batches(rows: Sequence[Row], encoder: Encoder, of: str = "text") -> Iterator[tuple[list[int], Feed]]:
@@ -195,20 +195,29 @@ class Perplexity:
 @dataclass(frozen=True)
 class Fidelity:
     """Agreement with the original on the same inputs: cosine of embeddings or of hidden states at real
-    tokens; for logits the agreement of the largest, with the KL divergence beside it."""
+    tokens; for logits the agreement of the largest, with the KL divergence beside it.
+
+    rows: the texts of the feeds. own: the same texts for a program with a tokenizer of its own; its tokens
+    are others, so hidden states are compared by their mean.
+    """
 
     feeds: Sequence[Feed]
     reference: Runner
     mask: str | None
+    rows: Sequence[Row] = ()
+    own: Sequence[Feed] = ()
 
     def __call__(self, run: Runner) -> Score:
         cosines: list[np.ndarray] = []
         agreements: list[np.ndarray] = []
         divergences: list[np.ndarray] = []
-        for feed in self.feeds:
+        for feed, own in zip(self.feeds, self.own or self.feeds, strict=True):
             # Side by side, batch by batch: the original's outputs are never all held at once.
-            old, new = self.reference(feed), run(feed)
+            old, new = self.reference(feed), run(own)
             real = feed[self.mask].astype(bool) if self.mask else None
+            if self.own:
+                old, new = _means(old, real), _means(new, own[self.mask].astype(bool) if self.mask else None)
+                _same_width(old, new)
             for name, was in old.items():
                 if not np.issubdtype(was.dtype, np.floating) or was.ndim < 2:
                     continue
@@ -248,6 +257,21 @@ def embedding(outputs: Outputs, mask: np.ndarray | None) -> np.ndarray:
         raise DataError("sentence similarity needs an embedding, and the model gives none")
     weight = np.ones(hidden.shape[:2]) if mask is None else mask.astype(np.float64)
     return (hidden * weight[..., None]).sum(axis=1) / np.maximum(weight.sum(axis=1), 1)[:, None]
+
+
+def _means(outputs: Outputs, real: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Outputs with the mean over tokens in place of what each token has."""
+    tokens = {name: array for name, array in outputs.items() if array.ndim == 3}
+    return {**outputs, **{name: embedding({name: array}, real) for name, array in tokens.items()}}
+
+
+def _same_width(old: Outputs, new: Outputs) -> None:
+    for name, array in old.items():
+        if array.shape != new[name].shape:
+            raise DataError(
+                f"{name} is {new[name].shape[-1]} scores instead of {array.shape[-1]}, which can't be "
+                "compared: judge it on labelled data (--data)"
+            )
 
 
 def _rows(array: np.ndarray, real: np.ndarray | None) -> np.ndarray:

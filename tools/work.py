@@ -12,6 +12,7 @@ from ..backends.gate import Measurer
 from ..backends.measure import Comparison, Workload, compare, workloads
 from ..backends.onnxruntime import OnnxRuntime
 from ..backends.target import named
+from ..backends.workloads import fitted, fitting
 from ..ir.errors import ContractError
 from ..ir.program import Program
 from ..ir.size import weight_bytes
@@ -112,14 +113,19 @@ class Work:
             original=self.program if self.program.dialect == "fx" else None,
             score=evidence.score if evidence and self.judging else None,
             measure=evidence.measure if evidence and evidence.timed else None,
+            conditions=evidence.measurer.conditions if evidence else None,
             progress=self.console.progress,
         )
 
-    def quality(self, runners: Iterable[Runner]) -> Quality | None:
-        """That of the worst of a candidate's graphs."""
+    def quality(self, program: Program, runners: Iterable[Runner]) -> Quality | None:
+        """That of the worst of a candidate's graphs.
+
+        program: any of them, whose tokenizer is theirs.
+        """
         if self.judging is None:
             return None
-        scores = [self.judging.final(runner) for runner in runners]
+        _, final = self.judging.of(program)
+        scores = [final(runner) for runner in runners]
         worst = max(scores, key=lambda score: score.drop_from(self.reference))
         drop = worst.drop_from(self.reference)
         return Quality(self.reference, worst, drop, self.judging.rows, self.judging.source)
@@ -127,17 +133,21 @@ class Work:
     def portability(self, graphs: Sequence[Variant]) -> Portability:
         """On which instruction sets the int8 sums of the graphs are right."""
         feeds = self.judging.calibration if self.judging else [workload.feed for workload in self.workloads]
-        return portability((graph.program for graph in graphs), feeds, self.threads)
+        programs = [graph.program for graph in graphs]
+        return portability(programs, [fitting(feed, programs) for feed in feeds], self.threads)
 
-    def compare(self, builds: Mapping[str, Contestant]) -> Comparison:
+    def compare(self, builds: Mapping[str, Contestant], programs: Iterable[Program]) -> Comparison:
         """Contestants beside what the user would otherwise run: PyTorch, where the model came from there, and
-        ONNX Runtime at its best settings on the un-rewritten export."""
+        ONNX Runtime at its best settings on the un-rewritten export.
+
+        programs: those that the contestants were built from, which the ids of every workload must fit.
+        """
         self.console.say("Comparing with what you would otherwise run")
         source = Path(str(self.program.info.get("source", "")))
         usual: dict[str, Contestant] = {PYTORCH: source} if (source / "config.json").is_file() else {}
         return compare(
             {**usual, PLAIN: self.plain, **builds},
-            self.workloads,
+            fitted(self.workloads, programs),
             self.threads,
             runs=RUNS,
             seconds=SECONDS,
