@@ -469,7 +469,7 @@ _RULES: dict[str, Rule] = {
     "unsqueeze": _unsqueeze,
     "squeeze": _squeeze,
     "expand": _expand,
-    **dict.fromkeys(("mean", "sum", "max", "min"), _reduce),
+    **dict.fromkeys(("mean", "sum", "max", "min", "l2"), _reduce),
     "concat": _concat,
     "stack": _stack,
     "split": lambda c, v: _pieces(c, v, v.attrs["axis"], v.attrs["sizes"], v.index),

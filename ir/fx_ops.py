@@ -386,6 +386,7 @@ RULES |= {
         "mean": _reduce("mean"),
         "var": _var,
         "sum": _reduce("sum"),
+        "linalg_vector_norm": lambda node, a: _reduce("l2")(node, a) if a["ord"] == 2 else None,
         "max amax": _reduce("max"),
         "min amin": _reduce("min"),
         "view reshape flatten unflatten _unsafe_view view_as reshape_as": _reshape,

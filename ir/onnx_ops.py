@@ -398,7 +398,7 @@ RULES: dict[str, Rule] = {
             "Equal": "eq", "Less": "lt", "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge"
         }.items()
     },
-    **{f"Reduce{name}": _reduce(name.lower()) for name in ("Mean", "Sum", "Max", "Min")},
+    **{f"Reduce{name}": _reduce(name.lower()) for name in ("Mean", "Sum", "Max", "Min", "L2")},
     "Sum": lambda call: ("add", call.operands, {}) if len(call.operands) == 2 else None,
     "Max": _variadic("maximum"),
     "Min": _variadic("minimum"),

@@ -250,7 +250,7 @@ _RULES: dict[str, Any] = {
     "squeeze": lambda first, s, attrs, i: tuple(
         d for i, d in enumerate(first) if i not in {a % len(first) for a in attrs["axes"]}
     ),
-    **dict.fromkeys(("mean", "sum", "max", "min"), _reduce),
+    **dict.fromkeys(("mean", "sum", "max", "min", "l2"), _reduce),
     "concat": _concat,
     "slice": _slice,
     "split": _split,

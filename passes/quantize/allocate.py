@@ -6,12 +6,12 @@ solves this integer program, as here, with a solver for mixed-integer linear pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
-Choice = TypeVar("Choice", bound=str)
+Choice = TypeVar("Choice", bound=Hashable)
 
 
 def allocate(

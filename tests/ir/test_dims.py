@@ -170,6 +170,13 @@ def test_an_unknown_operator_is_refused_by_name():
         groups(onnx_view("odd = Celu(x) y = Relu(odd)"))
 
 
+@pytest.mark.parametrize("keep", [0, 1])
+def test_the_length_of_a_vector_couples_what_it_is_not_taken_over(keep):
+    graph = onnx_view(f"axes = Constant<value_ints=[1]>() y = ReduceL2<keepdims={keep}>(x, axes)")
+    found = {(m.value.name, m.axis) for g in groups(graph) for m in g.members if g.size == 32}
+    assert found == {("x", 2), ("y", 1 + keep)}
+
+
 def test_a_weight_used_twice_couples_both_places():
     zeros = ",".join("0" * 64)
     graph = onnx_view(
