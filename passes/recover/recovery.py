@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Recovery(Pass):
     effect: ClassVar = Lossy()
     requires: ClassVar[tuple[str, ...]] = ("original", "calibration")
 
-    steps: int = 3000
+    steps: int = 2000
     rate: float = 3e-4
     decay: float = 0.01
     batch: int = 32
@@ -136,13 +136,13 @@ class Recovery(Pass):
         statistics: dict[str, int | float | str] = {
             "steps": len(log.losses),
             "minutes": round(log.seconds / 60, 1),
-            "first loss": float(np.mean(log.losses[:20])),
-            "last loss": float(np.mean(log.losses[-20:])),
+            "first loss": _short(np.mean(log.losses[:20])),
+            "last loss": _short(np.mean(log.losses[-20:])),
             "parameters trained": sum(p.numel() for p in parameters.values()),
             "precision": self._precision(),
         }
         if log.held_out:
-            statistics["held-out loss"] = min(value for _, value in log.held_out)
+            statistics["held-out loss"] = _short(min(value for _, value in log.held_out))
         return Result(program, True, statistics, tuple(said))
 
     def _precision(self) -> Literal["float32", "bfloat16"]:
@@ -204,6 +204,10 @@ def _output_shapes(program: Program) -> list[tuple[int | str, ...]]:
 
     nodes = torch.utils._pytree.tree_leaves(program.graph.graph.output_node().args)
     return [tuple(d if isinstance(d, int) else "any" for d in node.meta["val"].shape) for node in nodes]
+
+
+def _short(value: Any) -> float:
+    return float(f"{value:.4g}")
 
 
 def _digest(feeds: Sequence[Feed]) -> str:

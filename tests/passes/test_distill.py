@@ -324,3 +324,38 @@ def test_the_captured_mode_of_the_teacher_does_not_matter():
     plain = Distill(steps=2).run(shallow(program, 0), context(program))
     other = Distill(steps=2).run(shallow(program, 0), replace(context(program), original=training))
     assert plain.program.fingerprint() == other.program.fingerprint()
+
+
+TWO = """
+import sys
+sys.path[:0] = {paths!r}
+from dataclasses import replace
+from pathlib import Path
+from test_distill import QUICK, context, shallow
+from graphwright.passes.manager import Pipeline
+from graphwright.passes.recover.distill import Distill
+from graphwright.passes.recover.workers import join
+from zoo import fx_program
+
+program = fx_program("bert")
+run = Pipeline([Distill(**QUICK)]).run(shallow(program, 0), context(program))
+assert run.ok, run.steps[0].error
+told = f"{{run.program.fingerprint()}} {{run.steps[0].statistics['last loss']}}"
+Path({folder!r}, str(join().rank)).write_text(told)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does_that_accumulates(tmp_path):
+    here = os.path.dirname(__file__)
+    code = tmp_path / "two.py"
+    code.write_text(TWO.format(paths=[here, os.path.dirname(here)], folder=str(tmp_path)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*launcher, str(code)], check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    first, second = ((tmp_path / rank).read_text().split() for rank in "01")
+    assert first == second
+    program = fx_program("bert")
+    alone = Pipeline([Distill(**QUICK, accumulate=2)]).run(shallow(program, 0), context(program))
+    assert float(first[1]) == pytest.approx(alone.steps[0].statistics["last loss"], rel=0.02)

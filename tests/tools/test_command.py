@@ -167,6 +167,28 @@ def test_a_file_to_calibrate_on_is_what_passes_get(encoder_directory, invoke, tm
     assert "is empty" in invoke(encoder_directory, "-o", tmp_path / "p", *words, "--calibrate", texts).stderr
 
 
+def test_what_trains_gets_all_texts_and_keeps_its_run_in_the_cache(
+    encoder_directory, invoke, tmp_path, monkeypatch
+):
+    from graphwright.passes.recover.distill import Distill
+
+    seen = []
+    run = Distill.run
+    monkeypatch.setattr(
+        Distill, "run", lambda self, program, context: seen.append(context) or run(self, program, context)
+    )
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path / "cache"))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"{'a cat runs ' * (1 + i % 3)}{i}\n" for i in range(300)))
+    words = ("--pipeline", "distill{steps=2},to-onnx", *SHAPES, "--calibrate", texts)
+    result = invoke(encoder_directory, "-o", tmp_path / "o", *words)
+    assert result.exit_code == 0, result.stderr
+    assert sum(len(feed["input_ids"]) for feed in seen[0].training) == 300
+    assert sum(len(feed["input_ids"]) for feed in seen[0].calibration) == 150
+    kept = list((tmp_path / "cache" / "training").glob("distill-*/state.json"))
+    assert len(kept) == 1
+
+
 def test_small_stores_weights_and_tables_in_four_bits(encoder_directory, invoke, tmp_path):
     result = invoke(encoder_directory, "-o", tmp_path / "o", "--preset", "small", *SHAPES, "--json")
     assert result.exit_code == 0, result.stderr
