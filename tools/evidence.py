@@ -67,7 +67,9 @@ class Evidence(Instrument):
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
         lossy = step.status == "applied" and not isinstance(step.effect, Exact)
         judged = lossy and after.dialect == "onnx" and self.judging is not None
-        self.rows.append(StepEvidence(step, self._ms, self.judged(after) if judged else None))
+        self.rows.append(
+            StepEvidence(step, self._ms if step.ratios else {}, self.judged(after) if judged else None)
+        )
         if lossy and before.dialect == after.dialect:
             workload = self.measurer.workloads[0].feed
             feeds = context.calibration or [workload]

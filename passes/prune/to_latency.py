@@ -62,16 +62,15 @@ class PruneToLatency(Pass):
                 raise ValueError(f"{name} is {getattr(self, name)}, and at least one is needed")
 
     def run(self, program: Program, context: Context) -> Result:
-        from ..quantize.calibration import check
         from .refit import refit
         from .search import search
         from .separate import rejoin, separate
         from .surgery import remove
-        from .texts import some
+        from .texts import batches
         from .units import survey
 
-        feeds = some(context.training or context.calibration, self.tokens)
-        check(program, feeds)
+        given = context.training or context.calibration
+        feeds = batches(program, given, self.tokens, context.seed)
         work = program.clone()
         separate(work)
         units, missed = survey(work)
