@@ -371,6 +371,22 @@ def _gather(c: _Coupling, v: GraphValue) -> None:
         c.same(a, b)
 
 
+def _index(c: _Coupling, v: GraphValue) -> None:
+    """Neighbouring axes are looked up together, the indices' axes take their place, and the others stay."""
+    axes, x = v.attrs["axes"], c.of(v.inputs[0])
+    first, after = axes[0], axes[-1] + 1
+    looked_up = len(c.axes[v]) - len(x) + len(axes)
+    if axes != tuple(range(first, after)) or any(index and index.dtype == "bool" for index in v.inputs[1:]):
+        _frozen(c, v)
+        return
+    c.freeze_axes(v.inputs[0], axes, f"{v.name} looks it up by index")
+    for index in v.inputs[1:]:
+        c.align(c.axes[v][first : first + looked_up], c.of(index))
+    rest = (*c.axes[v][:first], *c.axes[v][first + looked_up :])
+    for a, b in zip((*x[:first], *x[after:]), rest, strict=True):
+        c.same(a, b)
+
+
 def _expand(c: _Coupling, v: GraphValue) -> None:
     c.align(c.axes[v], c.of(v.inputs[0]))
 
@@ -477,6 +493,7 @@ _RULES: dict[str, Rule] = {
     "select": _select,
     "embedding": _gather,
     "gather": _gather,
+    "index": _index,
     "pad": _pad,
     "tile": _tile,
     "argmax": _argmax,
@@ -484,5 +501,5 @@ _RULES: dict[str, Rule] = {
     "conv2d": _conv,
     "einsum": _einsum,
     # Everything below is read or written by position: its axes stay as they are.
-    **dict.fromkeys("index gather_elements ai.onnx::GatherND ai.onnx::ScatterND".split(), _frozen),
+    **dict.fromkeys("gather_elements ai.onnx::GatherND ai.onnx::ScatterND".split(), _frozen),
 }

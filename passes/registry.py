@@ -27,6 +27,7 @@ PASSES: dict[str, str] = {
     "lottery-ticket": ".prune.sparse.lottery:LotteryTicket",
     "prune-ffn": ".prune.ffn:PruneFfn",
     "prune-heads": ".prune.heads:PruneHeads",
+    "prune-hidden": ".prune.hidden:PruneHidden",
     "prune-layers": ".prune.layers:PruneLayers",
     "prune-movement": ".prune.sparse.movement:PruneMovement",
     "prune-to-latency": ".prune.to_latency:PruneToLatency",

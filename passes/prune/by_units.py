@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 from ...ir.errors import PassError
 from ...ir.program import Program
 from ..base import Context, Lossy, Pass, Result
-from .choose import Method, Scope
+from .choose import FREE, Method, Scope
 
 if TYPE_CHECKING:
     from .units import Units
-
-_FREE = ("magnitude", "random")  # of data
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class PruneUnits(Pass):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        return () if self.importance in _FREE else ("calibration",)
+        return () if self.importance in FREE else ("calibration",)
 
     def run(self, program: Program, context: Context) -> Result:
         from .choose import lowest, rounded

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 Method = Literal["magnitude", "taylor", "fisher", "fisher-block", "activation", "random"]
+FREE = ("magnitude", "random")  # of data
 Scope = Literal["model", "layer"]
 
 

@@ -12,12 +12,9 @@ from ...ir.mode import evaluated
 from ...ir.program import Program
 from ..base import Context
 from ..quantize.outputs import arguments, rows
-from ..recover.batches import bucketed
 from ..recover.own import watched
+from .gradients import sampled
 from .units import Output, Units
-
-BATCH = 16  # rows at once
-BATCHES = 64  # looked at, at most
 
 
 def contributions(program: Program, units: Sequence[Units], context: Context) -> list[np.ndarray]:
@@ -30,12 +27,11 @@ def contributions(program: Program, units: Sequence[Units], context: Context) ->
     nodes = {node.name: node for node in program.graph.graph.nodes}
     outputs = [(number, output) for number, one in enumerate(units) for output in one.outputs]
     module = watched(evaluated(program).graph, [nodes[output.operand] for _, output in outputs])
-    batches = bucketed(program, context.calibration, BATCH, context.seed)
-    step = max(1, len(batches) // BATCHES)
+    batches = sampled(program, context)
     grams = [torch.zeros(())] * len(outputs)
     with torch.no_grad():
-        for place, feed in enumerate(batches[::step]):
-            context.progress("weighing units", place, len(batches[::step]))
+        for place, feed in enumerate(batches):
+            context.progress("weighing units", place, len(batches))
             seen = module(*arguments(program, feed))[len(program.outputs) :]
             for i, ((number, output), x) in enumerate(zip(outputs, seen, strict=True)):
                 parts = rows(program, feed, x.movedim(output.axis, -1))[:, units[number].places].float()

@@ -18,30 +18,30 @@ import numpy as np
 import torch
 
 from ...ir.errors import DataError
-from ...ir.mode import evaluated
 from ...ir.program import Program
 from ..base import Context, Feed
+from ..quantize.distil import spread
 from ..quantize.outputs import arguments, logits, rows
 from ..recover.batches import bucketed
-from .masks import masked
-from .units import Units
+from .masks import Masked
 
 BATCH = 8  # rows that share a gradient
 BATCHES = 128  # looked at, at most
 DRAWS = 2  # gradients of a batch
 
 
-def gradients(program: Program, units: Sequence[Units], context: Context) -> list[np.ndarray]:
-    """For each block, float64 (samples, units): mask gradients, over the root of the rows that they sum over.
+def gradients(program: Program, whole: Masked, context: Context) -> list[np.ndarray]:
+    """For each mask, float64 (samples, units): its gradients, over the root of the rows that they sum over.
+
+    Args:
+        whole: of the program in evaluation mode.
 
     Raises:
         DataError: a gradient is NaN or infinite.
     """
-    whole = masked(evaluated(program), units)
-    batches = bucketed(program, context.calibration, BATCH, context.seed)
-    batches = [batches[i] for i in _spread(len(batches), BATCHES)]
+    batches = sampled(program, context)
     generator = torch.Generator().manual_seed(context.seed)
-    found: list[list[np.ndarray]] = [[] for _ in units]
+    found: list[list[np.ndarray]] = [[] for _ in whole.masks]
     with torch.enable_grad():
         for number, feed in enumerate(batches):
             context.progress("weighing units", number, len(batches))
@@ -65,9 +65,9 @@ def gradients(program: Program, units: Sequence[Units], context: Context) -> lis
     return stacked
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """So many places at most, evenly over all: batches are sorted by length."""
-    return [i * count // most for i in range(most)] if count > most else list(range(count))
+def sampled(program: Program, context: Context) -> list[Feed]:
+    """Small batches of the calibration data, of all lengths."""
+    return spread(bucketed(program, context.calibration, BATCH, context.seed), BATCHES)
 
 
 def _loss(

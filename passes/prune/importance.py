@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...ir.dims import Group
 from ...ir.program import Program
 from ..base import Context
+from .block_fisher import elimination
 from .choose import Method
 from .ties import memory
 from .units import Units
@@ -28,7 +30,7 @@ def scores(program: Program, units: Sequence[Units], method: Method, context: Co
         rng = np.random.default_rng(context.seed)
         return [rng.random(one.size) for one in units]
     if method == "magnitude":
-        return [magnitude(one) for one in units]
+        return [magnitude(one.groups) if one.groups else np.zeros(1) for one in units]
     from ..quantize.calibration import check
 
     check(program, context.calibration)
@@ -36,10 +38,15 @@ def scores(program: Program, units: Sequence[Units], method: Method, context: Co
         from .contribution import contributions
 
         return contributions(program, units, context)
-    from .block_fisher import elimination
+    from ...ir.mode import evaluated
     from .gradients import gradients
+    from .masks import masked
 
-    found = gradients(program, units, context)
+    return by_gradients(gradients(program, masked(evaluated(program), units), context), method)
+
+
+def by_gradients(found: Sequence[np.ndarray], method: Method) -> list[np.ndarray]:
+    """Scores from (samples, units) of mask gradients."""
     if method == "taylor":
         return [np.abs(each).mean(axis=0) for each in found]
     if method == "fisher":
@@ -47,18 +54,24 @@ def scores(program: Program, units: Sequence[Units], method: Method, context: Co
     return [elimination(each.T @ each / len(each)) for each in found]
 
 
-def magnitude(units: Units) -> np.ndarray:
-    """The norm of each unit's weights; a tensor that several layers read counts once."""
-    total = np.zeros(units.size)
+def magnitude(groups: Sequence[Group]) -> np.ndarray:
+    """(units,): the norm of each unit's weights; a tensor that several layers read counts once.
+
+    Args:
+        groups: that go together.
+    """
+    size = groups[0].size
+    total = np.zeros(size)
     seen = set()
-    for group in units.groups:
+    for group in groups:
         for member in group.members:
             tensor = member.value.tensor
-            if tensor is None or not tensor.is_floating_point() or (key := (memory(tensor), member)) in seen:
+            if tensor is None or not tensor.is_floating_point():
                 continue
-            seen.add(key)
-            squares = np.square(member.value.const.astype(np.float64))
-            along = squares.sum(axis=tuple(a for a in range(squares.ndim) if a != member.axis))
-            for unit in range(units.size):
-                total[unit] += along[member.map.indices([unit])].sum()
+            key = (memory(tensor), member.axis, member.map)
+            if key not in seen:
+                seen.add(key)
+                squares = np.square(member.value.const.astype(np.float64))
+                along = squares.sum(axis=tuple(a for a in range(squares.ndim) if a != member.axis))
+                total += [along[member.map.indices([unit])].sum() for unit in range(size)]
     return np.sqrt(total)
