@@ -24,6 +24,7 @@ from .llvm_target import llvm_target
 from .memory import SharedStorage
 from .plan.emitter import ROWS, STARTS
 from .plan.planner import plan
+from .reuse import Reused
 from .schedules import apply_database
 from .tunables import dense_tile
 
@@ -141,11 +142,11 @@ def _to_bytecode(buckets: Sequence[Bucket]) -> Any:
             transform.StaticPlanBlockMemory(),
             SharedStorage(),
             transform.LowerAllocTensor(),
-            transform.KillAfterLastUse(),
             transform.LowerRuntimeBuiltin(),
             transform.ComputePrimValue(),
             transform.VMShapeLower(),
             _without_checks(buckets),
+            Reused(),
             transform.AttachGlobalSymbol(),
         ]
     )

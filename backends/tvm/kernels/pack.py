@@ -30,23 +30,32 @@ def pack(n: int, machine: Machine) -> tirx.PrimFunc:
 
 
 def unpack(n: int, machine: Machine) -> tirx.PrimFunc:
-    """rows [t] int32, ascending, x [t, n] float32 -> [tokens, n]: zero where a token was not kept."""
+    """rows [t] int32, ascending, x [t, n] float32 -> [batch, length, n]: zero where a token was not kept."""
     with IRBuilder() as builder, T.prim_func():
         T.func_name("main")
         T.func_attr({"tirx.noalias": True, "op_pattern": 8, "graphwright.kernel": "unpack"})
-        t, tokens = tirx.Var("t", "int64"), tirx.Var("tokens", "int64")
+        t, batch, size = (tirx.Var(name, "int64") for name in ("t", "batch", "length"))
         rows = T.arg("rows", T.buffer((t,), "int32"))
         x = T.arg("x", T.buffer((t, n), "float32"))
-        out = T.arg("out", T.buffer((tokens, n), "float32"))
-        kept = T.bind(T.cast(t, "int32"))
+        out = T.arg("out", T.buffer((batch, size, n), "float32"))
+        kept, length = T.bind(T.cast(t, "int32")), T.bind(T.cast(size, "int32"))
+        tokens = T.bind(T.cast(batch, "int32") * length)
         with shared(tokens, machine) as (first, last):
-            with T.If(kept < T.cast(tokens, "int32")), T.Then(), T.serial(first, last) as token:
-                each(n, machine.lanes, lambda column, width: store(out, splat(0.0, width), token, column))
+            with T.If(kept < tokens), T.Then(), T.serial(first, last) as token:
+                each(
+                    n, machine.lanes,
+                    lambda column, width: store(
+                        out, splat(0.0, width), token // length, token % length, column
+                    ),
+                )  # fmt: skip
             with T.serial(0, kept) as row:
                 token = T.bind(rows[row])
                 with T.If(tirx.And(token >= first, token < last)), T.Then():
+                    sequence, place = T.bind(token // length), T.bind(token % length)
                     each(
                         n, machine.lanes,
-                        lambda column, width: store(out, load(x, row, column, lanes=width), token, column),
+                        lambda column, width: store(
+                            out, load(x, row, column, lanes=width), sequence, place, column
+                        ),
                     )  # fmt: skip
     return builder.get()

@@ -123,11 +123,11 @@ class Emitter:
             return value.native
         assert value.shape is not None
         shape = [int(d) for d in value.shape]
-        found, total, width = self._rows[value], prod(shape[:-1]), shape[-1]
+        found, width = self._rows[value], shape[-1]
         if self.is_tokens(value):
             (found,) = self.kernel(
                 f"unpack_{width}", ("unpack", width), lambda: unpack(width, self.machine),
-                [self.rows_input, found], [((total, width), "float32")],
+                [self.rows_input, found], [(tuple(shape), "float32")],
             )  # fmt: skip
         self._whole[value] = self.shaped(found, shape)
         return self._whole[value]

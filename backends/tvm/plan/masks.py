@@ -81,7 +81,7 @@ class Masks:
         return True
 
     def keeps(self, value: Value) -> bool:
-        """Whether a value of (batch, length, ...) is 1 for the tokens that the mask input keeps, 0 for others."""
+        """Whether a value of (batch, length, n) is 1 for the tokens that the mask input keeps, else 0."""
         return all(
             kept is not None and bool((values[value] == kept[..., None]).all()) for kept, values in self._seen
         )

@@ -1,4 +1,4 @@
-"""Sums over the tokens of a sequence: kept tokens are added where they lie, and padding is never written out."""
+"""Sums over the tokens of a sequence: kept tokens are added where they lie, without their padding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .site import Site
 
 @dataclass(frozen=True)
 class Pool:
-    """root: the sum over axis 1 of `tokens` (batch, length, features) times `mask` (batch, length, features or 1)."""
+    """root: the sum over axis 1 of `tokens` (batch, length, n) times `mask` (batch, length, n or 1)."""
 
     root: Value
     tokens: Value

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import zoo
 from graphwright.backends.target import detect
 from graphwright.backends.tvm.library import compiler
 
@@ -115,6 +116,15 @@ def test_weights_are_not_checked_at_every_call(make):
     assert len(built.buckets[0].weights) == 2
     # Both of each input's: its dtype and its shape.
     assert len(re.findall(r"call +vm\.builtin\.(check_tensor_info|match_shape)", text)) == 4
+
+
+def test_shapes_and_views_are_made_once_and_nothing_is_killed():
+    program = zoo.fx_program("bert")
+    text = compile_buckets(program, detect(), 1, [{"batch": 2, "length": 6}]).executable.as_text()
+    made = re.findall(r"call +(vm\.builtin\.(?:make_shape|alloc_tensor) +in: .*?)dst", text)
+    assert 4 < len(made) == len(set(made))
+    assert "null_value" not in text
+    assert "tuple" not in text
 
 
 @pytest.mark.parametrize("sizes", [{"batch": 3, "length": 5}, {"batch": 1, "length": 12}])

@@ -193,10 +193,10 @@ def test_packing_and_unpacking(rows):
     kept = np.array(rows, np.int32)
     (packed,) = call(compiled(pack(21, MACHINE)), [kept, x], [((len(rows), 21), np.float32)])
     np.testing.assert_array_equal(packed, x[rows])
-    (back,) = call(compiled(unpack(21, MACHINE)), [kept, packed], [((9, 21), np.float32)])
+    (back,) = call(compiled(unpack(21, MACHINE)), [kept, packed], [((3, 3, 21), np.float32)])
     expected = np.zeros_like(x)
     expected[rows] = x[rows]
-    np.testing.assert_array_equal(back, expected)
+    np.testing.assert_array_equal(back, expected.reshape(3, 3, 21))
 
 
 @pytest.mark.parametrize("n", [7, 64, 96, 134])
