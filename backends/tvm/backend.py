@@ -65,7 +65,7 @@ class Tvm(Backend):
         from .weights_file import write
 
         target = target or detect()
-        padding = padding or padding_of(program)
+        padding = padding or padding_of(program, next(iter(buckets), None))
         sizes = buckets or covering(program, padding, (each.feed for each in workloads(program)))
         built = compile_buckets(program, target, threads, sizes)
         folder = tempfile.TemporaryDirectory(prefix="graphwright-", ignore_cleanup_errors=True)

@@ -22,12 +22,16 @@ _EXACT, _QUANTIZED = 1e-3, 5e-2
 Axes = tuple[tuple[str | None, ...], ...]
 
 
-def padding_of(program: Program) -> Padding:
+def padding_of(program: Program, sizes: Mapping[str, int] | None = None) -> Padding:
     """How calls of a program may be padded without changing their results.
 
     Rows may be added where every output has an axis for them, tokens where masking them leaves the others'
     results alone: an attention mask does that, and so does causal attention. Neither is believed, both are
     tried.
+
+    Args:
+        program: of either dialect.
+        sizes: of every symbol, that fit each other: those of a cache and its mask can't be chosen freely.
 
     Raises:
         BackendError: the program can't be run.
@@ -39,19 +43,20 @@ def padding_of(program: Program) -> Padding:
     batch = _symbol(program, shape[:1])
     length = _symbol(program, shape[1:2]) if ids else None
     symbols = dict.fromkeys(dim for spec in program.inputs for dim in spec.shape if isinstance(dim, str))
-    if symbols.keys() - {batch, length}:
-        length = None  # a cache or a second text, whose sizes depend on this one's
+    more = symbols.keys() - {batch, length}  # of a cache or a second text: sizes depend on each other
+    length = None if more else length
     token = int(program.info.get("pad_token_id") or 0)
     token = token if ids is None or token < (ids.high or token + 1) else 0
     small = {symbol: _within(program, symbol, 3 + 2 * number) for number, symbol in enumerate(symbols)}
+    small = dict(sizes) if more and sizes else small
     given = feed(program, small)
     expected = list(run(given).values())
     near = _QUANTIZED if _quantized(program) else _EXACT
     for rows, tokens in ((batch, length), (batch, None), (None, length)):
         grown = dict(small)
-        for symbol, more in ((rows, 1), (tokens, 4)):
+        for symbol, growth in ((rows, 1), (tokens, 4)):
             if symbol:
-                grown[symbol] = _within(program, symbol, small[symbol] + more)
+                grown[symbol] = _within(program, symbol, small[symbol] + growth)
         if grown == small:
             continue
         found = list(run(_grown(program, given, grown, Padding(rows, tokens, (), token))).values())

@@ -8,6 +8,7 @@ import tvm
 import zoo
 from graphwright.backends.onnxruntime import OnnxRuntime
 from graphwright.backends.target import detect
+from graphwright.backends.tvm.backend import Tvm
 from graphwright.backends.tvm.compile import compile_buckets
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.plan.planner import plan
@@ -71,6 +72,15 @@ def test_two_steps_agree_with_eager(decoder):
         wanted = cached.Cached(model)(*map(torch.from_numpy, later.values()))
     for value, expected in zip(call(1, later).values(), wanted, strict=True):
         np.testing.assert_allclose(value, expected.numpy(), atol=1e-4, rtol=1e-5)
+
+
+def test_a_bundle_pads_the_batch_of_a_step(decoder):
+    """The sizes of the cache and of its mask hang together: they are taken from what is compiled."""
+    model, program = decoder
+    feed, wanted = step_of(model, PAST)
+    built = Tvm().build(program, buckets=[{**sizes_of(program, feed), "batch": 3}])
+    for value, expected in zip(built.run(feed).values(), wanted, strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-4, rtol=1e-5)
 
 
 def kernels(program, feed):
