@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch.fx import GraphModule, Node
 
@@ -9,6 +11,7 @@ from ...ir.fx import attribute, clone, set_attribute
 from ...ir.program import Program
 
 ATEN = torch.ops.aten
+SPARSE = 0.1
 
 
 def own_parameters(graph: GraphModule) -> dict[str, torch.nn.Parameter]:
@@ -23,6 +26,16 @@ def own_parameters(graph: GraphModule) -> dict[str, torch.nn.Parameter]:
                 copies[id(tensor)] = own[name] = copy
             set_attribute(graph, name, copies[id(tensor)])
     return own
+
+
+def keep_zeros(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """No gradient reaches the zeros of sparse matrices, those with a share of SPARSE zeros or more: what was
+    pruned stays pruned. A matrix of nothing but zeros has yet to learn."""
+    for parameter in parameters:
+        kept = parameter.detach() != 0
+        share = 1 - float(kept.float().mean())
+        if parameter.dim() > 1 and SPARSE <= share < 1:
+            parameter.register_hook(lambda gradient, kept=kept: gradient * kept)
 
 
 def tables(graph: GraphModule) -> set[str]:

@@ -78,11 +78,16 @@ class Recovery(Pass):
         return parted(bucketed(program, feeds, self.batch, context.seed))
 
     def own(self, program: Program) -> dict[str, torch.nn.Parameter]:
-        """The program's own parameters, put in place of those it shares: by name, those that are to learn."""
-        from .own import own_parameters, tables
+        """The program's own parameters, put in place of those it shares: by name, those that are to learn.
+
+        Where weights were set to zero (own.keep_zeros), they stay so.
+        """
+        from .own import keep_zeros, own_parameters, tables
 
         left = set() if self.embeddings else tables(program.graph)
-        return {name: p for name, p in own_parameters(program.graph).items() if name not in left}
+        found = {name: p for name, p in own_parameters(program.graph).items() if name not in left}
+        keep_zeros(found.values())
+        return found
 
     def recomputed(self, module: torch.nn.Module) -> torch.nn.Module:
         from .recompute import Recomputed

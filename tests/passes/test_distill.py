@@ -359,3 +359,32 @@ def test_two_processes_learn_what_one_does_that_accumulates(tmp_path):
     program = fx_program("bert")
     alone = Pipeline([Distill(**QUICK, accumulate=2)]).run(shallow(program, 0), context(program))
     assert float(first[1]) == pytest.approx(alone.steps[0].statistics["last loss"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prune-heads{ratio=0.5},DISTILL,prune-ffn{ratio=0.5},DISTILL,to-onnx",
+        "DISTILL,prune-layers{keep=1},fake-quant,DISTILL,to-onnx,fold-constants",
+        "layerdrop{steps=2,batch=4},prune-layers{keep=1},theseus{steps=2,batch=4},prune-heads{ratio=0.5},to-onnx",
+    ],
+)
+def test_pruning_training_and_quantizing_go_in_any_order(text):
+    program = fx_program("bert")
+    text = text.replace("DISTILL", "distill{steps=2,batch=4,attention=1,values=1}")
+    run = Pipeline.parse(text).run(program, context(program))
+    assert run.ok, run.steps[-1].error
+    assert all(step.status == "applied" for step in run.steps if step.text.startswith("distill"))
+
+
+def test_what_was_pruned_to_zero_stays_zero():
+    program = fx_program("bert")
+    run = Pipeline.parse("prune-weights{sparsity=0.5}").run(program, context(program))
+    trained = Pipeline([Distill(**QUICK)]).run(run.program, context(program)).program
+    kept = dict(run.program.graph.named_parameters())
+    zeros = {name: p == 0 for name, p in kept.items() if p.dim() > 1 and float((p == 0).float().mean()) > 0.4}
+    assert len(zeros) == 12
+    for name, p in trained.graph.named_parameters():
+        if name in zeros:
+            assert torch.equal(p == 0, zeros[name])
+            assert not torch.equal(p, kept[name])

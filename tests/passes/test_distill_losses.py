@@ -164,9 +164,9 @@ def test_relations_are_of_the_values_of_real_tokens():
     np.testing.assert_allclose(found.numpy(), softmax(scores), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("layout", ["bhld", "bhdl", "blhd", "(bh)ld", "bld"])
+@pytest.mark.parametrize("layout", ["bhld", "bhdl", "blhd", "(bh)ld", "bld", "b1ld", "1bld"])
 def test_every_layout_of_heads_is_read(layout):
-    heads = 1 if layout == "bld" else 3
+    heads = 3 if "h" in layout else 1
     x = torch.arange(2 * heads * 4 * 5).reshape(2, heads, 4, 5)
     laid = {
         "bhld": x,
@@ -174,5 +174,7 @@ def test_every_layout_of_heads_is_read(layout):
         "blhd": x.transpose(1, 2),
         "(bh)ld": x.reshape(2 * heads, 4, 5),
         "bld": x[:, 0],
+        "b1ld": x[:, :1],
+        "1bld": x[None, :, 0],
     }
     assert torch.equal(heads_first(laid[layout], layout, heads), x)

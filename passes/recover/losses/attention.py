@@ -34,6 +34,8 @@ def heads_first(x: torch.Tensor, layout: str, heads: int) -> torch.Tensor:
     """(batch, heads, length, size), from axes laid out as `Attention.layouts` says."""
     if layout.startswith("(bh)"):
         x, layout = x.unflatten(0, (-1, heads)), "bh" + layout[4:]
+    for axis in reversed([i for i, letter in enumerate(layout) if letter == "1"]):
+        x, layout = x.squeeze(axis), layout[:axis] + layout[axis + 1 :]
     if "h" not in layout:
         x, layout = x.unsqueeze(1), layout[0] + "h" + layout[1:]
     return x.permute([layout.index(letter) for letter in "bhld"])
