@@ -39,9 +39,15 @@ def check(inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]], f
                 f"convert it with .astype({spec.dtype!r})"
             )
         _check_shape(spec, array.shape, symbols, bound)
-        if spec.high and array.size:
-            _check_ids(spec, array)
+    check_ids(inputs, feed)
     return {symbol: size for symbol, (size, _) in bound.items()}
+
+
+def check_ids(inputs: Sequence[InputSpec], feed: Feed) -> None:
+    """Refuse ids that no table has. Raises InputError."""
+    for spec in inputs:
+        if spec.high and feed[spec.name].size:
+            _check_ids(spec, feed[spec.name])
 
 
 def _refuse_names(inputs: Sequence[InputSpec], feed: Feed) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from graphwright.backends.onnxruntime import save_model
 from graphwright.backends.tvm.artifact import write_compiled
 from graphwright.backends.tvm.backend import Tvm
+from graphwright.backends.tvm.fitting import aligned
 from graphwright.ir.capture import capture
 from graphwright.passes.manager import Pipeline
 from rich.console import Console
@@ -40,6 +41,7 @@ CLEAN = "fold-constants,eliminate-identities,eliminate-common-subexpressions,eli
 
 
 def feed_of(past):
+    """Inputs of a step; the cache begins at multiples of 64 bytes, as the results of a step on TVM do."""
     rng = np.random.default_rng(0)
     feed = {
         "input_ids": np.array([[17]]),
@@ -48,7 +50,8 @@ def feed_of(past):
     }
     for layer in range(LAYERS):
         for side in ("key", "value"):
-            feed[f"past.{layer}.{side}"] = rng.standard_normal((1, GROUPS, past, SIZE), np.float32)
+            held = aligned((1, GROUPS, past, SIZE), "float32")
+            feed[f"past.{layer}.{side}"] = rng.standard_normal(out=held, dtype=np.float32)
     return feed
 
 

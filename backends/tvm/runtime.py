@@ -10,7 +10,7 @@ import numpy as np
 
 from ...ir.errors import BackendError, BundleError
 from ...ir.program import InputSpec
-from ..feeds import Feed, check
+from ..feeds import Feed, check, check_ids
 from ..session import first_line
 from . import processor
 from .choice import Choice
@@ -54,6 +54,8 @@ class Runtime:
         self.inputs, self.outputs, self.symbols = tuple(inputs), tuple(outputs), dict(symbols)
         self.compiled = compiled
         self._choice = Choice(compiled.functions, compiled.padding)
+        self._ids = [spec for spec in self.inputs if spec.high]
+        self._last: tuple[Any, Mapping[str, int]] = (None, {})  # the form of the last call, and its sizes
         self._executor = Executor(threads, lambda: _Machine(folder, compiled, inputs))
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
@@ -66,13 +68,24 @@ class Runtime:
             InputError: naming the input that is missing or does not fit.
             BackendError: a function failed.
         """
-        sizes = check(self.inputs, self.symbols, feed)
+        sizes = self._sizes(feed)
         pieces = self._choice.pieces(sizes)
         try:
             results = self._executor.do(_Machine.run, feed, sizes, pieces)
         except (RuntimeError, ValueError, TypeError) as error:  # what tvm_ffi makes of C++ exceptions
             raise BackendError(f"TVM failed on this call: {first_line(error)}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+    def _sizes(self, feed: Feed) -> Mapping[str, int]:
+        """The size of every symbol; a feed of the last one's form (a cache has many inputs) has its sizes."""
+        form = tuple((name, getattr(x, "dtype", None), getattr(x, "shape", None)) for name, x in feed.items())
+        known, sizes = self._last
+        if form == known and all(isinstance(x, np.ndarray) for x in feed.values()):
+            check_ids(self._ids, feed)
+            return sizes
+        sizes = check(self.inputs, self.symbols, feed)
+        self._last = form, sizes
+        return sizes
 
 
 class _Machine:
@@ -145,6 +158,8 @@ class _Call:
             tensors += map(self.ffi.from_dlpack, self.kept.of(feed[self.mask]))
         found = self.function(*tensors)
         found = [found] if isinstance(found, self.ffi.Tensor) else found
+        if sizes == self.sizes:
+            return [np.from_dlpack(result) for result in found]
         return [
             cut(np.from_dlpack(result), axes, sizes)
             for result, axes in zip(found, self.padding.axes, strict=True)
