@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...ir.errors import PassError
 from ...ir.program import Program
 from ..base import Context, Lossy, Pass, Result
-from .choose import FREE, Method, Scope
+from .choose import FREE, MOVEMENT, Method, Scope
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .units import Units
+
+Importance = Literal[Method, "movement", "movement-soft"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class PruneUnits(Pass):
     importance: what tells which (importance.py).
     scope: "model" compares all layers' units, so that layers end up unequal and may lose all; "layer" takes
         the same share of each.
+    steps, rate: of movement's training; the others don't train.
     """
 
     source: ClassVar = "fx"
@@ -33,8 +38,10 @@ class PruneUnits(Pass):
     word: ClassVar[str]
 
     ratio: float = 0.25
-    importance: Method = "fisher"
+    importance: Importance = "fisher"
     scope: Scope = "model"
+    steps: int = 500
+    rate: float = 3e-5
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio < 1:
@@ -42,13 +49,19 @@ class PruneUnits(Pass):
                 f"ratio is {self.ratio:g}, and the share of {self.word} that goes is at least 0 and below 1"
             )
 
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, and movement takes at least one")
+        if self.rate <= 0:
+            raise ValueError(f"rate is {self.rate:g}, and nothing moves unless it is above 0")
+
     @property
     def requires(self) -> tuple[str, ...]:
-        return () if self.importance in FREE else ("calibration",)
+        if self.importance in FREE:
+            return ()
+        return ("original", "calibration") if self.importance in MOVEMENT else ("calibration",)
 
     def run(self, program: Program, context: Context) -> Result:
         from .choose import lowest, rounded
-        from .importance import scores
         from .separate import rejoin, separate
         from .surgery import remove
         from .units import survey
@@ -61,7 +74,7 @@ class PruneUnits(Pass):
         notes = [f"{miss.node}: {miss.reason}" for miss in missed if miss.kind == self.block]
         if not found:
             raise PassError(f"no {self.word} to remove: {notes[0] if notes else 'no such block was found'}")
-        weighed = scores(work, found, self.importance, context)
+        weighed = self._weighed(work, found, context)
         chosen = lowest(weighed, self.ratio, self.scope)
         going = {
             one: indices
@@ -75,6 +88,17 @@ class PruneUnits(Pass):
         remove(work, going)
         rejoin(work)
         return Result(work, True, statistics, tuple(notes))
+
+    def _weighed(self, work: Program, found: Sequence[Units], context: Context) -> list[np.ndarray]:
+        """Scores; with movement the program's weights are trained, too."""
+        if self.importance == "movement" or self.importance == "movement-soft":
+            from .movement import movement
+
+            soft = self.importance == "movement-soft"
+            return movement(work, found, self.ratio, self.scope, soft, self.steps, self.rate, context)
+        from .importance import scores
+
+        return scores(work, found, self.importance, context)
 
     def step(self, units: Units) -> int:
         """What the number of units left is a multiple of."""

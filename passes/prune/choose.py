@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+MOVEMENT = ("movement", "movement-soft")
 Method = Literal["magnitude", "taylor", "fisher", "fisher-block", "activation", "random"]
 FREE = ("magnitude", "random")  # of data
 Scope = Literal["model", "layer"]

@@ -19,8 +19,9 @@ class PruneFfn(PruneUnits):
 
     ratio: how many of all neurons go, in [0, 1).
     importance: what tells which: magnitude of weights, first-order taylor, fisher (diagonal) or fisher-block,
-        activation, or random.
+        activation, movement or movement-soft scores, or random.
     scope: "model" compares the neurons of all layers; "layer" takes the same share of each.
+    steps, rate: of movement's training, which leaves the weights trained; the others don't train.
     multiple: the width that is left is a multiple of this, for the sake of vector units; fewer go then.
     """
 

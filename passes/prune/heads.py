@@ -17,8 +17,9 @@ class PruneHeads(PruneUnits):
 
     ratio: how many of all heads go, in [0, 1).
     importance: what tells which: magnitude of weights, first-order taylor, fisher (diagonal) or fisher-block,
-        activation, or random.
+        activation, movement or movement-soft scores, or random.
     scope: "model" compares the heads of all layers; "layer" takes the same share of each.
+    steps, rate: of movement's training, which leaves the weights trained; the others don't train.
     """
 
     name: ClassVar[str] = "prune-heads"
