@@ -9,8 +9,10 @@ from graphwright.backends.target import named
 from graphwright.backends.tvm import tunables
 from graphwright.backends.tvm.backend import Tvm
 from graphwright.backends.tvm.kept import Kept
+from graphwright.backends.tvm.kernels.codes import by_panel, codes_of, packed
 from graphwright.backends.tvm.kernels.dense import Dense, dense
 from graphwright.backends.tvm.kernels.dot import dot, float_dot
+from graphwright.backends.tvm.kernels.few_bits import FewBits, columns_of, few_bits
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.tile import choose
 from graphwright.backends.tvm.link import link
@@ -47,6 +49,27 @@ def test_dense_products_are_right_there(name, cpu, dtype, rows, tmp_path):
     if integers:
         expected *= arrays[1][:, None] * arrays[4]
     np.testing.assert_allclose(found, (expected + arrays[-2])[:, :n], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "cpu"), MACHINES)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_of_few_bits_are_right_there(name, cpu, bits, tmp_path):
+    """Rows that rounding does not change, so that the result is exact."""
+    rng, k, n, m, group, target = np.random.default_rng(bits), 48, 19, 5, 16, named(name)
+    machine = Machine.of(target, 2)
+    how, columns = codes_of(machine, "int8", bits), columns_of(machine)
+    spec = FewBits(k, n, bits, group, "int8", 2 ** (bits - 1), "float16")
+    function = few_bits(spec, machine).with_attr("global_symbol", "main")
+    built = tvm.compile(tvm.IRModule({"main": function}), target=llvm_target(target, 2))
+    link(built, tmp_path / "kernel.so", target.arch)
+    x = rng.integers(-127, 128, (m, k)).astype(np.float32)
+    x[:, ::group] = 127
+    codes = rng.integers(0, 2**bits, (k, n)).astype(np.uint8)
+    scales = rng.uniform(0.01, 0.02, (k // group, n)).astype(np.float16)
+    arrays = [x, packed(codes, how, group, columns), by_panel(scales, columns), np.zeros((m, n), np.float32)]
+    found = emulated.call(tmp_path / "kernel.so", "main", arrays, cpu)[-1]
+    weight = (codes.astype(np.float64) - 2 ** (bits - 1)) * np.repeat(scales.astype(np.float64), group, 0)
+    np.testing.assert_allclose(found, x @ weight, rtol=1e-5, atol=1e-2)
 
 
 def there(program, name, cpu, feed, sizes):

@@ -81,6 +81,29 @@ def test_codes_times_rows_with_a_norm_before_and_a_residual_after(bits, group, r
     assert np.sqrt(((y - expected) ** 2).mean()) < 2e-4
 
 
+@pytest.mark.parametrize("product", ["vnni512", "vnni256", "madd512", "madd256", "widen"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_every_product_of_integers(product, bits):
+    """Rows that rounding does not change, so that all give the same."""
+    lanes = 16 if product.endswith("512") else 8
+    machine = Machine(lanes, 2 * lanes, product, 2, 1 << 18)
+    if (
+        detect().arch != "x86_64"
+        or lanes > MACHINE.lanes
+        or ("vnni" in product and "vnni" not in MACHINE.product)
+    ):
+        pytest.skip("no such instructions here")
+    rng, m, k, n, group = np.random.default_rng(bits), 3, 64, 45, 32
+    codes, scales, _, exact = weight(rng, k, n, bits, group, 2 ** (bits - 1))
+    x = rng.integers(-127, 128, (m, k)).astype(np.float32)
+    x[:, ::group] = 127
+    how, columns = codes_of(machine, "int8", bits), columns_of(machine)
+    kernel = compiled(few_bits(FewBits(k, n, bits, group, "int8", 2 ** (bits - 1), "float16"), machine))
+    arrays = [x, packed(codes, how, group, columns), by_panel(scales, columns)]
+    (y,) = call(kernel, arrays, [((m, n), np.float32)])
+    np.testing.assert_allclose(y, x @ exact, rtol=1e-5, atol=2e-2)
+
+
 def test_gated_products_share_a_panel():
     rng, m, k, n = np.random.default_rng(0), 5, 64, 45
     up, gate = (weight(rng, k, n, 4, 32, 8) for _ in range(2))
