@@ -1,7 +1,7 @@
 """Half the layers of all-MiniLM-L6-v2, and the training that recovers its quality, scored on STS pairs.
 
     python benchmarks/recovery.py --train ../shared/data/stsb/train.csv --dev ../shared/data/stsb/dev.csv
-        [--pipelines "prune-layers{keep=3,choose=search},distill"] [--work build/recovery] [--json FILE]
+        [--pipelines "prune-layers{keep=3},distill;..."] [--work build/recovery] [--json FILE]
 
 The sentences of --train, unlabelled and without those that --dev has too, are what is learned from. Each
 pipeline's result is exported by `to-onnx` and scored in ONNX Runtime on --dev, which nothing has seen.
@@ -25,8 +25,8 @@ from sentences import rows, score
 
 BATCH, CALIBRATION = 64, 4  # sentences, batches
 PIPELINES = (
-    "prune-layers{keep=3,choose=search}",
-    "prune-layers{keep=3,choose=search},distill",
+    "prune-layers{layers=(1,3,5)}",
+    "prune-layers{layers=(1,3,5)},distill",
 )
 
 
@@ -73,7 +73,7 @@ def main() -> None:
         path = args.work / "judged.onnx"
         onnx_ir.save(lowered.program.graph, path)
         found[text or "as it is"] = {
-            "Spearman": round(score(path, model_directory(), args.dev), 2),
+            "Spearman": round(float(score(path, model_directory(), args.dev)), 2),
             "minutes": round((time.perf_counter() - begun) / 60, 1),
             "steps": [dict(step.statistics) for step in run.steps],
         }

@@ -42,7 +42,7 @@ class Recovery(Pass):
     effect: ClassVar = Lossy()
     requires: ClassVar[tuple[str, ...]] = ("original", "calibration")
 
-    steps: int = 2000
+    steps: int = 1500
     rate: float = 3e-4
     decay: float = 0.01
     batch: int = 32
