@@ -46,7 +46,7 @@ class PruneVocabulary(Pass):
         from .vocabulary_fx import cut, required
 
         tokens = Tokens(program.tokenizer)
-        known, rows = required(program)
+        known, rows, size = required(program)
         counts = _counts(program, (*context.calibration, *context.training), rows)
         seen = {int(number) for number in np.flatnonzero(counts >= self.times)}
         kept = sorted(tokens.needed(seen | known, self.characters == "all"))
@@ -55,6 +55,7 @@ class PruneVocabulary(Pass):
             "tokens": f"{stay} of {rows}",
             "tokens seen": len(seen),
             "ids read": int(counts.sum()),
+            "MB of tables": f"{size * stay / rows / 1e6:.3g} of {size / 1e6:.3g}",
         }
         if stay == rows or not context.allow("prune the vocabulary"):
             return Result(program, False, statistics, ("every token is needed",) if stay == rows else ())

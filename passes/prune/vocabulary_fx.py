@@ -64,15 +64,16 @@ def cut(program: Program, kept: Sequence[int]) -> Program:
     return replace(program, inputs=inputs, info={**program.info, **{key: new[ids[key]] for key in ids}})
 
 
-def required(program: Program) -> tuple[set[int], int]:
-    """The ids that the graph itself knows, and how many rows its tables have.
+def required(program: Program) -> tuple[set[int], int, int]:
+    """The ids that the graph itself knows, how many rows its tables have, and bytes of all of them.
 
     Raises:
         PassError: as `cut`.
     """
     found = uses(program, view(program))
     known = {value for key, value in program.info.items() if key.endswith("_token_id") and type(value) is int}
-    return {number for number in known | set(found.numbers) if 0 <= number < found.rows}, found.rows
+    ids = {number for number in known | set(found.numbers) if 0 <= number < found.rows}
+    return ids, found.rows, sum(table.tensor.nbytes for table in found.tables)
 
 
 def _heads(program: Program, graph: GraphView, found: Uses) -> list[Value]:
