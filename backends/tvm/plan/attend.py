@@ -11,11 +11,13 @@ from tvm import relax
 from ....ir.blocks.base import Attention, Linear
 from ..kernels.attention import Attention as Spec
 from ..kernels.attention import Columns, attention
+from ..kernels.rotate import Rotate, rotate
 from ..kernels.rows import Finish
 from .chains import fits
 from .dense import joined, need, write_dense
 from .few_bits import write_few_bits
 from .items import Item, Need
+from .rotation import Rotation, rotated, rotation
 from .site import Site
 
 
@@ -23,7 +25,14 @@ def direct(a: Attention) -> bool:
     """Whether the kernel can read the projections' results as they are."""
     sides = ((a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features))
     known = all(linear is not None and fits(linear) and features is not None for linear, features in sides)
-    return known and not a.rotary and a.q_norm is None and a.k_norm is None and a.relative_bias is None
+    turned = not a.rotary or turning(a) is not None
+    return known and turned and a.q_norm is None and a.k_norm is None and a.relative_bias is None
+
+
+def turning(a: Attention) -> Rotation | None:
+    """How queries and keys are rotated to their positions, both alike and from the projections on."""
+    found = rotation(rotated(a.query))
+    return found if found is not None and found == rotation(rotated(a.key)) else None
 
 
 def fitting(a: Attention) -> bool:
@@ -45,6 +54,8 @@ def write_attention(site: Site, a: Attention) -> Item:
         terms.append((a.mask, "float"))
     if direct(a):
         reads: list[Need] = [need(site, linear) for linear in (a.q, a.k, a.v) if linear is not None]
+        if a.rotary and (turned := turning(a)) is not None:
+            reads += [(turned.cosines, "float"), (turned.sines, "float")]
     else:
         reads = [(value, "float") for value in (a.query, a.key, a.value)]
     return Item((a.context,), (*reads, *terms), lambda: _write(site, a))
@@ -56,22 +67,22 @@ def _write(site: Site, a: Attention) -> None:
         for linear in (a.q, a.k, a.v):
             assert linear is not None
             em.to_tokens(need(site, linear)[0])
-    sides = projected(site, _sides(a)) if direct(a) else _materialised(site, a)
+    sides = _turned(site, a, projected(site, _sides(a))) if direct(a) else _materialised(site, a)
     q, k, v = (rows for rows, _ in sides)
     columns = [Columns(int(rows.ty.shape[1]), at) for rows, at in sides]
     assert a.context.shape is not None
     dim = a.head_dim if direct(a) else int(a.query.shape[a.layouts[0].replace("(bh)", "b").index("d")])
     value_dim = int(a.context.shape[-1]) // a.heads
     kv_heads = a.kv_heads if direct(a) else int(k.ty.shape[1]) // dim
-    lengths = _lengths(a)
-    batch = _batch(a)
+    lengths, batch = _lengths(a), _batch(a)
+    causal = site.masks.padding(a) == "earlier" if em.packed else a.causal
     bias, axes = (None, None) if em.packed else bias_of(site, a, lengths)
     finish = site.finish(a.context)
     finish = Finish(floats=finish.floats, rounds=finish.rounds)
     spec = Spec(
         a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
         columns[0], columns[1], columns[2],
-        a.causal and lengths[0] == lengths[1], axes, any(value.op == "isnan" for value in a.body), finish,
+        causal and lengths[0] == lengths[1], axes, any(value.op == "isnan" for value in a.body), finish,
     )  # fmt: skip
     starts, q_starts = _starts(site, batch, lengths)
     if em.packed:
@@ -84,6 +95,32 @@ def _write(site: Site, a: Attention) -> None:
         site.results(finish, rows, a.heads * value_dim),
     )  # fmt: skip
     site.put(finish, a.context, results)
+
+
+def _turned(site: Site, a: Attention, sides: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
+    """The sides, queries and keys rotated to their positions where the graph does that."""
+    turned, em = turning(a) if a.rotary else None, site.emitter
+    if turned is None:
+        return sides
+    angles = [em.shaped(em.whole(v), [turned.places, turned.width]) for v in (turned.cosines, turned.sines)]
+    tokens = (
+        em.rows_input if em.packed else em.constant(np.arange(_batch(a) * _lengths(a)[0], dtype=np.int32))
+    )
+
+    def turn(rows: Any, at: int, heads: int) -> Any:
+        spec = Rotate(heads, a.head_dim, Columns(int(rows.ty.shape[1]), at), turned.width)
+        (made,) = em.kernel(
+            "rotate", ("rotate", spec), lambda: rotate(spec, site.machine), [tokens, rows, *angles],
+            [((rows.ty.shape[0], heads * a.head_dim), "float32")],
+        )  # fmt: skip
+        return made
+
+    (q, q_at), (k, k_at), v = sides
+    size = a.heads * a.head_dim
+    if q is k and k_at == q_at + size:
+        both = turn(q, q_at, a.heads + a.kv_heads)
+        return [(both, 0), (both, size), v]
+    return [(turn(q, q_at, a.heads), 0), (turn(k, k_at, a.kv_heads), 0), v]
 
 
 def _batch(a: Attention) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tvm
@@ -52,9 +52,14 @@ class Masks:
             results = _run(compiled, [feed[n] for n in names]) if compiled else []
             self._seen.append((kept, dict(zip(self._parts, results, strict=True)) | self._fixed))
 
-    def padding(self, attention: Attention) -> bool:
-        """Whether the attention looks, among the real tokens, at exactly those that the mask input keeps, and
-        with `causal` not at later ones; nothing else is added to its scores."""
+    def padding(self, attention: Attention) -> Literal["all", "earlier", ""]:
+        """Which tokens each real token looks at, among those that the mask input keeps: "all" of them, or the
+        "earlier" ones with itself. Empty where it is others, or where something is added to the scores."""
+        if not attention.causal and self._looks(attention, causal=False):
+            return "all"
+        return "earlier" if self._looks(attention, causal=True) else ""
+
+    def _looks(self, attention: Attention, causal: bool) -> bool:
         for kept, values in self._seen:
             if kept is None:
                 return False
@@ -74,6 +79,8 @@ class Masks:
                 return False
             expected = np.broadcast_to(kept[:, None, None, :], seen.shape)
             if attention.causal:
+                seen = seen & np.tril(np.ones((length, length), bool))
+            if causal:
                 expected = expected & np.tril(np.ones((length, length), bool))
             asked = np.broadcast_to(kept[:, None, :, None], seen.shape)
             if (seen != expected)[asked].any() or np.abs(added[seen & asked]).max(initial=0.0) > 1e-6:

@@ -8,6 +8,8 @@ from ....ir.blocks.rotary import rotary
 from ....ir.blocks.walk import bare
 from ....ir.view import Value
 
+LAYOUT = {"reshape", "transpose", "unsqueeze", "expand"}
+
 
 @dataclass(frozen=True)
 class Rotation:
@@ -20,6 +22,12 @@ class Rotation:
     def width(self) -> int:
         assert self.cosines.shape is not None
         return int(self.cosines.shape[-1])
+
+    @property
+    def places(self) -> int:
+        """Rows of angles: of a sequence that all share, or of all sequences."""
+        assert self.cosines.shape is not None
+        return int(self.cosines.shape[0]) * int(self.cosines.shape[2])
 
 
 def rotation(value: Value) -> Rotation | None:
@@ -35,6 +43,21 @@ def rotation(value: Value) -> Rotation | None:
     cosines, sines = turned.cosines.shape, turned.sines.shape
     fits = cosines == sines and cosines is not None and len(cosines) == 4 and cosines[1] == 1
     return turned if fits and int(cosines[-1]) in (size, size // 2) else None
+
+
+def rotated(value: Value) -> Value:
+    """A value before numbers that multiply it, another layout, and repeats."""
+    while True:
+        value = bare(value)
+        if value.op == "mul":
+            plain = [v for v in value.inputs if v is not None and v.shape not in ((), (1,))]
+            if len(plain) != 1:
+                return value
+            value = plain[0]
+        elif value.op in LAYOUT and value.inputs[0] is not None:
+            value = value.inputs[0]
+        else:
+            return value
 
 
 def _whole(value: Value, x: Value, size: int) -> Rotation | None:

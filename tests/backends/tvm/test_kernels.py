@@ -13,6 +13,7 @@ from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.norm import finished
 from graphwright.backends.tvm.kernels.pack import pack, unpack
 from graphwright.backends.tvm.kernels.pool import pool
+from graphwright.backends.tvm.kernels.rotate import Rotate, rotate
 from graphwright.backends.tvm.kernels.rows import Finish, Norm
 from graphwright.backends.tvm.kernels.tile import Tile, candidates
 from kernel_run import call, compiled, wide
@@ -205,3 +206,17 @@ def test_pooling_adds_the_rows_of_each_sequence(n):
     (sums,) = call(compiled(pool(n, MACHINE)), [np.array(starts, np.int32), x], [((4, n), np.float32)])
     exact = np.stack([x[a:b].astype(np.float64).sum(0) for a, b in pairwise(starts)])
     np.testing.assert_allclose(sums, exact, atol=2e-6)
+
+
+@pytest.mark.parametrize(("dim", "angles"), [(8, 8), (64, 32), (12, 12)])
+def test_heads_are_rotated_to_the_places_of_their_tokens(dim, angles):
+    rng, rows = np.random.default_rng(dim), np.array([0, 1, 4, 5, 9], np.int32)
+    x, (cosines, sines) = rng.standard_normal((5, 3 * dim + 5)), rng.standard_normal((2, 7, angles))
+    given = [array.astype(np.float32) for array in (x, cosines, sines)]
+    spec = Rotate(2, dim, Columns(3 * dim + 5, dim), angles)
+    (turned,) = call(compiled(rotate(spec, MACHINE)), [rows, *given], [((5, 2 * dim), np.float32)])
+    x, cosines, sines = (array.astype(np.float64) for array in given)
+    cosines, sines = (np.tile(table, 2)[rows % 7, None, :dim] for table in (cosines, sines))
+    heads = x[:, dim : 3 * dim].reshape(5, 2, dim)
+    swapped = np.concatenate([-heads[..., dim // 2 :], heads[..., : dim // 2]], -1)
+    np.testing.assert_allclose(turned, (heads * cosines + swapped * sines).reshape(5, -1), atol=2e-6)

@@ -115,11 +115,15 @@ def test_tokens_are_pooled_where_they_lie(opposite):
         np.testing.assert_allclose(run(program, feed)[0][0], expected, atol=1e-5)
 
 
-def test_a_gated_feed_forward_is_one_product_and_grouped_heads_share_keys():
-    found = planned(zoo.fx_program("llama"), feed_of(zoo.ARCHITECTURES["llama"]))
-    assert found.mask is None  # rotary positions are not known for packed tokens
-    assert found.kernels["dense_f32_48x88"] == 2
-    assert found.kernels["attention"] == 2
+def test_a_decoder_is_kernels_gates_in_one_product_grouped_heads_rotated_where_they_lie():
+    for program in (zoo.onnx_program("llama"), zoo.fx_program("llama")):
+        found = planned(program, feed_of(zoo.ARCHITECTURES["llama"]))
+        assert found.mask == "attention_mask"
+        assert found.kernels == {
+            "embedding_48": 1, "norm_48": 1, "dense_f32_48x80": 2, "rotate": 2, "attention": 2,
+            "dense_f32_48x48": 2, "dense_f32_48x88": 2, "dense_f32_88x48": 2, "dense_f32_48x103": 1,
+            "unpack_103": 1,
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize(
