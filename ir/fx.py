@@ -223,12 +223,22 @@ def call(graph: Graph, target: Any, *args: Any, before: Node, **kwargs: Any) -> 
 
 
 def propagate(gm: GraphModule) -> None:
-    """Recomputes every shape from the inputs' and the tensors', after sizes were changed."""
+    """Recomputes every shape from the inputs' and the tensors', after sizes were changed.
+
+    Raises:
+        GraphwrightError: operands do not go together, named with the node.
+    """
     for node in gm.graph.nodes:
         if node.op == "get_attr" and isinstance(tensor := attribute(gm, str(node.target)), torch.Tensor):
             node.meta["val"] = fake_tensor(gm.graph, tensor)
         elif node.op == "call_function":
-            _infer(gm.graph, node)
+            try:
+                _infer(gm.graph, node)
+            except Exception as error:
+                reason = str(error).strip().partition("\n")[0]
+                raise GraphwrightError(
+                    f"{node.name} ({node.target}) does not fit any more: {reason}"
+                ) from error
 
 
 def prune(gm: GraphModule) -> int:

@@ -41,6 +41,8 @@ def restate(node: Node, cuts: Cuts) -> None:
         first = len(_shape(node)) - len(argument(node, "normalized_shape"))
         kept = {axis - first: gone for axis, gone in cuts[node].items() if axis >= first}
         _list(node, "normalized_shape", kept, first)
+    elif name == "repeat":
+        _repeat(node, cuts)
     elif name == "slice":
         _slice(node, cuts)
     elif name == "scaled_dot_product_attention":
@@ -72,6 +74,17 @@ def _list(node: Node, name: str, axes: dict[int, np.ndarray | None], first: int 
         else:
             sizes[axis - extra] = -1
     set_argument(node, name, sizes)
+
+
+def _repeat(node: Node, cuts: Cuts) -> None:
+    """What repeats one row is repeated less often; what repeats more rows repeats fewer of them."""
+    source: Any = node.args[0]
+    repeats = list(argument(node, "repeats"))
+    extra = len(repeats) - len(_shape(source))
+    for axis, gone in cuts[node].items():
+        if gone is not None and (axis < extra or _shape(source)[axis - extra] == 1):
+            repeats[axis] -= len(gone)
+    set_argument(node, "repeats", repeats)
 
 
 def _slice(node: Node, cuts: Cuts) -> None:

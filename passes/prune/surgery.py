@@ -13,7 +13,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from ...ir.dims import Group
-from ...ir.errors import PassError
+from ...ir.errors import GraphwrightError, PassError
 from ...ir.fx import attribute, propagate, prune, replace_tensor
 from ...ir.program import Program
 from .sizes import Cuts, restate
@@ -68,9 +68,15 @@ def cut_groups(gm: GraphModule, going: Iterable[tuple[Group, Iterable[int]]]) ->
     _cut_tensors(gm, cuts)
     for node in cuts:
         restate(node, cuts)
-    propagate(gm)
+    fault = None
+    try:
+        propagate(gm)
+    except GraphwrightError as error:  # whose cause may stand before it
+        fault = error
     for node, old in before.items():
         _check(node, old, cuts.get(node, {}))
+    if fault is not None:
+        raise fault
     gm.recompile()
 
 

@@ -4,10 +4,15 @@ import pytest
 import torch
 import zoo
 from graphwright.ir import fx
+from graphwright.ir.capture import capture
+from graphwright.ir.dims import groups
+from graphwright.ir.errors import PassError
+from graphwright.ir.view import view
 from graphwright.passes.prune.masks import masked
-from graphwright.passes.prune.surgery import remove
+from graphwright.passes.prune.surgery import cut_groups, remove
 from graphwright.passes.prune.units import units
 from graphwright.passes.wellformed import well_formed
+from torch import nn
 
 # What goes from the blocks in turn: every other unit, all but one, nothing, everything, the first.
 TURNS = (
@@ -61,3 +66,87 @@ def test_a_pruned_program_is_the_masked_one(name, attn, first):
         with torch.no_grad():
             for a, b in zip(expected(*feed), pruned.graph(*feed), strict=True):
                 torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-5)
+
+
+class Shared(nn.Module):
+    """One head of keys and values, repeated for every head of queries (Shazeer, 2019, arXiv:1911.02150)."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(24, n) for n in (32, 8, 8))
+        self.o = nn.Linear(32, 24)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        q = self.q(x).view(b, n, 4, 8).transpose(1, 2)
+        k, v = (p(x).view(b, n, 1, 8).transpose(1, 2).repeat(1, 4, 1, 1) for p in (self.k, self.v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + self.o(y.transpose(1, 2).reshape(b, n, 32))
+
+
+def test_queries_of_one_key_go_one_by_one():
+    torch.manual_seed(0)
+    program = capture(Shared(), inputs={"x": torch.randn(3, 5, 24)})
+    (one,) = units(program)
+    assert (one.kind, one.size) == ("heads", 4)
+    going = {one: [0, 2, 3]}
+    expected, pruned = zeroed(program, going), program.clone()
+    remove(pruned, going)
+    x = torch.randn(2, 7, 24)
+    torch.testing.assert_close(pruned.graph(x), expected(x), atol=1e-5, rtol=1e-5)
+
+
+class Numbered(nn.Module):
+    """The width is stated by an operator that makes numbers, in a way that surgery does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
+
+    def forward(self, x):
+        return self.down(torch.relu(self.up(x)) + torch.arange(24))
+
+
+def test_a_size_that_is_stated_in_an_unknown_way_is_found():
+    program = capture(Numbered(), inputs={"x": torch.randn(2, 3, 8)})
+    (group,) = [g for g in groups(view(program)) if g.size == 24]
+    with pytest.raises(PassError, match=r"arange.*became 24 where 23"):
+        cut_groups(program.clone().graph, [(group, [5])])
+
+
+class Unequal(nn.Module):
+    """Two windows of one projection, one of which overlaps what the other leaves."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 24), nn.Linear(12, 8)
+
+    def forward(self, x):
+        wide = self.up(x)
+        return self.down(torch.relu(wide[..., :12]) * wide[..., 12:])
+
+
+def test_slices_move_with_what_goes_before_them():
+    torch.manual_seed(0)
+    program = capture(Unequal(), inputs={"x": torch.randn(2, 3, 8)})
+    (one,) = units(program)
+    going = {one: [0, 3, 11]}
+    expected, pruned = zeroed(program, going), program.clone()
+    remove(pruned, going)
+    assert pruned.graph.get_parameter("up.weight").shape == (18, 8)
+    x = torch.randn(2, 7, 8)
+    torch.testing.assert_close(pruned.graph(x), expected(x), atol=1e-6, rtol=1e-6)
+
+
+def test_a_unit_that_is_not_there_is_refused():
+    program = zoo.fx_program("bert")
+    first = units(program)[0]
+    with pytest.raises(PassError, match="units 0 to 3"):
+        remove(program.clone(), {first: [4]})
+
+
+def test_the_program_before_is_left_as_it_was():
+    program = zoo.fx_program("gpt2")
+    before = program.fingerprint()
+    remove(program.clone(), chosen(units(program)))
+    assert program.fingerprint() == before
