@@ -7,8 +7,8 @@ Random weights in the published configuration. Contestants, one process each, on
 
 * ORT level 0, 1, 4: our program (quantize-weights) as ONNX Runtime runs it at its default, full optimization,
   MatMulNBits at that accuracy_level, the cache as inputs and outputs;
-* ORT best: the graph that its own model builder makes (q, k and v packed, GroupQueryAttention with rotary,
-  norms with their residual sums), symmetric codes, accuracy_level 4, the cache in place by I/O binding;
+* ORT best: a graph of the form that its own model builder gives (q, k and v packed, GroupQueryAttention with
+  rotary, norms with their sums), symmetric codes, accuracy_level 4, the cache in place by I/O binding;
 * tvm float, tvm int8: the same program as ORT level 1 and 4, compiled, through its bundle's own `run`.
 
 --work keeps what was exported and built for another run. About 10 minutes without, most of it the export.
@@ -108,7 +108,7 @@ def bundle(path, past, threads):
 
 
 def builders(folder, bits, group, past):
-    """The graph that ONNX Runtime's own model builder makes for these shapes, of random codes."""
+    """A graph of the form that ONNX Runtime's own model builder gives these shapes, of random codes."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
