@@ -19,11 +19,11 @@ from ...ir.program import Program
 from ..base import Context, Feed
 from ..quantize.calibration import check
 from ..quantize.outputs import arguments
+from ..recover.alike import alike
 from ..recover.batches import bucketed, parted
 from ..recover.losses.by_task import at_outputs
 from ..recover.objective import Objective
 from ..recover.own import own_parameters, tables, watched
-from ..recover.recovery import alike
 from ..recover.trainer import Plan, train
 from .choose import Scope, lowest
 from .masks import masked

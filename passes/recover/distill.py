@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from ...ir.errors import PipelineError
 from ...ir.program import Program
 from ..base import Context, Feed, Result
-from .recovery import Recovery, alike
+from .alike import alike
+from .recovery import Recovery
 
 if TYPE_CHECKING:
     from .losses.base import Term

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from ...ir.program import Program
 from ..base import Context, Result
-from .recovery import Recovery, alike
+from .alike import alike
+from .recovery import Recovery
 
 
 @dataclass(frozen=True)

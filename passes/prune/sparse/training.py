@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ....ir.program import Program
 from ...base import Context, Feed, Result
-from ...recover.recovery import Recovery, alike
+from ...recover.alike import alike
+from ...recover.recovery import Recovery
 from .patterns import Pattern, Scope
 
 if TYPE_CHECKING:
