@@ -167,6 +167,11 @@ class Recovery(Pass):
         folder = Path(self.checkpoint) if self.checkpoint else context.cache and context.cache / "training"
         if not folder:
             return None
+        if not self.checkpoint:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError:  # nobody asked for the cache, so a run does without
+                return None
         assert context.original is not None
         key = {
             "pass": print_pass(replace(self, checkpoint="")),

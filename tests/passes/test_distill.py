@@ -10,7 +10,7 @@ import onnx_ir
 import onnxruntime
 import pytest
 import torch
-from graphwright.ir.errors import DataError, PassError, PipelineError
+from graphwright.ir.errors import CheckpointError, DataError, PassError, PipelineError
 from graphwright.ir.mode import set_mode, trains
 from graphwright.ir.probe import feed, probes
 from graphwright.passes.base import Context
@@ -259,6 +259,14 @@ def test_an_interrupt_says_that_the_run_is_kept(tmp_path, monkeypatch):
         Distill(**QUICK, checkpoint=str(tmp_path)).run(shallow(program, 0), context(program, progress=stop))
     result = Distill(**QUICK, checkpoint=str(tmp_path)).run(shallow(program, 0), context(program))
     assert any("went on from step 7" in note for note in result.notes)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without_and_a_folder_that_was_named_is_not(tmp_path):
+    program, file = fx_program("bert"), tmp_path / "file"
+    file.write_text("")
+    assert Distill(steps=1).run(shallow(program, 0), context(program, cache=file)).modified
+    with pytest.raises(CheckpointError, match="cannot hold checkpoints"):
+        Distill(steps=1, checkpoint=str(file)).run(shallow(program, 0), context(program))
 
 
 @pytest.mark.parametrize(
