@@ -186,3 +186,17 @@ def test_what_cannot_be_rewritten_is_refused():
         Tokens({})
     with pytest.raises(PassError, match="model is Odd"):
         Tokens({"tokenizer.json": b'{"model": {"type": "Odd", "vocab": {}}}'})
+
+
+def test_unigram_keeps_what_an_unknown_character_costs():
+    """By hand: 10 more than the lowest score. From -30, three pieces of -8 cost less; from -8, more."""
+    scores = dict.fromkeys("abcde", -7.9) | dict.fromkeys(("ab", "cd", "e☃"), -8.0)
+    scores |= {"abcde": -0.1, "low": -30.0, "zz": -9.0}
+    model = {"type": "Unigram", "vocab": [["[UNK]", 0.0], *scores.items()], "unk_id": 0}
+    content = json.dumps({"version": "1.0", "model": model, "added_tokens": []}).encode()
+    tokens = Tokens({"tokenizer.json": content})
+    before = read(tokens.files).encode("abcde☃")
+    assert before.tokens == ["ab", "cd", "e☃"]
+    kept = sorted(tokens.needed([*before.ids, *read(tokens.files).encode("abcde").ids]))
+    assert len(kept) == len(scores)
+    assert read(tokens.rewritten(kept)).encode("abcde☃").tokens == before.tokens
