@@ -150,3 +150,43 @@ def test_the_program_before_is_left_as_it_was():
     before = program.fingerprint()
     remove(program.clone(), chosen(units(program)))
     assert program.fingerprint() == before
+
+
+class Twin(nn.Module):
+    """Two feed-forwards of the same weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 24, bias=False), nn.Linear(24, 8, bias=False)
+
+    def forward(self, x):
+        x = x + self.down(torch.relu(self.up(x)))
+        return x + self.down(torch.relu(self.up(x)))
+
+
+def test_weights_under_two_names_stay_one():
+    torch.manual_seed(0)
+    program = capture(Twin(), inputs={"x": torch.randn(2, 3, 8)})
+    gm = program.graph
+    for name in ("up", "down"):
+        first, second = (node for node in gm.graph.nodes if _reads(node, f"{name}.weight"))
+        fx.set_attribute(gm, f"{name}.twin", gm.get_parameter(f"{name}.weight"))
+        with gm.graph.inserting_before(first):
+            alias = gm.graph.get_attr(f"{name}.twin")
+        alias.meta["val"] = first.args[1].meta["val"]
+        second.replace_input_with(second.args[1], alias)
+    gm.recompile()
+    (one,) = units(program)
+    assert len(one.outputs) == 2
+    assert len(one.groups) > 1  # nothing in the graph joins the two, but the memory that they read
+    going = {one: range(5, 20)}
+    expected, pruned = zeroed(program, going), program.clone()
+    remove(pruned, going)
+    x = torch.randn(2, 7, 8)
+    torch.testing.assert_close(pruned.graph(x), expected(x), atol=1e-6, rtol=1e-6)
+    assert pruned.graph.get_parameter("up.twin") is pruned.graph.get_parameter("up.weight")
+    assert pruned.graph.get_parameter("up.twin").shape == (9, 8)
+
+
+def _reads(node, path):
+    return any(source.op == "get_attr" and source.target == path for source in node.all_input_nodes)
