@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from graphwright.ir.execute import execute
 from graphwright.ir.fx import attribute, set_attribute
 from graphwright.ir.probe import feed, probes
 from graphwright.ir.text import text
-from graphwright.passes.base import Context, Ratio
+from graphwright.passes.base import Context, Ratio, Result
 from graphwright.passes.manager import Pipeline
 from graphwright.passes.prune.sparse.choice import kept as kept_of
 from graphwright.passes.prune.sparse.lottery import LotteryTicket
@@ -259,3 +260,30 @@ def test_every_architecture_is_pruned(name):
     program = fx_program(name)
     result = PruneWeights().run(program.clone(), Context())
     assert result.statistics["zeros"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_every_round_starts_from_the_early_weights_and_takes_none_back(monkeypatch):
+    """Training is stood in for by something that ranks the weights anew each time."""
+    starts, tickets = [], []
+
+    def learned(self, program, context, parameters, loss, batches, notes=()):
+        starts.append({name: p.detach().clone() for name, p in parameters.items()})
+        generator = torch.Generator().manual_seed(len(starts))
+        for p in parameters.values():
+            p.data.copy_(torch.randn(p.shape, generator=generator))
+        return Result(program, True)
+
+    whole = Masks.set
+    monkeypatch.setattr(Masks, "set", lambda self, stay: (tickets.append(stay), whole(self, stay)))
+    monkeypatch.setattr(LotteryTicket, "learned", learned)
+    program = fx_program("bert")
+    context = Context(calibration=feeds_of(program, 4), original=program)
+    result = LotteryTicket(rounds=3, sparsity=0.875).run(program.clone(), context)
+    assert len(starts) == 5  # the short training, three rounds, and the ticket's own
+    for start in starts[2:]:
+        assert all(torch.equal(p, starts[1][name]) for name, p in start.items())
+    shares = [1 - torch.cat([m.flatten() for m in one.values()]).float().mean().item() for one in tickets]
+    assert shares == pytest.approx([0.5, 0.75, 0.875], abs=1e-3)
+    for one, after in pairwise(tickets):
+        assert all((one[name] | ~after[name]).all() for name in one)
+    assert result.statistics["zeros"] == pytest.approx(0.875, abs=1e-3)
