@@ -52,6 +52,33 @@ def test_permutations_of_permutations():
     check(twice([3, 0, 1, 2], [1, 2, 3, 0]), ["negative"], X)
 
 
+def test_rows_are_flattened_behind_what_treats_each_by_itself():
+    weight, bias, gain = (relax.const(normal(*s)) for s in ((5, 5), (5,), (5,)))
+
+    def layer(emit, x):
+        rows = emit(op.reshape(x, (24, 5)))
+        normed = emit(op.nn.layer_norm(rows, gain, bias, [-1], 1e-5))
+        product = emit(op.add(emit(op.matmul(normed, weight)), bias))
+        total = emit(op.add(rows, emit(op.nn.gelu(product))))
+        return op.reshape(emit(op.clip(total, -1.0, 1.0)), (2, 3, 4, 5))
+
+    check(layer, ["nn.layer_norm", "matmul", "add", "nn.gelu", "add", "clip"], X)
+
+
+def test_rows_stay_flat_beside_what_differs_by_row():
+    def added(other):
+        return lambda emit, x: op.add(emit(op.reshape(x, (24, 5))), relax.const(other))
+
+    check(added(normal(24, 5)), ["reshape", "add"], X)
+    check(added(normal(24, 1)), ["reshape", "add"], X)
+    check(added(normal(1, 5)), ["add", "reshape"], X)
+    norm = [relax.const(normal(24)) for _ in range(2)]
+    check(
+        lambda emit, x: op.nn.layer_norm(emit(op.reshape(x, (24, 5))), *norm, [0], 1e-5),
+        ["reshape", "nn.layer_norm"], X,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_constants_are_turned_at_once(dtype):
     """Also those whose bytes constant folding must not see."""

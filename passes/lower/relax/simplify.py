@@ -6,10 +6,10 @@ from typing import Any
 
 import tvm
 
-from . import convolutions, layouts, masks
+from . import convolutions, flattened, layouts, masks
 from .rewriter import Rewriter, Rule, rewritten
 
-_TABLES = (layouts.RULES, masks.RULES, convolutions.RULES)
+_TABLES = (layouts.RULES, masks.RULES, convolutions.RULES, flattened.RULES)
 
 
 def simplified(module: tvm.IRModule) -> tvm.IRModule:
@@ -18,6 +18,7 @@ def simplified(module: tvm.IRModule) -> tvm.IRModule:
     * permutations of permutations, reshapes of reshapes, casts and broadcasts to what a value is already;
     * a transpose of the last axes behind merged leading axes is one permutation;
     * indexing that takes every element in order is a reshape;
+    * rows that are flattened before what treats each by itself are flattened behind it;
     * a condition that always holds drops out of an And, and what it only made larger stays small;
     * factors of both sides of a product of activations multiply its result, once;
     * convolutions that are linear layers of neighbours or of patches become those, channels last.
