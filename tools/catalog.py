@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,12 @@ def _classes(name: str, module: str, class_name: str) -> list[ast.ClassDef]:
     tree = ast.parse(Path(spec.origin).read_text("utf-8"))
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
     found = [body]
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level == 1]
+    package = resolve_name(module, "graphwright.passes").rpartition(".")[0]
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
     for base in (ast.unparse(base) for base in body.bases if ast.unparse(base) != "Pass"):
         for source in imports:
             if any(alias.name == base for alias in source.names):
-                beside = f"{module.rpartition('.')[0]}.{source.module}"
-                found += _classes(name, beside, base)
+                found += _classes(name, resolve_name("." * source.level + str(source.module), package), base)
     return found
 
 
