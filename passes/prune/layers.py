@@ -20,8 +20,8 @@ class PruneLayers(Pass):
     A layer is an attention and a feed-forward with their residuals and norms; a decoder's has a
     cross-attention in between. They are found by structure (streams.py), those of an encoder and of a
     decoder apart, and count from 0, as names of parameters do. What a layer computes for others without
-    looking at the stream, such as the relative positions of T5's first layer, stays. Layers that share their weights save
-    time and no bytes.
+    looking at the stream, such as the relative positions of T5's first layer, stays. Layers that
+    share their weights save time and no bytes.
 
     keep: how many layers stay of each stack; 0 is half of them, rounded up.
     choose: which. "every-other" spreads the kept ones evenly, from the first on; "bottom" keeps the first
