@@ -20,10 +20,8 @@ from .attend import bias_of, projected
 from .chains import fits
 from .dense import need
 from .items import Item, Need
-from .rotation import Rotation, rotation
+from .rotation import LAYOUT, Rotation, rotation
 from .site import Site
-
-_LAYOUT = {"reshape", "transpose", "unsqueeze", "expand"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def _joined(value: Value, count: int, inside: set[Value]) -> Value | None:
     """
     steps = []
     value = bare(value)
-    while value.op in _LAYOUT and value.inputs[0] is not None:
+    while value.op in LAYOUT and value.inputs[0] is not None:
         steps.append(value)
         value = bare(value.inputs[0])
     shape = value.shape
@@ -129,7 +127,7 @@ def _joined(value: Value, count: int, inside: set[Value]) -> Value | None:
 
 def _only_read(value: Value, inside: set[Value]) -> bool:
     """Whether a value, in whatever layout, is read in there alone."""
-    return all(user in inside or (user.op in _LAYOUT and _only_read(user, inside)) for user in value.users)
+    return all(user in inside or (user.op in LAYOUT and _only_read(user, inside)) for user in value.users)
 
 
 def _through(step: Value, array: np.ndarray) -> np.ndarray:
