@@ -58,6 +58,16 @@ def run(imported: Any, feed: Mapping[str, np.ndarray], level: int = 3) -> dict[s
     return dict(zip(imported.outputs, found, strict=True))
 
 
+def sizes_of(program: Any, feed: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """What the symbols of a program's input shapes are in a feed."""
+    return {
+        dim: size
+        for spec in program.inputs
+        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True)
+        if isinstance(dim, str)
+    }
+
+
 def operators(module: Any) -> list[str]:
     """The Relax operators of "main", in order."""
     bindings = [binding for block in module["main"].body.blocks for binding in block.bindings]

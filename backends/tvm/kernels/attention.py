@@ -22,6 +22,7 @@ from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
 from .vector import LARGEST, Expr, chunks, each, exp, fold, load, splat, store, transposed
 
 HIDDEN, ABSENT = -3e38, -3.4e38  # scores of keys that a mask hides, and of keys that there are none of
+NOWHERE = -(2**30)  # the place of a key that there is none of
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class Columns:
 class Attention:
     """heads of queries; kv_heads divide them (grouped queries, arXiv:2305.13245). dim: of queries and keys,
     value_dim: of values. scale: of the products. causal: query i of n sees the keys up to i + keys - n.
-    keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
-    (batch, heads): an additive mask for sequences that all have `keys` keys. zeroing: a query from which it
-    hides all keys gets zeros, not the mean of all values.
+    window: a query sees the keys from so many places before its own to so many behind it (sliding windows:
+    arXiv:2004.05150, section 3.1; arXiv:2310.06825). keys: the most that a sequence has. bias: what is added
+    to the scores: None, or its axes that are 1, of (batch, heads): an additive mask for sequences that all
+    have `keys` keys. zeroing: a query from which it hides all keys gets zeros, not the mean of all values.
     """
 
     heads: int
@@ -51,6 +53,7 @@ class Attention:
     k: Columns
     v: Columns
     causal: bool = False
+    window: tuple[int, int] | None = None
     bias: tuple[bool, bool] | None = None
     zeroing: bool = False
     finish: Finish = field(default_factory=Finish)
@@ -60,8 +63,10 @@ def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
     """The kernel for any number of sequences.
 
     Parameters: q [mq, q.width], k [mk, k.width], v [mk, v.width] float32; starts [b + 1] int32, the first row
-    of each sequence among the keys, and q_starts [b + 1] among the queries; bias [b|1, heads|1, queries,
-    keys] where there is one; the inputs of `Finish`, then its outputs over rows of heads * value_dim.
+    of each sequence among the keys, and q_starts [b + 1] among the queries; places [mk] int32 where there is
+    a window, which of the tokens each row was before others were left out, for queries and keys alike; bias
+    [b|1, heads|1, queries, keys] where there is one; the inputs of `Finish`, then its outputs over rows of
+    heads * value_dim.
     """
     with IRBuilder() as builder, T.prim_func():
         T.func_name("main")
@@ -87,6 +92,8 @@ class _Kernel:
         self.v = T.arg("v", T.buffer((mk, spec.v.width), "float32"))
         self.starts = T.arg("starts", T.buffer((entries,), "int32"))
         self.q_starts = T.arg("q_starts", T.buffer((entries,), "int32"))
+        if spec.window is not None:
+            self.places = T.arg("places", T.buffer((mk,), "int32"))
         if spec.bias is not None:
             b, queries, keys = (tirx.Var(name, "int64") for name in ("b", "lq", "lk"))
             shape = (1 if spec.bias[0] else b, 1 if spec.bias[1] else spec.heads, queries, keys)
@@ -102,6 +109,8 @@ class _Kernel:
             keys = T.alloc_buffer((spec.dim, self.longest), "float32", scope="global")
             values = T.alloc_buffer((self.longest, spec.value_dim), "float32", scope="global")
             scores = T.alloc_buffer((self.height, self.longest), "float32", scope="global")
+            if spec.window is not None:
+                self.spots = T.alloc_buffer((self.longest,), "int32", scope="global")
             with T.serial(T.min(thread * per, tasks), T.min((thread + 1) * per, tasks)) as task:
                 self._head(task // spec.heads, task % spec.heads, keys, values, scores)
         if spec.finish.rounds != "no":
@@ -154,6 +163,11 @@ class _Kernel:
             column = spec.v.at + group * spec.value_dim
             for start, width in chunks(spec.value_dim, lanes):
                 store(values, load(self.v, first + j, column + start, lanes=width), j, start)
+        if spec.window is not None:
+            with T.serial(0, count) as j:
+                T.buffer_store(self.spots, self.places[first + j], [j])
+            with T.serial(count, (count + (self.block - 1)) // self.block * self.block) as j:
+                T.buffer_store(self.spots, T.int32(NOWHERE), [j])
 
     def _queries(
         self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr,
@@ -161,21 +175,27 @@ class _Kernel:
     ) -> None:  # fmt: skip
         """The context of `height` queries from the sequence's query `at` on."""
         spec = self.spec
-        # The last key that each query may see; earlier tiles of a causal head stop early.
-        seen = count
+        # The keys that any of the queries may see; tokens that were left out bring others nearer, never away.
+        low, seen = T.int32(0), count
         if spec.causal:
             seen = T.bind(T.min(count, at + height + (count - queries)))
-        self._scores(height, begin + at, head, seen, keys, scores)
+        if spec.window is not None:
+            low = T.bind(T.max(0, at - spec.window[0]))
+            seen = T.bind(T.min(count, at + (height + spec.window[1])))
+        self._scores(height, begin + at, head, low, seen, keys, scores)
         inverse = T.alloc_buffer((height,), "float32", scope="local")
         for i in range(height):
             visible = T.bind(T.min(count, at + i + 1 + (count - queries))) if spec.causal else count
-            self._softmax(i, at, seen, visible, sequence, head, scores, inverse)
-        self._values(height, begin + at, head, seen, values, scores, inverse)
+            self._softmax(i, at, low, seen, visible, sequence, head, scores, inverse)
+        self._values(height, begin + at, head, low, seen, values, scores, inverse)
 
-    def _scores(self, height: int, row: Expr, head: Expr, seen: Expr, keys: Any, scores: Any) -> None:
+    def _scores(
+        self, height: int, row: Expr, head: Expr, low: Expr, seen: Expr, keys: Any, scores: Any
+    ) -> None:
         spec, lanes = self.spec, self.lanes
         vectors = self.block // lanes
-        with T.serial(0, (seen + (self.block - 1)) // self.block) as block:
+        last = T.bind((seen + (self.block - 1)) // self.block)
+        with T.serial(T.bind(low // self.block), last) as block:
             sums = T.alloc_buffer((height, self.block), "float32", scope="local")
             for i in range(height):
                 for v in range(vectors):
@@ -194,7 +214,7 @@ class _Kernel:
                     store(scores, value, i, block * self.block + v * lanes)
 
     def _softmax(
-        self, i: int, at: Expr, seen: Expr, visible: Expr, sequence: Expr, head: Expr, scores: Any,
+        self, i: int, at: Expr, low: Expr, seen: Expr, visible: Expr, sequence: Expr, head: Expr, scores: Any,
         inverse: Any,
     ) -> None:  # fmt: skip
         """Unnormalised weights of one query in place of its scores, and one over their sum."""
@@ -208,23 +228,18 @@ class _Kernel:
                 store(scores, T.max(total, splat(HIDDEN, width)), i, j)
 
             each(spec.keys, lanes, add)
-        vectors = T.bind((seen + (lanes - 1)) // lanes)
-        with T.serial(visible // lanes, vectors) as vector:
-            column = T.ramp(vector * lanes, 1, lanes)
+        first, vectors = T.bind(low // lanes), T.bind((seen + (lanes - 1)) // lanes)
+        with T.serial(first if spec.window is not None else visible // lanes, vectors) as vector:
             value = load(scores, i, vector * lanes, lanes=lanes)
-            store(
-                scores,
-                T.Select(column < splat(visible, lanes), value, splat(ABSENT, lanes)),
-                i,
-                vector * lanes,
-            )
+            shown = self._shown(at + i, visible, vector * lanes)
+            store(scores, T.Select(shown, value, splat(ABSENT, lanes)), i, vector * lanes)
         held = T.alloc_buffer((lanes,), "float32", scope="local")
         store(held, splat(ABSENT, lanes), 0)
-        with T.serial(0, vectors) as vector:
+        with T.serial(first, vectors) as vector:
             store(held, T.max(load(held, 0, lanes=lanes), load(scores, i, vector * lanes, lanes=lanes)), 0)
         peak = T.bind(fold(load(held, 0, lanes=lanes), LARGEST.combine))
         store(held, splat(0.0, lanes), 0)
-        with T.serial(0, vectors) as vector:
+        with T.serial(first, vectors) as vector:
             value = T.bind(exp(load(scores, i, vector * lanes, lanes=lanes) - splat(peak, lanes)))
             store(scores, value, i, vector * lanes)
             store(held, load(held, 0, lanes=lanes) + value, 0)
@@ -234,8 +249,19 @@ class _Kernel:
             share = T.Select(peak > T.float32(HIDDEN), share, T.float32(0))
         T.buffer_store(inverse, share, [i])
 
+    def _shown(self, query: Expr, visible: Expr, key: Expr) -> Expr:
+        """Which of a vector of keys a query sees."""
+        lanes = self.lanes
+        if self.spec.window is None:
+            return T.ramp(key, 1, lanes) < splat(visible, lanes)
+        before, behind = self.spec.window
+        spots = T.bind(load(self.spots, key, lanes=lanes))
+        here = T.bind(self.spots[query])
+        return T.And(spots >= splat(here - before, lanes), spots <= splat(here + behind, lanes))
+
     def _values(
-        self, height: int, row: Expr, head: Expr, seen: Expr, values: Any, scores: Any, inverse: Any
+        self, height: int, row: Expr, head: Expr, low: Expr, seen: Expr, values: Any, scores: Any,
+        inverse: Any,
     ) -> None:  # fmt: skip
         spec = self.spec
         for part in self._parts():
@@ -243,7 +269,7 @@ class _Kernel:
             for i in range(height):
                 for total, (_, width) in zip(sums, part, strict=True):
                     store(total, splat(0.0, width), i, 0)
-            with T.serial(0, seen) as j:
+            with T.serial(low, seen) as j:
                 v = [T.bind(load(values, j, start, lanes=width)) for start, width in part]
                 for i in range(height):
                     for total, value, (_, width) in zip(sums, v, part, strict=True):

@@ -17,6 +17,7 @@ from .chains import fits
 from .dense import joined, need, write_dense
 from .few_bits import write_few_bits
 from .items import Item, Need
+from .masks import Sight
 from .rotation import Rotation, rotated, rotation
 from .site import Site
 
@@ -75,22 +76,26 @@ def _write(site: Site, a: Attention) -> None:
     value_dim = int(a.context.shape[-1]) // a.heads
     kv_heads = a.kv_heads if direct(a) else int(k.ty.shape[1]) // dim
     lengths, batch = _lengths(a), _batch(a)
-    causal = site.masks.padding(a) == "earlier" if em.packed else a.causal
+    sight = site.masks.sight(a) if em.packed else Sight(behind=0 if a.causal else None)
+    assert sight is not None
+    window = None if sight.before is None or sight.behind is None else (sight.before, sight.behind)
+    causal = window is None and sight.behind == 0 and lengths[0] == lengths[1]
     bias, axes = (None, None) if em.packed else bias_of(site, a, lengths)
     finish = site.finish(a.context)
     finish = Finish(floats=finish.floats, rounds=finish.rounds)
     spec = Spec(
         a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
         columns[0], columns[1], columns[2],
-        causal and lengths[0] == lengths[1], axes, any(value.op == "isnan" for value in a.body), finish,
+        causal, window, axes, any(value.op == "isnan" for value in a.body), finish,
     )  # fmt: skip
     starts, q_starts = _starts(site, batch, lengths)
     if em.packed:
         em.tokens.add(a.context)
     rows = em.kept if em.packed else batch * lengths[0]
+    masking = [*([em.rows_input] if window else []), *([bias] if bias is not None else [])]
     results = em.kernel(
         "attention", ("attention", spec), lambda: attention(spec, site.machine),
-        [q, k, v, starts, q_starts, *([bias] if bias is not None else []),
+        [q, k, v, starts, q_starts, *masking,
          *site.arguments(finish, a.context, None, None, 0)],
         site.results(finish, rows, a.heads * value_dim),
     )  # fmt: skip

@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from ....ir.blocks.base import Blocks, Linear, Norm
+from ....ir.blocks.base import Blocks, FeedForward, Linear, Norm
 from ....ir.blocks.walk import bare, users
 from ....ir.view import Value
 from ..kernels.vector import ACTIVATIONS
 from .coded import coded
 from .integers import stored_weight
 
+Halves = tuple[tuple[int, int], tuple[int, int]]
+Gated = tuple[str, Value, Linear, Halves | None]
+
 
 @dataclass(frozen=True)
 class Chain:
     """linear: where it begins. activation, residual, norm: what follows, None where nothing does.
 
-    gate: the Linear whose activated result multiplies this one's (GLU).
+    gate: the Linear whose activated result multiplies this one's (GLU). halves: (start, stop) of the features
+    that are this one's and the gate's, where one Linear gives both.
     total: the value before the norm. root: the last value. stream: whether `total` is read elsewhere too.
     """
 
     linear: Linear
     gate: Linear | None
+    halves: Halves | None
     activation: str | None
     residual: Value | None
     norm: Norm | None
@@ -42,18 +47,20 @@ def chains(
         few: roots of Linears whose kernel never holds a row, and so takes no norm behind it.
     """
     activated: dict[Value, tuple[str, Value]] = {}  # by the root of a plain `up`
-    gated: dict[Value, tuple[str, Value, Linear]] = {}  # by the root of `up`
-    for feed in blocks.feed_forward:
-        if feed.activation not in ACTIVATIONS or not _whole(feed.up, feed.up_features):
-            continue
-        inner = bare(feed.down.input)
-        if feed.gate is None:
-            activated[feed.up.root] = (feed.activation, inner)
-        elif feed.gate is not feed.up and _whole(feed.gate, feed.gate_features):
-            gated[feed.up.root] = (feed.activation, inner, feed.gate)
-    norms = {bare(norm.input): norm for norm in blocks.norm}
+    gated: dict[Value, Gated] = {}  # by the root of `up`
     returned = set(outputs)
-    gates = {id(gate) for _, _, gate in gated.values()}
+    for feed in blocks.feed_forward:
+        if feed.activation not in ACTIVATIONS:
+            continue
+        inner, whole = bare(feed.down.input), _whole(feed.up, feed.up_features)
+        if feed.gate is feed.up and feed.gate_features is not None and _halved(feed, returned):
+            gated[feed.up.root] = (feed.activation, inner, feed.up, (feed.up_features, feed.gate_features))
+        elif feed.gate is None and whole:
+            activated[feed.up.root] = (feed.activation, inner)
+        elif feed.gate is not None and whole and _whole(feed.gate, feed.gate_features):
+            gated[feed.up.root] = (feed.activation, inner, feed.gate, None)
+    norms = {bare(norm.input): norm for norm in blocks.norm}
+    gates = {id(gate) for _, _, gate, halves in gated.values() if halves is None}
     return [
         _chain(linear, activated, gated, {} if linear.root in few else norms, returned, linear in apart)
         for linear in blocks.linear
@@ -72,17 +79,25 @@ def _whole(linear: Linear, features: tuple[int, int] | None) -> bool:
     return features == (0, linear.out_features)
 
 
+def _halved(feed: FeedForward, returned: set[Value]) -> bool:
+    """Whether a feed-forward whose gate is half of its Linear reads those halves alone."""
+    halves = list(users(feed.up.root))
+    alone = all(half.op in ("split", "slice") and half not in returned for half in halves)
+    body = set(feed.body)
+    return alone and feed.up.root not in returned and all(u in body for half in halves for u in users(half))
+
+
 def _chain(
     linear: Linear,
     activated: Mapping[Value, tuple[str, Value]],
-    gated: Mapping[Value, tuple[str, Value, Linear]],
+    gated: Mapping[Value, Gated],
     norms: Mapping[Value, Norm],
     returned: set[Value],
     apart: bool,
 ) -> Chain:
-    value, activation, gate, residual = linear.root, None, None, None
-    if value in gated and not _read(value, gated[value][1], returned):
-        activation, value, gate = gated[value]
+    value, activation, gate, halves, residual = linear.root, None, None, None, None
+    if value in gated and (gated[value][3] or not _read(value, gated[value][1], returned)):
+        activation, value, gate, halves = gated[value]
     elif value in activated and value not in returned:
         activation, value = activated[value]
     following = [] if apart or value in returned else list(dict.fromkeys(users(value)))
@@ -92,11 +107,11 @@ def _chain(
             residual, value = others[0], following[0]
     norm = None if apart else norms.get(value)
     if norm is None or not _constant(norm):
-        return Chain(linear, gate, activation, residual, None, value, value, False)
+        return Chain(linear, gate, halves, activation, residual, None, value, value, False)
     elsewhere = value in returned or any(user not in norm.body for user in users(value))
     if elsewhere and residual is None:
-        return Chain(linear, gate, activation, None, None, value, value, False)
-    return Chain(linear, gate, activation, residual, norm, value, norm.root, elsewhere)
+        return Chain(linear, gate, halves, activation, None, None, value, value, False)
+    return Chain(linear, gate, halves, activation, residual, norm, value, norm.root, elsewhere)
 
 
 def _read(value: Value, by: Value, returned: set[Value]) -> bool:

@@ -49,19 +49,22 @@ def write_chain(site: Site, chain: Chain) -> Item:
     def write() -> None:
         em, linear = site.emitter, chain.linear
         source = need(site, linear)[0]
+        if chain.residual is not None and em.is_tokens(chain.residual):
+            site.to_tokens(source)
         if em.is_tokens(source):
             em.tokens.update(provides)
         residual = em.rows(chain.residual, like=source) if chain.residual is not None else None
         pair = [linear, *([chain.gate] if chain.gate else [])]
+        halves = None if chain.halves is None else [np.arange(*half) for half in chain.halves]
         if linear.root in site.coded:
             gated = chain.gate is not None
-            em.set_rows(chain.root, write_few_bits(site, pair, None, chain.activation, gated, residual))
+            em.set_rows(chain.root, write_few_bits(site, pair, halves, chain.activation, gated, residual))
             return
         finish = site.finish(
             chain.root, residual is not None, chain.total if chain.stream else None, chain.norm
         )
-        matrix = joined(site, pair, None)
-        n = linear.out_features
+        matrix = joined(site, pair, halves)
+        n = linear.out_features if halves is None else len(halves[0])
 
         def more(padded: int) -> list[Any]:
             return site.arguments(finish, chain.root, residual, chain.norm, padded)

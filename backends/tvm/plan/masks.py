@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tvm
@@ -13,6 +14,21 @@ from ....ir.blocks.base import Attention
 from ....ir.blocks.mask import HIDDEN
 from ....ir.view import Value
 from .rebuild import part
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How many places before and behind its own a token looks; None is any number."""
+
+    before: int | None = None
+    behind: int | None = None
+
+    def covers(self, far: np.ndarray) -> np.ndarray:
+        """far: keys' places less queries'."""
+        near = np.ones(far.shape, bool)
+        if self.before is not None:
+            near &= far >= -self.before
+        return near & (far <= self.behind) if self.behind is not None else near
 
 
 class Masks:
@@ -43,7 +59,7 @@ class Masks:
         parameters = module["main"].params
         shapes = {n: [int(d) for d in p.ty.shape] for n, p in zip(names, parameters, strict=True)}
         compiled = _compiled(module, [value.native for value in self._parts]) if self._parts else None
-        for seed in range(2 if self._parts and mask else 1):
+        for seed in range(3 if self._parts and mask else 1):
             feed = {n: np.zeros(shapes[n], str(p.ty.dtype)) for n, p in zip(names, parameters, strict=True)}
             kept = None
             if mask is not None:
@@ -52,40 +68,22 @@ class Masks:
             results = _run(compiled, [feed[n] for n in names]) if compiled else []
             self._seen.append((kept, dict(zip(self._parts, results, strict=True)) | self._fixed))
 
-    def padding(self, attention: Attention) -> Literal["all", "earlier", ""]:
-        """Which tokens each real token looks at, among those that the mask input keeps: "all" of them, or the
-        "earlier" ones with itself. Empty where it is others, or where something is added to the scores."""
-        if not attention.causal and self._looks(attention, causal=False):
-            return "all"
-        return "earlier" if self._looks(attention, causal=True) else ""
-
-    def _looks(self, attention: Attention, causal: bool) -> bool:
+    def sight(self, attention: Attention) -> Sight | None:
+        """How far each real token looks among those that the mask input keeps; None where something else
+        hides some of them from it, or is added to the scores."""
+        cases = []
         for kept, values in self._seen:
-            if kept is None:
-                return False
-            batch, length = kept.shape
-            total, open_ = np.zeros((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), bool)
-            for factor, term in attention.terms:
-                total = total + factor * values[term]
-            if attention.selected:
-                assert attention.mask is not None
-                open_ = values[attention.mask].astype(bool) == attention.mask_keeps
-            if total.ndim > 4 or open_.ndim > 4:
-                return False
-            try:
-                seen = np.broadcast_to(open_ & (total > HIDDEN), (batch, total.shape[-3], length, length))
-                added = np.broadcast_to(total, seen.shape)
-            except ValueError:
-                return False
-            expected = np.broadcast_to(kept[:, None, None, :], seen.shape)
-            if attention.causal:
-                seen = seen & np.tril(np.ones((length, length), bool))
-            if causal:
-                expected = expected & np.tril(np.ones((length, length), bool))
-            asked = np.broadcast_to(kept[:, None, :, None], seen.shape)
-            if (seen != expected)[asked].any() or np.abs(added[seen & asked]).max(initial=0.0) > 1e-6:
-                return False
-        return True
+            seen = None if kept is None else _visible(attention, kept, values)
+            if kept is None or seen is None:
+                return None
+            cases.append((kept, seen))
+        far = _distances(cases[0][0].shape[1])
+        reached = np.concatenate([far[seen.any((0, 1))] for _, seen in cases])
+        window = Sight(-int(reached.min(initial=0)), int(reached.max(initial=0)))
+        for sight in (Sight(), Sight(behind=0), window):
+            if all((seen == (sight.covers(far) & _pairs(kept))).all() for kept, seen in cases):
+                return sight
+        return None
 
     def keeps(self, value: Value) -> bool:
         """Whether a value of (batch, length, n) is 1 for the tokens that the mask input keeps, else 0."""
@@ -94,14 +92,51 @@ class Masks:
         )
 
 
+def _visible(attention: Attention, kept: np.ndarray, values: Mapping[Value, np.ndarray]) -> np.ndarray | None:
+    """(batch, 1 or heads, length, length): which keys each kept query sees, false for other queries; None
+    where more than hiding is done to a score."""
+    batch, length = kept.shape
+    total, open_ = np.zeros((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), bool)
+    for factor, term in attention.terms:
+        total = total + factor * values[term]
+    if attention.selected:
+        assert attention.mask is not None
+        open_ = values[attention.mask].astype(bool) == attention.mask_keeps
+    if total.ndim > 4 or open_.ndim > 4:
+        return None
+    try:
+        seen = np.broadcast_to(open_ & (total > HIDDEN), (batch, total.shape[-3], length, length))
+        added = np.broadcast_to(total, seen.shape)
+    except ValueError:
+        return None
+    if attention.causal:
+        seen = seen & (_distances(length) <= 0)
+    seen = seen & kept[:, None, :, None]
+    return None if np.abs(added[seen]).max(initial=0.0) > 1e-6 else seen
+
+
+def _distances(length: int) -> np.ndarray:
+    """How far behind each query (a row) each key (a column) is."""
+    places = np.arange(length)
+    return places[None, :] - places[:, None]
+
+
+def _pairs(kept: np.ndarray) -> np.ndarray:
+    """(batch, 1, length, length): whether query and key are both kept."""
+    return kept[:, None, :, None] & kept[:, None, None, :]
+
+
 def _parts(attention: Attention) -> list[Value]:
     selecting = [attention.mask] if attention.selected and attention.mask is not None else []
     return [term for _, term in attention.terms] + selecting
 
 
 def _ragged(shape: Sequence[int], seed: int) -> np.ndarray:
-    """A mask with every row padded on the right to another length, and a hole in the middle."""
+    """A mask with every row padded on the right to another length, and a hole in the middle; the third is of
+    ones, for the farthest keys."""
     batch, length = shape
+    if seed == 2:
+        return np.ones((batch, length), bool)
     kept = np.arange(length)[None] < np.maximum(length - 1 - (np.arange(batch)[:, None] + seed) % length, 1)
     if length > 4:
         kept[:, 1 + seed] = False

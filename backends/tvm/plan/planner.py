@@ -72,7 +72,7 @@ def plan(
     packed = bool(
         found
         and blocks.attention
-        and all(direct(a) and fitting(a) and not a.cross and masks.padding(a) for a in blocks.attention)
+        and all(direct(a) and fitting(a) and not a.cross and masks.sight(a) for a in blocks.attention)
     )
     builder = relax.BlockBuilder()
     parameters = [relax.Var(str(p.name), p.ty) for p in main.params]

@@ -94,6 +94,12 @@ class Site:
             self.put(finish, source, results)
         return self.stored[source]
 
+    def to_tokens(self, source: Value) -> None:
+        """From here on the rows of a value are the kept tokens, rounded ones too."""
+        if not self.emitter.is_tokens(source):
+            self.stored.pop(source, None)
+            self.emitter.to_tokens(source)
+
     def put(self, finish: Finish, root: Value, results: Sequence[Any], total: Value | None = None) -> None:
         """Enter a kernel's outputs as the rows of its values."""
         left = list(results)

@@ -16,6 +16,7 @@ from graphwright.ir.capture import capture
 from graphwright.passes.lower.to_tvm import relax_module
 from graphwright.passes.manager import Pipeline
 from tvm import relax
+from tvm_run import sizes_of
 
 PAST = 6
 
@@ -27,15 +28,6 @@ def decoder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp(request.param) / "step.onnx"
     cached.export(model, path)
     return model, capture(path)
-
-
-def sizes_of(program, feed):
-    return {
-        dim: size
-        for spec in program.inputs
-        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True)
-        if isinstance(dim, str)
-    }
 
 
 def compiled(program, feeds):

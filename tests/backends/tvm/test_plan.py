@@ -17,17 +17,9 @@ from graphwright.passes.base import Context
 from graphwright.passes.lower.to_tvm import relax_module
 from graphwright.passes.manager import Pipeline
 from tvm import relax
+from tvm_run import sizes_of
 
 MACHINE = Machine.of(detect(), 2)
-
-
-def sizes_of(program, feed):
-    return {
-        dim: size
-        for spec in program.inputs
-        for dim, size in zip(spec.shape, feed[spec.name].shape, strict=True)
-        if isinstance(dim, str)
-    }
 
 
 def planned(program, feed):
@@ -124,6 +116,45 @@ def test_a_decoder_is_kernels_gates_in_one_product_grouped_heads_rotated_where_t
             "dense_f32_48x48": 2, "dense_f32_48x88": 2, "dense_f32_88x48": 2, "dense_f32_48x103": 1,
             "unpack_103": 1,
         }  # fmt: skip
+
+
+class Flipped(torch.nn.Module):
+    """An encoder, and a Linear that reads its features backwards, which no kernel does, beside its stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.linear = zoo.ARCHITECTURES["bert"].build(), torch.nn.Linear(32, 32)
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        tokens = self.encoder(input_ids, attention_mask, token_type_ids)[0]
+        return tokens + self.linear(tokens.flip(-1))
+
+
+def test_a_sum_with_kept_tokens_is_of_kept_tokens():
+    inputs = zoo.ARCHITECTURES["bert"].inputs(3, 11)
+    module = Flipped().eval()
+    program = capture(module, inputs=inputs)
+    (found, *_), mask = run(program, {name: tensor.numpy() for name, tensor in inputs.items()})
+    real = inputs[mask] != 0
+    with torch.no_grad():
+        np.testing.assert_allclose(found[real], module(**inputs)[real], atol=1e-5)
+
+
+def test_windows_are_seen_in_the_masks_and_padding_is_left_out_all_the_same():
+    """ModernBERT's second layer looks 4 tokens far; in 5 tokens that is all of them. Holes in the mask keep
+    places apart that lie together then."""
+    case = zoo.ARCHITECTURES["modernbert"]
+    program = zoo.onnx_program("modernbert")
+    for length in (11, 5):
+        inputs = case.inputs(3, length)
+        inputs["attention_mask"][0, 2:4] = 0
+        feed = {name: tensor.numpy() for name, tensor in inputs.items()}
+        outputs, mask = run(program, feed)
+        assert mask == "attention_mask"
+        with torch.no_grad():
+            expected = case.build("eager")(**inputs)[0].numpy()
+        real = feed[mask] != 0
+        np.testing.assert_allclose(outputs[0][real], expected[real], atol=1e-4)
 
 
 @pytest.mark.parametrize(
