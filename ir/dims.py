@@ -187,6 +187,15 @@ def _elementwise(c: _Coupling, v: GraphValue) -> None:
         c.align(c.axes[v], c.of(operand))
 
 
+def _fake_quantize(c: _Coupling, v: GraphValue) -> None:
+    """Steps and zeros are of the tensor, or one for each position along an axis."""
+    x, *steps = v.inputs
+    c.align(c.axes[v], c.of(x))
+    if v.attrs["axis"] is not None:
+        for each in steps:
+            c.same(c.axes[v][v.attrs["axis"]], c.of(each)[0])
+
+
 def _frozen(c: _Coupling, v: GraphValue) -> None:
     c.freeze(v, f"{v.op} reads {v.name} by position")
 
@@ -497,6 +506,7 @@ _RULES: dict[str, Rule] = {
     "pad": _pad,
     "tile": _tile,
     "argmax": _argmax,
+    "fake_quantize": _fake_quantize,
     "conv1d": _conv,
     "conv2d": _conv,
     "einsum": _einsum,

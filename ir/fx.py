@@ -286,6 +286,9 @@ def fake_tensor(graph: Graph, tensor: torch.Tensor) -> torch.Tensor:
 def _infer(graph: Graph, node: Node) -> None:
     args, kwargs = torch.fx.map_arg((node.args, dict(node.kwargs)), lambda n: n.meta.get("val"))
     target: Any = node.target
+    if "fake_quantize" in str(target):  # without a rule for fake tensors; like its first operand
+        node.meta["val"] = args[0]
+        return
     mode = _mode(graph)
     # Clones share the symbols: what is found out about one's sizes must not fix the others'. The Python
     # dispatcher keeps symbols where an operator's C++ code would put the traced example's numbers (pad).

@@ -49,6 +49,13 @@ def bare(value: Value) -> Value:
     return value
 
 
+def stored(weight: Value) -> Value:
+    """What a weight is computed from where it is fake-quantized, or itself."""
+    while weight.op == "fake_quantize" and weight.inputs[0] is not None:
+        weight = weight.inputs[0]
+    return weight
+
+
 def users(value: Value) -> Iterator[Value]:
     """Who uses a value, seen through identities, dropouts and casts, in order."""
     stack = list(reversed(value.users))

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention, FeedForward, Linear, Miss
+from ...ir.blocks.walk import stored
 from ...ir.dims import Group, groups, groups_of
 from ...ir.program import Program
 from ...ir.view import Value, view
@@ -194,7 +195,7 @@ def _output(linear: Linear) -> Output:
         linear.axis % len(operand.shape),
         linear.root.native.name,
         bias,
-        linear.weight.native.name,
+        stored(linear.weight).native.name,
         linear.transposed,
         linear.groups,
     )

@@ -15,7 +15,6 @@ are quantized, so that set-mode, which turns dropout off, turns to all of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
@@ -61,12 +60,12 @@ def fake_quantize_weight(gm: GraphModule, weight: Weight, grid: Grid) -> None:
         step = _step(gm, f"{weight.name}_{STEP}", start, before)
         zero = add_tensor(gm, f"{weight.name}_{ZERO}", torch.zeros(len(start)), before)
         args = (step, zero, axis, grid.low, grid.high, (tensor.numel() / len(start) * grid.high) ** -0.5)
-        fake = _like(graph, LEARNED_CHANNEL, reader, *args, before=before)
+        fake = call(graph, LEARNED_CHANNEL, reader, *args, before=before)
     else:
         scale = _current_scale(gm, weight, share / grid.high, before)
         zeros = torch.zeros(len(share), dtype=torch.int32)
         zero = add_tensor(gm, f"{weight.name}_{ZERO}", zeros, before)
-        fake = _like(graph, CHANNEL, reader, scale, zero, axis, grid.low, grid.high, before=before)
+        fake = call(graph, CHANNEL, reader, scale, zero, axis, grid.low, grid.high, before=before)
     if grid.noise < 1:
         fake = _noisy(graph, weight, fake, grid, before)
     for read, user in weight.uses:
@@ -89,10 +88,10 @@ def fake_quantize_input(gm: GraphModule, site: Input, mapping: Affine, learned: 
         step = _step(gm, step_name, scale, before)
         offset = add_tensor(gm, zero_name, zero.float(), before)
         factor = (site.features * mapping.high) ** -0.5
-        fake = _like(gm.graph, LEARNED_TENSOR, site.x, step, offset, *ends, factor, before=before)
+        fake = call(gm.graph, LEARNED_TENSOR, site.x, step, offset, *ends, factor, before=before)
     else:
         step, offset = (add_tensor(gm, n, t, before) for n, t in ((step_name, scale), (zero_name, zero)))
-        fake = _like(gm.graph, TENSOR, site.x, step, offset, *ends, before=before)
+        fake = call(gm.graph, TENSOR, site.x, step, offset, *ends, before=before)
     for user in site.users:
         user.replace_input_with(site.x, fake)
 
@@ -154,11 +153,3 @@ def _noisy(graph: Graph, weight: Weight, fake: Node, grid: Grid, before: Node) -
 
 def _others(tensor: torch.Tensor, axis: int) -> list[int]:
     return [other for other in range(tensor.dim()) if other != axis]
-
-
-def _like(graph: Graph, target: Any, x: Node, *args: Any, before: Node) -> Node:
-    """A call whose result is shaped as its first operand; these operators have no rule for fake tensors."""
-    with graph.inserting_before(before):
-        node: Node = graph.call_function(target, (x, *args))
-    node.meta["val"] = x.meta["val"]
-    return node

@@ -8,6 +8,8 @@ from graphwright.ir.capture import capture
 from graphwright.ir.dims import groups
 from graphwright.ir.errors import PassError
 from graphwright.ir.view import view
+from graphwright.passes.base import Context
+from graphwright.passes.manager import Pipeline
 from graphwright.passes.prune.masks import masked
 from graphwright.passes.prune.surgery import cut_groups, remove
 from graphwright.passes.prune.units import units
@@ -66,6 +68,20 @@ def test_a_pruned_program_is_the_masked_one(name, attn, first):
         with torch.no_grad():
             for a, b in zip(expected(*feed), pruned.graph(*feed), strict=True):
                 torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_steps_of_fake_quantization_go_with_their_rows(name):
+    program, case = zoo.fx_program(name), zoo.ARCHITECTURES[name]
+    feeds = [{key: value.numpy() for key, value in case.inputs(seed=seed).items()} for seed in range(2)]
+    ran = Pipeline.parse("fake-quant{learned=true}").run(program, Context(calibration=feeds))
+    going = chosen(units(ran.program), 2)
+    expected, pruned = zeroed(ran.program, going), ran.program.clone()
+    remove(pruned, going)
+    well_formed(pruned)
+    feed = feed_of(program, case)
+    with torch.no_grad():
+        torch.testing.assert_close(pruned.graph(*feed)[0], expected(*feed)[0], atol=1e-5, rtol=1e-5)
 
 
 class Shared(nn.Module):
