@@ -24,9 +24,10 @@ class PruneLayers(Pass):
     share their weights save time and no bytes.
 
     keep: how many layers stay of each stack; 0 is half of them, rounded up.
-    choose: which. "every-other" spreads the kept ones evenly, from the first on; "bottom" keeps the first
-        ones, "top" the last ones; "search" takes away the layer that costs least quality, again and again:
-        the context's score, or without one the cosine between outputs on the calibration data.
+    choose: which. "every-other" spreads the kept ones evenly, up to the last: it is what the head has learned
+        to read, and `distill` maps layers alike. "bottom" keeps the first ones, "top" the last ones; "search"
+        takes away the layer that costs least quality, again and again: the context's score, or without one
+        the cosine between outputs on the calibration data.
     beam: how many choices "search" goes on with; 1 is greedy.
     layers: the layers to keep by number from 0, instead of keep and choose.
     stack: "encoder" or "decoder" leaves the other alone.
@@ -89,7 +90,7 @@ class PruneLayers(Pass):
             )
             if name in statistics:
                 name = f"{name} {number + 1}"
-            statistics[name] = f"{', '.join(map(str, chosen))} of {len(stream.layers)}"
+            statistics[name] = f"{', '.join(map(str, chosen))} out of 0 to {len(stream.layers) - 1}"
         return Result(program, bool(allowed), statistics, tuple(notes))
 
     def _nothing(self, stacks: int, notes: list[str], blocks: Blocks) -> str:
@@ -111,5 +112,5 @@ class PruneLayers(Pass):
             return sorted(self.layers)
         count = self._count(layers)
         if self.choose == "every-other":
-            return [number * layers // count for number in range(count)]
+            return [(number + 1) * layers // count - 1 for number in range(count)]
         return list(range(count)) if self.choose == "bottom" else list(range(layers - count, layers))
