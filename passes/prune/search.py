@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...ir.program import Program
@@ -18,75 +17,78 @@ from .units import Units
 if TYPE_CHECKING:
     from .to_latency import PruneToLatency
 
-TRIES = 5  # structures built and timed, at most
+TRIES = 5  # structures built and timed for a goal, at most
 RESERVE = 1.02  # aimed at beyond the goal: what repeated measurements differ by
 ENOUGH = 1.05  # this much beyond the goal is quality given away
-SHORT = 0.95  # of the goal is still what was asked for, as far as a clock can tell
 JUDGED = 8  # feeds that losses are taken on, at most
 
-
-@dataclass(frozen=True)
-class Found:
-    """going: the units that go. speedup: as measured. timed: how many structures were. measured: whether the
-    latency table was. missed: why the speed-up is not reached, "" where it is."""
-
-    going: Mapping[Units, Sequence[int]]
-    speedup: float
-    timed: int
-    measured: bool
-    missed: str
+Kept = tuple[int, ...]  # how many units each block keeps
 
 
-def search(
-    options: PruneToLatency, program: Program, units: Sequence[Units], feeds: Sequence[Feed], context: Context
-) -> Found:
+class Search:
     """What to remove from a program for a speed-up.
+
+    timing: of programs beside the uncut one. measured: whether the latency table was. tried: the structures
+    timed, as cut, and their speed-ups.
 
     Args:
         program: fx, in which the units were found; it is not changed.
         feeds: real inputs.
     """
-    timing = Timing(program, context, options.workload)
-    known = table(program, units, options.choices, timing, context, options.workload)
-    orders = None
-    if options.method != "zip":
-        ranked = scores(program, units, options.method, context)
-        orders = [[int(unit) for unit in each.argsort(kind="stable")] for each in ranked]
-    counts = [sorted(times) for times in known.times]
-    judged = min(JUDGED, len(feeds))
-    weighed = losses(
-        program, units, counts, feeds, judged, orders, options.damping, progress=context.progress
-    )
-    tried: dict[tuple[int, ...], float] = {}
-    aim = options.speedup * RESERVE
-    smallest = tuple(min(times, key=lambda count: (-times[count], -count)) for times in known.times)
 
-    def going(kept: Sequence[int]) -> dict[Units, list[int]]:
+    def __init__(
+        self,
+        options: PruneToLatency,
+        program: Program,
+        units: Sequence[Units],
+        feeds: Sequence[Feed],
+        context: Context,
+    ) -> None:
+        self._program, self._units, self._context = program, units, context
+        self.timing = Timing(program, context, options.workload)
+        known = table(program, units, options.choices, self.timing, context, options.workload)
+        orders = None
+        if options.method != "zip":
+            ranked = scores(program, units, options.method, context)
+            orders = [[int(unit) for unit in each.argsort(kind="stable")] for each in ranked]
+        counts = [sorted(times) for times in known.times]
+        judged = min(JUDGED, len(feeds))
+        found = losses(
+            program, units, counts, feeds, judged, orders, options.damping, progress=context.progress
+        )
+        self._times, self.measured = known.times, known.measured
+        self._lost, self._orders = [one.loss for one in found], [one.order for one in found]
+        self.tried: dict[Kept, float] = {}
+
+    def going(self, kept: Kept) -> dict[Units, Sequence[int]]:
+        """The units that go."""
         return {
-            one: loss.order[: one.size - count]
-            for one, loss, count in zip(units, weighed, kept, strict=True)
+            one: order[: one.size - count]
+            for one, order, count in zip(self._units, self._orders, kept, strict=True)
             if count < one.size
         }
 
-    for number in range(TRIES):
-        context.progress("timing structures", number, TRIES)
-        kept = cheapest([loss.loss for loss in weighed], known.times, 1 - 1 / aim) or smallest
-        if kept in tried:
-            break
-        candidate = program.clone()
-        remove(candidate, going(kept))
-        tried[kept] = timing(candidate)
-        if options.speedup <= tried[kept] <= options.speedup * ENOUGH:
-            break
-        aim = max(1.001, aim * options.speedup * RESERVE / tried[kept])
-    best = _best(tried, options.speedup, [loss.loss for loss in weighed])
-    missed = ""
-    if tried[best] < options.speedup * SHORT:
-        missed = (
-            f"no structure was found that is {options.speedup:g} times as fast: the best measures "
-            f"{tried[best]:.2f}, and that is what is kept"
-        )
-    return Found(going(best), tried[best], len(tried), known.measured, missed)
+    def lost(self, kept: Kept) -> float:
+        """The sum of the blocks' losses."""
+        return sum(row[count] for row, count in zip(self._lost, kept, strict=True))
+
+    def best(self, goal: float) -> Kept:
+        """The structure that loses least of those timed that reach a speed-up, or else the fastest."""
+        aim = goal * RESERVE
+        smallest = tuple(min(times, key=lambda count: (-times[count], -count)) for times in self._times)
+        for number in range(TRIES):
+            self._context.progress("timing structures", number, TRIES)
+            kept = cheapest(self._lost, self._times, 1 - 1 / aim) or smallest
+            if kept in self.tried:
+                break
+            candidate = self._program.clone()
+            remove(candidate, self.going(kept))
+            self.tried[kept] = self.timing(candidate)
+            if goal <= self.tried[kept] <= goal * ENOUGH:
+                break
+            aim = max(1.001, aim * goal * RESERVE / self.tried[kept])
+        enough = [kept for kept, ratio in self.tried.items() if ratio >= goal]
+        return min(enough, key=self.lost) if enough else max(self.tried, key=lambda kept: self.tried[kept])
 
 
 def cheapest(
@@ -109,13 +111,3 @@ def cheapest(
         [{count: row[count] for count in cost} for row, cost in zip(lost, costs, strict=True)], costs, slack
     )
     return tuple(found) if found is not None else None
-
-
-def _best(
-    tried: Mapping[tuple[int, ...], float], speedup: float, lost: Sequence[Mapping[int, float]]
-) -> tuple[int, ...]:
-    """The least loss among those fast enough, or else the fastest."""
-    enough = [kept for kept, ratio in tried.items() if ratio >= speedup]
-    if not enough:
-        return max(tried, key=lambda kept: tried[kept])
-    return min(enough, key=lambda kept: sum(row[count] for row, count in zip(lost, kept, strict=True)))

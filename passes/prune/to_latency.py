@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...ir.errors import PassError
 from ...ir.program import Program
-from ..base import Context, Feed, Lossy, Pass, Result
+from ..base import Context, Lossy, Pass, Result
 from .choose import Method
 
 if TYPE_CHECKING:
-    from .search import Found
+    from .built import Built
+    from .search import Search
     from .units import Units
+
+SHORT = 0.95  # of the goal is still what was asked for, as far as a clock can tell
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class PruneToLatency(Pass):
     what each block loses with so many units is measured at the outputs (losses.py); an integer program finds
     the least loss that meets the time, and what comes out is built and timed. Where it is too slow, or faster
     than asked, the budget is corrected and the search goes on. Then the output projections are refitted by
-    least squares on the calibration texts, layer after layer (refit.py). A block may lose all its units.
+    least squares on the calibration texts, layer after layer (refit.py), and the result is timed again; it is
+    built anew, smaller, where that is short of the speed-up. A block may lose all its units.
 
     speedup: over the program as it is, above 1.
     workload: the name of the measured call that is meant; the first of the run's where none is named.
@@ -62,10 +66,9 @@ class PruneToLatency(Pass):
                 raise ValueError(f"{name} is {getattr(self, name)}, and at least one is needed")
 
     def run(self, program: Program, context: Context) -> Result:
-        from .refit import refit
-        from .search import search
-        from .separate import rejoin, separate
-        from .surgery import remove
+        from .built import built
+        from .search import Search
+        from .separate import separate
         from .texts import batches
         from .units import survey
 
@@ -77,33 +80,33 @@ class PruneToLatency(Pass):
         notes = [f"{miss.node}: {miss.reason}" for miss in missed]
         if not units:
             raise PassError(f"there is nothing to remove: {notes[0] if notes else 'no block was recognised'}")
-        found = search(self, work, units, feeds, context)
-        remove(work, found.going)
-        rejoin(work)
-        errors: dict[str, tuple[float, float]] = {}
-        if self.refit is not None and found.going:
-            errors, more = refit(work, program, feeds, self.refit, self.damping, context.progress)
-            notes += more
-        notes = [*self._lines(units, found), *notes]
-        statistics = self._statistics(units, found, feeds, errors)
-        return Result(work, bool(found.going), statistics, tuple(notes), missed=found.missed)
+        search = Search(self, work, units, feeds, context)
+        found = built(self, search, work, program, feeds, context)
+        missed_goal = ""
+        if found.speedup < self.speedup * SHORT:
+            missed_goal = (
+                f"no structure was found that is {self.speedup:g} times as fast: the best measures "
+                f"{found.speedup:.2f}, and that is what is kept"
+            )
+        notes = [*self._lines(units, found), *notes, *found.notes]
+        statistics = self._statistics(units, search, found)
+        return Result(found.program, bool(found.going), statistics, tuple(notes), missed=missed_goal)
 
-    def _statistics(
-        self, units: list[Units], found: Found, feeds: list[Feed], errors: dict[str, tuple[float, float]]
-    ) -> dict[str, int | float | str]:
+    def _statistics(self, units: list[Units], search: Search, found: Built) -> dict[str, int | float | str]:
         shown: dict[str, int | float | str] = {"speed-up measured": round(found.speedup, 3)}
         for kind, word in (("heads", "heads"), ("width", "neurons")):
             mine = [one for one in units if one.kind == kind]
             shown[f"{word} removed"] = sum(len(found.going.get(one, ())) for one in mine)
             shown[f"{word} before"] = sum(one.size for one in mine)
-        shown["structures timed"] = found.timed
-        shown["latency table"] = "measured" if found.measured else "known"
-        if errors:
-            before, after = (sum(pair[i] for pair in errors.values()) / len(errors) for i in (0, 1))
+        shown["structures timed"] = len(search.tried)
+        shown["latency table"] = "measured" if search.measured else "known"
+        if found.errors:
+            pairs = found.errors.values()
+            before, after = (sum(pair[i] for pair in pairs) / len(pairs) for i in (0, 1))
             shown |= {"error before refitting": round(before, 4), "after": round(after, 4)}
         return shown
 
-    def _lines(self, units: list[Units], found: Found) -> list[str]:
+    def _lines(self, units: list[Units], found: Built) -> list[str]:
         kept = [f"{one.size - len(found.going.get(one, ()))} of {one.size} {one.kind}" for one in units]
         layers: dict[int, list[str]] = {}
         for one, line in zip(units, kept, strict=True):

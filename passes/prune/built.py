@@ -1,0 +1,67 @@
+"""Programs cut, refitted and timed, until one is as fast as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...ir.program import Program
+from ..base import Context, Feed
+from .refit import refit
+from .search import RESERVE, Search
+from .separate import rejoin
+from .surgery import remove
+from .units import Units
+
+if TYPE_CHECKING:
+    from .to_latency import PruneToLatency
+
+BUILDS = 3  # at most
+
+
+@dataclass(frozen=True)
+class Built:
+    """going: the units that went. speedup: measured on this program. errors, notes: as `refit` gives them."""
+
+    program: Program
+    going: Mapping[Units, Sequence[int]]
+    speedup: float
+    errors: Mapping[str, tuple[float, float]]
+    notes: Sequence[str]
+
+
+def built(
+    options: PruneToLatency,
+    search: Search,
+    work: Program,
+    original: Program,
+    feeds: Sequence[Feed],
+    context: Context,
+) -> Built:
+    """The first that is as fast as asked, or else the fastest.
+
+    The structure was chosen because it measured fast, so a second measurement, of the weights as they will
+    be, is what counts; where it falls short, a smaller structure is due.
+
+    Args:
+        work: the program in which the search's units were found.
+        original: what the refitted weights are to come near to.
+    """
+    made: list[Built] = []
+    done: set[tuple[int, ...]] = set()
+    goal = options.speedup
+    while len(made) < BUILDS and (kept := search.best(goal)) not in done:
+        done.add(kept)
+        program, going = work.clone(), search.going(kept)
+        remove(program, going)
+        rejoin(program)
+        errors: dict[str, tuple[float, float]] = {}
+        notes: list[str] = []
+        if options.refit is not None and going:
+            errors, notes = refit(program, original, feeds, options.refit, options.damping, context.progress)
+        made.append(Built(program, going, search.timing(program), errors, notes))
+        if made[-1].speedup >= options.speedup:
+            return made[-1]
+        goal *= options.speedup * RESERVE / made[-1].speedup
+    return max(made, key=lambda one: one.speedup)
