@@ -3,8 +3,8 @@
     python benchmarks/pruning.py --train ../shared/data/stsb/train.csv --sts ../shared/data/stsb/dev.csv \\
         --work DIR [--only PIECE,...] [--rounds N] [--minutes M]
 
-Sentences of --train, without their scores, are all that is learned from; pairs of --sts, which nothing else
-sees, are scored (Spearman x 100). Both are csv of sentence, sentence, score without a header. Pieces:
+Sentences of --train that --sts does not have, without their scores, are all that is learned from; pairs of
+--sts are scored (Spearman x 100). Both are csv of sentence, sentence, score without a header. Pieces:
 `least-squares` (1.5x, no training), `distilled` (2x), `int8` (that one rounded after it, for ONNX Runtime and
 for TVM), `layers` (three of six), `importance` (half the heads, and half the neurons, by each importance,
 three seeds), `vocabulary`, and `times`, which times whatever was made, each at 1x128 in turn. Every piece
@@ -47,8 +47,9 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model = model_directory()
         self.program = gw.trace(self.model)
-        pairs = rows(args.train)
-        self.texts = list(dict.fromkeys(text for row in pairs for text in row[:2]))
+        judged = {text for row in rows(args.sts) for text in row[:2]}
+        texts = dict.fromkeys(text for row in rows(args.train) for text in row[:2])
+        self.texts = [text for text in texts if text not in judged]
         self.training = list(feeds(self.model, self.texts))
         self.work = workloads(self.program, [WORK])
 
@@ -183,8 +184,11 @@ def vocabulary(bench: Bench) -> None:
 def times(bench: Bench) -> None:
     """Every build that was made, in turn, against plain ONNX Runtime and against PyTorch eager."""
     known = json.loads((bench.folder / "results.json").read_text())
-    builds = {name: Path(row.get("build", bench.path(name))) for name, row in known.items()}
-    builds = {name: path for name, path in builds.items() if name != PLAIN and path.exists()}
+    builds = {
+        name: Path(row.get("build", bench.path(name)))
+        for name, row in known.items()
+        if "pipeline" in row or "build" in row
+    }
     for base, contestant in ((PLAIN, bench.path(PLAIN)), (EAGER, f"torch:{bench.model}")):
         timed = compare({base: contestant, **builds}, bench.work, threads=2, rounds=bench.args.rounds)
         for name, row in timed.cells.items():
