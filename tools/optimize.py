@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -71,6 +72,11 @@ def run(
 ) -> Outcome:
     """A run as configured. source: the model itself where the configuration can only name it."""
     began = time.monotonic()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise GraphwrightError(
+            "optimize times what it builds, and under torchrun several of it would time beside each other: "
+            "let torchrun start a script that runs a Pipeline up to to-onnx, and optimize the .onnx it saves"
+        )
     config = resolve(config)
     if config.backend == "tvm":
         ready(named(config.target or "host"))

@@ -15,7 +15,6 @@ from graphwright.ir.mode import set_mode, trains
 from graphwright.ir.probe import feed, probes
 from graphwright.passes.base import Context
 from graphwright.passes.manager import Pipeline
-from graphwright.passes.prune.remove_layers import remove_layers
 from graphwright.passes.quantize.outputs import arguments
 from graphwright.passes.recover.batches import bucketed, parted
 from graphwright.passes.recover.depth import layered, read, uniform
@@ -23,27 +22,11 @@ from graphwright.passes.recover.distill import Distill
 from graphwright.passes.recover.objective import Objective, Watched
 from graphwright.passes.recover.own import own_parameters
 from graphwright.passes.recover.recompute import recomputing
+from recovery import context, feeds_of, shallow
 from training import linear_program
 from zoo import fx_program
 
 QUICK = {"steps": 40, "rate": 3e-3, "batch": 4}
-
-
-def feeds_of(program, count=24, length=9):
-    sizes = {"batch": 3, "length": length}
-    return [feed(program, sizes, "ragged", np.random.default_rng([4, number])) for number in range(count)]
-
-
-def shallow(program, *numbers):
-    """The program without some of its layers, counted from 0."""
-    twin = program.clone()
-    layers = layered(twin)[0][0].layers
-    remove_layers(twin, [layers[number] for number in numbers])
-    return twin
-
-
-def context(program, **settings):
-    return Context(calibration=feeds_of(program), original=program, **settings)
 
 
 def distance(program, other):

@@ -5,38 +5,22 @@ import pytest
 import torch
 from graphwright.ir.errors import PassError, PipelineError
 from graphwright.ir.mode import trains
-from graphwright.ir.probe import feed, probes
+from graphwright.ir.probe import probes
 from graphwright.passes.base import Context
 from graphwright.passes.manager import Pipeline
-from graphwright.passes.prune.remove_layers import remove_layers
 from graphwright.passes.quantize.outputs import arguments
 from graphwright.passes.recover import chain as chains
 from graphwright.passes.recover.chain import chain, frozen
 from graphwright.passes.recover.depth import layered
 from graphwright.passes.recover.layerdrop import LayerDrop
 from graphwright.passes.recover.theseus import Theseus
+from recovery import context, feeds_of, shallow
 from zoo import ARCHITECTURES, fx_program
 
 QUICK = {"steps": 60, "rate": 3e-3, "batch": 4}
 ONE_STACK = sorted(
     name for name, case in ARCHITECTURES.items() if not case.unsupported and name not in ("t5", "bart")
 )
-
-
-def feeds_of(program, count=24, length=9):
-    sizes = {"batch": 3, "length": length}
-    return [feed(program, sizes, "ragged", np.random.default_rng([4, number])) for number in range(count)]
-
-
-def shallow(program, *numbers):
-    twin = program.clone()
-    layers = layered(twin)[0][0].layers
-    remove_layers(twin, [layers[number] for number in numbers])
-    return twin
-
-
-def context(program, **settings):
-    return Context(calibration=feeds_of(program), original=program, **settings)
 
 
 def output(program, one):

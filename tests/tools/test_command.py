@@ -310,6 +310,11 @@ def test_a_shape_that_the_model_cannot_take(encoder_directory, invoke, tmp_path)
     refused(invoke(encoder_directory, "-o", tmp_path / "o", "--shapes", "1x65"), "1x65", tmp_path / "o")
 
 
+def test_processes_of_torchrun_are_sent_to_a_script(encoder_directory, invoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(invoke(encoder_directory, "-o", tmp_path / "o"), "let torchrun start a script", tmp_path / "o")
+
+
 def test_data_that_cannot_be_used(encoder_directory, invoke, tmp_path):
     data = tmp_path / "d.csv"
     out = tmp_path / "o"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -50,9 +51,9 @@ class _Attended(Term):
     teacher: Attention | None = None
     student: Attention | None = None
 
+    @abstractmethod
     def rows(self, attention: Attention, feed: Feed, values: Tensors) -> torch.Tensor:
         """(batch, heads, length, keys), rows that sum to 1."""
-        raise NotImplementedError
 
     def target(self, feed: Feed, values: Tensors) -> list[torch.Tensor]:
         assert self.teacher is not None
