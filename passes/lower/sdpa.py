@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from math import isqrt, prod
 from typing import Any, cast
 
 import torch
@@ -15,23 +16,26 @@ from torch.fx import GraphModule, Node
 
 from ...ir.fx import clone
 from ...ir.fx_ops import bind
+from ...ir.probe import Feed, feed, probes
+from ...ir.program import Program
 
 _ATEN = torch.ops.aten
+LARGEST = 5000**2  # windows of 4,096 are common in decoders
 _SDPA = _ATEN.scaled_dot_product_attention.default
 
 
-def spell_masks(graph: GraphModule, probes: Sequence[Sequence[torch.Tensor]]) -> GraphModule:
-    """A clone whose attention masks are 0 and -inf instead of booleans.
+def spell_masks(program: Program, seed: int = 0) -> GraphModule:
+    """A clone of an fx program's graph whose attention masks are 0 and -inf instead of booleans.
 
-    Where a probe's mask hides every key of a query (left padding under a causal mask does), the attention is
-    written out, and probabilities that are NaN become 0.
+    Where a mask hides every key of a query (left padding under a causal mask does, padding farther than a
+    window too), the attention is written out, and probabilities that are NaN become 0.
 
     Args:
-        probes: inputs, in the order of the graph's.
+        seed: of the inputs that masks are tried on.
     """
-    graph = clone(graph)
+    graph = clone(program.graph)
     masks = {node: mask for node in graph.graph.nodes if (mask := _mask(node)) is not None}
-    hiding = _hiding(graph, list(dict.fromkeys(masks.values())), probes)
+    hiding = _hiding(program, graph, list(dict.fromkeys(masks.values())), seed)
     additive: dict[Node, Node] = {}
     for node, mask in masks.items():
         if mask not in additive:
@@ -59,10 +63,11 @@ def _additive(mask: Node, dtype: torch.dtype) -> Node:
         return mask.graph.call_function(_ATEN.to.dtype, (allowed, dtype))
 
 
-def _hiding(graph: GraphModule, masks: list[Node], probes: Sequence[Sequence[torch.Tensor]]) -> set[Node]:
+def _hiding(program: Program, graph: GraphModule, masks: list[Node], seed: int) -> set[Node]:
     """The masks that hide every key of some query. Only what masks are computed from is run."""
     if not masks:
         return set()
+    feeds = [*probes(program, seed), _long(program, masks)]
     values: dict[Node, Node] = {}
     alone = torch.fx.Graph()
     alone.graph_copy(graph.graph, values)
@@ -71,12 +76,24 @@ def _hiding(graph: GraphModule, masks: list[Node], probes: Sequence[Sequence[tor
     module = GraphModule(graph, alone)
     found: set[Node] = set()
     with torch.no_grad():
-        for feed in probes:
-            for mask, value in zip(masks, module(*feed), strict=True):
+        for arrays in feeds:
+            given = [torch.from_numpy(array) for array in arrays.values()]
+            for mask, value in zip(masks, module(*given), strict=True):
                 hidden = ~value if value.dtype == torch.bool else torch.isneginf(value)
                 if hidden.all(-1).any():
                     found.add(mask)
     return found
+
+
+def _long(program: Program, masks: Sequence[Node]) -> Feed:
+    """One token and padding, longer than windows are wide where the masks stay within LARGEST numbers."""
+    fixed = max(prod(size for size in mask.meta["val"].shape if isinstance(size, int)) for mask in masks)
+    length = isqrt(LARGEST // fixed)
+    sizes = {
+        symbol: low if symbol == "batch" else min(max(length, low), high)
+        for symbol, (low, high) in program.symbols.items()
+    }
+    return feed(program, sizes, "single")
 
 
 def write_out(graph: GraphModule) -> int:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ...ir.errors import CaptureError
-from ...ir.probe import example, probes
+from ...ir.probe import example
 from ...ir.program import Program
 from ...ir.quiet import quiet
 from ..base import Context, Exact, Pass, Result
@@ -55,8 +55,7 @@ def _export(program: Program, seed: int) -> ir.Model:
     from .fake_quant import lower_fake_quant
     from .sdpa import spell_masks
 
-    feeds = [[torch.from_numpy(array) for array in feed.values()] for feed in probes(program, seed)]
-    graph = spell_masks(program.graph, feeds)
+    graph = spell_masks(program, seed)
     lower_fake_quant(graph)
     inputs = {name: torch.from_numpy(array) for name, array in example(program).items()}
     exported = export(graph, inputs, {spec.name: spec.shape for spec in program.inputs})

@@ -12,11 +12,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 class Attend(nn.Module):
-    """heads: queries'; kv_heads: keys' and values'. causal: a query sees no later key."""
+    """heads: queries'; kv_heads: keys' and values'. causal: a query sees no later key. window: nor one
+    farther away."""
 
-    def __init__(self, heads=4, kv_heads=4, causal=True, additive=False):
+    def __init__(self, heads=4, kv_heads=4, causal=True, additive=False, window=0):
         super().__init__()
         self.heads, self.kv_heads, self.causal, self.additive = heads, kv_heads, causal, additive
+        self.window = window
         self.query, self.key, self.value = (nn.Linear(16, 4 * n) for n in (heads, kv_heads, kv_heads))
 
     def forward(self, hidden, attention_mask):
@@ -26,6 +28,9 @@ class Attend(nn.Module):
         if self.causal:
             places = torch.arange(hidden.shape[1])
             mask = mask & (places[:, None] >= places)
+        if self.window:
+            places = torch.arange(hidden.shape[1])
+            mask = mask & ((places[:, None] - places).abs() <= self.window)
         if self.additive:
             mask = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)
         query, key, value = split(query, self.heads), split(key, self.kv_heads), split(value, self.kv_heads)
@@ -56,6 +61,15 @@ def test_left_padding_under_a_causal_mask(kv_heads, additive):
     (found,) = execute(program, [{"hidden": hidden.numpy(), "attention_mask": mask.numpy()}])
     np.testing.assert_allclose(found[program.outputs[0]], expected, rtol=0, atol=1e-6)
     assert "IsNaN" in operators(program)
+
+
+def test_padding_farther_than_a_wide_window():
+    module = Attend(causal=False, window=64)
+    program = lowered(module)
+    hidden, mask = torch.randn(2, 150, 16), (torch.arange(150) < torch.tensor([[20], [150]])).long()
+    expected = module(hidden, mask).detach().numpy()
+    (found,) = execute(program, [{"hidden": hidden.numpy(), "attention_mask": mask.numpy()}])
+    np.testing.assert_allclose(found[program.outputs[0]], expected, rtol=0, atol=1e-6)
 
 
 def test_a_mask_that_leaves_every_query_a_key_costs_nothing():

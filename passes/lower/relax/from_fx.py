@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 
 from ....ir.errors import BackendError
 from ....ir.mode import set_mode
-from ....ir.probe import feed, probes
+from ....ir.probe import feed
 from ....ir.program import Program
 from ....ir.quiet import quiet
 from ..sdpa import spell_masks, write_out
@@ -29,8 +29,7 @@ def import_fx(program: Program, sizes: Mapping[str, int]) -> Any:
     Raises:
         BackendError: TVM has no operator for one of the graph's.
     """
-    feeds = [[torch.from_numpy(array) for array in given.values()] for given in probes(program, 0)]
-    graph = spell_masks(program.graph, feeds)
+    graph = spell_masks(program)
     set_mode(graph, training=False)
     write_out(graph)
     inputs = [torch.from_numpy(array) for array in feed(program, sizes).values()]
