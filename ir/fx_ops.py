@@ -428,6 +428,13 @@ RULES |= {
         "sym_size": lambda node, a: ("dim", [a["self"]], {"axis": _axis(a["dim"], a["self"])}),
         "conv1d conv2d convolution": _conv,
         "einsum": lambda node, a: ("einsum", a["tensors"], {"equation": a["equation"].replace(" ", "")}),
+        "scalar_tensor": lambda node, a: ("full", [], {"shape": (), "value": a["s"]}),
     }.items()
     for name in names.split()
 }  # fmt: skip
+ALIASES = {
+    "multiply": "mul", "divide": "div", "true_divide": "div", "subtract": "sub", "negative": "neg",
+    "absolute": "abs", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le",
+    "not_equal": "ne", "clip": "clamp",
+}  # fmt: skip
+RULES |= {f"aten.{alias}": RULES[f"aten.{name}"] for alias, name in ALIASES.items()}

@@ -73,6 +73,10 @@ class PruneHidden(Pass):
             "hidden size": " ".join(map(str, left)),
         }
         if not going:
+            if self.ratio:
+                notes.append(
+                    f"no width below is a multiple of {self.multiple}: give a larger ratio, or multiple="
+                )
             return Result(program, False, statistics, tuple(notes))
         cut_groups(work.graph, going)
         prune(work.graph)

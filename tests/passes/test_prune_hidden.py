@@ -88,6 +88,11 @@ def test_it_is_the_model_whose_norms_see_the_rest_alone(name):
     torch.testing.assert_close(outputs(done.program, tensors)[0], expected, atol=1e-12, rtol=1e-10)
 
 
+def test_a_multiple_that_leaves_every_channel_is_named():
+    done = run("prune-hidden{importance=random,ratio=0.25,multiple=16}", zoo.fx_program("bert"))
+    assert "no width below is a multiple of 16" in done.steps[0].notes[-1]
+
+
 @pytest.mark.parametrize("name", ["mobilebert", "albert", "t5", "vit", "clip_text", "modernbert", "einsum"])
 def test_blocks_are_found_in_what_is_left(name):
     program = zoo.fx_program(name)

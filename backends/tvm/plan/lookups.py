@@ -16,12 +16,12 @@ from .site import Site
 
 @dataclass(frozen=True)
 class Lookup:
-    """tables: (float table, ids). places: a row for each position, or one row; None for no such table. norm:
-    what follows, where nobody reads the sum itself."""
+    """tables: (float table, ids). places: [length, features], what a position adds: its own embedding, that of
+    token types where they are all one; None for nothing. norm: what follows, where nobody reads the sum."""
 
     root: Value
     tables: tuple[tuple[Value, Value], ...]
-    places: Value | None
+    places: np.ndarray | None
     norm: Norm | None
     total: Value
 
@@ -38,7 +38,8 @@ def lookups(view: View, blocks: Blocks, shape: tuple[int, int]) -> list[Lookup]:
 
 def _lookup(root: Value, blocks: Blocks, shape: tuple[int, int], outputs: set[Value]) -> Lookup | None:
     tables: list[tuple[Value, Value]] = []
-    places: list[Value] = []
+    places: list[np.ndarray] = []
+    width = int(root.shape[-1]) if root.shape else 0
     stack = [root]
     while stack:
         value = bare(stack.pop())
@@ -49,21 +50,28 @@ def _lookup(root: Value, blocks: Blocks, shape: tuple[int, int], outputs: set[Va
             if ids.shape != shape or table.op != "const" or table.dtype != "float32":
                 return None
             tables.append((table, ids))
-        elif value.op == "const" and value.dtype == "float32" and value.shape:
-            places.append(value)
+        elif (rows := _rows(value, shape, width)) is not None:
+            places.append(rows)
         else:
             return None
-    width = root.shape[-1] if root.shape else 0
-    for place in places:
-        sizes = [d for d in place.shape or () if d != 1]
-        if sizes not in ([shape[1], width], [width]):
-            return None
-    if not tables or len(places) > 1:
+    if not tables:
         return None
     norm = next((n for n in blocks.norm if bare(n.input) == root), None)
     if norm is not None and (root in outputs or any(user not in norm.body for user in users(root))):
         norm = None
-    return Lookup(norm.root if norm else root, tuple(tables), places[0] if places else None, norm, root)
+    added = np.sum(places, axis=0, dtype=np.float32) if places else None
+    return Lookup(norm.root if norm else root, tuple(tables), added, norm, root)
+
+
+def _rows(value: Value, shape: tuple[int, int], width: int) -> np.ndarray | None:
+    """[length, features] of a constant that is the same for every sequence; None of anything else."""
+    if value.op != "const" or value.dtype != "float32" or value.const is None:
+        return None
+    try:
+        rows = np.broadcast_to(value.const, (*shape, width))
+    except ValueError:
+        return None
+    return np.array(rows[0]) if (rows == rows[:1]).all() else None
 
 
 def write_lookup(site: Site, lookup: Lookup) -> Item:
@@ -76,14 +84,14 @@ def write_lookup(site: Site, lookup: Lookup) -> Item:
         if em.packed:
             em.tokens.add(lookup.root)
         finish = site.finish(lookup.root, norm=lookup.norm)
-        places = lookup.places.const.reshape(-1, n) if lookup.places is not None else None
+        places = lookup.places
         sizes = tuple(int(table.shape[0]) for table, _ in lookup.tables)
         spec = Embedding(sizes, 0 if places is None else len(places), n, finish)
         every = np.arange(batch * length, dtype=np.int32)
         arguments = [em.rows_input if em.packed else em.constant(every)]
         for table, ids in lookup.tables:
             arguments += [em.shaped(em.whole(ids), [batch * length]), em.whole(table)]
-        arguments += [] if places is None else [em.constant(places.astype(np.float32))]
+        arguments += [] if places is None else [em.constant(places)]
         arguments += site.arguments(finish, lookup.root, None, lookup.norm, n)
         results = em.kernel(
             f"embedding_{n}", ("embedding", spec), lambda: embedding(spec, site.machine), arguments,

@@ -78,6 +78,21 @@ def test_an_encoder_is_kernels_from_ids_to_its_last_norm():
         }  # fmt: skip
 
 
+def test_positions_and_the_one_type_of_all_tokens_are_one_table():
+    """Without token types as an input, theirs is a constant beside that of positions."""
+    case = zoo.ARCHITECTURES["bert"]
+    inputs = {name: x for name, x in case.inputs(3, 11).items() if name != "token_type_ids"}
+    module = case.build()
+    feed = {name: tensor.numpy() for name, tensor in inputs.items()}
+    program = capture(module, inputs=inputs)
+    assert planned(program, feed).kernels["embedding_32"] == 1
+    (found, *_), mask = run(program, feed)
+    with torch.no_grad():
+        expected = module(**inputs)[0].numpy()
+    real = feed[mask] != 0
+    np.testing.assert_allclose(found[real], expected[real], atol=1e-5)
+
+
 class Pooled(torch.nn.Module):
     """An encoder whose token vectors are added over a mask, or over its opposite."""
 
