@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....ir.blocks.base import Blocks, Norm
+from ....ir.blocks.evaluate import scalar
 from ....ir.blocks.walk import bare, users
 from ....ir.view import Value, View
 from ..kernels.embedding import Embedding, embedding
@@ -16,8 +17,9 @@ from .site import Site
 
 @dataclass(frozen=True)
 class Lookup:
-    """tables: (float table, ids). places: [length, features], what a position adds: its own embedding, that of
-    token types where they are all one; None for nothing. norm: what follows, where nobody reads the sum."""
+    """tables: (float table, ids). places: [length, features], what a position adds: its own embedding, that
+    of token types where they are all one; None for nothing. norm: what follows, where nobody reads the sum.
+    """
 
     root: Value
     tables: tuple[tuple[Value, Value], ...]
@@ -30,7 +32,7 @@ def lookups(view: View, blocks: Blocks, shape: tuple[int, int]) -> list[Lookup]:
     """The embeddings of a graph whose ids have this (batch, length)."""
     found = []
     for block in blocks.embedding:
-        lookup = _lookup(block.root, blocks, shape, set(view.outputs))
+        lookup = _lookup(_unscaled(block.root), blocks, shape, set(view.outputs))
         if lookup is not None:
             found.append(lookup)
     return found
@@ -59,8 +61,18 @@ def _lookup(root: Value, blocks: Blocks, shape: tuple[int, int], outputs: set[Va
     norm = next((n for n in blocks.norm if bare(n.input) == root), None)
     if norm is not None and (root in outputs or any(user not in norm.body for user in users(root))):
         norm = None
-    added = np.sum(places, axis=0, dtype=np.float32) if places else None
+    added = np.stack(places).sum(0) if places else None
     return Lookup(norm.root if norm else root, tuple(tables), added, norm, root)
+
+
+def _unscaled(root: Value) -> Value:
+    """The sum under a factor, which is an operator of rows: Gemma's is the root of the hidden size."""
+    while root.op == "mul":
+        others = [v for v in root.inputs if v is not None and scalar(v) is None]
+        if len(others) != 1:
+            return root
+        root = bare(others[0])
+    return root
 
 
 def _rows(value: Value, shape: tuple[int, int], width: int) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+import transformers
 import tvm
 import zoo
 from graphwright.backends.onnxruntime import OnnxRuntime
@@ -170,6 +171,22 @@ def test_windows_are_seen_in_the_masks_and_padding_is_left_out_all_the_same():
             expected = case.build("eager")(**inputs)[0].numpy()
         real = feed[mask] != 0
         np.testing.assert_allclose(outputs[0][real], expected[real], atol=1e-4)
+
+
+@pytest.mark.parametrize(("model", "more"), [("Gemma", {"head_dim": 8}), ("Mistral", {"sliding_window": 4})])
+def test_decoders_with_a_scaled_embedding_or_a_window_leave_padding_out(model, more):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{model}Config")(
+        vocab_size=103, hidden_size=48, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2,
+        intermediate_size=88, max_position_embeddings=64, use_cache=False, **more,
+    )  # fmt: skip
+    module = getattr(transformers, f"{model}ForCausalLM")(config).eval()
+    inputs = zoo.ARCHITECTURES["llama"].inputs(3, 11)
+    program = capture(module, inputs=inputs)
+    (found, *_), mask = run(program, {name: tensor.numpy() for name, tensor in inputs.items()})
+    real = inputs[mask] != 0
+    with torch.no_grad():
+        np.testing.assert_allclose(found[real], module(**inputs).logits[real], atol=1e-5)
 
 
 @pytest.mark.parametrize(
