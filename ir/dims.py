@@ -109,7 +109,7 @@ class _Coupling:
                 _RULES[value.op](self, value)
         returned = set(view.outputs)
         for value in view:
-            if not value.users and value not in returned:
+            if not value.users and value not in returned and 0 not in (value.shape or ()):
                 self.freeze_axes(value, range(len(self.axes[value])), "no value depends on it")
         for value in view.outputs:
             self.freeze_axes(value, range(len(self.axes[value])), f"an axis of the output {value.name}")
@@ -344,6 +344,8 @@ def _pieces(c: _Coupling, v: GraphValue, axis: int, sizes: Sequence[int | None],
             c.same(out[other], term)
     whole = x[axis]
     if whole is None:
+        return
+    if v.shape is not None and v.shape[axis] == 0:  # such as what a rotation of everything leaves over
         return
     static = [size for size in sizes if size is not None]
     pieces = cut(whole, static) if len(static) == len(sizes) else None

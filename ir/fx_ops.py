@@ -322,6 +322,13 @@ def _conv(node: Node, a: dict[str, Any]) -> Spec | None:
     return f"conv{len(size) - 2}d", [a["input"], a["weight"], a["bias"]], attrs
 
 
+def _concat(node: Node, a: dict[str, Any]) -> Spec:
+    """Tensors with nothing along the axis add nothing: a rotation of every feature joins what it left out."""
+    axis = _axis(a["dim"], a["tensors"][0])
+    tensors = [x for x in a["tensors"] if (size := shape(x)) is None or len(size) <= axis or size[axis] != 0]
+    return ("identity", tensors, {}) if len(tensors) == 1 else ("concat", tensors, {"axis": axis})
+
+
 def _pad(node: Node, a: dict[str, Any]) -> Spec | None:
     size = shape(a["self"])
     if size is None or a.get("mode", "constant") != "constant":
@@ -398,7 +405,7 @@ RULES |= {
         "select": _select,
         "split split_with_sizes chunk": _split,
         "unbind": _unbind,
-        "cat concat": lambda node, a: ("concat", a["tensors"], {"axis": _axis(a["dim"], a["tensors"][0])}),
+        "cat concat": _concat,
         "stack": lambda node, a: ("stack", a["tensors"], {"axis": _axis(a["dim"], a["tensors"][0], 1)}),
         "embedding": _same("embedding", "weight", "indices"),
         "index_select": _along("gather", "self", "index"),

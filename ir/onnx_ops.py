@@ -266,7 +266,10 @@ def _split(call: Call) -> Spec | None:
 
 
 def _concat(call: Call) -> Spec:
-    return "concat", call.operands, {"axis": call.axis(call.attr("axis", 0))}
+    """Tensors with nothing along the axis add nothing: a rotation of every feature joins what it left out."""
+    axis = call.axis(call.attr("axis", 0))
+    full = [x for x in call.operands if x is None or x.shape is None or x.shape[axis : axis + 1] != (0,)]
+    return ("identity", full, {}) if len(full) == 1 else ("concat", full, {"axis": axis})
 
 
 def _gather(call: Call) -> Spec:

@@ -20,7 +20,7 @@ _PLANS = (
     (3, 5, "left"),
     (2, 33, "right"),
 )
-_MASKS = ("attention_mask", "decoder_attention_mask")
+MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 def probes(program: Program, seed: int) -> list[Feed]:
@@ -33,7 +33,7 @@ def probes(program: Program, seed: int) -> list[Feed]:
     seen = set()
     for number, (batch, length, mask) in enumerate(_PLANS):
         sizes = _sizes(program, batch, length)
-        key = (tuple(sizes.items()), mask if any(spec.role in _MASKS for spec in program.inputs) else "")
+        key = (tuple(sizes.items()), mask if any(spec.role in MASKS for spec in program.inputs) else "")
         if key not in seen:
             seen.add(key)
             feeds.append(feed(program, sizes, mask, np.random.default_rng([seed, number])))
@@ -73,14 +73,14 @@ def feed(
         arrays[spec.name] = _array(spec, shape, mask, rng)
     pad = program.info.get("pad_token_id")
     for spec in program.inputs:
-        if spec.role in _MASKS and pad is not None:
+        if spec.role in MASKS and pad is not None:
             _pad(program, arrays, spec, int(pad))
     return arrays
 
 
 def _array(spec: InputSpec, shape: tuple[int, ...], mask: str, rng: np.random.Generator) -> np.ndarray:
     dtype = _dtype(spec.dtype)
-    if spec.role in _MASKS:
+    if spec.role in MASKS:
         return _mask(shape, mask).astype(dtype)
     if spec.role == "position_ids":
         return np.broadcast_to(np.arange(shape[-1]) % (spec.high or shape[-1]), shape).astype(dtype)

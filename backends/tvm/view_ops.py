@@ -112,6 +112,13 @@ def _split(c: Call) -> Spec:
     return "split", c.operands, {"axis": axis, "sizes": tuple(sizes)}
 
 
+def _concat(c: Call) -> Spec:
+    """Tensors with nothing along the axis add nothing: a rotation of every feature joins what it left out."""
+    axis = c.axes([c.attrs.axis], c.rank)[0]
+    full = [x for x in c.operands if x.shape is None or x.shape[axis] != 0]
+    return ("identity", full, {}) if len(full) == 1 else ("concat", full, {"axis": axis})
+
+
 def _take(c: Call) -> Spec:
     data, index = c.operands
     axis = 0 if c.attrs.axis is None else c.axes([c.attrs.axis], c.rank)[0]
@@ -179,7 +186,7 @@ RULES: dict[str, Rule] = {
     "relax.squeeze": _squeeze,
     "relax.strided_slice": _slice,
     "relax.split": _split,
-    "relax.concat": lambda c: ("concat", c.operands, {"axis": c.axes([c.attrs.axis], c.rank)[0]}),
+    "relax.concat": _concat,
     "relax.take": _take,
     "relax.quantize": _same("quantize_linear"),
     "relax.dequantize": _dequantize,

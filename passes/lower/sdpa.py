@@ -16,7 +16,7 @@ from torch.fx import GraphModule, Node
 
 from ...ir.fx import clone
 from ...ir.fx_ops import bind
-from ...ir.probe import Feed, feed, probes
+from ...ir.probe import MASKS, Feed, feed, probes
 from ...ir.program import Program
 
 _ATEN = torch.ops.aten
@@ -89,8 +89,9 @@ def _long(program: Program, masks: Sequence[Node]) -> Feed:
     """One token and padding, longer than windows are wide where the masks stay within LARGEST numbers."""
     fixed = max(prod(size for size in mask.meta["val"].shape if isinstance(size, int)) for mask in masks)
     length = isqrt(LARGEST // fixed)
+    padded = {size for spec in program.inputs if spec.role in MASKS for size in spec.shape} - {"batch"}
     sizes = {
-        symbol: low if symbol == "batch" else min(max(length, low), high)
+        symbol: min(max(length, low), high) if symbol in padded else low
         for symbol, (low, high) in program.symbols.items()
     }
     return feed(program, sizes, "single")

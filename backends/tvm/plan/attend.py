@@ -45,7 +45,12 @@ def fitting(a: Attention) -> bool:
     ranks = [list(value.shape or ()) for value in terms]
     if a.layouts[0].startswith("(bh)") and any(len(rank) == 3 and rank[0] != 1 for rank in ranks):
         return False  # batch and heads are one axis of the mask, too
-    return shape[1] == _lengths(a)[0] and int(shape[2]) % a.heads == 0
+    lengths = _lengths(a)
+    whole = (int(shape[0]), a.heads, *lengths)
+    spread = all(
+        size in (1, full) for rank in ranks for size, full in zip(rank[::-1], whole[::-1], strict=False)
+    )
+    return spread and shape[1] == lengths[0] and int(shape[2]) % a.heads == 0
 
 
 def write_attention(site: Site, a: Attention) -> Item:

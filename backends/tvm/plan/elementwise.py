@@ -37,6 +37,10 @@ def write_operator(site: Site, view: RelaxView, binding: Any, tuples: Mapping[An
 
     def write() -> None:
         em = site.emitter
+        if value.op == "identity" and not rowwise(site, value):
+            assert value.inputs[0] is not None
+            em.set_whole(value, em.whole(value.inputs[0]))
+            return
         if not rowwise(site, value):
             em.set_whole(value, em.builder.emit(over(binding.value, variable)))
             return

@@ -24,7 +24,8 @@ def fixed_sizes(graph: GraphModule, inputs: Sequence[torch.Tensor]) -> GraphModu
     """A clone whose sizes are those of the inputs.
 
     Sizes are numbers in it, and what is computed from sizes and weights alone (positions, the causal half of
-    a mask, weights stored as codes) is a constant. Expanded constants stay as they are stored.
+    a mask, weights stored as codes) is a constant. Expanded constants stay as they are stored. Constant
+    indices count from the start: TVM takes those that count from the end (Falcon's keys) for others.
 
     Args:
         inputs: of the wanted sizes, in the graph's order; what they hold is of no consequence.
@@ -33,6 +34,7 @@ def fixed_sizes(graph: GraphModule, inputs: Sequence[torch.Tensor]) -> GraphModu
     run = _Run(graph)
     with torch.no_grad():
         run.run(*inputs)
+    _count_from_the_start(graph, run)
     computed: set[Node] = set()  # at every call
     for node in reversed(graph.graph.nodes):
         if node not in run.known:
@@ -52,9 +54,13 @@ class _Run(Interpreter):
     def __init__(self, graph: GraphModule) -> None:
         super().__init__(graph)
         self.known: dict[Node, Any] = {}
+        self.looked_up: dict[Node, torch.Size] = {}  # what is indexed by tensors, by the operator
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
+        if n.target is _ATEN.index.Tensor:
+            source: Any = self.fetch_args_kwargs_from_env(n)[0][0]
+            self.looked_up[n] = source.shape
         constant = n.op == "get_attr" or (
             n.op == "call_function"
             and (n.target in _SHAPED or all(operand in self.known for operand in n.all_input_nodes))
@@ -63,6 +69,17 @@ class _Run(Interpreter):
         if n.op != "output" and (constant or size):
             self.known[n] = result
         return result
+
+
+def _count_from_the_start(graph: GraphModule, run: _Run) -> None:
+    for node, shape in run.looked_up.items():
+        indices: list[Any] = list(node.args[1])  # type: ignore[arg-type]
+        for axis, index in enumerate(indices):
+            value = run.known.get(index)
+            if isinstance(value, torch.Tensor) and value.dtype != torch.bool and (value < 0).any():
+                positive = torch.where(value < 0, value + shape[axis], value)
+                indices[axis] = add_tensor(graph, f"constant_{index.name}", positive, node)
+        node.args = (node.args[0], indices)
 
 
 def _put(graph: GraphModule, node: Node, value: Any) -> None:

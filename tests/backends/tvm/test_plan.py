@@ -190,6 +190,28 @@ def test_decoders_with_a_scaled_embedding_or_a_window_leave_padding_out(model, m
 
 
 @pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("Falcon", {"num_hidden_layers": 1, "num_attention_heads": 6, "max_position_embeddings": 64}),
+        ("Bloom", {"n_layer": 1, "n_head": 6}),
+    ],
+)
+def test_decoders_that_the_generic_operators_run(model, options):
+    """Heads picked by indices from the end; a bias of the batch's heads beside a mask of the batch."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{model}Config")(
+        vocab_size=103, hidden_size=48, use_cache=False, attn_implementation="eager", **options
+    )
+    module = getattr(transformers, f"{model}ForCausalLM")(config).eval()
+    inputs = zoo.ARCHITECTURES["llama"].inputs(3, 11)
+    program = capture(module, inputs=inputs)
+    (found, *_), _ = run(program, {name: tensor.numpy() for name, tensor in inputs.items()})
+    real = inputs["attention_mask"] != 0
+    with torch.no_grad():
+        np.testing.assert_allclose(found[real], module(**inputs).logits[real], atol=1e-5)
+
+
+@pytest.mark.parametrize(
     "pipeline",
     ["quantize-dynamic{min_cosine=0.0}", "quantize-static{form=qdq,min_cosine=0.0}", "quantize-dynamic"],
 )
