@@ -71,7 +71,7 @@ def export(module: nn.Module, inputs: Mapping[str, Tensor], axes: Axes | None = 
         CaptureError: torch.export cannot trace the module; the message carries its reason.
     """
     inputs = _widened(inputs)
-    axes = axes or _axes(inputs)
+    axes = axes or default_axes(inputs)
     module = _plain(module) if isinstance(module, torch.fx.GraphModule) else module
     auto, fixed = torch.export.Dim.AUTO, torch.export.Dim.STATIC
     dynamic = {n: {i: fixed if isinstance(a, int) else auto for i, a in enumerate(axes[n])} for n in inputs}
@@ -112,7 +112,7 @@ def _plain(graph: torch.fx.GraphModule) -> nn.Module:
     return plain
 
 
-def _axes(inputs: Mapping[str, Tensor]) -> dict[str, tuple[int | str, ...]]:
+def default_axes(inputs: Mapping[str, Tensor]) -> dict[str, tuple[int | str, ...]]:
     """Labels by example: the size for first axes, the whole shape and the axis for the others."""
     return {
         name: tuple(f"{t.shape[0]}" if axis == 0 else f"{tuple(t.shape)}.{axis}" for axis in range(t.dim()))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CaptureError, did_you_mean
-from ..export import Axes, Exported, export
+from ..export import Axes, Exported, default_axes, export
 from ..fx import FxView
 from ..positions import longest
 from ..program import InputSpec, Program, Task
@@ -32,7 +32,7 @@ def from_module(
     Args:
         module: any module whose forward takes tensors and gives tensors (one, a tuple or a mapping).
         inputs: example tensors by parameter name, or in the order of forward's parameters. Axes of equal
-            size in inputs of one shape become one symbol.
+            size in inputs of one shape become one symbol. Where that fails, images keep their size.
         task: what the outputs are, when the caller knows.
         info: facts to record.
         axes: which axes are fixed and which equal, as `export` takes it; by default all that may differ do.
@@ -45,16 +45,18 @@ def from_module(
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        exported = export(module, feed, axes)
-        graph = exported.graph_module()
-        names = _name_placeholders(graph, list(feed))
-        feed = dict(zip(names, feed.values(), strict=True))
-        symbols = _verify(module, graph, exported, feed)
+        try:
+            exported, graph, feed, symbols = _traced(module, feed, axes)
+        except CaptureError:
+            fixed = _of_one_size(feed)
+            if axes is not None or fixed is None:
+                raise
+            exported, graph, feed, symbols = _traced(module, feed, fixed)
         record_rates(module, graph, dict(zip(exported.shapes, feed.values(), strict=True)))
     finally:
         for part, training in modes:
             part.training = training
-    shapes = dict(zip(names, exported.shapes.values(), strict=True))
+    shapes = dict(zip(feed, exported.shapes.values(), strict=True))
     bare = tuple(InputSpec(name, _dtype(tensor), shapes[name]) for name, tensor in feed.items())
     specs = input_specs(FxView(graph, bare), shapes, {spec.name: spec.dtype for spec in bare})
     for symbol, bound in longest(graph, specs, feed).items():
@@ -63,6 +65,29 @@ def from_module(
     if exported.dropped:
         facts["dropped_outputs"] = list(exported.dropped)
     return Program(graph, "fx", specs, exported.outputs, task or "features", symbols, {}, facts)
+
+
+def _traced(
+    module: nn.Module, feed: Mapping[str, Tensor], axes: Axes | None
+) -> tuple[Exported, torch.fx.GraphModule, dict[str, Tensor], dict[str, tuple[int, int]]]:
+    """(the trace, its graph, the example by the graph's names, the symbols' bounds)"""
+    exported = export(module, feed, axes)
+    graph = exported.graph_module()
+    names = _name_placeholders(graph, list(feed))
+    feed = dict(zip(names, feed.values(), strict=True))
+    return exported, graph, feed, _verify(module, graph, exported, feed)
+
+
+def _of_one_size(feed: Mapping[str, Tensor]) -> Axes | None:
+    """Axes with images, (batch, channels, height, width), fixed but for the batch; None without images. Code
+    that resizes positions to an image often can't be traced for all sizes (DINOv2, SigLIP)."""
+    images = {name for name, tensor in feed.items() if tensor.dim() == 4 and tensor.is_floating_point()}
+    if not images:
+        return None
+    return {
+        name: (labels[0], *feed[name].shape[1:]) if name in images else labels
+        for name, labels in default_axes(feed).items()
+    }
 
 
 def _named(module: nn.Module, inputs: Mapping[str, Tensor] | Sequence[Tensor] | None) -> dict[str, Tensor]:

@@ -136,6 +136,12 @@ def test_unusable_inputs_are_named(inputs, sentence):
     assert str(refused.value) == sentence
 
 
+def test_images_keep_their_size_where_the_code_depends_on_it():
+    module = Layer(lambda f, x: f(x) if x.shape[2] % 2 else x)
+    program = capture(module, inputs={"x": torch.randn(3, 2, 7, 4)})
+    assert program.inputs[0].shape == ("batch", 2, 7, 4)
+
+
 class Counting(nn.Module):
     calls = 0
 
