@@ -316,8 +316,10 @@ def _along(name: str, *operands: str) -> Rule:
 
 def _conv(node: Node, a: dict[str, Any]) -> Spec | None:
     size = shape(node)
-    if size is None or a.get("transposed") or len(size) not in (3, 4) or isinstance(a["padding"], str):
+    if size is None or a.get("transposed") or len(size) not in (3, 4) or a["padding"] == "same":
         return None
+    if a["padding"] == "valid":
+        a = {**a, "padding": (0,) * (len(size) - 2)}
     attrs = {k: tuple(a[k]) for k in ("stride", "padding", "dilation")} | {"groups": a["groups"]}
     return f"conv{len(size) - 2}d", [a["input"], a["weight"], a["bias"]], attrs
 
