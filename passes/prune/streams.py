@@ -10,6 +10,7 @@ the same to it.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...ir.blocks.base import Attention, Blocks, FeedForward, Residual
@@ -53,7 +54,7 @@ def streams(view: GraphView, blocks: Blocks) -> tuple[list[Stream], list[str]]:
             found[-1].append(block)
     starts = [order[layer[0].root] for layer in found]
     layer_of = {r.root: bisect_right(starts, order[r.root]) - 1 for r in blocks.residual}
-    lasts = {layer_of[residual.root]: residual for residual in blocks.residual}
+    lasts = _lasts(blocks, layer_of)
     result: list[Stream] = []
     notes: list[str] = []
     left = len(found)  # of the layers, those before the streams found so far
@@ -80,6 +81,19 @@ def streams(view: GraphView, blocks: Blocks) -> tuple[list[Stream], list[str]]:
             result.insert(0, Stream(tuple(layers)))
         left = min(entries)
     return result, notes
+
+
+def _lasts(blocks: Blocks, layer_of: Mapping[Value, int]) -> dict[int, Residual]:
+    """By layer, the last sum of its stream: a sum that goes back to no earlier layer, where another does, is
+    of a head behind the layers (SigLIP's pooling)."""
+    sums: dict[int, list[Residual]] = {}
+    for residual in blocks.residual:
+        sums.setdefault(layer_of[residual.root], []).append(residual)
+    found = {}
+    for number, each in sums.items():
+        joined = [r for r in each if any(layer_of[one.root] < number for one in _chain(r, blocks))]
+        found[number] = (joined or each)[-1]
+    return found
 
 
 def _chain(last: Residual, blocks: Blocks) -> list[Residual]:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+import transformers
 from graphwright.ir.blocks import recognise
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import PassError, PipelineError
@@ -84,6 +85,23 @@ def test_one_of_two_stacks():
     module.decoder.layers = module.decoder.layers[1:]
     close(fx_program("bart"), result.program, module, case.inputs())
     assert result.statistics["layers kept"] == "1 out of 0 to 1"
+
+
+def test_a_head_with_a_sum_of_its_own_is_no_layer():
+    """SigLIP pools by an attention and a feed-forward behind its layers."""
+    config = transformers.SiglipVisionConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=72, image_size=32,
+        patch_size=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module = transformers.SiglipVisionModel(config).eval()
+    inputs = {"pixel_values": torch.randn(2, 3, 32, 32)}
+    program = capture(module, inputs=inputs)
+    result = PruneLayers(layers=(0, 2)).run(program.clone(), Context())
+    assert result.statistics["layers kept"] == "0, 2 out of 0 to 2"
+    layers = next(part for part in module.modules() if isinstance(part, nn.ModuleList))
+    del layers[1]
+    close(program, result.program, module, inputs)
 
 
 class Deep(nn.Module):
