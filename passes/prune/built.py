@@ -17,7 +17,8 @@ from .units import Units
 if TYPE_CHECKING:
     from .to_latency import PruneToLatency
 
-BUILDS = 3  # at most
+BUILDS = 5  # at most
+FURTHER = 1.05  # times the goal, where nothing new comes of it
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ def built(
     made: list[Built] = []
     done: set[tuple[int, ...]] = set()
     goal = options.speedup
-    while len(made) < BUILDS and (kept := search.best(goal)) not in done:
+    for _ in range(BUILDS):
+        kept = search.best(goal)
+        if kept in done:  # it measured fast while choosing, and slow as built
+            goal *= FURTHER
+            continue
         done.add(kept)
         program, going = work.clone(), search.going(kept)
         remove(program, going)
