@@ -1,47 +1,52 @@
-"""Searches tiles for the products of common encoders on this machine and adds them to those that are shipped.
+"""Tiles of the library's kernels for shapes that many models have, searched on this machine.
 
-    python benchmarks/tiles.py [--rows 128,1024,2048] [--hidden 384,768]
+    python benchmarks/tiles.py
 
-Products of layers of these hidden sizes (merged q/k/v, output, and a feed-forward of four times the width),
-in float32 and int8, on all cores. What is faster than the analytic choice is added. Run it on a machine that
-does nothing else.
+takes some minutes on an idle machine and writes backends/tvm/tiles.jsonl, which is shipped: the tiles
+that are faster than the analytic choice. Lines of other processors stay as they are.
 """
 
-import argparse
+from __future__ import annotations
+
+import json
 import os
+import sys
 import tempfile
+from pathlib import Path
 
 from graphwright.backends.target import detect
+from graphwright.backends.tvm import tiles, tunables
+from graphwright.backends.tvm.jsonl import read_lines
+from graphwright.backends.tvm.tunable import Question, tune_tiles
 
+assert tunables  # registers the kernels
 
-def numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+ROWS = (128, 1024, 2048)  # a build asks for the tokens of its largest bucket
+WEIGHTS = [
+    (hidden * deep, hidden * wide)
+    for hidden in (384, 768, 1024)
+    for deep, wide in ((1, 1), (1, 3), (1, 4), (4, 1))  # attention's output, q/k/v together, feed-forward
+]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=numbers, default=[128, 1024, 2048])
-    parser.add_argument("--hidden", type=numbers, default=[384, 768])
-    args = parser.parse_args()
     target = detect()
-    os.environ["TVM_NUM_THREADS"] = str(target.cores)  # read when tvm starts its threads
-    from graphwright.backends.tvm import tiles, tunables
-    from graphwright.backends.tvm.jsonl import append_lines, read_lines
-    from graphwright.backends.tvm.tunable import asked, tune_tiles
-
-    with asked() as questions:
-        for hidden in args.hidden:
-            for k, n in ((hidden, 3 * hidden), (hidden, hidden), (hidden, 4 * hidden), (4 * hidden, hidden)):
-                for rows in args.rows:
-                    tunables.dense_tile(rows, k, n, "float32", target)
-                    tunables.dense_tile(rows, k, n, "int8", target)
+    questions = [
+        Question("dense", (rows, k, n), dtype, target)
+        for rows in ROWS
+        for k, n in WEIGHTS
+        for dtype in ("float32", "int8")
+    ]
+    shipped = tiles.SHIPPED
+    others = [line for line in read_lines(shipped) if line["cpu"] != tiles.cpu(target)]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRAPHWRIGHT_CACHE"] = folder
+        tiles.SHIPPED = Path(folder, "none")  # or what is shipped would count as searched
         for question, gain in tune_tiles(questions):
-            print(f"{question}: {gain:.2f}x the analytic tile", flush=True)
-        append_lines(tiles.SHIPPED, [line for line in read_lines(tiles.own_file()) if line["ratio"] > 1])
+            print(f"{question}: {gain:.2f}", file=sys.stderr, flush=True)
+        found = [line for line in read_lines(tiles.own_file()) if line["ratio"] > 1]
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in [*others, *found])
+    shipped.write_text(text)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from .shapes import concatenated
 from .view import END
 
 Spec = tuple[str, Sequence[Any], dict[str, Any]]
@@ -325,10 +326,8 @@ def _conv(node: Node, a: dict[str, Any]) -> Spec | None:
 
 
 def _concat(node: Node, a: dict[str, Any]) -> Spec:
-    """Tensors with nothing along the axis add nothing: a rotation of every feature joins what it left out."""
-    axis = _axis(a["dim"], a["tensors"][0])
-    tensors = [x for x in a["tensors"] if (size := shape(x)) is None or len(size) <= axis or size[axis] != 0]
-    return ("identity", tensors, {}) if len(tensors) == 1 else ("concat", tensors, {"axis": axis})
+    tensors = a["tensors"]
+    return concatenated(tensors, [shape(x) for x in tensors], _axis(a["dim"], tensors[0]))
 
 
 def _pad(node: Node, a: dict[str, Any]) -> Spec | None:

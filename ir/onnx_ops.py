@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from .shapes import Shape
+from .shapes import Shape, concatenated
 from .view import END, Dim, GraphValue
 
 Spec = tuple[str, Sequence[GraphValue | None], dict[str, Any]]
@@ -266,10 +266,8 @@ def _split(call: Call) -> Spec | None:
 
 
 def _concat(call: Call) -> Spec:
-    """Tensors with nothing along the axis add nothing: a rotation of every feature joins what it left out."""
-    axis = call.axis(call.attr("axis", 0))
-    full = [x for x in call.operands if x is None or x.shape is None or x.shape[axis : axis + 1] != (0,)]
-    return ("identity", full, {}) if len(full) == 1 else ("concat", full, {"axis": axis})
+    shapes = [x.shape if x is not None else None for x in call.operands]
+    return concatenated(call.operands, shapes, call.axis(call.attr("axis", 0)))
 
 
 def _gather(call: Call) -> Spec:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .program import InputSpec, Program
+from .program import MASKS, InputSpec, Program
 
 Feed = dict[str, np.ndarray]
 
@@ -20,7 +20,6 @@ _PLANS = (
     (3, 5, "left"),
     (2, 33, "right"),
 )
-MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 def probes(program: Program, seed: int) -> list[Feed]:

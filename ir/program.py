@@ -20,6 +20,8 @@ Role = Literal[
     "token_ids", "attention_mask", "token_type_ids", "position_ids", "decoder_token_ids",
     "decoder_attention_mask", "pixel_values", "audio_features", "hidden", "other",
 ]  # fmt: skip
+MASKS: tuple[Role, ...] = ("decoder_attention_mask", "attention_mask")
+"""Roles of the masks of tokens, that of the outputs' tokens first."""
 
 UNBOUNDED = 2**31 - 1
 """The largest value of a symbol that nothing bounds."""

@@ -29,6 +29,18 @@ COMPARE = set("eq ne lt le gt ge and or xor not isnan".split())
 BROADCAST = set("add sub mul div pow mod maximum minimum where".split()) | (COMPARE - {"not", "isnan"})
 
 
+def concatenated(
+    operands: Sequence[Any], shapes: Shapes, axis: int
+) -> tuple[str, Sequence[Any], dict[str, Any]]:
+    """A concatenation's operator, operands and attributes.
+
+    Operands with nothing along the axis are left out: a rotation of every feature joins the none that it
+    left alone.
+    """
+    full = [x for x, size in zip(operands, shapes, strict=True) if not size or size[axis : axis + 1] != (0,)]
+    return ("identity", full, {}) if len(full) == 1 else ("concat", full or operands, {"axis": axis})
+
+
 def infer(op: str, inputs: Sequence[GraphValue | None], attrs: Attrs, index: int) -> Shape | None:
     """The shape of result `index` of an operator, as far as it follows from its operands."""
     shapes = [None if value is None else value.shape for value in inputs]

@@ -10,7 +10,7 @@ import numpy as np
 from ..ir.errors import ContractError
 from ..ir.execute import execute
 from ..ir.probe import probes
-from ..ir.program import Program
+from ..ir.program import MASKS, Program
 from .base import Bounded, Effect, Exact, Feed
 
 ROUNDED = 0.1  # of the outputs' norm over all probes, where half a step apart is a step apart
@@ -205,7 +205,7 @@ def _included(program: Program, feed: Feed, output: np.ndarray, effect: Effect) 
     if getattr(effect, "where", "everywhere") != "mask":
         return None
     roles = {spec.role: spec.name for spec in program.inputs}
-    for role in ("decoder_attention_mask", "attention_mask"):
+    for role in MASKS:
         mask = feed.get(roles.get(role, ""))
         if mask is not None and output.shape[: mask.ndim] == mask.shape:
             return mask != 0

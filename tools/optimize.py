@@ -72,7 +72,7 @@ def run(
 ) -> Outcome:
     """A run as configured. source: the model itself where the configuration can only name it."""
     began = time.monotonic()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's names
         raise GraphwrightError(
             "optimize times what it builds, and under torchrun several of it would time beside each other: "
             "let torchrun start a script that runs a Pipeline up to to-onnx, and optimize the .onnx it saves"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from ...ir.shapes import concatenated
 from ...ir.view import END, GraphValue
 
 Spec = tuple[str, Sequence[GraphValue | None], dict[str, Any]]
@@ -113,10 +114,7 @@ def _split(c: Call) -> Spec:
 
 
 def _concat(c: Call) -> Spec:
-    """Tensors with nothing along the axis add nothing: a rotation of every feature joins what it left out."""
-    axis = c.axes([c.attrs.axis], c.rank)[0]
-    full = [x for x in c.operands if x.shape is None or x.shape[axis] != 0]
-    return ("identity", full, {}) if len(full) == 1 else ("concat", full, {"axis": axis})
+    return concatenated(c.operands, [x.shape for x in c.operands], c.axes([c.attrs.axis], c.rank)[0])
 
 
 def _take(c: Call) -> Spec:

@@ -16,8 +16,8 @@ from torch.fx import GraphModule, Node
 
 from ...ir.fx import clone
 from ...ir.fx_ops import bind
-from ...ir.probe import MASKS, Feed, feed, probes
-from ...ir.program import Program
+from ...ir.probe import Feed, feed, probes
+from ...ir.program import MASKS, Program
 
 _ATEN = torch.ops.aten
 LARGEST = 5000**2  # windows of 4,096 are common in decoders

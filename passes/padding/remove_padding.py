@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
-from ...ir.program import InputSpec, Program
+from ...ir.program import MASKS, InputSpec, Program
 from ..base import Context, Exact, Feed, Pass, Result
 from .pack import TOKENS, Packer
 from .shifts import before_shifts
@@ -18,7 +18,6 @@ from .tokenwise import Axes, token_operands
 
 KERNELS = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
 PROJECTIONS = frozenset({"MatMul", "Gemm"})
-_MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class RemovePadding(Pass):
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:
-        masks = [spec for spec in program.inputs if spec.role in _MASKS]
+        masks = [spec for spec in program.inputs if spec.role in MASKS]
         if not masks:
             return Result(
                 program, False, notes=("no attention mask among the inputs: no padding is known of",)
@@ -57,7 +56,7 @@ class RemovePadding(Pass):
         return Result(program, layers > 0, {"projections on real tokens": layers}, tuple(notes))
 
     def pays(self, program: Program, feed: Feed) -> bool:
-        names = [spec.name for spec in program.inputs if spec.role in _MASKS]
+        names = [spec.name for spec in program.inputs if spec.role in MASKS]
         return any((feed[name] == 0).any() for name in names if name in feed)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ...ir.program import Program
 from ..base import Context, Feed
 from .refit import refit
-from .search import RESERVE, Search
+from .search import Kept, Search
 from .separate import rejoin
 from .surgery import remove
 from .units import Units
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .to_latency import PruneToLatency
 
 BUILDS = 5  # at most
-FURTHER = 1.05  # times the goal, where nothing new comes of it
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,17 @@ def built(
     """The first that is as fast as asked, or else the fastest.
 
     The structure was chosen because it measured fast, so a second measurement, of the weights as they will
-    be, is what counts; where it falls short, a smaller structure is due.
+    be, is what counts; where it falls short, the search hears of it and goes on.
 
     Args:
         work: the program in which the search's units were found.
         original: what the refitted weights are to come near to.
     """
-    made: list[Built] = []
-    done: set[tuple[int, ...]] = set()
-    goal = options.speedup
+    made: dict[Kept, Built] = {}
     for _ in range(BUILDS):
-        kept = search.best(goal)
-        if kept in done:  # it measured fast while choosing, and slow as built
-            goal *= FURTHER
-            continue
-        done.add(kept)
+        kept = search.best(options.speedup)
+        if kept in made:  # nothing is faster
+            break
         program, going = work.clone(), search.going(kept)
         remove(program, going)
         rejoin(program)
@@ -65,8 +60,8 @@ def built(
         notes: list[str] = []
         if options.refit is not None and going:
             errors, notes = refit(program, original, feeds, options.refit, options.damping, context.progress)
-        made.append(Built(program, going, search.timing(program), errors, notes))
-        if made[-1].speedup >= options.speedup:
-            return made[-1]
-        goal *= options.speedup * RESERVE / made[-1].speedup
-    return max(made, key=lambda one: one.speedup)
+        search.tried[kept] = search.timing(program)
+        made[kept] = Built(program, going, search.tried[kept], errors, notes)
+        if search.tried[kept] >= options.speedup:
+            break
+    return max(made.values(), key=lambda one: one.speedup)

@@ -29,7 +29,7 @@ class Search:
     """What to remove from a program for a speed-up.
 
     timing: of programs beside the uncut one. measured: whether the latency table was. tried: the structures
-    timed, as cut, and their speed-ups.
+    timed and their speed-ups, of the last time: as cut, or as built where they were.
 
     Args:
         program: fx, in which the units were found; it is not changed.
@@ -79,11 +79,10 @@ class Search:
         for number in range(TRIES):
             self._context.progress("timing structures", number, TRIES)
             kept = cheapest(self._lost, self._times, 1 - 1 / aim) or smallest
-            if kept in self.tried:
-                break
-            candidate = self._program.clone()
-            remove(candidate, self.going(kept))
-            self.tried[kept] = self.timing(candidate)
+            if kept not in self.tried:
+                candidate = self._program.clone()
+                remove(candidate, self.going(kept))
+                self.tried[kept] = self.timing(candidate)
             if goal <= self.tried[kept] <= goal * ENOUGH:
                 break
             aim = max(1.001, aim * goal * RESERVE / self.tried[kept])

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from ...ir.execute import observe
 from ...ir.onnx import outer_values
 from ...ir.probe import probes
-from ...ir.program import Program
+from ...ir.program import MASKS, Program
 from ..base import Context
 from .sites import Site
 
@@ -30,7 +30,6 @@ _SOFTMAX = frozenset(
         ("com.microsoft", "GroupQueryAttention"),
     }
 )
-_MASKS = ("attention_mask", "decoder_attention_mask")
 
 
 def nan_sources(program: Program, context: Context) -> frozenset[str]:
@@ -38,7 +37,7 @@ def nan_sources(program: Program, context: Context) -> frozenset[str]:
 
     Whether -inf occurs is seen on probe inputs, whose masks hide keys in every usual pattern.
     """
-    if not any(spec.role in _MASKS for spec in program.inputs):
+    if not any(spec.role in MASKS for spec in program.inputs):
         return frozenset()
     nodes = [node for node in program.graph.graph if (node.domain, node.op_type) in _SOFTMAX]
     scores = dict.fromkeys(v for node in nodes for v in node.inputs if v is not None and v.producer())

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ...ir.program import Program, Task
+from ...ir.program import MASKS, Program, Task
 from ..base import Feed
 
-_MASKS = ("decoder_attention_mask", "attention_mask")
 _LOGITS: frozenset[Task] = frozenset(
     {"sequence-classification", "token-classification", "question-answering", "masked-lm", "causal-lm"}
 )
@@ -19,7 +18,7 @@ def rows(program: Program, feed: Feed, output: torch.Tensor) -> torch.Tensor:
     A row is what stands along the last axis; a batch of single numbers is one row of them.
     """
     names = {spec.role: spec.name for spec in program.inputs}
-    for role in _MASKS:
+    for role in MASKS:
         mask = feed.get(names.get(role, ""))
         if mask is not None and output.dim() > mask.ndim and output.shape[: mask.ndim] == mask.shape:
             output = output[torch.from_numpy(mask != 0)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...ir.execute import execute
 from ...ir.probe import probes
-from ...ir.program import Program
+from ...ir.program import MASKS, Program
 from ..base import Context, Feed
 from .rewrite import Rung, Static, write
 from .sites import Site, find
@@ -28,7 +28,6 @@ PRICE: dict[Rung, float] = {"token": 0.25, "float": 2.4}
 DYNAMIC: tuple[Rung, ...] = ("tensor", "token", "float")
 STATIC: tuple[Rung, ...] = ("static", "token", "float")
 Outputs = Sequence[Mapping[str, np.ndarray]]
-_MASKS = ("decoder_attention_mask", "attention_mask")
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def _rows(program: Program, feed: Feed, output: np.ndarray) -> np.ndarray:
     if output.dtype.kind != "f":
         return np.zeros((0, 1))
     names = {spec.role: spec.name for spec in program.inputs}
-    mask = next((feed[names[role]] for role in _MASKS if role in names), None)
+    mask = next((feed[names[role]] for role in MASKS if role in names), None)
     if mask is not None and output.ndim > 2 and output.shape[: mask.ndim] == mask.shape:
         output = output[mask != 0]
     if output.ndim < 2 or output.shape[-1] == 1:

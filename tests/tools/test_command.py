@@ -311,7 +311,9 @@ def test_a_shape_that_the_model_cannot_take(encoder_directory, invoke, tmp_path)
 
 
 def test_processes_of_torchrun_are_sent_to_a_script(encoder_directory, invoke, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # other launchers set it too
+    assert invoke(encoder_directory, "-o", tmp_path / "alone", "--pipeline", "to-onnx").exit_code == 0
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     refused(invoke(encoder_directory, "-o", tmp_path / "o"), "let torchrun start a script", tmp_path / "o")
 
 

@@ -12,6 +12,7 @@ from tvm import relax
 
 from ....ir.blocks.base import Attention
 from ....ir.blocks.mask import HIDDEN
+from ....ir.program import MASKS
 from ....ir.view import Value
 from .rebuild import part
 
@@ -56,6 +57,7 @@ class Masks:
         self._fixed = {value: value.const for value in parts if value.const is not None}
         self._mask = mask
         self._seen: list[tuple[np.ndarray | None, dict[Value, np.ndarray]]] = []
+        self._sights: dict[tuple[Any, ...], Sight | None] = {}
         parameters = module["main"].params
         shapes = {n: [int(d) for d in p.ty.shape] for n, p in zip(names, parameters, strict=True)}
         compiled = _compiled(module, [value.native for value in self._parts]) if self._parts else None
@@ -71,6 +73,12 @@ class Masks:
     def sight(self, attention: Attention) -> Sight | None:
         """How far each real token looks among those that the mask input keeps; None where something else
         hides some of them from it, or is added to the scores."""
+        key = (*attention.terms, attention.mask, attention.selected, attention.mask_keeps, attention.causal)
+        if key not in self._sights:  # layers share masks
+            self._sights[key] = self._seeing(attention)
+        return self._sights[key]
+
+    def _seeing(self, attention: Attention) -> Sight | None:
         cases = []
         for kept, values in self._seen:
             seen = None if kept is None else _visible(attention, kept, values)
@@ -158,5 +166,5 @@ def _run(machine: Any, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 def mask_input(inputs: Mapping[str, str]) -> str | None:
     """The one attention mask among inputs (name -> role); None where there is none, or several."""
-    found = [name for name, role in inputs.items() if role in ("attention_mask", "decoder_attention_mask")]
+    found = [name for name, role in inputs.items() if role in MASKS]
     return found[0] if len(found) == 1 else None

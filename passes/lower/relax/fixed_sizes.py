@@ -73,13 +73,15 @@ class _Run(Interpreter):
 
 def _count_from_the_start(graph: GraphModule, run: _Run) -> None:
     for node, shape in run.looked_up.items():
-        indices: list[Any] = list(node.args[1])  # type: ignore[arg-type]
+        table, given = node.args
+        assert isinstance(given, list | tuple)
+        indices = list(given)
         for axis, index in enumerate(indices):
-            value = run.known.get(index)
+            value = run.known.get(index) if isinstance(index, Node) else None
             if isinstance(value, torch.Tensor) and value.dtype != torch.bool and (value < 0).any():
                 positive = torch.where(value < 0, value + shape[axis], value)
-                indices[axis] = add_tensor(graph, f"constant_{index.name}", positive, node)
-        node.args = (node.args[0], indices)
+                indices[axis] = add_tensor(graph, f"{node.name}_indices", positive, node)
+        node.args = (table, indices)
 
 
 def _put(graph: GraphModule, node: Node, value: Any) -> None:

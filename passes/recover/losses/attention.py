@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from ....ir.blocks.base import Attention
-from ....ir.program import Program
+from ....ir.program import MASKS, Program
 from ....ir.view import Value
 from ...base import Feed
 from .base import Tensors, Term
@@ -26,7 +26,7 @@ def native(value: Value | None) -> Node | None:
 def kept(program: Program, feed: Feed, size: int) -> torch.Tensor | None:
     """(batch, size): real positions, by the mask of that length; None where there is none."""
     for spec in program.inputs:
-        if spec.role in ("attention_mask", "decoder_attention_mask") and feed[spec.name].shape[1:] == (size,):
+        if spec.role in MASKS and feed[spec.name].shape[1:] == (size,):
             return torch.from_numpy(feed[spec.name] != 0)
     return None
 
