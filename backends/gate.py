@@ -85,11 +85,15 @@ class Measurer:
         """What a measurement depends on beside the programs; None where none is remembered."""
         return {**self._where, "workloads": self._digests} if self.decisions else None
 
-    def __call__(self, before: Program, after: Program, only: str | None = None) -> dict[str, Speedup]:
+    def __call__(
+        self, before: Program, after: Program, only: str | None = None, processes: int = 1
+    ) -> dict[str, Speedup]:
         """Ratios by workload name, measured or remembered.
 
         Args:
             only: the one workload to measure.
+            processes: new ones of each program that the rounds are spread over, where it matters how much
+                faster one is: the same program can differ by a tenth from one process to another.
 
         Raises:
             MeasureError: a program isn't of the onnx dialect, or fails at a workload.
@@ -108,9 +112,11 @@ class Measurer:
                 continue
             self.progress(f"timing {workload.name}", number, len(self.workloads))
             key = {**self._where, "programs": names, "workload": self._digests[workload.name]}
+            if processes > 1:
+                key["processes"] = processes
             rounds = self.decisions.get(key) if self.decisions else None
             if rounds is None:
-                rounds = self._measure(names, (before, after), workload.name)
+                rounds = self._measure(names, (before, after), workload.name, processes)
                 if self.decisions:
                     self.decisions.put(key, rounds)
             ratios[workload.name] = rounds.speedup
@@ -141,7 +147,9 @@ class Measurer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _measure(self, names: tuple[str, str], pair: tuple[Program, Program], workload: str) -> Rounds:
+    def _measure(
+        self, names: tuple[str, str], pair: tuple[Program, Program], workload: str, processes: int
+    ) -> Rounds:
         if self._feeds is None:
             self._feeds = self._stack.enter_context(save_feeds(self.workloads))
         self._keep(names)
@@ -157,10 +165,16 @@ class Measurer:
             request = {"runs": runs, "seconds": 4 * _TURN, "warmup": warmup}
             return float(np.median(self._workers[name].ask(do="time", feed=feed, **request)["seconds"]))
 
-        rounds = interleave(ask, *names, self.seconds)
+        found: list[Rounds] = []
+        for _ in range(processes):
+            if processes > 1:
+                self._keep(())
+            found.append(interleave(ask, *names, self.seconds))
         if in_turn:
             self._keep(())  # nor beside the next pass
-        return rounds
+        return Rounds(
+            tuple(s for one in found for s in one.before), tuple(s for one in found for s in one.after)
+        )
 
     def _start(self, program: Program) -> Worker:
         if self._contestant is not None:

@@ -41,9 +41,11 @@ class Evidence(Instrument):
         self.layers: list[Layer] = []
         self._ms: Mapping[str, float] = {}
 
-    def measure(self, before: Program, after: Program, only: str | None = None) -> Mapping[str, Ratio]:
-        """Speed-up of `after` over `before` at each workload, or at one."""
-        ratios = self.measurer(before, after, only)
+    def measure(
+        self, before: Program, after: Program, only: str | None = None, processes: int = 1
+    ) -> Mapping[str, Ratio]:
+        """Speed-up of `after` over `before` at each workload, or at one, over so many processes of each."""
+        ratios = self.measurer(before, after, only, processes)
         self._ms = dict(self.measurer.ms)
         return ratios
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .to_latency import PruneToLatency
 
 BUILDS = 5  # at most
+PROCESSES = 3  # of each program, to time what was built: one alone can be a tenth off
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def built(
         notes: list[str] = []
         if options.refit is not None and going:
             errors, notes = refit(program, original, feeds, options.refit, options.damping, context.progress)
-        search.tried[kept] = search.timing(program)
+        search.tried[kept] = search.timing(program, PROCESSES)
         made[kept] = Built(program, going, search.tried[kept], errors, notes)
         if search.tried[kept] >= options.speedup:
             break

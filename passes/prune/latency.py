@@ -60,10 +60,10 @@ class Timing:
         self._context, self._workload = context, workload
         self._uncut = self._lowered(program)
 
-    def __call__(self, program: Program) -> float:
+    def __call__(self, program: Program, processes: int = 1) -> float:
         """How many times as fast as the uncut program an fx program is, once lowered."""
         lowered = self._lowered(program)
-        ratios = self._measure(self._uncut, lowered, *([self._workload] if self._workload else []))
+        ratios = self._measure(self._uncut, lowered, self._workload or None, processes)
         if not ratios or (self._workload and self._workload not in ratios):
             raise MeasureError(
                 f"the workload {self._workload!r} is not among those that this run measures: "

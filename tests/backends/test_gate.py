@@ -85,6 +85,22 @@ def test_processes_live_on_as_the_next_before(make, tmp_path, monkeypatch):
         assert len(measure._workers) == 2
 
 
+def test_rounds_over_several_processes(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
+    before, after = make.encoder(), make.encoder(make.weights(1))
+    started, taken = [], []
+    real, put = gate.Worker, Decisions.put
+    monkeypatch.setattr(gate, "Worker", lambda *a: started.append(a[2]) or real(*a))
+    monkeypatch.setattr(Decisions, "put", lambda self, key, r: taken.append(r) or put(self, key, r))
+    with Measurer(workloads(before, ["1x4"]), threads=1, seconds=0.0) as measure:
+        few = measure(before, after)
+        sure = measure(before, after, "1x4", 3)
+        assert len(started) == 2 + 6
+        assert [len(rounds.after) for rounds in taken] == [3, 9]
+        assert (measure(before, after), measure(before, after, "1x4", 3)) == (few, sure)  # kept apart
+        assert len(started) == 8
+
+
 def test_huge_programs_are_never_both_loaded(make, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr(gate, "too_large", lambda sizes: list(sizes) == [3584, 3584])

@@ -22,7 +22,7 @@ class Clock:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, before, after, only=None):
+    def __call__(self, before, after, only=None, processes=1):
         assert before.dialect == after.dialect == "onnx"
         self.calls += 1
         ratio = ticks(before) / ticks(after)
@@ -138,7 +138,7 @@ class Hasty(Clock):
         super().__init__()
         self.seen = {}
 
-    def __call__(self, before, after, only=None):
+    def __call__(self, before, after, only=None, processes=1):
         (ratio, *_) = super().__call__(before, after, only).values()
         first = self.seen.setdefault(ticks(after), after.fingerprint())
         ratio = ratio.median if first == after.fingerprint() else ratio.median / 1.1
