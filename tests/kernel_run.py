@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
+
+os.environ.setdefault("TVM_NUM_THREADS", "2")  # read when tvm starts its threads
 
 import numpy as np
 import tvm

@@ -58,6 +58,26 @@ def test_gated_dense(columns):
     np.testing.assert_allclose(y, x @ up.astype(np.float64) * z / (1 + np.exp(-z)), atol=1e-5)
 
 
+@pytest.mark.parametrize("rounds", ["no", "dynamic"])
+@pytest.mark.parametrize("m", [9, 13, 18])
+def test_rows_in_two_threads_tiles_are_finished_by_one(m, rounds):
+    """The last tile lies over rows of the one before, which is the other thread's: of 200 calls, some twenty
+    met a row half normalised there."""
+    rng, k, n = np.random.default_rng(m), 96, 384
+    tile = candidates(n, MACHINE)[0]
+    spec = Dense(k, n, bias=False, finish=Finish(residual=True, norm=LAYER, rounds=rounds))
+    x, residual, w = (rng.standard_normal(s, np.float32) for s in ((m, k), (m, n), (k, n)))
+    gamma, beta = rng.standard_normal((2, n), np.float32)
+    kernel = compiled(dense(spec, MACHINE, tile))
+    results = [((m, n), np.float32)]
+    if rounds == "dynamic":
+        results += [((m, n), dot(MACHINE).dtype), (m, np.float32), (m, np.int32)]
+    exact = normalised(x.astype(np.float64) @ w + residual, gamma, beta)
+    for _ in range(200):
+        y, *_ = call(kernel, [x, panels(w, tile.columns), residual, gamma, beta], results)
+        np.testing.assert_allclose(y, exact, atol=3e-5)
+
+
 @pytest.mark.parametrize("m", [1, 7, 40])
 def test_integer_dense_by_rows_with_norm_and_rounding(m):
     rng, k, n, product = np.random.default_rng(m), 64, 72, dot(MACHINE)
