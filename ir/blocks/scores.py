@@ -151,7 +151,10 @@ def _below(probabilities: Value, static: Statics) -> tuple[tuple[Operand, Operan
                         if weights.letters[-1] in product.letters:
                             raise NoAttention(user, "the probabilities are not summed over the keys")
                         return (weights, values, Operand(user, product.letters)), [*body, user]
-            elif _isnan_guard(user, value) or (user.op in VIEWS and _keeps_keys(user, value)):
+            elif (asked := _isnan_guard(user, value)) is not None:
+                body += [asked, user]
+                step = user
+            elif user.op in VIEWS and _keeps_keys(user, value):
                 body.append(user)
                 step = user
             elif user.op in ("mul", "add", "where"):
@@ -164,10 +167,11 @@ def _below(probabilities: Value, static: Statics) -> tuple[tuple[Operand, Operan
     )
 
 
-def _isnan_guard(user: Value, value: Value) -> bool:
-    """where(isnan(p), 0, p): rows that see no key at all give zero."""
+def _isnan_guard(user: Value, value: Value) -> Value | None:
+    """isnan(p) of where(isnan(p), 0, p): rows that see no key at all give zero."""
     condition = user.inputs[0] if user.op == "where" else None
-    return condition is not None and condition.op == "isnan" and operands(condition) == [value]
+    guards = condition is not None and condition.op == "isnan" and operands(condition) == [value]
+    return condition if guards else None
 
 
 def _keeps_keys(view: Value, source: Value) -> bool:
