@@ -8,7 +8,7 @@ other; `starts` says where, so padding is neither computed nor looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,18 +70,26 @@ def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
     """
     with IRBuilder() as builder, T.prim_func():
         T.func_name("main")
-        _Kernel(spec, machine).build()
+        Kernel(spec, machine).build()
     return builder.get()
 
 
-class _Kernel:
+def key_block(machine: Machine) -> int:
+    """Keys whose scores are computed together: two or three vectors."""
+    return machine.lanes * (3 if machine.registers >= 32 else 2)
+
+
+class Kernel:
+    """Writes the kernel. Scores lie in slots; a key's slot is its number, and all of them are visited."""
+
     def __init__(self, spec: Attention, machine: Machine) -> None:
         self.spec, self.machine, self.lanes, self.dot = spec, machine, machine.lanes, dot(machine)
         # As many queries at once as leave registers for two or three vectors of keys, or of values.
         self.height = 8 if machine.registers >= 32 else 4
-        self.block = self.lanes * (3 if machine.registers >= 32 else 2)
+        self.block = key_block(machine)
         self.longest = -(-spec.keys // self.block) * self.block
         self.width = spec.heads * spec.value_dim
+        self.spotted = spec.window is not None  # or each query sees the first so many
 
     def build(self) -> None:
         spec = self.spec
@@ -92,8 +100,7 @@ class _Kernel:
         self.v = T.arg("v", T.buffer((mk, spec.v.width), "float32"))
         self.starts = T.arg("starts", T.buffer((entries,), "int32"))
         self.q_starts = T.arg("q_starts", T.buffer((entries,), "int32"))
-        if spec.window is not None:
-            self.places = T.arg("places", T.buffer((mk,), "int32"))
+        self._declare(mk)
         if spec.bias is not None:
             b, queries, keys = (tirx.Var(name, "int64") for name in ("b", "lq", "lk"))
             shape = (1 if spec.bias[0] else b, 1 if spec.bias[1] else spec.heads, queries, keys)
@@ -109,8 +116,7 @@ class _Kernel:
             keys = T.alloc_buffer((spec.dim, self.longest), "float32", scope="global")
             values = T.alloc_buffer((self.longest, spec.value_dim), "float32", scope="global")
             scores = T.alloc_buffer((self.height, self.longest), "float32", scope="global")
-            if spec.window is not None:
-                self.spots = T.alloc_buffer((self.longest,), "int32", scope="global")
+            self._reserve()
             with T.serial(T.min(thread * per, tasks), T.min((thread + 1) * per, tasks)) as task:
                 self._head(task // spec.heads, task % spec.heads, keys, values, scores)
         if spec.finish.rounds != "no":
@@ -124,6 +130,25 @@ class _Kernel:
                         lambda column, lanes: load(self.context, number, column, lanes=lanes),
                         (self.context, number),
                     )  # fmt: skip
+
+    def _declare(self, keys: Expr) -> None:
+        """What the kernel takes to know which keys a query sees."""
+        if self.spec.window is not None:
+            self.places = T.arg("places", T.buffer((keys,), "int32"))
+
+    def _reserve(self) -> None:
+        """What each thread keeps of it."""
+        if self.spec.window is not None:
+            self.spots = T.alloc_buffer((self.longest,), "int32", scope="global")
+
+    def _block(self, number: Expr) -> Expr:
+        """The block of keys whose scores lie in a block of slots."""
+        return number
+
+    def _each_key(self, low: Expr, seen: Expr, do: Callable[[Expr, Expr], None]) -> None:
+        """do(key, slot) from the slot low to the slot before seen."""
+        with T.serial(low, seen) as j:
+            do(j, j)
 
     def _head(self, sequence: Expr, head: Expr, keys: Any, values: Any, scores: Any) -> None:
         spec = self.spec
@@ -195,7 +220,8 @@ class _Kernel:
         spec, lanes = self.spec, self.lanes
         vectors = self.block // lanes
         last = T.bind((seen + (self.block - 1)) // self.block)
-        with T.serial(T.bind(low // self.block), last) as block:
+        with T.serial(T.bind(low // self.block), last) as number:
+            block = T.bind(self._block(number))
             sums = T.alloc_buffer((height, self.block), "float32", scope="local")
             for i in range(height):
                 for v in range(vectors):
@@ -211,7 +237,7 @@ class _Kernel:
             for i in range(height):
                 for v in range(vectors):
                     value = load(sums, i, v * lanes, lanes=lanes) * splat(spec.scale, lanes)
-                    store(scores, value, i, block * self.block + v * lanes)
+                    store(scores, value, i, number * self.block + v * lanes)
 
     def _softmax(
         self, i: int, at: Expr, low: Expr, seen: Expr, visible: Expr, sequence: Expr, head: Expr, scores: Any,
@@ -229,7 +255,7 @@ class _Kernel:
 
             each(spec.keys, lanes, add)
         first, vectors = T.bind(low // lanes), T.bind((seen + (lanes - 1)) // lanes)
-        with T.serial(first if spec.window is not None else visible // lanes, vectors) as vector:
+        with T.serial(first if self.spotted else visible // lanes, vectors) as vector:
             value = load(scores, i, vector * lanes, lanes=lanes)
             shown = self._shown(at + i, visible, vector * lanes)
             store(scores, T.Select(shown, value, splat(ABSENT, lanes)), i, vector * lanes)
@@ -249,13 +275,13 @@ class _Kernel:
             share = T.Select(peak > T.float32(HIDDEN), share, T.float32(0))
         T.buffer_store(inverse, share, [i])
 
-    def _shown(self, query: Expr, visible: Expr, key: Expr) -> Expr:
+    def _shown(self, query: Expr, visible: Expr, slot: Expr) -> Expr:
         """Which of a vector of keys a query sees."""
         lanes = self.lanes
         if self.spec.window is None:
-            return T.ramp(key, 1, lanes) < splat(visible, lanes)
+            return T.ramp(slot, 1, lanes) < splat(visible, lanes)
         before, behind = self.spec.window
-        spots = T.bind(load(self.spots, key, lanes=lanes))
+        spots = T.bind(load(self.spots, slot, lanes=lanes))
         here = T.bind(self.spots[query])
         return T.And(spots >= splat(here - before, lanes), spots <= splat(here + behind, lanes))
 
@@ -269,12 +295,15 @@ class _Kernel:
             for i in range(height):
                 for total, (_, width) in zip(sums, part, strict=True):
                     store(total, splat(0.0, width), i, 0)
-            with T.serial(low, seen) as j:
-                v = [T.bind(load(values, j, start, lanes=width)) for start, width in part]
+
+            def add(key: Expr, slot: Expr, part: Any = part, sums: Any = sums) -> None:
+                v = [T.bind(load(values, key, start, lanes=width)) for start, width in part]
                 for i in range(height):
                     for total, value, (_, width) in zip(sums, v, part, strict=True):
-                        p = splat(scores[i, j], width)
+                        p = splat(scores[i, slot], width)
                         store(total, T.fma(p, value, load(total, i, 0, lanes=width)), i, 0)
+
+            self._each_key(low, seen, add)
             for i in range(height):
                 for total, (start, width) in zip(sums, part, strict=True):
                     value = load(total, i, 0, lanes=width) * splat(inverse[i], width)

@@ -13,12 +13,14 @@ from ..kernels.attention import Attention as Spec
 from ..kernels.attention import Columns, attention
 from ..kernels.rotate import Rotate, rotate
 from ..kernels.rows import Finish
+from ..kernels.sparse_attention import sparse_attention
+from ..kernels.visible import Visible, packed_bits, visible
 from .chains import fits
 from .dense import joined, need, write_dense
 from .few_bits import write_few_bits
 from .items import Item, Need
-from .masks import Sight
 from .rotation import Rotation, rotated, rotation
+from .sight import Pattern, Sight
 from .site import Site
 
 
@@ -82,9 +84,10 @@ def _write(site: Site, a: Attention) -> None:
     kv_heads = a.kv_heads if direct(a) else int(k.ty.shape[1]) // dim
     lengths, batch = _lengths(a), _batch(a)
     sight = site.masks.sight(a) if em.packed else Sight(behind=0 if a.causal else None)
-    assert sight is not None
-    window = None if sight.before is None or sight.behind is None else (sight.before, sight.behind)
-    causal = window is None and sight.behind == 0 and lengths[0] == lengths[1]
+    window, causal = None, False
+    if isinstance(sight, Sight):
+        window = None if sight.before is None or sight.behind is None else (sight.before, sight.behind)
+        causal = window is None and sight.behind == 0 and lengths[0] == lengths[1]
     bias, axes = (None, None) if em.packed else bias_of(site, a, lengths)
     finish = site.finish(a.context)
     finish = Finish(floats=finish.floats, rounds=finish.rounds)
@@ -98,8 +101,11 @@ def _write(site: Site, a: Attention) -> None:
         em.tokens.add(a.context)
     rows = em.kept if em.packed else batch * lengths[0]
     masking = [*([em.rows_input] if window else []), *([bias] if bias is not None else [])]
+    name, kernel = "attention", attention
+    if isinstance(sight, Pattern):
+        name, kernel, masking = "sparse_attention", sparse_attention, [_words(site, sight)]
     results = em.kernel(
-        "attention", ("attention", spec), lambda: attention(spec, site.machine),
+        name, (name, spec), lambda: kernel(spec, site.machine),
         [q, k, v, starts, q_starts, *masking,
          *site.arguments(finish, a.context, None, None, 0)],
         site.results(finish, rows, a.heads * value_dim),
@@ -153,6 +159,19 @@ def _starts(site: Site, batch: int, lengths: tuple[int, int]) -> tuple[Any, Any]
         return em.starts_input, em.starts_input
     keys, queries = (np.arange(batch + 1, dtype=np.int32) * length for length in (lengths[1], lengths[0]))
     return em.constant(keys), em.constant(queries)
+
+
+def _words(site: Site, pattern: Pattern) -> Any:
+    """Which keys each kept token sees, once for all layers that share the pattern."""
+    em = site.emitter
+    if pattern not in site.words:
+        spec = Visible(len(pattern.sees))
+        (site.words[pattern],) = em.kernel(
+            "visible", ("visible", spec), lambda: visible(spec, site.machine),
+            [em.constant(packed_bits(pattern.sees, site.machine)), em.rows_input, em.starts_input],
+            [((em.kept, spec.words(site.machine)), "int32")],
+        )  # fmt: skip
+    return site.words[pattern]
 
 
 def _sides(a: Attention) -> list[tuple[Linear, np.ndarray]]:

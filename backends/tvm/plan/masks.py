@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,7 @@ from ....ir.blocks.mask import HIDDEN
 from ....ir.program import MASKS
 from ....ir.view import Value
 from .rebuild import part
-
-
-@dataclass(frozen=True)
-class Sight:
-    """How many places before and behind its own a token looks; None is any number."""
-
-    before: int | None = None
-    behind: int | None = None
-
-    def covers(self, far: np.ndarray) -> np.ndarray:
-        """far: keys' places less queries'."""
-        near = np.ones(far.shape, bool)
-        if self.before is not None:
-            near &= far >= -self.before
-        return near & (far <= self.behind) if self.behind is not None else near
+from .sight import Pattern, Sight, rule
 
 
 class Masks:
@@ -57,11 +42,11 @@ class Masks:
         self._fixed = {value: value.const for value in parts if value.const is not None}
         self._mask = mask
         self._seen: list[tuple[np.ndarray | None, dict[Value, np.ndarray]]] = []
-        self._sights: dict[tuple[Any, ...], Sight | None] = {}
+        self._sights: dict[tuple[Any, ...], Sight | Pattern | None] = {}
         parameters = module["main"].params
         shapes = {n: [int(d) for d in p.ty.shape] for n, p in zip(names, parameters, strict=True)}
         compiled = _compiled(module, [value.native for value in self._parts]) if self._parts else None
-        for seed in range(3 if self._parts and mask else 1):
+        for seed in range(3 if mask else 1):
             feed = {n: np.zeros(shapes[n], str(p.ty.dtype)) for n, p in zip(names, parameters, strict=True)}
             kept = None
             if mask is not None:
@@ -70,28 +55,22 @@ class Masks:
             results = _run(compiled, [feed[n] for n in names]) if compiled else []
             self._seen.append((kept, dict(zip(self._parts, results, strict=True)) | self._fixed))
 
-    def sight(self, attention: Attention) -> Sight | None:
-        """How far each real token looks among those that the mask input keeps; None where something else
-        hides some of them from it, or is added to the scores."""
+    def sight(self, attention: Attention) -> Sight | Pattern | None:
+        """What each real token sees among those that the mask input keeps; None where no rule holds, or more
+        than hiding is done to a score."""
         key = (*attention.terms, attention.mask, attention.selected, attention.mask_keeps, attention.causal)
         if key not in self._sights:  # layers share masks
-            self._sights[key] = self._seeing(attention)
+            self._sights[key] = self._rule(attention)
         return self._sights[key]
 
-    def _seeing(self, attention: Attention) -> Sight | None:
+    def _rule(self, attention: Attention) -> Sight | Pattern | None:
         cases = []
         for kept, values in self._seen:
             seen = None if kept is None else _visible(attention, kept, values)
             if kept is None or seen is None:
                 return None
             cases.append((kept, seen))
-        far = _distances(cases[0][0].shape[1])
-        reached = np.concatenate([far[seen.any((0, 1))] for _, seen in cases])
-        window = Sight(-int(reached.min(initial=0)), int(reached.max(initial=0)))
-        for sight in (Sight(), Sight(behind=0), window):
-            if all((seen == (sight.covers(far) & _pairs(kept))).all() for kept, seen in cases):
-                return sight
-        return None
+        return rule(cases)
 
     def keeps(self, value: Value) -> bool:
         """Whether a value of (batch, length, n) is 1 for the tokens that the mask input keeps, else 0."""
@@ -118,20 +97,9 @@ def _visible(attention: Attention, kept: np.ndarray, values: Mapping[Value, np.n
     except ValueError:
         return None
     if attention.causal:
-        seen = seen & (_distances(length) <= 0)
+        seen = seen & Sight(behind=0).covers(length)
     seen = seen & kept[:, None, :, None]
     return None if np.abs(added[seen]).max(initial=0.0) > 1e-6 else seen
-
-
-def _distances(length: int) -> np.ndarray:
-    """How far behind each query (a row) each key (a column) is."""
-    places = np.arange(length)
-    return places[None, :] - places[:, None]
-
-
-def _pairs(kept: np.ndarray) -> np.ndarray:
-    """(batch, 1, length, length): whether query and key are both kept."""
-    return kept[:, None, :, None] & kept[:, None, None, :]
 
 
 def _parts(attention: Attention) -> list[Value]:
@@ -140,15 +108,15 @@ def _parts(attention: Attention) -> list[Value]:
 
 
 def _ragged(shape: Sequence[int], seed: int) -> np.ndarray:
-    """A mask with every row padded on the right to another length, and a hole in the middle; the third is of
-    ones, for the farthest keys."""
+    """A mask with every row padded to another length and a hole in the middle: on the right, or on the left;
+    the third is of ones."""
     batch, length = shape
     if seed == 2:
         return np.ones((batch, length), bool)
     kept = np.arange(length)[None] < np.maximum(length - 1 - (np.arange(batch)[:, None] + seed) % length, 1)
     if length > 4:
         kept[:, 1 + seed] = False
-    return kept
+    return kept[:, ::-1] if seed else kept
 
 
 def _compiled(module: Any, values: Sequence[Any]) -> Any:

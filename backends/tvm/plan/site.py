@@ -20,6 +20,7 @@ from .emitter import Emitter
 from .integers import Integers, Rounding
 from .items import Need
 from .masks import Masks
+from .sight import Pattern
 
 _KINDS = {"layer_norm": "layer", "rms_norm": "rms", "no_norm": "none"}
 
@@ -42,6 +43,7 @@ class Site:
     notes: list[str] = field(default_factory=list)
     stored: dict[Value, tuple[Any, ...]] = field(default_factory=dict)
     tuples: dict[Any, Any] = field(default_factory=dict)
+    words: dict[Pattern, Any] = field(default_factory=dict)
 
     def finish(
         self, root: Value, residual: bool = False, total: Value | None = None, norm: NormBlock | None = None

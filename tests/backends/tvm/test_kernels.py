@@ -15,7 +15,9 @@ from graphwright.backends.tvm.kernels.pack import pack, unpack
 from graphwright.backends.tvm.kernels.pool import pool
 from graphwright.backends.tvm.kernels.rotate import Rotate, rotate
 from graphwright.backends.tvm.kernels.rows import Finish, Norm
+from graphwright.backends.tvm.kernels.sparse_attention import sparse_attention
 from graphwright.backends.tvm.kernels.tile import Tile, candidates
+from graphwright.backends.tvm.kernels.visible import Visible, packed_bits, visible
 from kernel_run import call, compiled, wide
 from scipy.special import erf
 
@@ -180,6 +182,31 @@ def test_attention_within_a_window_of_places_that_others_were_left_out_of(window
         part = slice(first, last)
         far = places[None, part] - places[part, None]
         bias = np.where((far >= -window[0]) & (far <= window[1]), 0.0, -np.inf)
+        expected = reference_attention(q[part], k[part], v[part], heads, 0.25, bias, False)
+        np.testing.assert_allclose(y[part], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.6])
+def test_attention_to_some_keys_of_places_that_others_were_left_out_of(share):
+    rng, heads, dim, lengths, length = np.random.default_rng(0), (4, 2), 20, (150, 3, 101, 33), 150
+    columns = [Columns(80), Columns(40), Columns(40)]
+    spec = Attention(*heads, dim, dim, 0.25, length, *columns)
+    sees = np.kron(rng.random((15, 15)) < share, np.ones((10, 10))) + np.eye(length) > 0
+    left = [np.sort(rng.choice(length, n, replace=False)) for n in lengths]
+    left[2] = np.arange(7, 108)  # on both sides only
+    places = np.concatenate([each + length * i for i, each in enumerate(left)]).astype(np.int32)
+    starts = np.cumsum([0, *lengths]).astype(np.int32)
+    q, k, v = (rng.standard_normal((starts[-1], c.width), np.float32) for c in columns)
+    which = Visible(length)
+    (words,) = call(
+        compiled(visible(which, MACHINE)), [packed_bits(sees, MACHINE), places, starts],
+        [((starts[-1], which.words(MACHINE)), np.int32)],
+    )  # fmt: skip
+    kernel = compiled(sparse_attention(spec, MACHINE))
+    (y,) = call(kernel, [q, k, v, starts, starts, words], [(q.shape, np.float32)])
+    for first, last in pairwise(starts):
+        part = slice(first, last)
+        bias = np.where(sees[np.ix_(places[part] % length, places[part] % length)], 0.0, -np.inf)
         expected = reference_attention(q[part], k[part], v[part], heads, 0.25, bias, False)
         np.testing.assert_allclose(y[part], expected, atol=2e-5)
 

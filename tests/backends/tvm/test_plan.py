@@ -173,6 +173,38 @@ def test_windows_are_seen_in_the_masks_and_padding_is_left_out_all_the_same():
         np.testing.assert_allclose(outputs[0][real], expected[real], atol=1e-4)
 
 
+class Sparse(torch.nn.Module):
+    """A BERT layer whose tokens see blocks of others, of a pattern that is a buffer."""
+
+    def __init__(self, itself):
+        super().__init__()
+        self.encoder = zoo.ARCHITECTURES["bert"].build()
+        blocks = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)) < 0.3
+        sees = blocks.repeat_interleave(4, 0).repeat_interleave(4, 1)
+        self.register_buffer("sees", sees | (torch.eye(24) > 0) if itself else sees.fill_diagonal_(False))
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        length = input_ids.shape[1]
+        seen = self.sees[None, None, :length, :length] & (attention_mask[:, None, None, :] != 0)
+        return self.encoder(input_ids, seen, token_type_ids)[0]
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_blocks_of_keys_are_seen_in_the_masks_unless_a_token_may_see_none(itself):
+    module = Sparse(itself).eval()
+    inputs = zoo.ARCHITECTURES["bert"].inputs(3, 23)
+    inputs["attention_mask"][0, 2:4] = 0
+    program = capture(module, inputs=inputs)
+    feed = {name: tensor.numpy() for name, tensor in inputs.items()}
+    kernels = planned(program, feed).kernels
+    assert (kernels.get("visible"), kernels.get("sparse_attention")) == ((1, 2) if itself else (None, None))
+    (found, *_), mask = run(program, feed)
+    assert (mask is None) != itself
+    real = inputs["attention_mask"] != 0
+    with torch.no_grad():
+        np.testing.assert_allclose(found[real], module(**inputs)[real], atol=1e-5)
+
+
 @pytest.mark.parametrize(("model", "more"), [("Gemma", {"head_dim": 8}), ("Mistral", {"sliding_window": 4})])
 def test_decoders_with_a_scaled_embedding_or_a_window_leave_padding_out(model, more):
     torch.manual_seed(0)

@@ -1,0 +1,87 @@
+"""Attention to some blocks of keys only (sparse patterns: arXiv:1904.10509; arXiv:2007.14062, section 2).
+
+Each tile of queries visits the blocks in which one of them sees a key; their scores lie side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T  # noqa: N812
+
+from .attention import Attention, Kernel
+from .machine import Machine
+from .vector import Expr, chunks, splat, store
+
+
+def sparse_attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
+    """`attention` whose parameters have, behind q_starts, words [mq, ceil(keys / lanes)] int32 of `visible`:
+    a query sees the keys whose bits are set, at least one. spec: neither causal, nor a window, nor a bias."""
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name("main")
+        _Sparse(spec, machine).build()
+    return builder.get()
+
+
+class _Sparse(Kernel):
+    def __init__(self, spec: Attention, machine: Machine) -> None:
+        super().__init__(spec, machine)
+        self.spotted = True
+
+    def _declare(self, keys: Expr) -> None:
+        self.words = T.arg("words", T.buffer((keys, self.longest // self.lanes), "int32"))
+
+    def _reserve(self) -> None:
+        self.visited = T.alloc_buffer((self.longest // self.block,), "int32", scope="global")
+
+    def _block(self, number: Expr) -> Expr:
+        return self.visited[number]
+
+    def _each_key(self, low: Expr, seen: Expr, do: Callable[[Expr, Expr], None]) -> None:
+        with T.serial(low // self.block, seen // self.block) as number:
+            block = T.bind(self.visited[number])
+            with T.serial(0, self.block) as j:
+                do(block * self.block + j, number * self.block + j)
+
+    def _gather(self, first: Expr, count: Expr, group: Expr, keys: Any, values: Any) -> None:
+        super()._gather(first, count, group, keys, values)
+        with T.serial(count, (count + (self.block - 1)) // self.block * self.block) as j:
+            for start, width in chunks(self.spec.value_dim, self.lanes):
+                store(values, splat(0.0, width), j, start)
+
+    def _queries(
+        self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr,
+        keys: Any, values: Any, scores: Any,
+    ) -> None:  # fmt: skip
+        row = T.bind(begin + at)
+        slots = T.bind(self._visit(height, row, count) * self.block)
+        self._scores(height, row, head, T.int32(0), slots, keys, scores)
+        inverse = T.alloc_buffer((height,), "float32", scope="local")
+        for i in range(height):
+            self._softmax(i, row, T.int32(0), slots, count, sequence, head, scores, inverse)
+        self._values(height, row, head, T.int32(0), slots, values, scores, inverse)
+
+    def _visit(self, height: int, row: Expr, count: Expr) -> Expr:
+        """Fills in which blocks the queries visit; how many they are."""
+        number = T.alloc_buffer((1,), "int32", scope="local")
+        T.buffer_store(number, T.int32(0), [0])
+        vectors = self.block // self.lanes
+        with T.serial(0, (count + (self.block - 1)) // self.block) as block:
+            any_ = T.int32(0)
+            for i in range(height):
+                for v in range(vectors):
+                    any_ = any_ | self.words[row + i, block * vectors + v]
+            with T.If(any_ != 0), T.Then():
+                T.buffer_store(self.visited, block, [number[0]])
+                T.buffer_store(number, number[0] + 1, [0])
+        return number[0]
+
+    def _shown(self, query: Expr, visible: Expr, slot: Expr) -> Expr:
+        vectors = self.block // self.lanes
+        block = self.visited[slot // self.block]
+        word = T.bind(self.words[query, block * vectors + slot % self.block // self.lanes])
+        bits = splat(word, self.lanes, "int32") >> T.ramp(T.int32(0), 1, self.lanes)
+        return (bits & splat(1, self.lanes, "int32")) != splat(0, self.lanes, "int32")
