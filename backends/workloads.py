@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 
+from ..ir.cached import cache_of
 from ..ir.errors import MeasureError
 from ..ir.probe import feed
 from ..ir.program import InputSpec, Program
@@ -38,9 +39,12 @@ def default_names(program: Program) -> tuple[str, ...]:
     ids = _ids(program)
     if ids is None:
         return BATCHES
-    low, high = _bounds(program, ids.shape[1] if len(ids.shape) > 1 else 1)
+    cache = cache_of(program)
+    low, high = _bounds(program, cache.past if cache else ids.shape[1] if len(ids.shape) > 1 else 1)
+    if cache:
+        high = min(high, _bounds(program, cache.mask)[1] - _bounds(program, cache.tokens)[0])
     names = [f"{batch}x{min(max(length, low), high)}" for batch, length in ((1, 128), (8, 128), (1, 16))]
-    if any(spec.role == "attention_mask" for spec in program.inputs):
+    if not cache and any(spec.role == "attention_mask" for spec in program.inputs):
         names.append("mixed:32")
     fixed = ids.shape[0] if isinstance(ids.shape[0], int) else None
     if fixed:
@@ -58,8 +62,9 @@ def workloads(
 
     Args:
         program: its input specs, tokenizer and bounds are used; its graph is not.
-        names: "8x128" is a batch of 8 at length 128, random ids and no padding; "8" a batch of 8 for inputs
-            without a length; "mixed:32" is 32 sentences padded to the longest. None takes `default_names`.
+        names: "8x128" is a batch of 8 at length 128, random ids and no padding; where the program takes a
+            cache, one token each over 128 that are cached. "8" is a batch of 8 for inputs without a length,
+            "mixed:32" 32 sentences padded to the longest. None takes `default_names`.
         texts: where the sentences of mixed workloads come from; otherwise Python's own documentation.
         seed: of the ids and of the choice of sentences.
 
@@ -123,7 +128,11 @@ def _random(
     if length and ids is None:
         raise MeasureError(f"the workload {name} has a length and the model has none; write {batch}")
     wanted: dict[int | str, int] = {program.inputs[0].shape[0]: batch} if program.inputs[0].shape else {}
-    if ids is not None and len(ids.shape) > 1:
+    cache = cache_of(program)
+    if cache:
+        past, tokens = length or 1, _bounds(program, cache.tokens)[0]
+        wanted |= {cache.past: past, cache.tokens: tokens, cache.mask: past + tokens}
+    elif ids is not None and len(ids.shape) > 1:
         wanted[ids.shape[1]] = length or _bounds(program, ids.shape[1])[1]
     for dim, size in wanted.items():
         low, high = _bounds(program, dim)
@@ -144,6 +153,11 @@ def _sentences(
 ) -> dict[str, np.ndarray]:
     """Texts through the program's tokenizer; without one, random ids of as many words as the texts have."""
     mask = next((spec for spec in program.inputs if spec.role == "attention_mask"), None)
+    if cache_of(program):
+        raise MeasureError(
+            f"the workload {name} has unequal sentences and the model takes one token over a cache; write "
+            "batch x cached tokens (1x128)"
+        )
     if mask is None:
         raise MeasureError(f"the workload {name} has unequal sentences and the model takes no attention mask")
     low, high = _bounds(program, mask.shape[0])

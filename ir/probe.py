@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from .cached import settled
 from .program import MASKS, InputSpec, Program
 
 Feed = dict[str, np.ndarray]
@@ -50,7 +51,7 @@ def _sizes(program: Program, batch: int, length: int) -> dict[str, int]:
     for number, (symbol, (low, high)) in enumerate(program.symbols.items()):
         wished = batch if symbol == "batch" else length + (number - 1 if length > 1 else 0)
         sizes[symbol] = min(max(wished, low), high)
-    return sizes
+    return settled(program, sizes)
 
 
 def feed(

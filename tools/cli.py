@@ -40,7 +40,9 @@ Seed = Annotated[int, typer.Option(help="of everything random")]
 Shapes = Annotated[
     str | None,
     typer.Option(
-        help="workloads: batch x length, or unequal sentences, as in 1x128,8x128,mixed:32", show_default=False
+        help="workloads: batch x length (of the cache, for a decoder's step), or unequal sentences, as in "
+        "1x128,8x128,mixed:32",
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="one JSON value on stdout and nothing else there")]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ...ir.cached import settled
 from ...ir.probe import feed
 from ...ir.program import Program
 from ..feeds import Feed
@@ -31,7 +32,7 @@ def padding_of(program: Program, sizes: Mapping[str, int] | None = None) -> Padd
 
     Args:
         program: of either dialect.
-        sizes: of every symbol, that fit each other: those of a cache and its mask can't be chosen freely.
+        sizes: of every symbol, that fit each other; by default those of a cache and its mask do.
 
     Raises:
         BackendError: the program can't be run.
@@ -48,7 +49,7 @@ def padding_of(program: Program, sizes: Mapping[str, int] | None = None) -> Padd
     token = int(program.info.get("pad_token_id") or 0)
     token = token if ids is None or token < (ids.high or token + 1) else 0
     small = {symbol: _within(program, symbol, 3 + 2 * number) for number, symbol in enumerate(symbols)}
-    small = dict(sizes) if more and sizes else small
+    small = dict(sizes) if more and sizes else settled(program, small)
     given = feed(program, small)
     expected = list(run(given).values())
     near = _QUANTIZED if _quantized(program) else _EXACT

@@ -3,9 +3,12 @@
 import json
 import math
 
+import cached
 import graphwright as gw
 import numpy as np
 import pytest
+import torch
+import zoo
 from graphwright.backends.bundle import Variant
 from graphwright.backends.measure import Cell, Comparison
 from graphwright.backends.onnxruntime import OnnxRuntime, save_model
@@ -204,3 +207,18 @@ def test_a_text_too_long_for_every_compiled_size_is_told_of(model, compiled, tmp
     told = "texts of more than 64 tokens are cut there; for longer ones name a shape, as 1x128"
     assert told in outcome.notes
     assert told not in compiled[0].notes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["onnxruntime", "tvm"])
+def test_a_decoder_step_over_a_cache_is_built_and_judged(tmp_path, backend):
+    model, step = zoo.ARCHITECTURES["llama"].build(), tmp_path / "step.onnx"
+    cached.export(model, step)
+    outcome = optimize(step, tmp_path / "out", backend=backend, preset="exact", shapes=("1x6",), threads=1)
+    assert outcome.status == 0
+    inputs = cached.feed(model.config, 1, 6)
+    with torch.no_grad():
+        expected = cached.Cached(model)(*inputs.values())
+    found = gw.load(tmp_path / "out").run({name: tensor.numpy() for name, tensor in inputs.items()})
+    for array, tensor in zip(found.values(), expected, strict=True):
+        np.testing.assert_allclose(array, tensor.numpy(), atol=1e-5)
