@@ -22,7 +22,6 @@ from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
 from .vector import LARGEST, Expr, chunks, each, exp, fold, load, splat, store, transposed
 
 HIDDEN, ABSENT = -3e38, -3.4e38  # scores of keys that a mask hides, and of keys that there are none of
-NOWHERE = -(2**30)  # the place of a key that there is none of
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,9 @@ class Columns:
 class Attention:
     """heads of queries; kv_heads divide them (grouped queries, arXiv:2305.13245). dim: of queries and keys,
     value_dim: of values. scale: of the products. causal: query i of n sees the keys up to i + keys - n.
-    window: a query sees the keys from so many places before its own to so many behind it (sliding windows:
-    arXiv:2004.05150, section 3.1; arXiv:2310.06825). keys: the most that a sequence has. bias: what is added
-    to the scores: None, or its axes that are 1, of (batch, heads): an additive mask for sequences that all
-    have `keys` keys. zeroing: a query from which it hides all keys gets zeros, not the mean of all values.
+    keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
+    (batch, heads): an additive mask for sequences that all have `keys` keys. zeroing: a query from which it
+    hides all keys gets zeros, not the mean of all values.
     """
 
     heads: int
@@ -53,7 +51,6 @@ class Attention:
     k: Columns
     v: Columns
     causal: bool = False
-    window: tuple[int, int] | None = None
     bias: tuple[bool, bool] | None = None
     zeroing: bool = False
     finish: Finish = field(default_factory=Finish)
@@ -63,10 +60,8 @@ def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
     """The kernel for any number of sequences.
 
     Parameters: q [mq, q.width], k [mk, k.width], v [mk, v.width] float32; starts [b + 1] int32, the first row
-    of each sequence among the keys, and q_starts [b + 1] among the queries; places [mk] int32 where there is
-    a window, which of the tokens each row was before others were left out, for queries and keys alike; bias
-    [b|1, heads|1, queries, keys] where there is one; the inputs of `Finish`, then its outputs over rows of
-    heads * value_dim.
+    of each sequence among the keys, and q_starts [b + 1] among the queries; where there is one, bias
+    [b|1, heads|1, queries, keys]; the inputs of `Finish`, then its outputs over rows of heads * value_dim.
     """
     with IRBuilder() as builder, T.prim_func():
         T.func_name("main")
@@ -80,7 +75,12 @@ def key_block(machine: Machine) -> int:
 
 
 class Kernel:
-    """Writes the kernel. Scores lie in slots; a key's slot is its number, and all of them are visited."""
+    """Writes the kernel. Scores lie in slots; a key's slot is its number, and all of them are visited.
+
+    spotted: whether each key must be asked if a query sees it; or else the first so many are seen.
+    """
+
+    spotted = False
 
     def __init__(self, spec: Attention, machine: Machine) -> None:
         self.spec, self.machine, self.lanes, self.dot = spec, machine, machine.lanes, dot(machine)
@@ -89,7 +89,6 @@ class Kernel:
         self.block = key_block(machine)
         self.longest = -(-spec.keys // self.block) * self.block
         self.width = spec.heads * spec.value_dim
-        self.spotted = spec.window is not None  # or each query sees the first so many
 
     def build(self) -> None:
         spec = self.spec
@@ -132,14 +131,10 @@ class Kernel:
                     )  # fmt: skip
 
     def _declare(self, keys: Expr) -> None:
-        """What the kernel takes to know which keys a query sees."""
-        if self.spec.window is not None:
-            self.places = T.arg("places", T.buffer((keys,), "int32"))
+        """What the kernel takes to know which keys a query sees. keys: how many rows of them there are."""
 
     def _reserve(self) -> None:
         """What each thread keeps of it."""
-        if self.spec.window is not None:
-            self.spots = T.alloc_buffer((self.longest,), "int32", scope="global")
 
     def _block(self, number: Expr) -> Expr:
         """The block of keys whose scores lie in a block of slots."""
@@ -188,11 +183,6 @@ class Kernel:
             column = spec.v.at + group * spec.value_dim
             for start, width in chunks(spec.value_dim, lanes):
                 store(values, load(self.v, first + j, column + start, lanes=width), j, start)
-        if spec.window is not None:
-            with T.serial(0, count) as j:
-                T.buffer_store(self.spots, self.places[first + j], [j])
-            with T.serial(count, (count + (self.block - 1)) // self.block * self.block) as j:
-                T.buffer_store(self.spots, T.int32(NOWHERE), [j])
 
     def _queries(
         self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr,
@@ -200,19 +190,19 @@ class Kernel:
     ) -> None:  # fmt: skip
         """The context of `height` queries from the sequence's query `at` on."""
         spec = self.spec
-        # The keys that any of the queries may see; tokens that were left out bring others nearer, never away.
-        low, seen = T.int32(0), count
-        if spec.causal:
-            seen = T.bind(T.min(count, at + height + (count - queries)))
-        if spec.window is not None:
-            low = T.bind(T.max(0, at - spec.window[0]))
-            seen = T.bind(T.min(count, at + (height + spec.window[1])))
+        low, seen = self._range(height, at, queries, count)
         self._scores(height, begin + at, head, low, seen, keys, scores)
         inverse = T.alloc_buffer((height,), "float32", scope="local")
         for i in range(height):
             visible = T.bind(T.min(count, at + i + 1 + (count - queries))) if spec.causal else count
             self._softmax(i, at, low, seen, visible, sequence, head, scores, inverse)
         self._values(height, begin + at, head, low, seen, values, scores, inverse)
+
+    def _range(self, height: int, at: Expr, queries: Expr, count: Expr) -> tuple[Expr, Expr]:
+        """The first key that any of the queries may see, and the end of those."""
+        if self.spec.causal:
+            return T.int32(0), T.bind(T.min(count, at + height + (count - queries)))
+        return T.int32(0), count
 
     def _scores(
         self, height: int, row: Expr, head: Expr, low: Expr, seen: Expr, keys: Any, scores: Any
@@ -277,13 +267,7 @@ class Kernel:
 
     def _shown(self, query: Expr, visible: Expr, slot: Expr) -> Expr:
         """Which of a vector of keys a query sees."""
-        lanes = self.lanes
-        if self.spec.window is None:
-            return T.ramp(slot, 1, lanes) < splat(visible, lanes)
-        before, behind = self.spec.window
-        spots = T.bind(load(self.spots, slot, lanes=lanes))
-        here = T.bind(self.spots[query])
-        return T.And(spots >= splat(here - before, lanes), spots <= splat(here + behind, lanes))
+        return T.ramp(slot, 1, self.lanes) < splat(visible, self.lanes)
 
     def _values(
         self, height: int, row: Expr, head: Expr, low: Expr, seen: Expr, values: Any, scores: Any,

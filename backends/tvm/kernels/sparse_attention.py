@@ -19,7 +19,7 @@ from .vector import Expr, chunks, splat, store
 
 def sparse_attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
     """`attention` whose parameters have, behind q_starts, words [mq, ceil(keys / lanes)] int32 of `visible`:
-    a query sees the keys whose bits are set, at least one. spec: neither causal, nor a window, nor a bias."""
+    a query sees the keys whose bits are set, at least one. spec: neither causal nor with a bias."""
     with IRBuilder() as builder, T.prim_func():
         T.func_name("main")
         _Sparse(spec, machine).build()
@@ -27,9 +27,7 @@ def sparse_attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
 
 
 class _Sparse(Kernel):
-    def __init__(self, spec: Attention, machine: Machine) -> None:
-        super().__init__(spec, machine)
-        self.spotted = True
+    spotted = True
 
     def _declare(self, keys: Expr) -> None:
         self.words = T.arg("words", T.buffer((keys, self.longest // self.lanes), "int32"))

@@ -15,6 +15,7 @@ from ..kernels.rotate import Rotate, rotate
 from ..kernels.rows import Finish
 from ..kernels.sparse_attention import sparse_attention
 from ..kernels.visible import Visible, packed_bits, visible
+from ..kernels.window_attention import window_attention
 from .chains import fits
 from .dense import joined, need, write_dense
 from .few_bits import write_few_bits
@@ -84,33 +85,40 @@ def _write(site: Site, a: Attention) -> None:
     kv_heads = a.kv_heads if direct(a) else int(k.ty.shape[1]) // dim
     lengths, batch = _lengths(a), _batch(a)
     sight = site.masks.sight(a) if em.packed else Sight(behind=0 if a.causal else None)
-    window, causal = None, False
-    if isinstance(sight, Sight):
-        window = None if sight.before is None or sight.behind is None else (sight.before, sight.behind)
-        causal = window is None and sight.behind == 0 and lengths[0] == lengths[1]
+    causal = sight == Sight(behind=0) and lengths[0] == lengths[1]
     bias, axes = (None, None) if em.packed else bias_of(site, a, lengths)
     finish = site.finish(a.context)
     finish = Finish(floats=finish.floats, rounds=finish.rounds)
     spec = Spec(
         a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
         columns[0], columns[1], columns[2],
-        causal, window, axes, any(value.op == "isnan" for value in a.body), finish,
+        causal, axes, any(value.op == "isnan" for value in a.body), finish,
     )  # fmt: skip
     starts, q_starts = _starts(site, batch, lengths)
     if em.packed:
         em.tokens.add(a.context)
     rows = em.kept if em.packed else batch * lengths[0]
-    masking = [*([em.rows_input] if window else []), *([bias] if bias is not None else [])]
-    name, kernel = "attention", attention
-    if isinstance(sight, Pattern):
-        name, kernel, masking = "sparse_attention", sparse_attention, [_words(site, sight)]
+    name, key, make, masking = _kernel(site, spec, sight)
     results = em.kernel(
-        name, (name, spec), lambda: kernel(spec, site.machine),
-        [q, k, v, starts, q_starts, *masking,
+        name, key, make,
+        [q, k, v, starts, q_starts, *masking, *([bias] if bias is not None else []),
          *site.arguments(finish, a.context, None, None, 0)],
         site.results(finish, rows, a.heads * value_dim),
     )  # fmt: skip
     site.put(finish, a.context, results)
+
+
+def _kernel(site: Site, spec: Spec, sight: Sight | Pattern | None) -> tuple[str, Any, Any, list[Any]]:
+    """(name, key, what builds it, what it takes to know which keys are seen)."""
+    machine = site.machine
+    if isinstance(sight, Pattern):
+        name = "sparse_attention"
+        return name, (name, spec), lambda: sparse_attention(spec, machine), [_words(site, sight)]
+    if sight is not None and sight.before is not None and sight.behind is not None:
+        name, window = "window_attention", (sight.before, sight.behind)
+        make = lambda: window_attention(spec, window, machine)
+        return name, (name, spec, window), make, [site.emitter.rows_input]
+    return "attention", ("attention", spec), lambda: attention(spec, machine), []
 
 
 def _turned(site: Site, a: Attention, sides: list[tuple[Any, int]]) -> list[tuple[Any, int]]:

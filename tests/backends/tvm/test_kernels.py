@@ -18,6 +18,7 @@ from graphwright.backends.tvm.kernels.rows import Finish, Norm
 from graphwright.backends.tvm.kernels.sparse_attention import sparse_attention
 from graphwright.backends.tvm.kernels.tile import Tile, candidates
 from graphwright.backends.tvm.kernels.visible import Visible, packed_bits, visible
+from graphwright.backends.tvm.kernels.window_attention import window_attention
 from kernel_run import call, compiled, wide
 from scipy.special import erf
 
@@ -170,14 +171,15 @@ def test_attention_of_packed_sequences(lengths, heads, dim, causal):
 def test_attention_within_a_window_of_places_that_others_were_left_out_of(window):
     rng, heads, dim, lengths = np.random.default_rng(0), (4, 2), 16, (70, 3, 33)
     columns = [Columns(64), Columns(32), Columns(32)]
-    spec = Attention(*heads, dim, dim, 0.25, 96, *columns, False, window)
+    spec = Attention(*heads, dim, dim, 0.25, 96, *columns)
     places = np.concatenate(
         [np.sort(rng.choice(96, n, replace=False)) + 96 * i for i, n in enumerate(lengths)]
     )
     starts = np.cumsum([0, *lengths]).astype(np.int32)
     q, k, v = (rng.standard_normal((starts[-1], c.width), np.float32) for c in columns)
     arguments = [q, k, v, starts, starts, places.astype(np.int32)]
-    (y,) = call(compiled(attention(spec, MACHINE)), arguments, [(q.shape, np.float32)])
+    kernel = compiled(window_attention(spec, window, MACHINE))
+    (y,) = call(kernel, arguments, [(q.shape, np.float32)])
     for first, last in pairwise(starts):
         part = slice(first, last)
         far = places[None, part] - places[part, None]
@@ -215,7 +217,7 @@ def test_attention_to_some_keys_of_places_that_others_were_left_out_of(share):
 def test_attention_with_a_mask_that_hides_everything_from_a_query(zeroing):
     rng, heads, dim, count = np.random.default_rng(0), (2, 2), 12, 11
     columns = [Columns(24)] * 3
-    spec = Attention(*heads, dim, dim, 0.3, count, *columns, False, None, (False, True), zeroing)
+    spec = Attention(*heads, dim, dim, 0.3, count, *columns, False, (False, True), zeroing)
     q, k, v = rng.standard_normal((3, 3 * count, 24), np.float32)
     bias = rng.standard_normal((3, 1, count, count), np.float32)
     bias[1, 0, :, 6:] = -np.inf
