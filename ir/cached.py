@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .program import MASKS, Program
+from .program import MASKS, UNBOUNDED, Program
 
 
 @dataclass(frozen=True)
@@ -39,5 +39,6 @@ def settled(program: Program, sizes: Mapping[str, int]) -> dict[str, int]:
     if cache is None:
         return dict(sizes)
     tokens = cache.tokens if isinstance(cache.tokens, int) else sizes[cache.tokens]
-    past = min(sizes[cache.past], program.symbols[cache.mask][1] - tokens)
+    _, longest = program.symbols.get(cache.mask, (1, UNBOUNDED))
+    past = min(sizes[cache.past], longest - tokens)
     return {**sizes, cache.past: past, cache.mask: past + tokens}

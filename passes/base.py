@@ -70,8 +70,8 @@ class Context:
     original: the program as captured, of the fx dialect, for requires = ("original",); the manager fills it
         in.
     score: quality of a program on the user's metric, higher is better, for requires = ("score",).
-    measure: times two programs in turn, ratio per workload name (a third argument names the only one, a
-        fourth says over how many processes of each); None when nothing may be timed.
+    measure: times two programs in turn, ratio per workload name (`only` names the one to time, `processes`
+        how many of each program to spread it over); None when nothing may be timed.
     conditions: JSON-able, what a measurement holds for beside the programs: target, threads, runtime,
         workloads. None: what was measured may not be kept.
     progress: called with (description, done, total).

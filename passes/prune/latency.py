@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from os import getpid
 from pathlib import Path
+from typing import Any
 
 from scipy.optimize import isotonic_regression
 
@@ -63,7 +64,10 @@ class Timing:
     def __call__(self, program: Program, processes: int = 1) -> float:
         """How many times as fast as the uncut program an fx program is, once lowered."""
         lowered = self._lowered(program)
-        ratios = self._measure(self._uncut, lowered, self._workload or None, processes)
+        asked: dict[str, Any] = {"only": self._workload} if self._workload else {}
+        if processes > 1:
+            asked["processes"] = processes
+        ratios = self._measure(self._uncut, lowered, **asked)
         if not ratios or (self._workload and self._workload not in ratios):
             raise MeasureError(
                 f"the workload {self._workload!r} is not among those that this run measures: "

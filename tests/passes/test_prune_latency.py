@@ -20,11 +20,12 @@ class Clock:
     """A program takes 20,000 ticks, and one for each byte of its weights."""
 
     def __init__(self):
-        self.calls = 0
+        self.calls, self.processes = 0, []
 
     def __call__(self, before, after, only=None, processes=1):
         assert before.dialect == after.dialect == "onnx"
         self.calls += 1
+        self.processes.append(processes)
         ratio = ticks(before) / ticks(after)
         return {name: Ratio(ratio, ratio, ratio) for name in ("1x8", "8x8") if only in (None, name)}
 
@@ -127,6 +128,8 @@ def test_it_is_as_fast_as_asked_and_runs_where_the_program_ran(program, options,
         step.statistics["speed-up measured"], abs=1e-3
     )
     assert step.statistics["speed-up measured"] >= 1.2
+    assert clock.processes[-1] == 3  # what was built, and not what is only looked at
+    assert set(clock.processes[:-1]) == {1}
     assert step.statistics["after"] < step.statistics["error before refitting"]
     assert set(ran.program.graph.state_dict()) <= set(program.graph.state_dict())
 

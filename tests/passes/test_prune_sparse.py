@@ -139,7 +139,7 @@ def test_what_zeros_buy_is_said():
         (1.0, "1.00 times as fast with the zeros: they buy no time"),
         (1.5, "they buy time"),
     ):
-        measured = Context(measure=lambda *programs, ratio=ratio: {"1x8": Ratio(ratio, ratio, ratio)})
+        measured = Context(measure=lambda before, after, ratio=ratio: {"1x8": Ratio(ratio, ratio, ratio)})
         said = PruneWeights().run(linear_program().clone(), measured).notes
         assert any(re.search(words, note) for note in said), said
 
