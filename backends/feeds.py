@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..ir.errors import InputError, did_you_mean
+from ..ir.masks import real_tokens
 from ..ir.program import InputSpec
 
 Feed = Mapping[str, np.ndarray]
@@ -22,7 +23,7 @@ def check(inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]], f
     Raises:
         InputError: naming the input, what it is and what the model takes: a missing or an unknown name,
             dtype, rank, a fixed dimension, a symbol outside its bounds or unlike in two inputs, an id
-            outside [0, high).
+            outside [low, high).
     """
     if len(feed) != len(inputs) or any(spec.name not in feed for spec in inputs):
         _refuse_names(inputs, feed)
@@ -84,20 +85,20 @@ def _check_shape(
 
 def _check_ids(spec: InputSpec, array: np.ndarray) -> None:
     low, high, bound = array.min(), array.max(), spec.high or 0
-    if low < 0 or high >= bound:
-        wrong = low if low < 0 else high
-        raise InputError(f"{spec.name}: {wrong} is out of range; ids go from 0 to {bound - 1}")
+    if low < spec.low or high >= bound:
+        wrong = low if low < spec.low else high
+        raise InputError(f"{spec.name}: {wrong} is out of range; ids go from {spec.low} to {bound - 1}")
 
 
 def coordinates(inputs: Sequence[InputSpec], feed: Feed) -> tuple[int, int, float]:
     """(batch, length, padding share) of a call: what decides which graph is fastest for it.
 
     Batch and length are the axes of the token ids, or of the first input; length is 1 where there is none
-    (images of one size). padding: share of zeros in the attention mask, 0 without one.
+    (images of one size). padding: share of masked tokens by the attention mask, 0 without one.
     """
     spec = next((spec for spec in inputs if spec.role in _IDS), inputs[0])
     shape = feed[spec.name].shape
     length = shape[1] if len(shape) > 1 and isinstance(spec.shape[1], str) else 1
-    mask = next((feed[spec.name] for spec in inputs if spec.role == "attention_mask"), None)
-    padding = 1.0 - np.count_nonzero(mask) / mask.size if mask is not None and mask.size else 0.0
+    real = next(iter(real_tokens(inputs, feed, "attention_mask").values()), None)
+    padding = 1.0 - np.count_nonzero(real) / real.size if real is not None and real.size else 0.0
     return (shape[0] if shape else 1), length, padding

@@ -79,10 +79,7 @@ def _parse(record: dict[str, Any]) -> Manifest:
     files = {_inside(name): dict(entry) for name, entry in record["files"].items()}
     graphs = {str(variant): str(name) for variant, name in record["graphs"].items()}
     compiled = Compiled.from_json(record["compiled"]) if record.get("backend") == "tvm" else None
-    inputs = tuple(
-        InputSpec(spec["name"], spec["dtype"], tuple(spec["shape"]), spec["role"], spec["high"])
-        for spec in record["inputs"]
-    )
+    inputs = tuple(_input(spec) for spec in record["inputs"])
     if compiled:
         compiled.check(inputs, record["outputs"])
     for name in (MODULE, WEIGHTS) if compiled else (DEFAULT, *graphs.values()):
@@ -109,6 +106,11 @@ def _parse(record: dict[str, Any]) -> Manifest:
         info=dict(record["info"]),
         record=record,
     )
+
+
+def _input(spec: Mapping[str, Any]) -> InputSpec:
+    seen = spec.get("seen")
+    return InputSpec(**{**spec, "shape": tuple(spec["shape"]), "seen": tuple(seen) if seen else None})
 
 
 def _inside(name: str) -> str:

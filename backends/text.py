@@ -80,19 +80,21 @@ class TextEncoder:
             feed[spec.name] = array
         return feed
 
-    def _padding(self, spec: InputSpec) -> int:
-        return self.pad if spec.role == "token_ids" else 0
+    def _padding(self, spec: InputSpec) -> float:
+        if spec.role == "attention_mask":
+            return spec.hidden
+        return self.pad if spec.role == "token_ids" else spec.low
 
 
-def _values(spec: InputSpec, encoding: Encoding) -> Sequence[int]:
+def _values(spec: InputSpec, encoding: Encoding) -> Sequence[int] | np.ndarray:
     if spec.role == "token_ids":
         return encoding.ids
     if spec.role == "attention_mask":
-        return encoding.attention_mask
+        return spec.masking(np.asarray(encoding.attention_mask, bool))
     if spec.role == "token_type_ids":
         return encoding.type_ids
     if spec.role == "position_ids":
-        return range(len(encoding))
+        return range(spec.low, spec.low + len(encoding))
     raise InputError(f"the input {spec.name!r} ({spec.role}) is not made from text: pass arrays to run()")
 
 

@@ -81,13 +81,14 @@ def fitting(feed: Feed, programs: Iterable[Program]) -> Feed:
     Ids beyond the smallest table, of a program whose vocabulary was pruned, are taken modulo its rows: what
     they mean is another matter, and takes no time.
     """
-    highs: dict[str, int] = {}
+    bounds: dict[str, tuple[int, int]] = {}
     for spec in (spec for program in programs for spec in program.inputs if spec.high):
-        highs[spec.name] = min(spec.high or 0, highs.get(spec.name, spec.high or 0))
+        low, high = bounds.get(spec.name, (spec.low, spec.high or 0))
+        bounds[spec.name] = max(low, spec.low), min(high, spec.high or 0)
     wrapped = {
-        name: array % highs[name]
-        for name, array in feed.items()
-        if name in highs and array.size and array.max() >= highs[name]
+        name: (feed[name] - low) % (high - low) + low
+        for name, (low, high) in bounds.items()
+        if name in feed and feed[name].size and not low <= feed[name].min() <= feed[name].max() < high
     }
     return {**feed, **wrapped} if wrapped else feed
 
@@ -172,7 +173,7 @@ def _sentences(
     lengths = np.clip([len(text.split()) + 2 for text in picked], low, high)
     longest = int(lengths.max()) if isinstance(mask.shape[1], str) else high
     made = _random(program, name, count, longest, rng)
-    made[mask.name] = (np.arange(longest) < lengths[:, None]).astype(mask.dtype)
+    made[mask.name] = mask.masking(np.arange(longest) < lengths[:, None])
     return made
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .cached import settled
-from .program import MASKS, InputSpec, Program
+from .program import MASKS, InputSpec, Program, numpy_dtype
 
 Feed = dict[str, np.ndarray]
 
@@ -79,7 +79,7 @@ def feed(
 
 
 def _array(spec: InputSpec, shape: tuple[int, ...], mask: str, rng: np.random.Generator) -> np.ndarray:
-    dtype = _dtype(spec.dtype)
+    dtype = numpy_dtype(spec.dtype)
     if spec.role in MASKS:
         return _mask(shape, mask).astype(dtype)
     if spec.role == "position_ids":
@@ -114,11 +114,3 @@ def _pad(program: Program, arrays: Feed, mask: InputSpec, pad: int) -> None:
             arrays[spec.name] = np.where(arrays[mask.name] != 0, arrays[spec.name], pad).astype(
                 arrays[spec.name].dtype
             )
-
-
-def _dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)

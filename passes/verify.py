@@ -9,8 +9,9 @@ import numpy as np
 
 from ..ir.errors import ContractError
 from ..ir.execute import execute
+from ..ir.masks import real_tokens
 from ..ir.probe import probes
-from ..ir.program import MASKS, Program
+from ..ir.program import Program
 from .base import Bounded, Effect, Exact, Feed
 
 ROUNDED = 0.1  # of the outputs' norm over all probes, where half a step apart is a step apart
@@ -204,12 +205,8 @@ def _included(program: Program, feed: Feed, output: np.ndarray, effect: Effect) 
     """
     if getattr(effect, "where", "everywhere") != "mask":
         return None
-    roles = {spec.role: spec.name for spec in program.inputs}
-    for role in MASKS:
-        mask = feed.get(roles.get(role, ""))
-        if mask is not None and output.shape[: mask.ndim] == mask.shape:
-            return mask != 0
-    return None
+    masks = real_tokens(program.inputs, feed).values()
+    return next((real for real in masks if output.shape[: real.ndim] == real.shape), None)
 
 
 def _names(names: Sequence[str]) -> str:

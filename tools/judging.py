@@ -11,7 +11,7 @@ from ..backends.text import TextEncoder
 from ..backends.workloads import prose
 from ..ir.errors import DataError
 from ..ir.probe import probes
-from ..ir.program import Program
+from ..ir.program import InputSpec, Program
 from ..passes.base import Feed
 from . import data as files
 from .config import RunConfig
@@ -155,5 +155,5 @@ def _texts(rows: Sequence[Row]) -> list[Row]:
     return [replace(row, text=row.text if isinstance(row.text, str) else " ".join(row.text)) for row in rows]
 
 
-def _mask(program: Program) -> str | None:
-    return next((spec.name for spec in program.inputs if spec.role == "attention_mask"), None)
+def _mask(program: Program) -> InputSpec | None:
+    return next((spec for spec in program.inputs if spec.role == "attention_mask"), None)

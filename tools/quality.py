@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..ir.errors import DataError
-from ..ir.program import Program
+from ..ir.program import InputSpec, Program
 from ..passes.base import Feed
 from .data import Data, Row
 from .metrics import cosine, divergence, f1, log_softmax, spans, spearman
@@ -103,7 +103,7 @@ class Similarity:
 
     data: Data
     encoder: Encoder
-    mask: str | None
+    mask: InputSpec | None
 
     def __call__(self, run: Runner) -> Score:
         rows = [Row(row.line, row.text) for row in self.data.rows]
@@ -115,7 +115,7 @@ class Similarity:
     def _embed(self, run: Runner, rows: Sequence[Row]) -> np.ndarray:
         found: dict[int, np.ndarray] = {}
         for chosen, feed in batches(rows, self.encoder):
-            mask = feed[self.mask] if self.mask else None
+            mask = self.mask.kept(feed[self.mask.name]) if self.mask else None
             found.update(zip(chosen, embedding(run(feed), mask), strict=True))
         return np.stack([found[i] for i in range(len(rows))])
 
@@ -171,14 +171,14 @@ class Perplexity:
         draw = np.random.default_rng(self.seed)
         total, count = 0.0, 0
         for _, feed in batches(self.data.rows, self.encoder):
-            real = feed[mask].astype(bool) if mask else np.ones(feed[ids].shape, bool)
+            real = mask.kept(feed[mask.name]) if mask else np.ones(feed[ids.name].shape, bool)
             if self.program.task == "causal-lm":
                 scores = log_softmax(logits(run(feed), 3))[:, :-1]
-                goal, judged = feed[ids][:, 1:], real[:, 1:] & real[:, :-1]
+                goal, judged = feed[ids.name][:, 1:], real[:, 1:] & real[:, :-1]
             else:
                 judged = real & (draw.random(real.shape) < 0.15)
-                hidden = {**feed, ids: np.where(judged, self._mask_token(), feed[ids])}
-                scores, goal = log_softmax(logits(run(hidden), 3)), feed[ids]
+                hidden = {**feed, ids.name: np.where(judged, self._mask_token(), feed[ids.name])}
+                scores, goal = log_softmax(logits(run(hidden), 3)), feed[ids.name]
             total -= float(np.take_along_axis(scores, goal[..., None], -1)[..., 0][judged].sum())
             count += int(judged.sum())
         if not count:
@@ -203,7 +203,7 @@ class Fidelity:
 
     feeds: Sequence[Feed]
     reference: Runner
-    mask: str | None
+    mask: InputSpec | None
     rows: Sequence[Row] = ()
     own: Sequence[Feed] = ()
 
@@ -214,9 +214,10 @@ class Fidelity:
         for feed, own in zip(self.feeds, self.own or self.feeds, strict=True):
             # Side by side, batch by batch: the original's outputs are never all held at once.
             old, new = self.reference(feed), run(own)
-            real = feed[self.mask].astype(bool) if self.mask else None
+            real = self.mask.kept(feed[self.mask.name]) if self.mask else None
             if self.own:
-                old, new = _means(old, real), _means(new, own[self.mask].astype(bool) if self.mask else None)
+                others = self.mask.kept(own[self.mask.name]) if self.mask else None
+                old, new = _means(old, real), _means(new, others)
                 _same_width(old, new)
             for name, was in old.items():
                 if not np.issubdtype(was.dtype, np.floating) or was.ndim < 2:
@@ -280,8 +281,8 @@ def _rows(array: np.ndarray, real: np.ndarray | None) -> np.ndarray:
     return array.reshape(-1, array.shape[-1])
 
 
-def _role(program: Program, role: str) -> str | None:
-    return next((spec.name for spec in program.inputs if spec.role == role), None)
+def _role(program: Program, role: str) -> InputSpec | None:
+    return next((spec for spec in program.inputs if spec.role == role), None)
 
 
 def _label_names(program: Program) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.errors import InputError
+from ..ir.masks import real_tokens
 from ..ir.probe import probes
 from ..passes.verify import describe, scaled_distance
 from .opened import Opened, open_model
@@ -48,7 +49,6 @@ def verify(first: str, second: str, tolerance: float = 1e-4, seed: int = 0) -> V
     a, b = open_model(first), open_model(second)
     _same_inputs(a, b)
     outputs = _matched(a, b)
-    masks = [spec.name for spec in a.program.inputs if spec.role == "attention_mask"]
     feeds = probes(a.program, seed)
     worst, where = -1.0, ""
     for feed in feeds:
@@ -58,10 +58,10 @@ def verify(first: str, second: str, tolerance: float = 1e-4, seed: int = 0) -> V
             if expected.shape != actual.shape:
                 distance = float("inf")
             else:
-                for mask in masks:
-                    if expected.shape[:2] == feed[mask].shape:
-                        keep = feed[mask] != 0
-                        expected, actual = expected[keep], actual[keep]
+                masks = real_tokens(a.program.inputs, feed).values()
+                keep = next((real for real in masks if expected.shape[:2] == real.shape), None)
+                if keep is not None:
+                    expected, actual = expected[keep], actual[keep]
                 distance = scaled_distance(expected.astype(np.float64), actual.astype(np.float64))
                 if np.isnan(actual).any() and not np.isnan(expected).any():
                     distance = float("inf")

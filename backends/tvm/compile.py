@@ -99,11 +99,11 @@ def lower_buckets(
     llvm = llvm_target(target, threads)
     joined, made = Joined(), []
     most = max(prod(sizes.values()) for sizes in buckets)
-    machine, roles = Machine.of(target, threads), {spec.name: spec.role for spec in program.inputs}
+    machine = Machine.of(target, threads)
     for number, sizes in enumerate(buckets):
         imported = relax_module(program, sizes)
         function = f"run_{number}"
-        planned = plan(imported.module, roles, machine, partial(_tile, most, target))
+        planned = plan(imported.module, program.inputs, machine, partial(_tile, most, target))
         inputs = (*imported.inputs, *((ROWS, STARTS) if planned.mask else ()))
         weights = joined.add(_lowered(planned.module, llvm), function)
         made.append(Bucket(dict(sizes), function, inputs, imported.outputs, weights, planned.mask))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...ir.program import InputSpec
+from ...ir.program import MASKS, InputSpec
 from .record import Padding
 
 _LARGE = 1 << 16  # bytes, from which on an array that fits as it is isn't copied
@@ -20,7 +20,9 @@ class Input:
 
     def __init__(self, spec: InputSpec, sizes: Mapping[str, int], padding: Padding) -> None:
         self.batch = [axis for axis, dim in enumerate(spec.shape) if dim is not None and dim == padding.batch]
-        self.value = padding.token if spec.role in ("token_ids", "decoder_token_ids") else 0
+        self.value = spec.hidden if spec.role in (*MASKS, "mask") else spec.low
+        if spec.role in ("token_ids", "decoder_token_ids"):
+            self.value = max(padding.token, spec.low)
         self.array = aligned([dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape], spec.dtype)
 
     def fill(self, given: np.ndarray) -> None:

@@ -20,20 +20,19 @@ class Kept:
         self.batch, self.length = shape
         self._whole: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
-    def of(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(rows [kept] int32, starts [batch + 1] int32) of a call: its kept tokens in order, and where each
         sequence begins among them. Rows that the call doesn't have keep nothing.
 
         Args:
-            mask: of the call, no larger than the function's.
+            real: (batch, length) booleans of the call, no larger than the function's.
         """
-        real = mask != 0
         if real.all():
-            if mask.shape not in self._whole:
-                self._whole[mask.shape] = self._found(real)
-            return self._whole[mask.shape]
+            if real.shape not in self._whole:
+                self._whole[real.shape] = self._found(real)
+            return self._whole[real.shape]
         if not real.any():
-            real = np.zeros(mask.shape, bool)
+            real = np.zeros(real.shape, bool)
             real[0, 0] = True  # no function runs on nothing
         return self._found(real)
 

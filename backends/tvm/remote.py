@@ -129,7 +129,7 @@ class RemoteBundle:
                 place.fill(array)
                 arrays.append(place.array)
                 if spec.name == function.mask:
-                    kept = Kept(place.array.shape).of(array)
+                    kept = Kept(place.array.shape).of(spec.kept(array))
             found.append((function, [*arrays, *kept]))
             start += rows
         return found

@@ -146,6 +146,7 @@ class _Call:
             if self.mask is not None:
                 shapes = {spec.name: each.array.shape for spec, each in zip(self.specs, made, strict=True)}
                 self.kept = Kept(shapes[self.mask])
+                self.masking = next(spec for spec in self.specs if spec.name == self.mask)
         tensors = []
         for spec, (place, tensor) in zip(self.specs, self.inputs, strict=True):
             given = feed[spec.name]
@@ -155,7 +156,7 @@ class _Call:
                 place.fill(given)
                 tensors.append(tensor)
         if self.mask is not None and self.kept is not None:
-            tensors += map(self.ffi.from_dlpack, self.kept.of(feed[self.mask]))
+            tensors += map(self.ffi.from_dlpack, self.kept.of(self.masking.kept(feed[self.mask])))
         found = self.function(*tensors)
         found = [found] if isinstance(found, self.ffi.Tensor) else found
         if sizes == self.sizes:

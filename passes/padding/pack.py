@@ -17,13 +17,15 @@ Dims = Sequence[int | str | None]
 class Packer:
     """The index arithmetic of one mask, and packed or padded forms of values, each made once.
 
+    hides: whether the mask holds something else than zero where it hides a token, not where it keeps one.
+
     All of it comes from the mask (batch, length), computed once at the top of the graph:
     kept: (batch, length) bool, the real tokens and the first position of each row;
     places: (tokens,) where each kept token stands in the flattened batch;
     shown: (batch * length,) which kept token each place shows: itself, or the last one before it.
     """
 
-    def __init__(self, graph: ir.Graph, mask: ir.Value, axes: Axes):
+    def __init__(self, graph: ir.Graph, mask: ir.Value, axes: Axes, hides: bool = False):
         self.graph, self.mask, self.top = graph, mask, next(iter(graph))
         self.prefix = f"{mask.name}.unpadded"
         self.made: dict[tuple[str, ...], ir.Value] = {}
@@ -32,7 +34,11 @@ class Packer:
         zero, one, flat_shape = self.constant(0), self.constant(1), self.constant([-1])
         self.dims = self.emit("Shape", [mask], "dims", int64, [2])
         self.length = self.emit("Gather", [self.dims, one], "length", int64, [], axis=0)
-        self.real = self.emit("Cast", [mask], "real", boolean, batch_length, to=boolean)
+        self.real = self.emit(
+            "Cast", [mask], "hidden" if hides else "real", boolean, batch_length, to=boolean
+        )
+        if hides:
+            self.real = self.emit("Not", [self.real], "real", boolean, batch_length)
         positions = self.emit("Range", [zero, self.length, one], "positions", int64, [axes.length])
         first = self.emit("Equal", [positions, zero], "first", boolean, [axes.length])
         self.kept = self.emit("Or", [self.real, first], "kept", boolean, batch_length)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
+from ...ir.masks import real_tokens
 from ...ir.program import MASKS, InputSpec, Program
 from ..base import Context, Exact, Feed, Pass, Result
 from .pack import TOKENS, Packer
@@ -26,9 +27,10 @@ class RemovePadding(Pass):
 
     Tokens are packed into (1, tokens, features) before the first token-wise layer and padded again only
     where an operation needs the whole batch: around attention, pooling and at the outputs. Standard ONNX
-    operators throughout (NonZero, CumSum, Gather, Reshape, Where). Outputs are equal wherever the mask is 1
-    and zero elsewhere; pooled outputs are equal. The first position of each row is always computed, so that
-    first-token pooling holds under left padding too and no row is ever empty. A row whose mask is all zero
+    operators throughout (NonZero, CumSum, Gather, Reshape, Where). Outputs are equal at tokens that the
+    mask keeps and zero elsewhere; pooled outputs are equal. The first position of each row is always
+    computed, so that first-token pooling holds under left padding too and no row is ever empty. A row that
+    is padding alone
     has no defined output (its attention is a mean over padding) and may differ.
 
     The idea is ByteDance's Effective Transformer (2020) and FlashAttention's `unpad_input`, both for CUDA.
@@ -56,8 +58,7 @@ class RemovePadding(Pass):
         return Result(program, layers > 0, {"projections on real tokens": layers}, tuple(notes))
 
     def pays(self, program: Program, feed: Feed) -> bool:
-        names = [spec.name for spec in program.inputs if spec.role in MASKS]
-        return any((feed[name] == 0).any() for name in names if name in feed)
+        return not all(real.all() for real in real_tokens(program.inputs, feed).values())
 
 
 def _remove(program: Program, spec: InputSpec, attentions: tuple[Attention, ...]) -> tuple[int, str]:
@@ -78,7 +79,7 @@ def _remove(program: Program, spec: InputSpec, attentions: tuple[Attention, ...]
                 0,
                 f"attention {attention.context.name} looks at padded keys: its mask comes from elsewhere",
             )
-    packer = Packer(graph, mask, axes)
+    packer = Packer(graph, mask, axes, hides=spec.hidden != 0)
     tolerant = {value.native.producer() for attention in attentions for value in attention.body}
     for node, kinds in region.items():
         for position, kind in kinds.items():

@@ -78,12 +78,13 @@ def _counts(program: Program, feeds: Sequence[Feed], rows: int) -> np.ndarray:
     """How often each id stands in the feeds, padding left out where a mask tells it."""
     from .token_ids import ROLES
 
-    masks = {spec.role: spec.name for spec in program.inputs}
+    masks = {spec.role: spec for spec in program.inputs}
     counts = np.zeros(rows, np.int64)
     for feed in feeds:
         for spec in program.inputs:
             if spec.role in ROLES:
                 ids = feed[spec.name]
-                mask = feed.get(masks.get(spec.role.replace("token_ids", "attention_mask"), ""))
-                counts += np.bincount((ids if mask is None else ids[mask != 0]).reshape(-1), minlength=rows)
+                mask = masks.get(spec.role.replace("token_ids", "attention_mask"))
+                real = ids if mask is None else ids[mask.kept(feed[mask.name])]
+                counts += np.bincount(real.reshape(-1), minlength=rows)
     return counts

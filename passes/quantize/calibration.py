@@ -15,10 +15,11 @@ import numpy as np
 
 from ...ir.errors import DataError
 from ...ir.execute import observe
+from ...ir.masks import real_tokens
 from ...ir.program import MASKS, Program
 from ..base import Context, Feed
 
-_STRUCTURE = (*MASKS, "token_type_ids", "position_ids")  # may be constant in the best of data
+_STRUCTURE = (*MASKS, "mask", "token_type_ids", "position_ids")  # may be constant in the best of data
 _MEND = "give it real inputs (Context(calibration=feeds), --data FILE)"
 
 
@@ -158,7 +159,7 @@ def real_rows(program: Program, feed: Feed, value: np.ndarray) -> np.ndarray:
 
 def _masks(program: Program, feed: Feed) -> list[np.ndarray]:
     """True at real tokens."""
-    return [feed[spec.name] != 0 for spec in program.inputs if spec.role in MASKS]
+    return list(real_tokens(program.inputs, feed).values())
 
 
 class _Variety:

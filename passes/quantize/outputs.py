@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ...ir.program import MASKS, Program, Task
+from ...ir.masks import real_tokens
+from ...ir.program import Program, Task
 from ..base import Feed
 
 _LOGITS: frozenset[Task] = frozenset(
@@ -13,15 +14,13 @@ _LOGITS: frozenset[Task] = frozenset(
 
 
 def rows(program: Program, feed: Feed, output: torch.Tensor) -> torch.Tensor:
-    """(rows, width) of an output, or of a hidden state, without the places where the mask is 0.
+    """(rows, width) of an output, or of a hidden state, without padding.
 
     A row is what stands along the last axis; a batch of single numbers is one row of them.
     """
-    names = {spec.role: spec.name for spec in program.inputs}
-    for role in MASKS:
-        mask = feed.get(names.get(role, ""))
-        if mask is not None and output.dim() > mask.ndim and output.shape[: mask.ndim] == mask.shape:
-            output = output[torch.from_numpy(mask != 0)]
+    for real in real_tokens(program.inputs, feed).values():
+        if output.dim() > real.ndim and output.shape[: real.ndim] == real.shape:
+            output = output[torch.from_numpy(real)]
             break
     if output.dim() < 2 or output.shape[-1] == 1:
         return output.reshape(1, -1)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...ir.execute import execute
+from ...ir.masks import real_tokens
 from ...ir.probe import probes
-from ...ir.program import MASKS, Program
+from ...ir.program import Program
 from ..base import Context, Feed
 from .rewrite import Rung, Static, write
 from .sites import Site, find
@@ -145,10 +146,9 @@ def _rows(program: Program, feed: Feed, output: np.ndarray) -> np.ndarray:
     """(rows, width) of an output, without padding; all of it as one row where a row would be one number."""
     if output.dtype.kind != "f":
         return np.zeros((0, 1))
-    names = {spec.role: spec.name for spec in program.inputs}
-    mask = next((feed[names[role]] for role in MASKS if role in names), None)
-    if mask is not None and output.ndim > 2 and output.shape[: mask.ndim] == mask.shape:
-        output = output[mask != 0]
+    real = next(iter(real_tokens(program.inputs, feed).values()), None)
+    if real is not None and output.ndim > 2 and output.shape[: real.ndim] == real.shape:
+        output = output[real]
     if output.ndim < 2 or output.shape[-1] == 1:
         return output.reshape(1, -1).astype(np.float64)
     return output.reshape(-1, output.shape[-1]).astype(np.float64)

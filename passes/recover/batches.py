@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...ir.program import Program
+from ...ir.program import MASKS, Program
 from ..base import Feed
 
 HELD_OUT, MOST = 10, 16  # one batch of ten is kept from training, where there are as many, and 16 at most
@@ -27,7 +27,7 @@ def bucketed(program: Program, feeds: Sequence[Feed], size: int, seed: int = 0) 
     rows = []
     for feed in feeds:
         width = feed[mask.name].shape[1]
-        for number, keep in enumerate(feed[mask.name] != 0):
+        for number, keep in enumerate(mask.kept(feed[mask.name])):
             length = int(np.flatnonzero(keep)[-1]) + 1 if keep.any() else 1
             row = {name: array[number] for name, array in feed.items()}
             long = {name for name, array in row.items() if array.shape[:1] == (width,)}
@@ -53,7 +53,8 @@ def _fills(program: Program) -> dict[str, int]:
     """What padding holds; 0 where it is not said."""
     pad = int(program.info.get("pad_token_id") or 0)
     found = {spec.name: pad for spec in program.inputs if spec.role == "token_ids" and pad < (spec.high or 0)}
-    return {**found, "labels": -100}
+    hidden = {spec.name: 1 for spec in program.inputs if spec.role in MASKS and spec.hidden}
+    return {**found, **hidden, "labels": -100}
 
 
 def _padded(rows: Sequence[Feed], fills: dict[str, int]) -> Feed:

@@ -11,7 +11,7 @@ from tvm import relax
 
 from ....ir.blocks.base import Attention
 from ....ir.blocks.mask import HIDDEN
-from ....ir.program import MASKS
+from ....ir.program import MASKS, InputSpec
 from ....ir.view import Value
 from .rebuild import part
 from .sight import Pattern, Sight, rule
@@ -23,8 +23,8 @@ class Masks:
     Args:
         module: of one Relax function, "main".
         attentions: of it.
-        names: of main's parameters.
-        mask: the parameter that says which tokens are real, (batch, length), 1 or 0; None for no such input.
+        inputs: main's parameters.
+        mask: the one that says which tokens are real, (batch, length); None for no such input.
         others: values that may be masks of tokens.
     """
 
@@ -32,26 +32,25 @@ class Masks:
         self,
         module: Any,
         attentions: Sequence[Attention],
-        names: Sequence[str],
-        mask: str | None,
+        inputs: Sequence[InputSpec],
+        mask: InputSpec | None,
         others: Iterable[Value] = (),
     ) -> None:
         parts = {value: None for attention in attentions for value in _parts(attention)}
         parts |= dict.fromkeys(others)
         self._parts = [value for value in parts if value.const is None]
         self._fixed = {value: value.const for value in parts if value.const is not None}
-        self._mask = mask
         self._seen: list[tuple[np.ndarray | None, dict[Value, np.ndarray]]] = []
         self._sights: dict[tuple[Any, ...], Sight | Pattern | None] = {}
-        parameters = module["main"].params
+        parameters, names = module["main"].params, [spec.name for spec in inputs]
         shapes = {n: [int(d) for d in p.ty.shape] for n, p in zip(names, parameters, strict=True)}
         compiled = _compiled(module, [value.native for value in self._parts]) if self._parts else None
         for seed in range(3 if mask else 1):
             feed = {n: np.zeros(shapes[n], str(p.ty.dtype)) for n, p in zip(names, parameters, strict=True)}
             kept = None
             if mask is not None:
-                kept = _ragged(shapes[mask], seed)
-                feed[mask] = kept.astype(feed[mask].dtype)
+                kept = _ragged(shapes[mask.name], seed)
+                feed[mask.name] = mask.masking(kept).astype(feed[mask.name].dtype)
             results = _run(compiled, [feed[n] for n in names]) if compiled else []
             self._seen.append((kept, dict(zip(self._parts, results, strict=True)) | self._fixed))
 
@@ -132,7 +131,7 @@ def _run(machine: Any, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [result.numpy() for result in results]
 
 
-def mask_input(inputs: Mapping[str, str]) -> str | None:
-    """The one attention mask among inputs (name -> role); None where there is none, or several."""
-    found = [name for name, role in inputs.items() if role in MASKS]
+def mask_input(inputs: Iterable[InputSpec]) -> InputSpec | None:
+    """The one mask of tokens among inputs; None where there is none, or several."""
+    found = [spec for spec in inputs if spec.role in MASKS]
     return found[0] if len(found) == 1 else None

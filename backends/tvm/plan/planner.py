@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import relax
 
 from ....ir.blocks import recognise
+from ....ir.program import InputSpec
 from ....ir.view import Value
 from ..kernels.machine import Machine
 from ..kernels.tile import Tile, choose
@@ -46,7 +47,7 @@ class Planned:
 
 def plan(
     module: Any,
-    roles: Mapping[str, str],
+    inputs: Sequence[InputSpec],
     machine: Machine,
     tile: Callable[[int, int, str], Tile] | None = None,
 ) -> Planned:
@@ -54,7 +55,7 @@ def plan(
 
     Args:
         module: of one Relax function, "main", in dataflow form, and PrimFuncs.
-        roles: of main's parameters by name, in order, as InputSpec.role says.
+        inputs: main's parameters, in order, whatever their sizes.
         machine: what the kernels are for.
         tile: of a product, by k, n and dtype; None takes the analytic choice.
     """
@@ -63,11 +64,11 @@ def plan(
     main = module["main"]
     view = RelaxView(main)
     blocks = recognise(view)
-    mask = mask_input(roles)
-    shape = main.params[list(roles).index(mask)].ty.shape if mask else None
+    mask = mask_input(inputs)
+    shape = main.params[inputs.index(mask)].ty.shape if mask else None
     batch, length = (int(shape[0]), int(shape[1])) if shape is not None and len(shape) == 2 else (0, 0)
     sums = pools(view.values) if batch else []
-    masks = Masks(module, blocks.attention, list(roles), mask if batch else None, [s.mask for s in sums])
+    masks = Masks(module, blocks.attention, inputs, mask if batch else None, [s.mask for s in sums])
     found = lookups(view, blocks, (batch, length)) if batch else []
     packed = bool(
         found
@@ -96,7 +97,7 @@ def plan(
             result = builder.emit_output(results[0] if single else relax.Tuple(results))
         builder.emit_func_output(result)
     made = relax.transform.DeadCodeElimination()(with_kernels(builder.get(), module))
-    return Planned(made, mask if packed else None, emitter.counts, tuple(site.notes))
+    return Planned(made, mask.name if packed and mask else None, emitter.counts, tuple(site.notes))
 
 
 def _items(site: Site, view: RelaxView, blocks: Any, found: Any, sums: Any, main: Any) -> list[Item]:

@@ -27,7 +27,7 @@ def kept(program: Program, feed: Feed, size: int) -> torch.Tensor | None:
     """(batch, size): real positions, by the mask of that length; None where there is none."""
     for spec in program.inputs:
         if spec.role in MASKS and feed[spec.name].shape[1:] == (size,):
-            return torch.from_numpy(feed[spec.name] != 0)
+            return torch.from_numpy(spec.kept(feed[spec.name]))
     return None
 
 

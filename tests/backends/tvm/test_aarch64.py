@@ -79,7 +79,7 @@ def there(program, name, cpu, feed, sizes):
     weights = read(built.folder / WEIGHTS, built.compiled.places)
     arrays = [feed[spec] for spec in built.input_names]
     if function.mask is not None:
-        arrays += Kept(feed[function.mask].shape).of(feed[function.mask])
+        arrays += Kept(feed[function.mask].shape).of(feed[function.mask] != 0)
     arrays += [weights[each] for each in function.weights]
     return emulated.call(built.folder / MODULE, function.name, arrays, cpu)
 

@@ -77,8 +77,7 @@ def test_a_bundle_pads_the_batch_of_a_step(decoder):
 
 def kernels(program, feed):
     imported = relax_module(program, sizes_of(program, feed))
-    roles = {spec.name: spec.role for spec in program.inputs}
-    return plan(imported.module, roles, Machine.of(detect(), 2)).kernels
+    return plan(imported.module, program.inputs, Machine.of(detect(), 2)).kernels
 
 
 def test_a_step_is_one_attention_and_four_products_a_layer(decoder):

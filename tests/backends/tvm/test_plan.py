@@ -25,7 +25,7 @@ MACHINE = Machine.of(detect(), 2)
 
 def planned(program, feed):
     imported = relax_module(program, sizes_of(program, feed))
-    return plan(imported.module, {spec.name: spec.role for spec in program.inputs}, MACHINE)
+    return plan(imported.module, program.inputs, MACHINE)
 
 
 def run(program, feed):
@@ -34,7 +34,7 @@ def run(program, feed):
     machine, (bucket,) = relax.VirtualMachine(built.executable, tvm.cpu()), built.buckets
     arrays = [feed[spec.name] for spec in program.inputs]
     if bucket.mask:
-        arrays += Kept(feed[bucket.mask].shape).of(feed[bucket.mask])
+        arrays += Kept(feed[bucket.mask].shape).of(feed[bucket.mask] != 0)
     arrays += [built.weights[name] for name in bucket.weights]
     found = machine[bucket.function](*map(tvm.runtime.tensor, arrays))
     found = [found] if isinstance(found, tvm.runtime.Tensor) else found
