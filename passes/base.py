@@ -149,7 +149,8 @@ class Step:
 
     text: the pass as pipeline text. seconds: the pass itself; check_seconds: verification.
     bytes_before, bytes_after: weights. ratios: measured speed-up per workload, for gated passes.
-    missed: as its result says. error: why it was rolled back, in one sentence.
+    missed: as its result says. error: why it was rolled back, in one sentence. unverified: which outputs say
+    nothing on probe inputs, so that its promise was not checked there; a sentence, empty where all was.
     """
 
     text: str
@@ -164,6 +165,7 @@ class Step:
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
     missed: str = ""
     error: GraphwrightError | None = None
+    unverified: str = ""
 
 
 @dataclass

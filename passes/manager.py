@@ -149,7 +149,7 @@ def _attempt(
         if verifier is not None:
             start = time.perf_counter()
             try:
-                _check(pass_, before, result, verifier)
+                step.unverified = _check(pass_, before, result, verifier)
             finally:
                 step.check_seconds = time.perf_counter() - start
     except GraphwrightError as error:
@@ -190,7 +190,8 @@ def _call(pass_: Pass, before: Program, context: Context, step: Step) -> Result:
     return result
 
 
-def _check(pass_: Pass, before: Program, result: Result, verifier: Verifier) -> None:
+def _check(pass_: Pass, before: Program, result: Result, verifier: Verifier) -> str:
+    """What could not be verified; raises where a contract is broken."""
     try:
         same_interface(before, result.program)
         well_formed(result.program)
@@ -199,8 +200,7 @@ def _check(pass_: Pass, before: Program, result: Result, verifier: Verifier) -> 
             raise ContractError("it changed the program and says that it did not (modified=False)")
         if result.modified and not changed:
             raise ContractError("it left the program as it was and says that it changed it (modified=True)")
-        if changed:
-            verifier.check(before, result.program, pass_.effect)
+        return verifier.check(before, result.program, pass_.effect) if changed else ""
     except ContractError as error:
         raise ContractError(f"'{pass_.name}' broke its contract: {error}") from error
 

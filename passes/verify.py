@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ir.agreement import difference, mismatch, moved_share, smallest_cosine, unverified, vacuity
 from ..ir.errors import ContractError
 from ..ir.execute import execute
 from ..ir.masks import real_tokens
 from ..ir.probe import probes
 from ..ir.program import Program
-from .base import Bounded, Effect, Exact, Feed
+from .base import Bounded, Effect, Exact, Feed, Lossy
 
 ROUNDED = 0.1  # of the outputs' norm over all probes, where half a step apart is a step apart
 Outputs = list[dict[str, np.ndarray]]
@@ -33,8 +34,12 @@ class Verifier:
     make_probes: Callable[[Program, int], Sequence[Feed]] = probes
     _known: tuple[Program, Sequence[Feed], Outputs] | None = None
 
-    def check(self, before: Program, after: Program, effect: Effect) -> None:
+    def check(self, before: Program, after: Program, effect: Effect) -> str:
         """Raise when `after` (well formed) does not keep `effect`'s promise about `before`.
+
+        Returns:
+            What could not be verified, because outputs are NaN, constant or empty on every probe, in a
+            sentence; empty where everything was, and where the effect promises nothing.
 
         Raises:
             ContractError: names the output, the probe, and how far it moved.
@@ -48,11 +53,13 @@ class Verifier:
             found = execute(_in_evaluation(after), feeds, self.threads)
         except Exception as error:
             raise ContractError(f"the graph it left does not run: {_first_line(error)}") from error
+        compared: dict[str, list[np.ndarray]] = {name: [] for name in after.outputs}
         for number, (feed, expected, actual) in enumerate(zip(feeds, reference, found, strict=True), 1):
             for name in after.outputs:
                 where = f"output '{name}' on probe {number} of {len(feeds)} ({describe(feed)})"
                 included = _included(after, feed, expected[name], effect)
                 compare(expected[name], actual[name], effect, included, where)
+                compared[name].append(expected[name] if included is None else expected[name][included])
         if rounds:
             for name in after.outputs:
                 moved = moved_share([r[name] for r in reference], [f[name] for f in found])
@@ -61,6 +68,9 @@ class Verifier:
                         f"output '{name}' moved by {moved:.1%} of its norm (limit {ROUNDED:.0%})"
                     )
         self._known = (after, feeds, found)
+        if isinstance(effect, Lossy):
+            return ""
+        return unverified({name: vacuity(arrays) for name, arrays in compared.items()})
 
     def _reference(self, before: Program, after: Program) -> tuple[Sequence[Feed], Outputs]:
         if self._known is not None and self._known[0] is before and before.inputs == after.inputs:
@@ -123,68 +133,29 @@ def compare(
         where: names the output and the probe, for the message.
 
     Raises:
-        ContractError: dtype, shape, a new NaN, or values out of the contract.
+        ContractError: dtype, shape, NaN or infinities on one side alone, or values out of the contract.
     """
     if actual.dtype != expected.dtype:
         raise ContractError(f"{where} became {actual.dtype} instead of {expected.dtype}")
-    if actual.ndim != expected.ndim or (
-        isinstance(effect, Exact | Bounded) and actual.shape != expected.shape
-    ):
+    if actual.ndim != expected.ndim or (not isinstance(effect, Lossy) and actual.shape != expected.shape):
         raise ContractError(f"{where} has shape {actual.shape} instead of {expected.shape}")
-    if actual.shape != expected.shape:
-        if np.isnan(actual).any() and not np.isnan(expected).any():
+    if isinstance(effect, Lossy):
+        new = np.isnan(actual.astype(np.float64)).any() and not np.isnan(expected.astype(np.float64)).any()
+        if new:
             raise ContractError(f"{where} has NaN where there was none")
         return
     if included is not None:
         expected, actual = expected[included], actual[included]
-    a, b = expected.astype(np.float64), actual.astype(np.float64)
-    new_nan = np.isnan(b) & ~np.isnan(a)
-    if new_nan.any():
-        raise ContractError(f"{where} has {int(new_nan.sum())} NaN where there was none")
     if isinstance(effect, Exact):
-        distance = scaled_distance(a, b)
-        if distance > effect.tolerance:
-            raise ContractError(f"{where} moved by {distance:.3g} (limit {effect.tolerance:g})")
-    elif isinstance(effect, Bounded):
-        cosine = smallest_cosine(a, b)
-        if cosine < effect.limit:
-            raise ContractError(f"{where} has cosine {cosine:.6f} (limit {effect.limit:g})")
-
-
-def scaled_distance(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Largest |actual - expected| / max(1, |expected|).
-
-    Infinities of one sign are equal, and where `expected` is NaN anything goes.
-    """
-    with np.errstate(invalid="ignore"):
-        scaled = np.abs(actual - expected) / np.maximum(1, np.abs(expected))
-    scaled = np.where(np.isinf(expected) & (actual != expected), np.inf, scaled)
-    scaled = np.where((actual == expected) | np.isnan(expected), 0, scaled)
-    return float(scaled.max(initial=0))
-
-
-def smallest_cosine(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Smallest cosine between corresponding rows (last axis); two zero rows agree, one zero row does not.
-
-    Rows with NaN or infinity in `expected` are left out.
-    """
-    a = expected.reshape(-1, expected.shape[-1] if expected.ndim else 1)
-    b = actual.reshape(a.shape)
-    finite = np.isfinite(a).all(axis=1)
-    a, b = a[finite], b[finite]
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    with np.errstate(invalid="ignore"):
-        cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms == 0, 1, norms))
-    return float(np.nan_to_num(cosines, nan=-1.0).min(initial=1.0))
-
-
-def moved_share(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
-    """|actual - expected| / |expected|, both norms over all finite numbers of all arrays."""
-    a, b = (np.concatenate([x.astype(np.float64).ravel() for x in each]) for each in (expected, actual))
-    finite = np.isfinite(a)
-    size, moved = np.linalg.norm(a[finite]), np.linalg.norm(a[finite] - b[finite])
-    return float(moved / size if size else moved)
+        if found := difference(expected, actual, effect.tolerance):
+            raise ContractError(f"{where} {found}")
+        return
+    a, b = expected.astype(np.float64), actual.astype(np.float64)  # integers may follow what may move
+    if found := mismatch(a, b):
+        raise ContractError(f"{where} {found}")
+    cosine = smallest_cosine(a, b)
+    if cosine < effect.limit:
+        raise ContractError(f"{where} has cosine {cosine:.6f} (limit {effect.limit:g})")
 
 
 def describe(feed: Feed) -> str:

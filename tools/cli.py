@@ -407,7 +407,7 @@ def verify(
     *,
     console: Console,
 ) -> int:
-    """Check that A and B give the same outputs; status 1 if not."""
+    """Check that A and B give the same outputs; status 1 if not, 3 if their outputs verify nothing."""
     from . import verification
 
     result = verification.verify(first, second, tolerance, seed)
@@ -415,7 +415,7 @@ def verify(
         _print_json(result.to_json())
     else:
         console.show(result.sentence)
-    return 0 if result.same else 1
+    return result.status
 
 
 @app.command()
