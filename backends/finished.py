@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from ..ir.errors import BundleError
 from ..ir.program import Program
 from .folder import appearing
-from .manifest import MANIFEST, REPORT, sha256
+from .manifest import REPORT, sha256, write_manifest
 
 _MAKERS = ("graphwright", "onnx", "onnx-ir", "onnxruntime", "numpy", "torch", "onnxscript", "transformers")
 
@@ -59,9 +58,7 @@ def finished(
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         (folder / REPORT).write_text(report, encoding="utf-8")
-        record = _record(folder, program, more)
-        text = json.dumps(record, indent=1, ensure_ascii=False, default=_plain) + "\n"
-        (folder / MANIFEST).write_text(text, encoding="utf-8")
+        write_manifest(folder, _record(folder, program, more))
     return target
 
 
@@ -85,13 +82,6 @@ def _record(folder: Path, program: Program, more: Mapping[str, Any]) -> dict[str
         },
     }
     return {**more, **found}
-
-
-def _plain(value: Any) -> Any:
-    """NumPy scalars, arrays, sets and paths among what the caller records."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def versions(more: tuple[str, ...] = ()) -> dict[str, str]:

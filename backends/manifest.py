@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -18,6 +20,8 @@ MANIFEST = "manifest.json"
 REPORT = "report.md"
 DEFAULT = "model.onnx"
 _AGAIN = ": copy or build the bundle again"
+_HASH = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')  # what every manifest begins with
+_ZEROS = b"0" * 64  # stand there when its bytes are hashed
 _MODEL_SUFFIXES = (".onnx", ".data", ".ort", ".so", ".weights")
 
 
@@ -43,15 +47,59 @@ class Manifest:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
+def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write manifest.json, beginning with the sha256 of its own bytes (with zeros in the digest's place).
+
+    Args:
+        record: JSON-able; NumPy values become numbers, sets lists, and what JSON can't say (NaN, infinities)
+            null.
+    """
+    content = {"sha256": _ZEROS.decode(), **{key: value for key, value in record.items() if key != "sha256"}}
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    data = text.encode("utf-8", "surrogatepass")
+    (folder / MANIFEST).write_bytes(data.replace(_ZEROS, hashlib.sha256(data).hexdigest().encode(), 1))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return _plain(sorted(value))
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int, bool)) else str(value)
+
+
+def _unchanged(path: Path, data: bytes) -> Any:
+    """The JSON in a manifest's bytes, once they are those that were written."""
+    found = _HASH.match(data)
+    if found is not None:
+        start, end = found.span(1)
+        if hashlib.sha256(data[:start] + _ZEROS + data[end:]).hexdigest().encode() != found[1]:
+            raise BundleError(f"{path} has changed since the bundle was built{_AGAIN}")
+    record = json.loads(data)
+    if found is None and isinstance(record, dict) and "format" in record:
+        raise BundleError(
+            f"{path} carries no hash of itself: it was changed, or written by an older graphwright: "
+            "build the bundle again"
+        )
+    return record
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The checked manifest of a bundle.
 
     Raises:
-        BundleError: there is none, it isn't one, it leads out of the bundle, or it is of a newer format.
+        BundleError: there is none, it isn't one, it has changed, it leads out of the bundle, or it is of a
+            newer format.
     """
     path = folder / MANIFEST
     try:
-        record = json.loads(path.read_bytes())
+        record = _unchanged(path, path.read_bytes())
     except FileNotFoundError as error:
         missing = f"there is no directory {folder}" if not folder.is_dir() else f"{folder} has no {MANIFEST}"
         raise BundleError(f"{missing}: a bundle is what `optimize MODEL -o DIRECTORY` writes") from error

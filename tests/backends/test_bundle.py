@@ -239,6 +239,8 @@ def test_another_process_that_still_writes_is_left_alone(tiny, tmp_path):
 
 def test_numpy_values_are_recorded_as_numbers(tiny, tmp_path):
     facts = {"ratio": np.float32(1.5), "rows": np.arange(2), "isa": {"b", "a"}, "path": tmp_path}
+    facts |= {"snr": np.inf, "worst": [np.float32(np.nan)], "name": "\udcff"}
     out = write(tmp_path / "out", [Variant("a", tiny[0])], manifest=facts)
-    record = json.loads((out / "manifest.json").read_text())
+    record = json.loads((out / "manifest.json").read_bytes())
     assert (record["ratio"], record["rows"], record["isa"]) == (1.5, [0, 1], ["a", "b"])
+    assert (record["snr"], record["worst"], record["name"]) == (None, [None], "\udcff")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from graphwright.backends import routed as sessions
 from graphwright.backends.bundle import Route, Variant, write
+from graphwright.backends.manifest import read_manifest, write_manifest
 from graphwright.backends.routed import PADDING_WEIGHT
 from graphwright.backends.runner import load
 from graphwright.ir.errors import BackendError, BundleError, InputError
@@ -167,7 +168,7 @@ def test_a_model_file_that_is_not_listed_is_refused_and_notes_are_not(out):
 def edit(out, change):
     record = json.loads((out / "manifest.json").read_text())
     change(record)
-    (out / "manifest.json").write_text(json.dumps(record))
+    write_manifest(out, record)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,40 @@ def test_a_manifest_cannot_lead_out_of_the_bundle(out, path):
 )
 def test_a_manifest_that_cannot_be_right_is_refused(out, change, sentence):
     edit(out, change)
+    with pytest.raises(BundleError, match=sentence):
+        load(out)
+
+
+def test_one_flipped_bit_anywhere_in_a_manifest_is_refused(out):
+    path = out / "manifest.json"
+    content = path.read_bytes()
+    draw = np.random.default_rng(0)
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(draw.integers(8))
+        path.write_bytes(flipped)
+        with pytest.raises(BundleError) as caught:
+            read_manifest(out)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(content)
+    read_manifest(out)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda text: text[:-9], "has changed since the bundle was built: copy or build the bundle again"),
+        (lambda text: text + b" ", "has changed"),
+        (lambda text: text.replace(b"}\n", b', "more": 1}\n'), "has changed"),
+        (lambda text: text[:1] + text[text.index(b",") + 1 :], "carries no hash of itself"),
+        (lambda text: json.dumps(json.loads(text)).encode(), "carries no hash of itself"),
+        (lambda text: b"", "is not valid JSON"),
+    ],
+)
+def test_a_manifest_that_was_changed_is_refused(out, change, sentence):
+    path = out / "manifest.json"
+    path.write_bytes(change(path.read_bytes()))
     with pytest.raises(BundleError, match=sentence):
         load(out)
 

@@ -5,6 +5,7 @@ import json
 import onnx
 import onnx.parser
 import pytest
+from graphwright.backends.manifest import write_manifest
 from graphwright.backends.tvm import metaschedule, schedules, search, tasks
 from graphwright.ir.errors import GraphwrightError
 from graphwright.tools import tuning
@@ -77,7 +78,7 @@ def manifest(folder, **more):
         "format": 1, "files": {"model.onnx": {"sha256": "0", "bytes": 0}}, "graphs": {}, "inputs": [],
         "outputs": [], "symbols": {}, "task": "none", "dispatch": [], "info": {}, **more,
     }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(record))
+    write_manifest(folder, record)
     return str(folder)
 
 

@@ -10,7 +10,7 @@ import sys
 import graphwright as gw
 import numpy as np
 import pytest
-from graphwright.backends.manifest import read_manifest, sha256
+from graphwright.backends.manifest import read_manifest, sha256, write_manifest
 from graphwright.backends.measure import compare, workloads
 from graphwright.backends.tvm.artifact import write_compiled
 from graphwright.backends.tvm.versions import PINS
@@ -149,7 +149,19 @@ def edit(out, change):
     change(record)
     for name, entry in record["files"].items():
         entry.update(sha256=sha256(out / name), bytes=(out / name).stat().st_size)
-    (out / "manifest.json").write_text(json.dumps(record))
+    write_manifest(out, record)
+
+
+def test_flipped_bits_in_a_manifest_are_refused(out):
+    path = out / "manifest.json"
+    content = path.read_bytes()
+    draw = np.random.default_rng(0)
+    for place in draw.choice(len(content), 500, replace=False):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(draw.integers(8))
+        path.write_bytes(flipped)
+        with pytest.raises(BundleError, match=r"build the bundle again|not the manifest"):
+            gw.load(out)
 
 
 def test_a_library_that_is_none_is_one_sentence(out):
