@@ -149,13 +149,14 @@ class Step:
 
     text: the pass as pipeline text. seconds: the pass itself; check_seconds: verification.
     bytes_before, bytes_after: weights. ratios: measured speed-up per workload, for gated passes.
-    missed: as its result says. error: why it was rolled back, in one sentence. unverified: which outputs say
-    nothing on probe inputs, so that its promise was not checked there; a sentence, empty where all was.
+    missed: as its result says. error: why it was rolled back, in one sentence. A pass is not run where the
+    one that was to lower the program for it was rolled back. unverified: which outputs say nothing on probe
+    inputs, so that its promise was not checked there; a sentence, empty where all was.
     """
 
     text: str
     effect: Effect
-    status: Literal["applied", "no change", "rolled back", "slower"] = "no change"
+    status: Literal["applied", "no change", "rolled back", "slower", "not run"] = "no change"
     seconds: float = 0.0
     check_seconds: float = 0.0
     bytes_before: int = 0

@@ -144,6 +144,10 @@ def _attempt(
     pass_: Pass, before: Program, context: Context, verifier: Verifier | None, step: Step
 ) -> tuple[Program, Context]:
     """Run one pass and judge it: what to go on with, `before` when it was undone. Fills in `step`."""
+    if pass_.source not in (None, before.dialect):
+        step.status = "not run"
+        step.notes = (f"it works on {pass_.source} programs, and the pass that was to make one was undone",)
+        return before, context
     try:
         result = _call(pass_, before, context, step)
         if verifier is not None:

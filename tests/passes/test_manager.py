@@ -349,6 +349,19 @@ def test_stops_at_a_failure_or_keeps_going():
     assert not went_on.ok
 
 
+def test_passes_for_a_dialect_that_was_not_reached_are_not_run(linear):
+    def fails(program, context):
+        raise KeyError("no such operator")
+
+    lower = a_pass(fails, source="fx", target="onnx")
+    run = Pipeline([lower, a_pass(lambda p, c: Result(add_zero(p), True))]).run(linear, keep_going=True)
+    assert [step.status for step in run.steps] == ["rolled back", "not run"]
+    assert run.steps[1].error is None
+    assert "works on onnx programs" in run.steps[1].notes[0]
+    assert not run.ok
+    assert run.program is linear
+
+
 def test_each_pass_is_held_to_the_program_before_it():
     drift = a_pass(lambda p, c: Result(add_zero(p, weight=0.8), True), effect=Exact(1.0))
     run = Pipeline([drift, drift]).run(masked())
