@@ -21,6 +21,10 @@ class Exact:
     """The same function up to float rounding: outputs differ by at most `tolerance` (absolute, on outputs
     scaled by max(1, |reference|)).
 
+    That is for programs that compute in float32. One that computes in float16 or bfloat16 is held to four
+    times the distance between its outputs and those of the same graph in float32, where that is more; never
+    to more than a tenth of what doubling the output would be (passes/verify.py).
+
     where: "mask" leaves out the (batch, position) places whose attention mask is 0, for a pass that promises
     nothing about padding.
     """
