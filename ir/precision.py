@@ -74,7 +74,7 @@ def _wide(tensor: ir.TensorProtocol) -> ir.LazyTensor:
     def read() -> ir.Tensor:
         return ir.Tensor(tensor.numpy().astype(np.float32), name=tensor.name)
 
-    return ir.LazyTensor(read, dtype=_FLOAT, shape=tensor.shape, name=tensor.name)
+    return ir.LazyTensor(read, dtype=_FLOAT, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
 
 
 def _cast_inputs(model: ir.Model) -> bool:
