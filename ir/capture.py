@@ -18,6 +18,7 @@ def capture(
     inputs: Mapping[str, Any] | Sequence[Any] | None = None,
     task: Task | None = None,
     attn: Spelling | None = None,
+    model_type: str | None = None,
 ) -> Program:
     """Captures a model.
 
@@ -28,6 +29,7 @@ def capture(
         task: overrides the task found in the configuration.
         attn: how attention is spelled in a Hugging Face model's trace: "sdpa" (the default where the model
             offers it) keeps it one operator, "eager" writes it out.
+        model_type: what transformers calls a directory's model ("bert"), where its config.json doesn't say.
 
     Returns:
         A program in dialect "fx" (modules, directories, .pt2: a GraphModule of ATen operators whose forward
@@ -57,15 +59,15 @@ def capture(
         from .sources.hub import fetch
 
         path = fetch(str(source))
-    return _directory(path, task, attn)
+    return _directory(path, task, attn, model_type)
 
 
-def _directory(path: Path, task: Task | None, attn: Spelling | None) -> Program:
+def _directory(path: Path, task: Task | None, attn: Spelling | None, kind: str | None) -> Program:
     from .sources.hf import from_directory
     from .sources.sentence import from_sentence_directory, is_sentence_transformer
 
     if is_sentence_transformer(path) and task in (None, "embedding"):
-        return from_sentence_directory(path, attn)
+        return from_sentence_directory(path, attn, kind)
     if task == "embedding":
         raise CaptureError(f"'{path}' has no modules.json: without its pooling there is no embedding.")
-    return from_directory(path, task, attn)
+    return from_directory(path, task, attn, kind)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import CaptureError
 from ..program import Task
 from ..quiet import quiet
-from .config import facts, read_json, task_of
+from . import adapter
+from .config import architecture, check_sizes, facts, read_json, task_of
 from .examples import example_inputs
-from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
+from .fit import check_fit, check_memory
+from .kinds import model_type
+from .stored import Stored, stored
+from .tokenizer import check_ids, pad_token_id, tokenizer_facts, tokenizer_files
 
 _AUTO: dict[str, str] = {
     "sequence-classification": "AutoModelForSequenceClassification",
@@ -28,11 +33,6 @@ _AUTO: dict[str, str] = {
     "masked-lm": "AutoModelForMaskedLM",
     "causal-lm": "AutoModelForCausalLM",
 }
-# What transformers raises for a checkpoint that it cannot use, depending on what is wrong with it.
-_FAULTS = (
-    OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError,
-    SafetensorError, StrictDataclassError,
-)  # fmt: skip
 
 
 @dataclass
@@ -47,81 +47,147 @@ class Loaded:
     missing: frozenset[str] = field(default_factory=frozenset)
 
 
-def load(directory: Path, task: Task | None, attn: str | None) -> Loaded:
-    """Reads configuration, weights and tokenizer files; nothing is executed but transformers' own code."""
-    import transformers
+def load(
+    directory: Path, task: Task | None, attn: str | None, kind: str | None = None, headless: bool = False
+) -> Loaded:
+    """Reads configuration, weights and tokenizer files; nothing is executed but transformers' own code.
 
+    Args:
+        kind: transformers' type of the model, where config.json doesn't say.
+        headless: the encoder alone, whatever head the configuration records.
+    """
+    if not (directory / "config.json").exists() and (directory / adapter.CONFIG).exists():
+        raise CaptureError(adapter.alone(directory))
     config = read_json(directory / "config.json")
-    _check(directory, config)
-    name = next(iter(config.get("architectures") or ()), "")
-    recorded = task_of(config)
-    chosen = task or recorded
-    if chosen in _AUTO and chosen != recorded:
-        maker = getattr(transformers, _AUTO[chosen])
-    else:
-        maker = getattr(transformers, name, None) if name else transformers.AutoModel
-    if not hasattr(maker, "from_pretrained"):
-        raise CaptureError(f"config.json names the architecture {name!r}, which transformers does not have.")
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
-    options["ignore_mismatched_sizes"] = True  # reported, and refused below
-    if attn is not None:
-        options["attn_implementation"] = attn
-    if "add_pooling_layer" in inspect.signature(maker.__init__).parameters:
-        options["add_pooling_layer"] = False
-    try:
-        with quiet():
-            model, report = maker.from_pretrained(
-                directory, trust_remote_code=False, local_files_only=True, **options
-            )
-    except UnpicklingError as error:
+    name, recorded = architecture(config), task_of(config)
+    if "quantization_config" in config:
+        raise CaptureError(f"'{directory}' is quantized already: give the checkpoint in float.")
+    if "transformers_weights" in config:
         raise CaptureError(
-            f"'{directory}' holds a pickle that would run code: give model.safetensors."
-        ) from error
-    except _FAULTS as error:
-        lines = [line.strip() for line in str(error).strip().split("\n")]
-        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
-        raise CaptureError(f"'{directory}' cannot be loaded: {reason}") from error
-    for name, held, asked in sorted(report["mismatched_keys"]):
-        raise CaptureError(
-            f"'{directory}' holds '{name}' of shape {tuple(held)}; its config.json asks for {tuple(asked)}."
+            f"config.json of '{directory}' names other weights than its own: remove that line."
         )
+    if kind is None and "model_type" in config:
+        kind = model_type(directory, config, ())  # before files are asked for that it may not need
+    held = stored(directory)
+    kind = model_type(directory, config, held.tensors, kind)
+    check_sizes(config, len(held.tensors) or held.elements)
+    chosen = "features" if headless else task or recorded
+    maker = _encoder(config) if headless else _class(name, chosen, recorded)
+    with _of_model_alone(directory, held, config | {"model_type": kind}) as folder:
+        model, report = _filled(directory, folder, held, maker, attn)
+    replaced = adapter.merge(model, directory) if adapter.has_adapter(directory) else set()
+    unread = check_fit(model, held, report, directory)
     model.config.use_cache = False
     model.config.return_dict = True
     files = tokenizer_files(directory)
     info: dict[str, Any] = {"source": str(directory), "model_type": model.config.model_type}
-    info |= tokenizer_facts(files) | facts(model.config.to_dict(), chosen)
+    info |= tokenizer_facts(files)
+    check_ids(files, model)
+    info |= facts(model.config.to_dict(), chosen)
+    info |= {"unused_weights": unread} if unread else {}
     pad = pad_token_id(files)
     if pad is None:
         pad = getattr(model.config, "pad_token_id", None)
     if pad is not None:
         info["pad_token_id"] = pad
-    return Loaded(model.eval(), chosen, example_inputs(model), info, files, frozenset(report["missing_keys"]))
+    missing = frozenset(report["missing_keys"]) - replaced
+    return Loaded(model.eval(), chosen, example_inputs(model, directory), info, files, missing)
 
 
-def _check(directory: Path, config: Mapping[str, Any]) -> None:
-    """Refuses what transformers would refuse late, obscurely, or not at all."""
-    from transformers import CONFIG_MAPPING
+def _class(name: str, chosen: Task, recorded: Task) -> Any:
+    """The class to fill: the recorded one, or transformers' own choice for another task."""
+    import transformers
 
-    kind = config.get("model_type")
-    if kind not in CONFIG_MAPPING:
-        if "auto_map" in config:
-            raise CaptureError(
-                f"'{directory}' brings its own code (auto_map in config.json): never run here."
-            )
-        raise CaptureError(f"config.json names model_type {kind!r}, which transformers does not know.")
-    if "quantization_config" in config:
-        raise CaptureError(f"'{directory}' is quantized already: give the checkpoint in float.")
-    shards = sorted(directory.glob("*.safetensors"))
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        shards = [directory / name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
-    if not shards and not list(directory.glob("pytorch_model*.bin")):
-        raise CaptureError(f"'{directory}' holds no weights: model.safetensors is what is looked for.")
-    for shard in shards:
-        if shard.parent != directory or not shard.is_file():
-            raise CaptureError(f"'{index}' names {shard.name}, which is not there: download it again.")
-        try:
-            with safe_open(shard, "pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise CaptureError(f"'{shard}' is truncated or no safetensors file: {error}") from error
+    if chosen in _AUTO and chosen != recorded:
+        return getattr(transformers, _AUTO[chosen])
+    maker = getattr(transformers, name, None) if name else transformers.AutoModel
+    if not hasattr(maker, "from_pretrained"):
+        raise CaptureError(f"config.json names the architecture {name!r}, which transformers does not have.")
+    return maker
+
+
+def _encoder(config: Mapping[str, Any]) -> Any:
+    """As sentence-transformers: the base model, and of an encoder-decoder the encoder."""
+    import transformers
+
+    both = config.get("is_encoder_decoder")
+    return transformers.AutoModelForTextEncoding if both else transformers.AutoModel
+
+
+@contextmanager
+def _of_model_alone(directory: Path, held: Stored, config: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder of the model's configuration and weights alone: beside an adapter, transformers loads other
+    things where PEFT is installed; and old configurations don't say what they are."""
+    import json
+
+    if not adapter.has_adapter(directory) and "model_type" in read_json(directory / "config.json"):
+        yield directory
+        return
+    with TemporaryDirectory(prefix="graphwright-") as name:
+        folder = Path(name)
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        indexes = [
+            p for p in directory.glob("*.index.json") if not (directory / "model.safetensors").exists()
+        ]
+        for file in (*held.files, *indexes):
+            (folder / file.name).symlink_to(file.resolve())
+        yield folder
+
+
+def _filled(directory: Path, folder: Path, held: Stored, maker: Any, attn: str | None) -> tuple[Any, Any]:
+    """(the model, transformers' report of missing and unexpected keys)"""
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    if attn is not None:
+        options["attn_implementation"] = attn
+    try:
+        with quiet():
+            maker, config = _concrete(maker, folder, options)
+            check_memory(maker, config, held, directory)
+            # Tensors of another shape are reported, and refused below.
+            options |= {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+            if "add_pooling_layer" in inspect.signature(maker.__init__).parameters:
+                options["add_pooling_layer"] = False
+            model, report = maker.from_pretrained(folder, **options)
+    except CaptureError:
+        raise
+    except UnpicklingError as error:
+        raise CaptureError(
+            f"'{directory}' holds a pickle that would run code: give model.safetensors."
+        ) from error
+    except Exception as error:  # whatever a model's own code says of a configuration that it didn't foresee
+        raise CaptureError(f"'{directory}' cannot be loaded: {_reason(error, directory, folder)}") from error
+    for name, stored_shape, asked in sorted(report["mismatched_keys"]):
+        raise CaptureError(
+            f"'{directory}' holds '{name}' of shape {tuple(stored_shape)}; its config.json asks for "
+            f"{tuple(asked)}."
+        )
+    return model, report
+
+
+def _concrete(maker: Any, folder: Path, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The class that one of transformers' automatic ones chooses, and its configuration."""
+    from transformers import AutoConfig, PreTrainedModel
+
+    if issubclass(maker, PreTrainedModel):
+        return maker, maker.config_class.from_pretrained(folder, **options)
+    config = AutoConfig.from_pretrained(folder, **options)
+    if type(config) not in maker._model_mapping:
+        raise ValueError(
+            f"transformers has no {maker.__name__.removeprefix('Auto')} for {config.model_type}."
+        )
+    chosen = maker._model_mapping[type(config)]
+    if isinstance(chosen, tuple | list):
+        named = [c for c in chosen if c.__name__ in (config.architectures or ())]
+        chosen = (*named, *chosen)[0]
+    return chosen, config
+
+
+def _reason(error: Exception, directory: Path, folder: Path) -> str:
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    said = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).replace(str(folder), str(directory))
+    if isinstance(error, RecursionError):
+        return "its config.json is nested too deeply."
+    plain = (
+        isinstance(error, OSError | ValueError | RuntimeError | ImportError | StrictDataclassError) and said
+    )
+    return said if plain else f"its config.json does not describe a model ({type(error).__name__}: {said})."

@@ -1,9 +1,10 @@
-"""config.json: what it says of the task, the labels and the lengths."""
+"""config.json: what it says of the task, the labels and the lengths, and whether it can be believed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,37 @@ _TASKS: dict[str, Task] = {
     "ForCausalLM": "causal-lm",
     "LMHeadModel": "causal-lm",
 }
+LARGEST = 100 * 2**20
+"""Bytes of the largest JSON file that is read: ten times the largest vocabulary that is known."""
+
+# Sizes by the words that transformers' configurations make their names of. What is named by none is no size.
+_LAYERS = re.compile(
+    r"^(num|n)_(\w+_)?(layers?|blocks?|stages|experts)$|^(en|de)coder_layers$|^(layers|depths?)$"
+)
+_HEADS = re.compile(r"^(num|n)_(\w+_)?heads?$|^(en|de)coder_attention_heads$")
+_WIDTH = re.compile(r"(^|_)(vocab_size|hidden_sizes?|embedding_size|d_model|n_embd|embed_dim)$")
+_POSITIONS = re.compile(r"positions?(_embeddings)?$")
+_DEEPEST = 32
+_MANY_LAYERS, _MANY_LABELS, _MANY_POSITIONS = 256, 10**6, 2**24
+
+
+def architecture(config: Mapping[str, Any]) -> str:
+    """The class that the configuration records first; empty when it records none.
+
+    Raises:
+        CaptureError: `architectures` is no list of names.
+    """
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CaptureError(
+            f"config.json gives architectures as {_shown(names)}: a list of class names is meant."
+        )
+    return names[0] if names else ""
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
     """The task of the architecture that the configuration records; "features" when it has no head for one."""
-    name = next(iter(config.get("architectures") or ()), "")
+    name = architecture(config)
     return next((task for suffix, task in _TASKS.items() if name.endswith(suffix)), "features")
 
 
@@ -42,18 +69,92 @@ def facts(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
     return found
 
 
+def check_sizes(config: Mapping[str, Any], tensors: int) -> None:
+    """Refuses sizes that no model has, before anything is made of them.
+
+    Args:
+        config: the object in config.json. tensors: how many the checkpoint holds: a layer has at least one,
+            except where layers share them.
+
+    Raises:
+        CaptureError: a size that isn't positive, or one that asks for more than a checkpoint could fill.
+    """
+    for name, value in _integers(config):
+        last = name.rpartition(".")[2]
+        layers, sized = _LAYERS.search(last), _HEADS.search(last) or _WIDTH.search(last)
+        if (value < 0 and layers) or (value < 1 and sized):
+            raise CaptureError(f"config.json gives {name} as {value}: a size is at least 1.")
+        if layers and value > max(tensors, _MANY_LAYERS):
+            raise CaptureError(
+                f"config.json gives {name} as {value}, and the checkpoint holds {tensors} tensors in all."
+            )
+        limit = (
+            _MANY_LABELS if last == "num_labels" else _MANY_POSITIONS if _POSITIONS.search(last) else value
+        )
+        if value > limit:
+            raise CaptureError(f"config.json gives {name} as {value}: at most {limit} are read.")
+    labels = config.get("id2label")
+    if labels is not None and not (isinstance(labels, Mapping) and all(_is_integer(k) for k in labels)):
+        raise CaptureError("config.json gives id2label as something else than labels by number.")
+
+
+def _integers(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """(dotted name, integer) of every integer in a configuration, those in lists by the list's name."""
+    stack: list[tuple[str, Any, int]] = [("", config, 0)]
+    while stack:
+        name, value, depth = stack.pop()
+        if depth > _DEEPEST:
+            raise CaptureError(f"config.json is nested {depth} deep: no model's configuration is.")
+        if isinstance(value, Mapping):
+            stack += [
+                (f"{name}.{key}" if name else str(key), inner, depth + 1) for key, inner in value.items()
+            ]
+        elif isinstance(value, list):
+            stack += [(name, inner, depth + 1) for inner in value]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield name, value
+
+
+def _is_integer(key: Any) -> bool:
+    try:
+        int(key)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of the model.
 
     Raises:
-        CaptureError: no such file, or not a JSON object.
+        CaptureError: no such file, not a regular one, or not a JSON object.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CaptureError(f"'{path.parent}' holds no {path.name}: not a model that can be read.") from error
-    except (ValueError, OSError) as error:
-        raise CaptureError(f"'{path}' cannot be read: {error}.") from error
+    if not path.exists():
+        raise CaptureError(f"'{path.parent}' holds no {path.name}: not a model that can be read.")
+    value = parsed(path)
     if not isinstance(value, dict):
         raise CaptureError(f"'{path}' is not a JSON object.")
     return value
+
+
+def parsed(path: Path) -> Any:
+    """Whatever JSON a file of the model holds.
+
+    Raises:
+        CaptureError: no such file, not a regular one, too large, or not JSON.
+    """
+    try:
+        if not path.is_file():  # a pipe would wait for a writer
+            raise CaptureError(f"'{path}' is not a regular file.")
+        if path.stat().st_size > LARGEST:
+            raise CaptureError(f"'{path}' is larger than {LARGEST >> 20} MB: not a model's configuration.")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise CaptureError(f"'{path}' cannot be read: it is nested too deeply.") from None
+    except (ValueError, OSError) as error:
+        raise CaptureError(f"'{path}' cannot be read: {error}.") from error

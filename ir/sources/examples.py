@@ -13,7 +13,7 @@ from ..errors import CaptureError
 _BATCH, _LENGTH, _DECODER_LENGTH = 3, 11, 7
 
 
-def example_inputs(model: nn.Module) -> dict[str, Tensor]:
+def example_inputs(model: nn.Module, directory: Any = None) -> dict[str, Tensor]:
     """Tensors that the model's forward takes, sized so that no two axes that may differ are equal.
 
     Raises:

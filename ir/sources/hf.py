@@ -11,7 +11,7 @@ from .checkpoint import Loaded, load
 from .module import from_module
 
 
-def from_directory(directory: Path, task: Task | None, attn: str | None) -> Program:
+def from_directory(directory: Path, task: Task | None, attn: str | None, kind: str | None = None) -> Program:
     """Captures a Hugging Face checkpoint.
 
     Weights are read in float32. The pooler that plain encoders carry for next-sentence prediction is left
@@ -22,11 +22,12 @@ def from_directory(directory: Path, task: Task | None, attn: str | None) -> Prog
             where there is one, the tokenizer's files.
         task: instead of the one that the configuration records.
         attn: "sdpa" or "eager"; by default what transformers chooses.
+        kind: transformers' type of the model, where config.json doesn't say.
 
     Raises:
         CaptureError: nothing to load, a broken file, remote code, or weights missing from the checkpoint.
     """
-    loaded = load(directory, task, attn)
+    loaded = load(directory, task, attn, kind)
     return finish(from_module(loaded.model, loaded.inputs, loaded.task, loaded.info), loaded)
 
 

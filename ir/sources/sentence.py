@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,12 +15,15 @@ from torch import Tensor, nn
 from ..errors import CaptureError
 from ..program import Program
 from .checkpoint import load
-from .config import read_json
+from .config import parsed, read_json
 from .hf import finish
 from .module import from_module
 from .pooling import Pooling, modes
 
 _ACTIVATIONS = ("torch.nn.modules.activation.", "torch.nn.modules.linear.Identity")
+# Settings of the Transformer under which it gives the token vectors of a text.
+_USUAL = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings",
+          "query_expansion": False, "query_length": None, "document_length": None}  # fmt: skip
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -75,18 +77,30 @@ class LayerNorm(nn.Module):
         return self.norm(x)
 
 
+class Truncate(nn.Module):
+    """The first `width` numbers of a row."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : self.width]
+
+
 def is_sentence_transformer(directory: Path) -> bool:
-    return (directory / "modules.json").is_file()
+    return (directory / "modules.json").exists()
 
 
-def from_sentence_directory(directory: Path, attn: str | None) -> Program:
+def from_sentence_directory(directory: Path, attn: str | None, model_kind: str | None = None) -> Program:
     """Captures ids and mask to `sentence_embedding` (batch, dimension).
 
     Supported modules: Transformer, Pooling (every mode), Dense, LayerNorm, Normalize and Dropout, in the
-    order of modules.json. Prompts are recorded in `info`, not applied.
+    order of modules.json. Prompts are recorded in `info`, not applied; `truncate_dim` is.
 
     Raises:
-        CaptureError: another module, or a file that is missing or broken.
+        CaptureError: another module, a setting that changes what they compute, or a file that is missing or
+            broken.
     """
     entries = _entries(directory)
     if len(entries) < 2 or entries[0][0] != "Transformer" or entries[1][0] != "Pooling":
@@ -95,21 +109,33 @@ def from_sentence_directory(directory: Path, attn: str | None) -> Program:
             "a Transformer and its Pooling are what is supported first."
         )
     home = entries[0][1]
-    loaded = load(home, None, attn)
-    pooling = Pooling(modes(read_json(entries[1][1] / "config.json")))
-    module = SentenceEncoder(loaded.model, pooling, [_after(kind, path) for kind, path in entries[2:]])
+    settings = _settings(directory)
+    prompts, pooled = _prompts(settings), read_json(entries[1][1] / "config.json")
+    if pooled.get("include_prompt") is False and prompts.get("prompt"):
+        raise CaptureError(
+            f"'{directory}' leaves its default prompt out of the pooling, which is not supported."
+        )
+    limits = _limits(home)
+    loaded = load(home, None, attn, model_kind, headless=True)
+    after = [_after(kind, path) for kind, path in entries[2:]]
+    if settings.get("truncate_dim") is not None:
+        after.append(Truncate(settings["truncate_dim"]))
+    module = SentenceEncoder(loaded.model, Pooling(modes(pooled)), after)
     inputs = {name: loaded.inputs[name] for name in _INPUTS if name in loaded.inputs}
-    info = loaded.info | {"source": str(directory), **_limits(home), **_prompts(directory)}
+    info = loaded.info | {"source": str(directory), **limits, **prompts}
     return finish(from_module(module.eval(), inputs, "embedding", info), loaded, prefix="encoder.")
 
 
 def _entries(directory: Path) -> list[tuple[str, Path]]:
     """(kind, directory) of every module, in order."""
     try:
-        listed = json.loads((directory / "modules.json").read_text(encoding="utf-8"))
-        entries = [(m["type"].rpartition(".")[2], directory / m["path"]) for m in listed]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        listed = [("" + m["type"], directory / m["path"]) for m in parsed(directory / "modules.json")]
+    except (TypeError, KeyError) as error:
         raise CaptureError(f"'{directory / 'modules.json'}' is not a list of modules.") from error
+    for kind, _ in listed:
+        if not kind.startswith("sentence_transformers."):
+            raise CaptureError(f"modules.json lists {kind}, which is the model's own code: never run here.")
+    entries = [(kind.rpartition(".")[2], path) for kind, path in listed]
     for _, path in entries:
         if not path.resolve().is_relative_to(directory.resolve()):
             raise CaptureError(f"modules.json points outside of the model, to '{path}'.")
@@ -117,6 +143,11 @@ def _entries(directory: Path) -> list[tuple[str, Path]]:
 
 
 def _after(kind: str, path: Path) -> nn.Module:
+    if kind in ("Normalize", "Dense") and (path / "config.json").exists():
+        config = read_json(path / "config.json")
+        for end in ("module_input_name", "module_output_name"):
+            if config.get(end) not in (None, "sentence_embedding"):
+                raise CaptureError(f"the {kind} in '{path}' sets {end} to {config[end]!r}: not supported.")
     if kind == "Normalize":
         return Normalize()
     if kind == "Dropout":
@@ -156,18 +187,34 @@ def _activation(name: str | None) -> nn.Module:
 
 
 def _limits(home: Path) -> dict[str, Any]:
-    """max_length and do_lower_case of sentence_bert_config.json, whatever the model is called."""
+    """max_length and do_lower_case of sentence_bert_config.json, whatever the model is called.
+
+    Raises:
+        CaptureError: it asks for something else than token vectors of texts.
+    """
     for path in sorted(home.glob("sentence_*_config.json")):
         config = read_json(path)
+        for setting, usual in _USUAL.items():
+            if config.get(setting) not in (None, usual):
+                raise CaptureError(f"'{path}' sets {setting} to {config[setting]!r}, which is not supported.")
         length = config.get("max_seq_length")
-        limits = {"max_length": int(length)} if length else {}
+        if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
+            raise CaptureError(f"'{path}' gives max_seq_length as {length!r}: a number of tokens is meant.")
+        limits = {"max_length": length} if length else {}
         return limits | ({"do_lower_case": True} if config.get("do_lower_case") else {})
     return {}
 
 
-def _prompts(directory: Path) -> dict[str, Any]:
+def _settings(directory: Path) -> dict[str, Any]:
     path = directory / "config_sentence_transformers.json"
-    config = read_json(path) if path.is_file() else {}
+    config = read_json(path) if path.exists() else {}
+    width = config.get("truncate_dim")
+    if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
+        raise CaptureError(f"'{path}' gives truncate_dim as {width!r}: a number of dimensions is meant.")
+    return config
+
+
+def _prompts(config: Mapping[str, Any]) -> dict[str, Any]:
     facts = {"prompts": config.get("prompts"), "similarity": config.get("similarity_fn_name")}
     name = config.get("default_prompt_name")
     if name is not None and isinstance(facts["prompts"], dict):

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from ..errors import CaptureError
 from ..quiet import quiet
 
@@ -27,6 +29,9 @@ _ABSURD = 10**6  # transformers writes 10**30 for "no limit"
 
 def tokenizer_files(directory: Path) -> dict[str, bytes]:
     """The files a bundle carries; tokenizer.json is made from the vocabulary where that is all there is."""
+    for name in (*FILES, *_SLOW):
+        if (directory / name).exists() and not (directory / name).is_file():
+            raise CaptureError(f"'{directory / name}' is not a regular file.")
     files = {name: (directory / name).read_bytes() for name in FILES if (directory / name).is_file()}
     if "tokenizer.json" not in files and any((directory / name).is_file() for name in _SLOW):
         files = {**_converted(directory), **files}
@@ -64,10 +69,45 @@ def pad_token_id(files: Mapping[str, bytes]) -> int | None:
     token = token.get("content") if isinstance(token, dict) else token
     if token is None:
         return None
+    return _tokenizer(files).token_to_id(token)
+
+
+def check_ids(files: Mapping[str, bytes], model: Any) -> None:
+    """Looks for ids that a tokenizer gives and the model has no row for.
+
+    Raises:
+        CaptureError: there is one; named by its token.
+    """
+    if "tokenizer.json" not in files:
+        return
+    rows = table_rows(model)
+    tokenizer = _tokenizer(files)
+    beyond = {
+        i: token for token, i in tokenizer.get_vocab(with_added_tokens=True).items() if i >= (rows or i + 1)
+    }
+    if beyond:
+        first = min(beyond)
+        raise CaptureError(
+            f"tokenizer.json gives {beyond[first]!r} the id {first}, and the model's table has {rows} rows: "
+            "it belongs to another model, or the table was never resized."
+        )
+
+
+def table_rows(model: Any) -> int | None:
+    """Rows of the table that token ids look up; None where there is no such table."""
+    try:
+        table = model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        return None
+    weight = getattr(table, "weight", table)
+    return int(weight.shape[0]) if isinstance(table, nn.Embedding | Tensor) else None
+
+
+def _tokenizer(files: Mapping[str, bytes]) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_str(files["tokenizer.json"].decode()).token_to_id(token)
+        return Tokenizer.from_str(files["tokenizer.json"].decode())
     except Exception as error:  # tokenizers raises nothing more specific
         raise CaptureError(f"tokenizer.json cannot be read: {error}.") from error
 

@@ -203,7 +203,7 @@ def test_shards_are_all_there_and_inside_the_directory(tmp_path):
             {"model_type": "nonesuch"},
             "config.json names model_type 'nonesuch', which transformers does not know",
         ),
-        ({"model_type": None}, "config.json names model_type None"),
+        ({"model_type": None, "architectures": None}, "say what it is (--model-type bert)"),
         ({"architectures": ["NoModel"]}, "the architecture 'NoModel', which transformers does not have"),
         ({"architectures": ["pipeline"]}, "the architecture 'pipeline', which transformers does not have"),
         ({"quantization_config": {"quant_method": "gptq"}}, "is quantized already"),

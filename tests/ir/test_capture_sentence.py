@@ -207,3 +207,71 @@ def test_a_pickled_dense_layer_with_code_in_it_does_not_run(base, tmp_path):
     torch.save({**weights, "x": Malice()}, folder / "2_Dense" / "pytorch_model.bin")
     assert "2_Dense' holds a pickle that would run code: give model.safetensors." in refusal(folder)
     assert not trace.exists()
+
+
+def test_vectors_are_cut_to_the_width_that_the_directory_asks_for(base, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    folder = build(base, tmp_path, MEAN, NORMALIZE)
+    write(folder, "config_sentence_transformers.json", {"truncate_dim": 6})
+    wanted = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, convert_to_numpy=True)
+    got = embed(capture(folder), TEXTS)
+    assert got.shape == wanted.shape == (len(TEXTS), 6)
+    np.testing.assert_allclose(got, wanted, atol=TOLERANCE)
+
+
+def test_an_encoder_whose_configuration_records_a_head_is_taken_without_it(base, tmp_path):
+    folder = build(base, tmp_path, MEAN)
+    plain = embed(capture(folder), TEXTS)
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BertForMaskedLM"]}
+    (folder / "config.json").unlink()  # a link to the base's
+    write(folder, "config.json", config)
+    np.testing.assert_array_equal(embed(capture(folder), TEXTS), plain)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "modules", "files", "sentence"),
+    [
+        (MEAN, [("Normalize", {"module_input_name": "token_embeddings"}, None)], {}, "module_input_name"),
+        (MEAN, [dense(4, module_output_name="other")], {}, "module_output_name to 'other'"),
+        (MEAN, [], {"sentence_bert_config.json": {"transformer_task": "fill-mask"}}, "transformer_task"),
+        (MEAN, [], {"sentence_bert_config.json": {"max_seq_length": "long"}}, "max_seq_length as 'long'"),
+        (MEAN, [], {"config_sentence_transformers.json": {"truncate_dim": 0}}, "truncate_dim as 0"),
+        (
+            {**MEAN, "include_prompt": False}, [],
+            {"config_sentence_transformers.json": {"prompts": {"q": "a cat"}, "default_prompt_name": "q"}},
+            "leaves its default prompt out of the pooling",
+        ),
+        (MEAN, [("WeightedLayerPooling", {}, None)], {}, "lists a WeightedLayerPooling"),
+    ],
+)  # fmt: skip
+def test_settings_that_change_what_is_computed_are_not_ignored(
+    base, tmp_path, pooling, modules, files, sentence
+):
+    folder = build(base, tmp_path, pooling, *modules)
+    for name, content in files.items():
+        (folder / name).unlink(missing_ok=True)
+        write(folder, name, content)
+    assert sentence in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["custom_st.Transformer", "graphwright.sentence_transformers.Pooling"])
+def test_a_module_of_the_models_own_code_is_refused_whatever_it_is_called(base, tmp_path, kind):
+    folder = build(base, tmp_path, MEAN)
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[0]["type"] = kind
+    write(folder, "modules.json", listed)
+    assert f"lists {kind}, which is the model's own code: never run here." in refusal(folder)
+
+
+def test_an_adapter_in_the_transformers_folder_is_merged(base, tmp_path):
+    folder = build(base, tmp_path, MEAN)
+    before = embed(capture(folder), TEXTS)
+    layer = "base_model.model.encoder.layer.0.output.dense"
+    torch.manual_seed(2)
+    save_file({f"{layer}.lora_A.weight": torch.randn(2, 24), f"{layer}.lora_B.weight": torch.randn(WIDTH, 2)},
+              folder / "adapter_model.safetensors")  # fmt: skip
+    write(folder, "adapter_config.json", {"peft_type": "LORA", "r": 2, "lora_alpha": 0})
+    np.testing.assert_array_equal(embed(capture(folder), TEXTS), before)
+    write(folder, "adapter_config.json", {"peft_type": "LORA", "r": 2, "lora_alpha": 4})
+    assert np.abs(embed(capture(folder), TEXTS) - before).max() > 0.01
