@@ -8,6 +8,7 @@
     artifact = gw.load("bundle")
     artifact.run({name: array}); artifact(["a text"])
 
+What goes wrong is a gw.GraphwrightError, of a kind such as gw.InputError, in one sentence.
 Nothing heavy is imported until it is used: `load` needs onnxruntime and NumPy only.
 """
 
@@ -19,16 +20,50 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .backends.runner import load
     from .ir.capture import capture as trace
+    from .ir.errors import (
+        BackendError,
+        BundleError,
+        CaptureError,
+        CheckpointError,
+        ConfigError,
+        ContractError,
+        DataError,
+        GraphwrightError,
+        InputError,
+        MeasureError,
+        PassError,
+        PipelineError,
+        WeightError,
+    )
     from .passes.manager import Pipeline
     from .tools.optimize import optimize
 
-__all__ = ["Pipeline", "load", "optimize", "trace"]
+__all__ = [
+    "BackendError",
+    "BundleError",
+    "CaptureError",
+    "CheckpointError",
+    "ConfigError",
+    "ContractError",
+    "DataError",
+    "GraphwrightError",
+    "InputError",
+    "MeasureError",
+    "PassError",
+    "Pipeline",
+    "PipelineError",
+    "WeightError",
+    "load",
+    "optimize",
+    "trace",
+]
 
 _HOMES = {
     "Pipeline": (".passes.manager", "Pipeline"),
     "load": (".backends.runner", "load"),
     "optimize": (".tools.optimize", "optimize"),
     "trace": (".ir.capture", "capture"),
+    **{name: (".ir.errors", name) for name in __all__ if name.endswith("Error")},
 }
 
 

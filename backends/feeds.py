@@ -21,24 +21,19 @@ def check(inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]], f
         The size of every symbol.
 
     Raises:
-        InputError: naming the input, what it is and what the model takes: a missing or an unknown name,
-            dtype, rank, a fixed dimension, a symbol outside its bounds or unlike in two inputs, an id
-            outside [low, high).
+        InputError: no mapping at all; else naming the input, what it is and what the model takes: a missing
+            or an unknown name, dtype, rank, a fixed dimension, a symbol outside its bounds or unlike in two
+            inputs, an id outside [low, high).
     """
+    if not isinstance(feed, Mapping):
+        names = ", ".join(repr(spec.name) for spec in inputs)
+        raise InputError(f"run takes a dict of NumPy arrays by input name ({names}), not a {_kind(feed)}")
     if len(feed) != len(inputs) or any(spec.name not in feed for spec in inputs):
         _refuse_names(inputs, feed)
     bound: dict[str, tuple[int, str]] = {}
     for spec in inputs:
         array = feed[spec.name]
-        if not isinstance(array, np.ndarray):
-            raise InputError(
-                f"{spec.name}: a {type(array).__name__} was given; pass a NumPy {spec.dtype} array"
-            )
-        if array.dtype.name != spec.dtype:
-            raise InputError(
-                f"{spec.name}: its dtype is {array.dtype.name} and the model takes {spec.dtype}; "
-                f"convert it with .astype({spec.dtype!r})"
-            )
+        _check_array(spec, array)
         _check_shape(spec, array.shape, symbols, bound)
     check_ids(inputs, feed)
     return {symbol: size for symbol, (size, _) in bound.items()}
@@ -51,13 +46,34 @@ def check_ids(inputs: Sequence[InputSpec], feed: Feed) -> None:
             _check_ids(spec, feed[spec.name])
 
 
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _check_array(spec: InputSpec, array: object) -> None:
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{spec.name}: a {_kind(array)} was given; pass a NumPy {spec.dtype} array")
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(f"{spec.name}: a runtime knows no masked arrays; pass .filled(...) of it")
+    if array.dtype.name != spec.dtype:
+        raise InputError(
+            f"{spec.name}: its dtype is {array.dtype.name} and the model takes {spec.dtype}; "
+            f"convert it with .astype({spec.dtype!r})"
+        )
+    if not array.dtype.isnative:
+        raise InputError(
+            f"{spec.name}: its bytes are in the other order than this machine's; "
+            f"convert it with .astype({spec.dtype!r})"
+        )
+
+
 def _refuse_names(inputs: Sequence[InputSpec], feed: Feed) -> None:
     names = [spec.name for spec in inputs]
     for name in names:
         if name not in feed:
             raise InputError(f"the input {name!r} is missing; the model takes {', '.join(names)}")
     unknown = next(name for name in feed if name not in names)
-    raise InputError(f"the model has no input {unknown!r}{did_you_mean(unknown, names)}")
+    raise InputError(f"the model has no input {unknown!r}{did_you_mean(str(unknown), names)}")
 
 
 def _check_shape(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -82,24 +82,32 @@ class Bundle:
         """
         return self.engine.run(feed)
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def encode(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays by input name: truncated to what the model takes, padded to the longest.
 
         Args:
-            texts: one or more; the rows of the result.
+            texts: one or more, in a list, an array of strings, a generator; the rows of the result.
             pairs: second segments, one a text, for models that compare two.
+
+        Raises:
+            InputError: what is given is no list of strings, or not as many of both.
+            BundleError: the bundle has no tokenizer.
         """
         return self.encoder(texts, pairs)
 
-    def __call__(self, texts: str | Sequence[str]) -> Any:
+    def __call__(self, texts: str | Iterable[str]) -> Any:
         """The model's answer to texts, run in batches of like length.
 
         Returns:
             For an embedding model, float32 (texts, width), or (width,) for a single string. Otherwise the
             outputs by name of one batch, padded to its longest text.
+
+        Raises:
+            InputError: what is given is no string and no list of strings.
+            BundleError: the bundle has no tokenizer.
         """
         single = isinstance(texts, str)
-        batch: Sequence[str] = [texts] if isinstance(texts, str) else texts
+        batch: Iterable[str] = [texts] if isinstance(texts, str) else texts
         if self.manifest.task != "embedding":
             return self.run(self.encode(batch))
         encodings = self.encoder.tokenize(batch)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..ir.errors import BundleError, InputError
 from ..ir.program import InputSpec
+from .texts import listed
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -44,21 +45,24 @@ class TextEncoder:
         if limits:
             self.tokenizer.enable_truncation(min(limits))
 
-    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays by input name: (texts, longest) each, padded on the right.
 
         pairs: second segments, one a text. Raises InputError for no texts, or something that is no text.
         """
         return self.pad_together(self.tokenize(texts, pairs))
 
-    def tokenize(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoding]:
-        """Each text's tokens, truncated and not padded."""
-        if isinstance(texts, str):
-            raise InputError("one string was given where a list of texts is wanted; write [text]")
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise InputError("encode takes a list of one or more strings")
-        batch = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        return self.tokenizer.encode_batch(batch)
+    def tokenize(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> list[Encoding]:
+        """Each text's tokens, truncated and not padded. Raises InputError as `texts.listed`."""
+        firsts = listed(texts)
+        if pairs is None:
+            return self.tokenizer.encode_batch(firsts)
+        seconds = listed(pairs, "pairs")
+        if len(firsts) != len(seconds):
+            raise InputError(
+                f"there are {len(firsts)} texts and {len(seconds)} pairs; give one for each text"
+            )
+        return self.tokenizer.encode_batch(list(zip(firsts, seconds, strict=True)))
 
     def words(self, texts: Sequence[Sequence[str]]) -> tuple[dict[str, np.ndarray], list[list[int | None]]]:
         """A feed for texts already split into words, and the word that each token is of (None: special)."""

@@ -10,6 +10,10 @@ class GraphwrightError(Exception):
     """Base of every error whose message is written for the user (exit status 1, no traceback)."""
 
 
+class ConfigError(GraphwrightError):
+    """A run's settings are wrong before any work starts."""
+
+
 class CaptureError(GraphwrightError):
     """A model, or one of its files, cannot become a Program."""
 

@@ -9,16 +9,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..ir.errors import GraphwrightError, did_you_mean
+from ..ir.errors import ConfigError, did_you_mean
 
 PresetName = Literal["exact", "balanced", "fast", "small"]
 BackendName = Literal["onnxruntime", "tvm", "auto"]
 TaskName = Literal["classification", "similarity", "token-classification", "perplexity", "fidelity"]
 ROLES = ("text", "pair", "label")
-
-
-class ConfigError(GraphwrightError):
-    """A run's configuration is wrong before any work starts."""
 
 
 class RunConfig(BaseModel):

@@ -78,11 +78,13 @@ class Runtime:
 
     def _sizes(self, feed: Feed) -> Mapping[str, int]:
         """The size of every symbol; a feed of the last one's form (a cache has many inputs) has its sizes."""
-        form = tuple((name, getattr(x, "dtype", None), getattr(x, "shape", None)) for name, x in feed.items())
         known, sizes = self._last
-        if form == known and all(isinstance(x, np.ndarray) for x in feed.values()):
-            check_ids(self._ids, feed)
-            return sizes
+        form = None
+        if isinstance(feed, Mapping) and all(type(x) is np.ndarray for x in feed.values()):
+            form = tuple((name, x.dtype, x.shape) for name, x in feed.items())
+            if form == known:
+                check_ids(self._ids, feed)
+                return sizes
         sizes = check(self.inputs, self.symbols, feed)
         self._last = form, sizes
         return sizes
