@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-import sys
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,21 +17,6 @@ import numpy as np
 
 from .ratios import Speedup, speedup
 from .workloads import Workload
-
-
-def cache_directory() -> Path:
-    """GRAPHWRIGHT_CACHE, or graphwright's folder where this system keeps caches."""
-    if told := os.environ.get("GRAPHWRIGHT_CACHE"):
-        return Path(told)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "graphwright"
-    if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-            / "graphwright"
-            / "Cache"
-        )
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphwright"
 
 
 @dataclass(frozen=True)
@@ -70,14 +55,27 @@ class Decisions:
         whole = len(before) == len(after) > 0
         return Rounds(before, after) if whole and all(0 < s < math.inf for s in before + after) else None
 
-    def put(self, key: Mapping[str, Any], rounds: Rounds) -> None:
-        """Record what was measured, whole or not at all."""
+    def put(self, key: Mapping[str, Any], rounds: Rounds) -> Rounds:
+        """Record what was measured, whole or not at all.
+
+        Returns:
+            What is on record: of two runs at once the first one's, so that both build the same.
+        """
         path = self._path(key)
-        partial = path.with_suffix(f".{os.getpid()}")
+        partial = path.with_suffix(f".{secrets.token_hex(8)}")
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(asdict(rounds)))
-            partial.replace(path)
+            try:
+                partial.write_text(json.dumps(asdict(rounds)))
+                try:
+                    os.link(partial, path)
+                except OSError:
+                    if (first := self.get(key)) is not None:
+                        return first
+                    partial.replace(path)  # what is there is damaged, or there are no links here
+            finally:
+                partial.unlink(missing_ok=True)
+        return rounds
 
     def _path(self, key: Mapping[str, Any]) -> Path:
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from ..ir.errors import BundleError
+from ..ir.files import why
+from ..ir.locks import hold, left_behind
 from .manifest import MANIFEST
 
 
@@ -26,12 +28,11 @@ def appearing(target: Path, force: bool) -> Iterator[Path]:
     Raises:
         BundleError: the directory exists, or can't be written.
     """
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial, lock = target, None
     try:
-        _tidy(target)
         check_free(target, force)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
+        partial, lock = _claimed(target)
         yield partial
         _sync(partial)
         _move(partial, target, force)
@@ -40,43 +41,97 @@ def appearing(target: Path, force: bool) -> Iterator[Path]:
             raise BundleError(
                 f"no space left for the bundle in {target.parent}: make room and run again"
             ) from error
-        raise BundleError(f"the bundle can't be written to {target}: {error.strerror or error}") from error
+        raise BundleError(f"the bundle can't be written to {target}: {why(error)}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+        if partial != target:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_free(target: Path, force: bool) -> None:
-    """Refuse an existing directory, except an empty one and a bundle that `force` may replace.
+    """Put back what a killed run left half-done, then refuse a place that no bundle can be written to: an
+    existing directory, except an empty one and a bundle that `force` may replace, or one without the right.
 
     Raises:
-        BundleError: something is there; `appearing` would raise the same after all the work.
+        BundleError: `appearing` would raise the same after all the work.
     """
-    if not os.path.lexists(target):
-        return
-    if target.is_dir() and not target.is_symlink():
-        if not any(target.iterdir()):
+    try:
+        _tidy(target)
+        if not _there(target):
+            check_makeable(target)
             return
-        if force and (target / MANIFEST).is_file():
-            return
-        if force:
-            raise BundleError(
-                f"{target} is not a bundle, so --force does not replace it; choose another directory"
-            )
-        raise BundleError(f"{target} exists already; choose another directory, or --force to replace it")
-    raise BundleError(f"{target} exists and is not a directory; choose another name")
+        if not target.is_dir() or target.is_symlink():
+            raise BundleError(f"{target} exists and is not a directory; choose another name")
+        if any(target.iterdir()):
+            if not force:
+                raise BundleError(
+                    f"{target} exists already; choose another directory, or --force to replace it"
+                )
+            if not (target / MANIFEST).is_file():
+                raise BundleError(
+                    f"{target} is not a bundle, so --force does not replace it; choose another directory"
+                )
+        check_makeable(target)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"the bundle can't be written to {target}: {why(error)}") from error
+
+
+def _there(target: Path) -> bool:
+    try:
+        os.lstat(target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def check_makeable(target: Path) -> None:
+    """Make and remove a directory beside `target`, or as near to it as there is a directory.
+
+    Raises:
+        OSError: as the directory's own making would.
+    """
+    parent = target.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    trial = parent / _beside(target, "partial").name
+    trial.mkdir()
+    trial.rmdir()
+
+
+def _beside(target: Path, kind: str) -> Path:
+    """A name of its own: every container has a process 1."""
+    return target.with_name(f".{target.name}.{secrets.randbelow(10**9)}.{kind}")
+
+
+def _claimed(target: Path) -> tuple[Path, int | None]:
+    """A new directory beside the target, and what locks it."""
+    for _ in range(10):
+        partial = _beside(target, "partial")
+        partial.mkdir()
+        with contextlib.suppress(OSError):  # another run has just taken it for left behind
+            return partial, hold(partial)
+    raise OSError(errno.EBUSY, "other runs write to the same place")
 
 
 def _tidy(target: Path) -> None:
-    """What a killed run left, once its process is gone: a bundle that it had moved aside comes back under its
-    name, everything else goes."""
+    """What a killed run left: a bundle that it had moved aside comes back under its name, everything else
+    goes. While somebody writes, which is locked, all is left as it is."""
+    found: dict[str, list[Path]] = {"old": [], "partial": []}
     for path in sorted(target.parent.glob(f".{glob.escape(target.name)}.*")):
-        pid, _, kind = path.name.removeprefix(f".{target.name}.").partition(".")
-        if kind not in ("old", "partial") or not pid.isdigit() or psutil.pid_exists(int(pid)):
-            continue
-        if kind == "old" and not os.path.lexists(target):
-            path.rename(target)
-        else:
+        number, _, kind = path.name.removeprefix(f".{target.name}.").partition(".")
+        if kind in found and number.isdigit() and not path.is_symlink():
+            found[kind].append(path)
+    for path in found["partial"]:
+        with left_behind(path) as left:
+            if not left:
+                return
             shutil.rmtree(path, ignore_errors=True)
+    for path in found["old"]:
+        if os.path.lexists(target):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.rename(target)
 
 
 def _sync(folder: Path) -> None:
@@ -96,7 +151,7 @@ def _move(partial: Path, target: Path, force: bool) -> None:
         partial.rename(target)
         return
     check_free(target, force)
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    old = _beside(target, "old")
     target.rename(old)
     try:
         partial.rename(target)

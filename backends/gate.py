@@ -14,8 +14,9 @@ import onnxruntime
 from ..ir.errors import MeasureError
 from ..ir.program import Program
 from ..ir.size import weight_bytes
+from .cache import cache_directory
 from .contestants import too_large
-from .decisions import Decisions, Rounds, cache_directory, digest
+from .decisions import Decisions, Rounds, digest
 from .measure import save_feeds
 from .onnxruntime import Scratch
 from .process import Worker
@@ -118,7 +119,7 @@ class Measurer:
             if rounds is None:
                 rounds = self._measure(names, (before, after), workload.name, processes)
                 if self.decisions:
-                    self.decisions.put(key, rounds)
+                    rounds = self.decisions.put(key, rounds)
             ratios[workload.name] = rounds.speedup
             self.ms[workload.name] = rounds.ms
         self.progress("timed", len(self.workloads), len(self.workloads))

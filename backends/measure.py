@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.errors import MeasureError
+from ..ir.temporary import TemporaryFolder
 from .contestants import Contestant, entries_of, size_of, too_large
 from .process import Worker
 from .ratios import Speedup, speedup
@@ -187,7 +187,7 @@ def _order(names: list[str], number: int) -> list[str]:
 @contextlib.contextmanager
 def save_feeds(workloads: Sequence[Workload]) -> Iterator[dict[str, str]]:
     """Workload name -> .npz file, which workers read; removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
+    with TemporaryFolder() as folder:
         paths = {}
         for number, workload in enumerate(workloads):
             paths[workload.name] = str(Path(folder, f"{number}.npz"))

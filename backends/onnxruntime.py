@@ -13,6 +13,7 @@ import numpy as np
 from ..ir.errors import BackendError
 from ..ir.program import Program
 from ..ir.size import weight_bytes
+from ..ir.temporary import TemporaryFolder
 from .base import Backend
 from .feeds import check
 from .onnx_file import LIMIT, WeightFile, write_external, write_inline
@@ -106,7 +107,7 @@ class Scratch:
     """A temporary directory of graphs over one weights file, removed with the object or at exit."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="graphwright-", ignore_cleanup_errors=True)
+        self._folder = TemporaryFolder()
         self.folder = Path(self._folder.name)
         self._weights = WeightFile(self.folder / "weights.data")
         self._count = 0

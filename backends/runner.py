@@ -3,7 +3,6 @@ where texts come in."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy as np
 from ..ir.errors import BundleError
 from ..ir.program import InputSpec
 from .feeds import Feed
+from .folder import appearing
 from .manifest import MANIFEST, Manifest, read_manifest, verify_files
 from .routed import Routed
 from .target import detect
@@ -131,22 +131,12 @@ class Bundle:
         return TextEncoder(content, self.manifest.inputs, self.manifest.info, self.manifest.symbols)
 
     def save(self, directory: Path) -> None:
-        """Copy the bundle to a directory that doesn't exist yet."""
+        """Copy the bundle to a new directory. Raises BundleError where that can't be written."""
         self._verify()
-        target = Path(directory)
-        if target.exists():
-            raise BundleError(f"{target} exists already; choose another directory")
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            partial.mkdir(parents=True)
+        with appearing(Path(directory), force=False) as partial:
             for name in (*self.manifest.files, MANIFEST):
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.directory / name, partial / name)
-            partial.rename(target)
-        except OSError as error:
-            raise BundleError(f"the bundle can't be copied to {target}: {error.strerror}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def _engine(self) -> Any:
         compiled = self.manifest.compiled

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import GraphwrightError, did_you_mean
+from ..ir.errors import GraphwrightError, did_you_mean, short
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # The kernel's spelling of what a matrix kernel chooses by; every other CPU flag is noise here.
@@ -113,6 +113,20 @@ def allowed_cpus() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
+
+
+def most_threads() -> int:
+    """Four for each logical CPU that this process may use: more would only wait for each other."""
+    return 4 * len(allowed_cpus())
+
+
+def check_threads(threads: int) -> None:
+    """Raises GraphwrightError for a number of threads that is none, or that this machine is not to start."""
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most_threads():
+        raise GraphwrightError(
+            f"threads: {short(threads)} was given; name a number from 1 to {most_threads()}, four for each "
+            "CPU that this process may use"
+        )
 
 
 def pick_cpus(threads: int) -> tuple[int, ...]:

@@ -8,18 +8,24 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 
 import numpy as np
 
 from ..ir.cached import cache_of
-from ..ir.errors import MeasureError
+from ..ir.errors import MeasureError, short
 from ..ir.probe import feed
 from ..ir.program import InputSpec, Program
 from .feeds import Feed
 from .text import TextEncoder
 
 BATCHES = ("1", "8")  # for inputs without a length, such as images
-_NAME = re.compile(r"(?P<batch>[1-9]\d{0,5})(x(?P<length>[1-9]\d{0,6}))?|mixed:(?P<count>[1-9]\d{0,5})")
+MOST_TOKENS = 1 << 17  # of one call: the length of a long context, or a thousand texts of usual length
+MOST_ROWS = 1024  # of one call, where a row's size is the model's: a thousand images are half a gigabyte
+MOST_BYTES = 1 << 30  # of its inputs
+_NAME = re.compile(
+    r"(?P<batch>[1-9]\d{0,5})(x(?P<length>[1-9]\d{0,6}))?|mixed:(?P<count>[1-9]\d{0,5})", re.ASCII
+)
 _IDS = ("token_ids", "decoder_token_ids")
 # Modules whose documentation is prose of every length; importing them costs nothing and runs nothing.
 _PROSE = ("argparse", "collections", "datetime", "fractions", "heapq", "json", "logging", "pathlib", "random",
@@ -103,18 +109,44 @@ def fitted(workloads: Sequence[Workload], programs: Iterable[Program]) -> list[W
     ]
 
 
-def is_name(name: str) -> bool:
-    """Whether `name` says a shape: "8x128", "8" or "mixed:32"."""
-    return _NAME.fullmatch(name) is not None
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in "1x128, 8x128", each once.
+
+    Raises:
+        MeasureError: as `check_name`.
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in names:
+        check_name(name)
+    return names
+
+
+def check_name(name: str) -> None:
+    """Refuse what says no shape, and what no machine should be asked for.
+
+    Raises:
+        MeasureError: the name, and what would be one.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise MeasureError(
+            f"{short(name)} is no shape; write batch x length (8x128), a batch (8) or a "
+            "number of unequal sentences (mixed:32)"
+        )
+    rows, length = int(found["batch"] or found["count"]), int(found["length"] or 0)
+    if not length and rows > MOST_ROWS:
+        raise MeasureError(f"{name} is a call of {rows:,} rows; name one of at most {MOST_ROWS:,}")
+    if rows * length > MOST_TOKENS:
+        raise MeasureError(
+            f"{name} is a call of {rows * length:,} tokens; name one of at most {MOST_TOKENS:,}"
+        )
 
 
 def _feed(program: Program, name: str, texts: Sequence[str], seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
+    check_name(name)
     found = _NAME.fullmatch(name)
-    if found is None:
-        raise MeasureError(
-            f"{name!r} is no workload; write batch x length (8x128), a batch (8), or sentences (mixed:32)"
-        )
+    assert found is not None
     if found["count"]:
         return _sentences(program, name, int(found["count"]), texts, rng)
     length = int(found["length"]) if found["length"] else None
@@ -146,6 +178,16 @@ def _random(
         if isinstance(dim, str):
             low, high = _bounds(program, dim)
             sizes.setdefault(dim, min(max(low, length or 1), high))
+    need = sum(
+        prod(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
+        * np.dtype(spec.dtype).itemsize
+        for spec in program.inputs
+    )
+    if need > MOST_BYTES:
+        raise MeasureError(
+            f"the workload {name} is {need / 1e6:,.0f} MB of inputs, and at most {MOST_BYTES / 1e6:,.0f} are "
+            "made; name smaller sizes, as in 1x128"
+        )
     return feed(program, sizes, rng=rng)
 
 

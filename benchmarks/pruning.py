@@ -18,7 +18,7 @@ from pathlib import Path
 
 import graphwright as gw
 import numpy as np
-from graphwright.backends.decisions import cache_directory
+from graphwright.backends.cache import cache_directory
 from graphwright.backends.gate import Measurer
 from graphwright.backends.measure import compare
 from graphwright.backends.onnxruntime import save_model

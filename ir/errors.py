@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from reprlib import Repr
+from typing import Any
 
 
 class GraphwrightError(Exception):
@@ -63,3 +65,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = get_close_matches(name, names, 1)
     return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(names)}"
+
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlong = 40
+
+
+def short(value: Any) -> str:
+    """A value as a sentence can quote it, whatever its size."""
+    try:
+        text = _SHORT.repr(value)
+    except Exception:  # of a repr, or of a number of more digits than Python prints
+        return f"a {type(value).__name__}"
+    return text if len(text) < 200 else f"{text[:190]}..."

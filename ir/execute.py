@@ -7,7 +7,6 @@ tensors, types NumPy lacks) goes one at a time through a temporary file that the
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from .program import Program
 from .residency import release
+from .temporary import TemporaryFolder
 
 _INLINE_BYTES = 1024  # smaller initializers stay in the model: shape inference reads them there
 _PAGE = 4096  # ONNX Runtime maps external data at page boundaries
@@ -88,7 +88,7 @@ def stream_onnx(
             lent.append((array, onnxruntime.OrtValue.ortvalue_from_numpy(array)))
             options.add_initializer(name, lent[-1][1])
 
-    with tempfile.TemporaryDirectory(prefix="graphwright-") as directory:
+    with TemporaryFolder() as directory:
         path = write(model, Path(directory), lend)
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for feed in feeds:

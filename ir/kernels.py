@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .execute import write
+from .temporary import TemporaryFolder
 
 INTEGER = frozenset(
     "ConvInteger DynamicQuantizeMatMul MatMulInteger MatMulIntegerToFloat QAttention QGemm "
@@ -43,7 +43,7 @@ def kernels(model: Any) -> list[Kernel]:
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "rest")
-    with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
+    with TemporaryFolder() as folder:
         options.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
         path = write(model, Path(folder), lambda name, tensor, file: None)
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from .execute import write
 from .kernels import Kernel, kernels
+from .temporary import TemporaryFolder
 
 RUNS, WARM_UP = 12, 3
 
@@ -39,7 +39,7 @@ def profile(
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     options.enable_profiling = True
-    with tempfile.TemporaryDirectory(prefix="graphwright-") as folder:
+    with TemporaryFolder() as folder:
         options.profile_file_prefix = str(Path(folder, "profile"))
         path = write(model, Path(folder), lambda name, tensor, file: tensor.tofile(file))
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
 from ..ir.errors import ContractError, GraphwrightError, PipelineError
-from ..ir.program import Program
+from ..ir.program import Dialect, Program
 from ..ir.size import weights
 from .base import Context, Pass, Ratio, Result, Run, Step
 from .instruments import Instrument
@@ -68,7 +68,18 @@ class Pipeline:
         Raises:
             PipelineError: names the pass and the mend.
         """
-        dialect = program.dialect
+        self.leads_to(program.dialect)
+        for pass_ in self.passes:
+            for need in pass_.requires:
+                if not getattr(context, need, None):
+                    raise PipelineError(f"the pass '{pass_.name}' needs {_NEEDS.get(need, need)}")
+
+    def leads_to(self, dialect: Dialect) -> Dialect:
+        """The dialect of what comes out where a program of this one goes in.
+
+        Raises:
+            PipelineError: the order can't be; names the pass and the mend.
+        """
         for pass_ in self.passes:
             if pass_.source is not None and pass_.source != dialect:
                 mend = f"insert to-onnx before '{pass_.name}'"
@@ -79,9 +90,7 @@ class Pipeline:
                     f"{dialect} one: {mend}"
                 )
             dialect = pass_.target or dialect
-            for need in pass_.requires:
-                if not getattr(context, need, None):
-                    raise PipelineError(f"the pass '{pass_.name}' needs {_NEEDS.get(need, need)}")
+        return dialect
 
     def run(
         self,

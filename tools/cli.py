@@ -5,17 +5,15 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-import json
-import math
-import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from ..ir.errors import GraphwrightError
-from .console import Console
+from .console import Console, complain
 from .routing import DEFAULT, DefaultGroup
+from .surroundings import prepare
 
 EXITS = "Exit status: 0 done, 1 error, 2 wrong usage, 3 a goal such as --max-drop not met, 130 interrupted."
 
@@ -36,7 +34,7 @@ Model = Annotated[
 Threads = Annotated[
     int | None, typer.Option(help="threads to run and measure with; all cores by default", show_default=False)
 ]
-Seed = Annotated[int, typer.Option(help="of everything random")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of everything random")]
 Shapes = Annotated[
     str | None,
     typer.Option(
@@ -71,14 +69,14 @@ def verb(function: Callable[..., int | None]) -> Callable[..., None]:
             with console.working():
                 status = function(*args, console=console, **kwargs) or 0
         except KeyboardInterrupt as stop:
-            print(f"optimize: interrupted; {stop or 'nothing was written'}", file=sys.stderr)
-            status = 130
+            complain(f"optimize: interrupted; {stop or 'nothing was written'}")
+            status = getattr(stop, "status", 130)
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:
             if debug:
                 raise
-            print(f"optimize: {_sentence(error)}", file=sys.stderr)
+            complain(f"optimize: {_sentence(error)}")
             status = 1
         raise typer.Exit(status)
 
@@ -93,6 +91,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f" for {error.filename}" if error.filename else ""
         return f"no space is left on the disk{where}; no bundle was written"
+    if isinstance(error, BlockingIOError) or "can't start new thread" in str(error):
+        return "the system allows no further process or thread: raise its limit (ulimit -u, --pids-limit)"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
     if isinstance(error, MemoryError):
@@ -100,28 +100,27 @@ def _sentence(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (--debug shows where)"
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"graphwright {version('graphwright')}")
+        raise typer.Exit
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _number(value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise typer.BadParameter("write a number from 0")
+    return value
 
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="print the version", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        print(f"graphwright {installed('graphwright')}")
-        raise typer.Exit
+    pass
 
 
 @app.command(DEFAULT, hidden=True)
@@ -203,8 +202,7 @@ def optimize(
     given: dict[str, Any] = {
         "model": model, "out": out, "preset": preset, "pipeline": pipeline, "data": data,
         "calibrate": calibrate, "task": task, "columns": _columns(columns), "samples": samples,
-        "max-drop": max_drop, "threads": threads,
-        "shapes": shapes.split(",") if shapes else None, "seed": seed, "target": target,
+        "max-drop": max_drop, "threads": threads, "shapes": shapes, "seed": seed, "target": target,
         "backend": backend, "dump": dump, "force": force or None, "keep-going": keep_going or None,
     }  # fmt: skip
     settings = configs.read(config) if config else {}
@@ -216,7 +214,11 @@ def optimize(
         raise typer.BadParameter("name a MODEL, or a --config file that does")
     run = configs.make(settings)
     if dry_run:
-        print(configs.resolve(run).to_yaml(), end="")
+        from .preflight import passes_of
+
+        resolved = configs.resolve(run)
+        passes_of(resolved)
+        console.text(resolved.to_yaml())
         return 0
     if run.out is None:
         raise typer.BadParameter("name the bundle's directory with -o OUT")
@@ -225,24 +227,21 @@ def optimize(
     return _report(run_config(run, console), console)
 
 
-def _columns(text: str | None) -> dict[str, str] | None:
-    if text is None:
-        return None
-    pairs = [part.partition("=") for part in text.split(",")]
-    if not all(mark for _, mark, _ in pairs):
+def _columns(text: str | None) -> str | None:
+    if text is not None and not all("=" in part for part in text.split(",")):
         raise typer.BadParameter("write --columns as role=column, as in text=review,label=stars")
-    return {role.strip(): column.strip() for role, _, column in pairs}
+    return text
 
 
 def _report(outcome: Any, console: Console) -> int:
     from . import report
 
     if console.json:
-        _print_json(outcome.to_json())
+        console.value(outcome.to_json())
     else:
         console.show(*report.tables(outcome))
     for sentence in outcome.failures:
-        print(f"optimize: {sentence}", file=sys.stderr)
+        complain(f"optimize: {sentence}")
     return outcome.status
 
 
@@ -275,7 +274,7 @@ def passes(
 
     entries = [catalog.entry(known) for known in ([name] if name else names())]
     if console.json:
-        _print_json([entry.to_json() for entry in entries])
+        console.value([entry.to_json() for entry in entries])
     elif name:
         console.show(catalog.describe(entries[0]))
     else:
@@ -298,7 +297,7 @@ def inspect_model(
 
         layers = quantization.rows(model)
         if console.json:
-            _print_json(quantization.to_json(layers))
+            console.value(quantization.to_json(layers))
         else:
             console.show(quantization.table(layers))
         return
@@ -306,7 +305,7 @@ def inspect_model(
 
     found = inspection.inspect(model)
     if console.json:
-        _print_json(found.to_json())
+        console.value(found.to_json())
     else:
         console.show(*inspection.tables(found))
 
@@ -337,9 +336,13 @@ def bench(
     console: Console,
 ) -> None:
     """Time models side by side; each ratio is against the first."""
+    from ..backends.target import check_threads
+    from ..backends.workloads import names_in
     from . import bench as benching
 
-    names = shapes.split(",") if shapes else None
+    if threads is not None and rpc is None:
+        check_threads(threads)
+    names = None if shapes is None else names_in(shapes)
     if (rpc is None) != (device is None):
         raise typer.BadParameter("write both --rpc HOST:PORT and --device KEY, or neither")
     if rpc and device:
@@ -347,7 +350,7 @@ def bench(
     else:
         result = benching.bench(models, names, threads, seed, console, isa)
     if console.json:
-        _print_json(result.to_json())
+        console.value(result.to_json())
     else:
         console.show(*benching.tables(result))
 
@@ -360,7 +363,8 @@ def tune(
         typer.Argument(metavar="MODEL|BUNDLE", help="a bundle: what it was made from", show_default=False),
     ],
     trials: Annotated[
-        int, typer.Option(min=1, help="schedules tried for each function that no kernel covers")
+        int,
+        typer.Option(min=1, max=100_000, help="schedules tried for each function that no kernel covers"),
     ] = 64,
     preset: Annotated[
         str | None,
@@ -384,12 +388,11 @@ def tune(
     from . import tuning
 
     given = {
-        "preset": preset, "pipeline": pipeline, "threads": threads, "seed": seed,
-        "shapes": shapes.split(",") if shapes else None,
+        "preset": preset, "pipeline": pipeline, "threads": threads, "seed": seed, "shapes": shapes,
     }  # fmt: skip
     result = tuning.tune(tuning.settings_of(model, given), trials, console)
     if console.json:
-        _print_json(result.to_json())
+        console.value(result.to_json())
     else:
         console.show(*tuning.tables(result))
     return result.status
@@ -401,7 +404,8 @@ def verify(
     first: Annotated[str, typer.Argument(metavar="A")],
     second: Annotated[str, typer.Argument(metavar="B")],
     tolerance: Annotated[
-        float, typer.Option(help="largest difference, on outputs scaled by max(1, |A|)")
+        float,
+        typer.Option(callback=_number, help="largest difference, on outputs scaled by max(1, |A|)"),
     ] = 1e-4,
     seed: Seed = 0,
     *,
@@ -412,7 +416,7 @@ def verify(
 
     result = verification.verify(first, second, tolerance, seed)
     if console.json:
-        _print_json(result.to_json())
+        console.value(result.to_json())
     else:
         console.show(result.sentence)
     return result.status
@@ -439,13 +443,14 @@ def run(
 
     outputs = running.run(bundle, text, inputs)
     if console.json:
-        _print_json({name: array.tolist() for name, array in outputs.items()})
+        console.value({name: array.tolist() for name, array in outputs.items()})
     else:
         console.show(*running.tables(outputs))
 
 
 def main() -> None:
     """The console script."""
+    prepare()
     app(prog_name="optimize")
 
 

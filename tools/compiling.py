@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ..backends.tvm.sizes import covering, longest_text
 from ..backends.workloads import Workload
 from ..ir.errors import BundleError
 from ..ir.program import Program
+from ..ir.temporary import TemporaryFolder
 from ..passes.base import Feed
 from .console import Console
 
@@ -44,7 +44,7 @@ class Compiler:
         calls += [] if self.padding.length else feeds
         self.sizes = covering(plain, self.padding, calls)
         self._artifacts: dict[str, TvmArtifact] = {}
-        self._scratch = tempfile.TemporaryDirectory(prefix="graphwright-", ignore_cleanup_errors=True)
+        self._scratch = TemporaryFolder()
 
     def cut(self) -> str:
         """Which texts are longer than anything compiled, and the mend; empty where none can be."""

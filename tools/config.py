@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..ir.errors import ConfigError, did_you_mean
+from ..backends.target import most_threads, named
+from ..backends.workloads import names_in
+from ..ir.errors import ConfigError, MeasureError, did_you_mean, short
+from ..ir.files import FAULTS, path_of, read_regular, why
 
 PresetName = Literal["exact", "balanced", "fast", "small"]
 BackendName = Literal["onnxruntime", "tvm", "auto"]
 TaskName = Literal["classification", "similarity", "token-classification", "perplexity", "fidelity"]
 ROLES = ("text", "pair", "label")
+MOST_SHAPES = 64
+MOST_BYTES = 1 << 16  # of a file of settings
 
 
 class RunConfig(BaseModel):
@@ -42,9 +48,9 @@ class RunConfig(BaseModel):
     calibrate: str | None = None
     task: TaskName | None = None
     columns: dict[str, str | int] = Field(default_factory=dict)
-    samples: int = Field(default=2000, ge=2)
-    max_drop: float | None = Field(default=None, ge=0)
-    threads: int | None = Field(default=None, ge=1, le=1024)
+    samples: int = Field(default=2000, ge=2, le=1_000_000)
+    max_drop: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    threads: int | None = Field(default=None, ge=1)
     shapes: tuple[str, ...] | None = None
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     target: str | None = None
@@ -53,27 +59,68 @@ class RunConfig(BaseModel):
     keep_going: bool = False
     dump: str | None = None
 
-    @field_validator("shapes")
+    @field_validator("model", "out", "data", "calibrate", "dump", mode="before")
     @classmethod
-    def _shapes(cls, shapes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        from ..backends.workloads import is_name
+    def _paths(cls, value: Any) -> Any:
+        return path_of(value) if isinstance(value, str | bytes | PathLike) else value
 
-        for shape in shapes or ():
-            if not is_name(shape):
-                raise ValueError(
-                    f"{shape!r} is no shape; write batch x length (8x128), a batch (8) or a "
-                    "number of unequal sentences (mixed:32)"
-                )
-        if shapes is not None and not shapes:
+    @field_validator("samples", "max_drop", "threads", "seed", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"input should be a number (given: {value})")
+        return value
+
+    @field_validator("threads")
+    @classmethod
+    def _threads(cls, threads: int | None) -> int | None:
+        most = most_threads()
+        if threads is not None and threads > most:
+            raise ValueError(
+                f"{short(threads)} are more than this machine should start; name at most {most}, four for "
+                "each CPU that this process may use"
+            )
+        return threads
+
+    @field_validator("shapes", mode="before")
+    @classmethod
+    def _shapes(cls, shapes: Any) -> Any:
+        if shapes is None:
+            return None
+        if isinstance(shapes, str):
+            shapes = shapes.split(",") if shapes.strip() else []
+        if not isinstance(shapes, list | tuple):
+            raise ValueError("name shapes as text, such as 1x128,8x128")
+        # A batch alone is a number in YAML.
+        names = [str(shape).strip() if type(shape) in (int, str) else short(shape) for shape in shapes]
+        if not names:
             raise ValueError("name at least one shape, such as 1x128")
-        return tuple(dict.fromkeys(shapes)) if shapes else None
+        if len(names) > MOST_SHAPES:
+            raise ValueError(f"{len(names)} shapes are too many to measure; name at most {MOST_SHAPES}")
+        try:
+            return names_in(",".join(names))
+        except MeasureError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _roles(cls, columns: Any) -> Any:
+        if not isinstance(columns, str):
+            return columns
+        pairs = [part.partition("=") for part in columns.split(",")]
+        if not all(role.strip() and mark and column.strip() for role, mark, column in pairs):
+            raise ValueError("write role=column, as in text=review,label=stars")
+        roles = [role.strip() for role, _, _ in pairs]
+        if len(set(roles)) < len(roles):
+            raise ValueError("each role has one column")
+        return {role: column.strip() for role, (_, _, column) in zip(roles, pairs, strict=True)}
 
     @field_validator("columns")
     @classmethod
     def _columns(cls, columns: dict[str, str | int]) -> dict[str, str | int]:
         for role in columns:
             if role not in ROLES:
-                raise ValueError(f"{role!r} is no role of a column{did_you_mean(role, ROLES)}")
+                raise ValueError(f"{short(role)} is no role of a column{did_you_mean(role, ROLES)}")
         return columns
 
     @model_validator(mode="after")
@@ -95,8 +142,6 @@ class RunConfig(BaseModel):
 
 def resolve(run: RunConfig) -> RunConfig:
     """The run with every default that depends on the machine written out."""
-    from ..backends.target import named
-
     target = named(run.target or "host")
     preset = run.preset or (None if run.pipeline is not None else "balanced")
     return run.model_copy(
@@ -113,7 +158,8 @@ def make(settings: Mapping[str, Any]) -> RunConfig:
     known = [field.alias or name for name, field in RunConfig.model_fields.items()]
     for key in settings:
         if key not in known:
-            raise ConfigError(f"unknown setting {key!r}{did_you_mean(str(key), known)}")
+            near = did_you_mean(key, known) if isinstance(key, str) else ""
+            raise ConfigError(f"unknown setting {short(key)}{near}")
     try:
         return RunConfig.model_validate(dict(settings))
     except ValidationError as error:
@@ -125,7 +171,7 @@ def make(settings: Mapping[str, Any]) -> RunConfig:
             .replace("Input", "input", 1)
             .replace("Field required", "is required")
         )
-        given = "" if first["type"] in {"value_error", "missing"} else f" (given: {first['input']!r})"
+        given = "" if first["type"] in {"value_error", "missing"} else f" (given: {short(first['input'])})"
         raise ConfigError(f"{where}: {what}{given}" if where else what) from error
 
 
@@ -136,13 +182,14 @@ def read(path: str | Path) -> dict[str, Any]:
         ConfigError: the file is missing, not YAML, or not a mapping.
     """
     try:
-        settings = yaml.safe_load(Path(path).read_text("utf-8"))
+        settings = yaml.safe_load(read_regular(path, MOST_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"no such configuration file: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"cannot read {path}: {why(error)}") from error
+    except (yaml.YAMLError, *FAULTS) as error:
+        reason = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError) else why(error)
+        raise ConfigError(f"{path} is not YAML: {reason}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings, one `name: value` a line")
     return settings

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from ..ir.errors import GraphwrightError
+from ..ir.files import why
 
 PATIENCE = 2.0  # seconds of work before a progress bar shows
 
@@ -30,14 +37,30 @@ class Console:
             if self._bar is not None:
                 self._bar.console.print(sentence, markup=False, highlight=False)
             else:
-                print(sentence, file=sys.stderr, flush=True)
+                complain(sentence)
 
     def show(self, *renderables: Any) -> None:
-        """Results on stdout: rich tables or text."""
+        """Results on stdout: rich tables or text. Raises GraphwrightError where they can't be written."""
         if not self.quiet and not self.json:
-            console = _rich(sys.stdout)
-            for renderable in renderables:
-                console.print(renderable, markup=False, highlight=False)
+            with _output():
+                console = _rich(sys.stdout)
+                for renderable in renderables:
+                    console.print(renderable, markup=False, highlight=False)
+
+    def text(self, text: str) -> None:
+        """Text on stdout as it is, whatever else is left away. Raises as `show`."""
+        with _output():
+            print(text, end="")
+
+    def value(self, value: Any) -> None:
+        """One JSON value on stdout, readable in whatever encoding it has. Raises as `show`."""
+        unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+        text = json.dumps(_finite(value), indent=2, ensure_ascii=not unicode, allow_nan=False)
+        with _output():
+            try:
+                print(text)
+            except UnicodeEncodeError:  # half a character, of a path that is no UTF-8
+                print(json.dumps(_finite(value), indent=2, allow_nan=False))
 
     def progress(self, description: str, done: int = 0, total: int = 0) -> None:
         """Work is at `done` of `total`, 0 where nobody knows. Shown on a terminal after two seconds."""
@@ -76,6 +99,36 @@ class Console:
             self._bar = Progress(*columns, console=_rich(sys.stderr), transient=True)
             self._bar.add_task(**self._state)
             self._bar.start()
+
+
+def complain(sentence: str) -> None:
+    """A sentence on stderr, as far as somebody reads it."""
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Who stops reading (`| head`) has seen enough; any other fault is one."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # or Python would try again, and fail, at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise GraphwrightError(f"the result can't be printed: {why(error)}") from error
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rich(file: Any) -> Any:

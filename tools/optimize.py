@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.bundle import route, write
-from ..backends.folder import check_free
+from ..backends.cache import homeless
 from ..backends.target import named
-from ..backends.tvm.backend import ready
 from ..backends.workloads import Workload
 from ..ir.capture import capture
 from ..ir.errors import GraphwrightError
@@ -25,6 +24,7 @@ from .console import Console
 from .judging import read_calibration, read_data
 from .kept import kept
 from .outcome import Outcome
+from .preflight import preflight
 from .work import Work, candidates
 
 
@@ -46,7 +46,8 @@ def optimize(
         pipeline: passes instead of a preset.
         quiet: False prints progress on stderr.
         settings: preset, data, calibrate, task, columns, samples, max_drop, threads, shapes, seed, target,
-            backend, force, dump, keep_going: as the command's options of the same names; see `RunConfig`.
+            backend, force, dump, keep_going: as the command's options of the same names, spelled as there
+            (shapes="1x8,8x8") or in Python's types (shapes=("1x8", "8x8")); see `RunConfig`.
 
     Returns:
         Everything found. `outcome.status` is 0, 1 when a pass was rolled back, 3 when `max_drop` is not met.
@@ -54,9 +55,10 @@ def optimize(
     Raises:
         GraphwrightError: one sentence on what is wrong with the model, the data or the pipeline.
     """
-    name = str(model) if isinstance(model, str | Path) else type(model).__name__
+    name = os.fsdecode(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+    model = name if isinstance(model, str | os.PathLike) else model
     wanted = {key.replace("_", "-"): value for key, value in settings.items() if value is not None}
-    wanted |= {"model": name} | ({"out": str(out)} if out is not None else {})
+    wanted |= {"model": name} | ({"out": out} if out is not None else {})
     wanted |= {"pipeline": str(pipeline)} if pipeline is not None else {}
     config = make(wanted)
     given = pipeline if isinstance(pipeline, Pipeline) else None
@@ -78,12 +80,9 @@ def run(
             "let torchrun start a script that runs a Pipeline up to to-onnx, and optimize the .onnx it saves"
         )
     config = resolve(config)
-    if config.backend == "tvm":
-        ready(named(config.target or "host"))
-    if config.out:
-        check_free(Path(config.out), config.force)
-    if pipeline is None and config.pipeline is not None:
-        pipeline = Pipeline.parse(config.pipeline)
+    pipeline = preflight(config, source, pipeline)
+    if note := homeless():
+        console.say(note)
     console.progress("capturing")
     program = capture(config.model if source is None else source, inputs=inputs)
     data, texts = read_data(config, program), read_calibration(config, program)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..ir.errors import DataError
+from ..ir.files import MIB, open_regular, why
 
+MOST = 4 * MIB  # bytes of a line
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".txt": ""}
 
 
@@ -19,10 +21,7 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: the file is missing, in no known format, not UTF-8 text, or malformed at a line it names.
     """
-    if path.suffix not in SUFFIXES:
-        raise DataError(
-            f"{path}: data is read from {', '.join(SUFFIXES)} files, and this ends in none of them"
-        )
+    check_suffix(path)
     if path.suffix in {".jsonl", ".ndjson"}:
         yield from _json_records(path)
     elif path.suffix == ".txt":
@@ -48,14 +47,22 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
             raise DataError(f"{path}, line {reader.line_num}: {error}") from error
 
 
+def check_suffix(path: Path) -> None:
+    """Raises DataError for a file whose name says no format that is read."""
+    if path.suffix not in SUFFIXES:
+        raise DataError(
+            f"{path}: data is read from {', '.join(SUFFIXES)} files, and this ends in none of them"
+        )
+
+
 def _json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, text in enumerate(_lines(path), 1):
         if not text.strip():
             continue
         try:
             record = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"{path}, line {line}: not JSON ({error})") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {line}: not JSON ({why(error)})") from error
         if not isinstance(record, dict):
             raise DataError(f'{path}, line {line}: should be a JSON object, such as {{"text": "…"}}')
         yield line, record
@@ -64,8 +71,12 @@ def _json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _lines(path: Path) -> Iterator[str]:
     """Decoded lines, each checked to be text."""
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        with open_regular(path) as file:
+            for number, line in enumerate(iter(lambda: file.readline(MOST + 1), b""), 1):
+                if len(line) > MOST:
+                    raise DataError(
+                        f"{path}, line {number}: longer than {MOST / MIB:g} MB; write an example a line"
+                    )
                 if b"\0" in line:
                     raise DataError(f"{path}, line {number}: holds a NUL byte, so it is not a text file")
                 try:
@@ -78,4 +89,4 @@ def _lines(path: Path) -> Iterator[str]:
     except FileNotFoundError:
         raise DataError(f"no such data file: {path}") from None
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {why(error)}") from error

@@ -13,10 +13,10 @@ from ..backends.tvm.backend import ready
 from ..ir.capture import capture
 from ..ir.errors import BundleError
 from ..ir.program import Program
-from ..passes.manager import Pipeline
 from .config import RunConfig, make, resolve
 from .console import Console
 from .judging import read_calibration, read_data
+from .preflight import preflight
 from .work import Work, candidates
 
 # Of what a bundle was made with: a build that is not written needs no place and no goal.
@@ -93,7 +93,7 @@ def _built(config: RunConfig, console: Console) -> tuple[Program, Sequence[Mappi
     """The program that would be compiled, and the sizes it would be compiled at."""
     from .building_compiled import Compiled
 
-    given = Pipeline.parse(config.pipeline) if config.pipeline is not None else None
+    given = preflight(config)
     console.progress("capturing")
     program = capture(config.model)
     data, texts = read_data(config, program), read_calibration(config, program)

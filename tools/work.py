@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..backends.bundle import Variant
+from ..backends.cache import cache_directory
 from ..backends.contestants import Contestant
-from ..backends.decisions import cache_directory
 from ..backends.gate import Measurer
 from ..backends.measure import Comparison, Workload, compare, workloads
 from ..backends.onnxruntime import OnnxRuntime

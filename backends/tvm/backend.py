@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...ir.errors import BackendError
 from ...ir.program import Program
+from ...ir.temporary import TemporaryFolder
 from ..base import Backend
 from ..target import Target, detect
 from ..workloads import workloads
@@ -68,7 +69,7 @@ class Tvm(Backend):
         padding = padding or padding_of(program, next(iter(buckets), None))
         sizes = buckets or covering(program, padding, (each.feed for each in workloads(program)))
         built = compile_buckets(program, target, threads, sizes)
-        folder = tempfile.TemporaryDirectory(prefix="graphwright-", ignore_cleanup_errors=True)
+        folder = TemporaryFolder()
         try:
             link(built.executable, Path(folder.name, MODULE), target.arch)
             places = write(Path(folder.name, WEIGHTS), built.weights)

@@ -14,10 +14,11 @@ import queue
 import select
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+
+from ...ir.temporary import TemporaryFolder
 
 SECONDS = 10.0
 """Longer than this no candidate is worth."""
@@ -36,7 +37,7 @@ class Builder:
     def __init__(self, llvm: Any, seconds: float = SECONDS) -> None:
         self._target = json.dumps(_plain(llvm.export()))
         self._seconds = seconds
-        self._folder = tempfile.TemporaryDirectory(prefix="graphwright-")
+        self._folder = TemporaryFolder()
         self._process: subprocess.Popen[bytes] | None = None
         self._built = 0
 

@@ -18,7 +18,7 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.meta_schedule.database import TuningRecord, Workload
 from tvm.s_tir.schedule import ScheduleError
 
-from ..decisions import cache_directory
+from ..cache import cache_directory
 from .jsonl import append_lines, read_lines
 from .search import MARGIN
 from .versions import PINS

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..decisions import cache_directory
+from ..cache import cache_directory
 from ..target import KIB, Target
 from .jsonl import append_lines, read_lines
 

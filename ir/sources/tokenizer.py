@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import CaptureError
 from ..quiet import quiet
+from ..temporary import TemporaryFolder
 
 FILES = (
     "tokenizer.json",
@@ -40,7 +40,7 @@ def tokenizer_files(directory: Path) -> dict[str, bytes]:
 
 def _converted(directory: Path) -> dict[str, bytes]:
     """transformers' own conversion of an old tokenizer; empty when it has none for it."""
-    with quiet(), tempfile.TemporaryDirectory() as saved:
+    with quiet(), TemporaryFolder() as saved:
         try:
             from transformers import AutoTokenizer
 

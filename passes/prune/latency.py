@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from os import getpid
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from scipy.optimize import isotonic_regression
@@ -165,6 +165,6 @@ def _write(path: Path | None, times: Times) -> None:
         return
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{getpid()}")
+        partial = path.with_suffix(f".{token_hex(8)}")
         partial.write_text(json.dumps(times))
         partial.replace(path)

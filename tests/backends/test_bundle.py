@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from graphwright.backends import bundle, finished
 from graphwright.backends.bundle import Route, Variant, route, write
+from graphwright.backends.folder import check_free
 from graphwright.backends.onnx_file import WeightFile
 from graphwright.backends.runner import load
 from graphwright.ir.errors import BundleError
@@ -231,10 +232,54 @@ def test_an_old_bundle_that_was_replaced_is_cleared_away(tiny, tmp_path):
 
 
 def test_another_process_that_still_writes_is_left_alone(tiny, tmp_path):
-    busy = tmp_path / f".out.{os.getppid()}.partial"
-    busy.mkdir()
-    write(tmp_path / "out", [Variant("a", tiny[0])])
-    assert busy.exists()
+    out, here = tmp_path / "out", os.path.dirname(__file__)
+    script = SLOW_WRITER.format(here=here, out=str(out))
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"writing\n"
+        (busy,) = tmp_path.iterdir()
+        write(out, [Variant("a", tiny[0])])
+        assert busy.exists()
+        process.kill()
+
+
+def test_a_leftover_of_the_same_process_number_is_cleared_away(tiny, tmp_path):
+    """Every container has a process 1."""
+    out = write(tmp_path / "out", [Variant("a", tiny[0])], report="old")
+    out.rename(tmp_path / f".out.{os.getpid()}.old")
+    (tmp_path / f".out.{os.getpid()}.partial").mkdir()
+    write(out, [Variant("a", tiny[0])], report="new", force=True)
+    assert (out / "report.md").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_hidden_bundle_comes_back_before_the_work(tiny, tmp_path):
+    out = write(tmp_path / "out", [Variant("a", tiny[0])], report="old")
+    out.rename(tmp_path / ".out.1.old")
+    with pytest.raises(BundleError, match="exists already"):
+        check_free(out, force=False)
+    assert (out / "report.md").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("file/out", "Not a directory"),
+        ("a" * 300, "File name too long"),
+        ("a" * 250, "File name too long"),  # that of the unfinished bundle
+        ("/proc/nowhere/out", "No such file"),
+        ("no\0name", "null"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(tmp_path, place, sentence):
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleError, match=f"can't be written to .*{sentence}"):
+        check_free(tmp_path / place, force=False)
+    assert names(tmp_path) == ["file"]
+
+
+def test_trying_a_place_leaves_nothing(tmp_path):
+    check_free(tmp_path / "new" / "out", force=False)
+    assert names(tmp_path) == []
 
 
 def test_numpy_values_are_recorded_as_numbers(tiny, tmp_path):

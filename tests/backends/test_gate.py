@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 from graphwright.backends import gate
-from graphwright.backends.decisions import Decisions, Rounds, cache_directory, digest
+from graphwright.backends.cache import cache_directory
+from graphwright.backends.decisions import Decisions, Rounds, digest
 from graphwright.backends.gate import Measurer, interleave
 from graphwright.backends.target import named
 from graphwright.backends.workloads import Workload, workloads

@@ -23,12 +23,13 @@ def bundles(make, tmp_path_factory):
 
 def said(call):
     """What a call that is refused says, "" for an answer. Anything but a GraphwrightError goes through."""
+    found = ""
     try:
         call()
     except GraphwrightError as error:
-        assert str(error).count("\n") == 0
-        return str(error)
-    return ""
+        found = str(error)
+    assert "\n" not in found
+    return found
 
 
 class Strange:
@@ -63,7 +64,7 @@ dtypes = st.one_of(
 any_array = dtypes.flatmap(
     lambda dtype: (
         arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9))
-        if dtype != object
+        if not dtype.hasobject
         else st.lists(scalars, max_size=3).map(lambda items: np.array([*items, None], object)[:-1])
     )
 )
@@ -101,7 +102,7 @@ def test_ids_no_table_has_are_refused_and_the_others_computed(bundles, make, arr
     feed = {"input_ids": array, "attention_mask": np.ones_like(array)}
     for bundle, longest in zip(bundles, (12, 8), strict=True):
         fits = 0 < array.shape[0] <= 64 and 0 < array.shape[1] <= longest
-        if fits and 0 <= array.min() and array.max() < 40:
+        if fits and array.min() >= 0 and array.max() < 40:
             found = bundle.run(feed)["embedding"]
             np.testing.assert_allclose(found, make.expected(make.weights(), feed), rtol=1e-5, atol=1e-5)
         else:

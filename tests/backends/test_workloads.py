@@ -57,7 +57,7 @@ def test_images_are_named_by_their_batch():
 
 @pytest.mark.parametrize("name", ["", "x", "0x4", "4x", "-1x4", "mixed", "mixed:0", "8x128x2", "many"])
 def test_a_name_that_says_no_shape_is_refused(make, name):
-    with pytest.raises(MeasureError, match="is no workload; write batch x length"):
+    with pytest.raises(MeasureError, match="is no shape; write batch x length"):
         workloads(make.encoder(), [name])
 
 

@@ -1,5 +1,7 @@
 """A run as a file: checked, resolved, and the same when read back."""
 
+import os
+
 import pytest
 import yaml
 from graphwright.tools import config
@@ -75,3 +77,67 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, content, sentence):
 def test_the_file_has_the_long_options_as_its_keys():
     written = yaml.safe_load(config.resolve(config.make({"model": "m", "max-drop": 1})).to_yaml())
     assert {"model", "preset", "max-drop", "threads", "seed", "target"} <= written.keys()
+
+
+def test_python_may_spell_settings_as_the_command_does(tmp_path):
+    spelled = config.make(
+        {
+            "model": tmp_path / "m", "out": tmp_path / "o", "shapes": "1x8, mixed:4", "threads": "2",
+            "data": tmp_path / "d.csv", "columns": "text=a, label=2", "max-drop": "0.5", "samples": "10",
+        }
+    )  # fmt: skip
+    assert spelled.shapes == ("1x8", "mixed:4")
+    assert (spelled.threads, spelled.max_drop, spelled.samples) == (2, 0.5, 10)
+    assert spelled.columns == {"text": "a", "label": "2"}
+    assert (spelled.model, spelled.out) == (str(tmp_path / "m"), str(tmp_path / "o"))
+    assert config.make({"model": "m", "shapes": [1, "8x8"]}).shapes == ("1", "8x8")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"model": "m", "shapes": []}, "shapes: name at least one shape"),
+        ({"model": "m", "shapes": {"a": 1}}, "shapes: name shapes as text"),
+        ({"model": "m", "shapes": [str(n) for n in range(1, 99)]}, "98 shapes are too many"),
+        ({"model": "m", "shapes": [None]}, "'None' is no shape"),
+        ({"model": "m", "data": "d.csv", "columns": "text"}, "write role=column"),
+        ({"model": "m", "data": "d.csv", "columns": "text=a,text=b"}, "each role has one column"),
+        ({"model": "m\0"}, "model: a path holds no NUL character"),
+        ({"model": "m", "threads": True}, "threads: input should be a number (given: True)"),
+        ({"model": "m", "preset": 10**5000}, "preset: input should be 'exact'"),
+        ({"model": "m", "out": [["x" * 9999] * 9999] * 9999}, "out: input should be a valid string"),
+        ({1: 2}, "unknown setting 1"),
+    ],
+)
+def test_settings_of_every_type_are_named_in_a_short_sentence(settings, sentence):
+    with pytest.raises(config.ConfigError) as caught:
+        config.make(settings)
+    assert sentence in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("a: " + "[" * 4000, "is not YAML"),
+        ("seed: " + "9" * 5000, "is not YAML: "),
+        ("a: !!timestamp foo", "is not YAML"),
+        ("a: !!bool foo", "is not YAML"),
+        ("a: 2001-99-99", "is not YAML"),
+        ("a: " + "x" * (1 << 16), "larger than 0.0625 MB"),
+        ("a: &a [1, 2]\n? *a\n: 1", "is not YAML"),
+    ],
+)
+def test_a_file_that_yaml_trips_over_is_refused(tmp_path, content, sentence):
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    with pytest.raises(config.ConfigError, match=sentence):
+        config.make(config.read(path))
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.yaml")
+    with pytest.raises(config.ConfigError, match="not a regular file"):
+        config.read(tmp_path / "run.yaml")
+    with pytest.raises(config.ConfigError, match="a directory"):
+        config.read(tmp_path)

@@ -83,11 +83,9 @@ def test_what_dry_run_prints_asks_for_the_same_run(invoke, tmp_path):
     again = invoke("--config", tmp_path / "run.yaml", "--dry-run")
     assert again.output == first.output
     # The command line wins, and a pipeline replaces the file's preset.
-    other = invoke(
-        "--config", tmp_path / "run.yaml", "--pipeline", "fold-constants", "--threads", 1, "--dry-run"
-    )
+    other = invoke("--config", tmp_path / "run.yaml", "--pipeline", "to-onnx", "--threads", 1, "--dry-run")
     settings = yaml.safe_load(other.output)
-    assert (settings["pipeline"], settings["threads"], settings["max-drop"]) == ("fold-constants", 1, 0.5)
+    assert (settings["pipeline"], settings["threads"], settings["max-drop"]) == ("to-onnx", 1, 0.5)
     assert "preset" not in settings
 
 
@@ -100,6 +98,9 @@ def test_what_dry_run_prints_asks_for_the_same_run(invoke, tmp_path):
         (["m", "--columns", "text", "--dry-run"], "role=column"),
         (["m", "--threads", "two"], "--threads"),
         (["inspect"], "MODEL"),
+        (["verify", "a", "b", "--tolerance", "nan"], "write a number from 0"),
+        (["bench", "a", "--seed", "-1"], "--seed"),
+        (["tune", "a", "--trials", "1000000000"], "--trials"),
     ],
 )
 def test_wrong_usage_exits_2(invoke, words, sentence):
@@ -118,6 +119,34 @@ def test_wrong_usage_exits_2(invoke, words, sentence):
         (["m", "--target", "x86-64-avx", "--dry-run"], "did you mean 'x86-64-avx2'?"),
         (["passes", "fold-constant"], "did you mean 'fold-constants'?"),
         (["m", "-o", "o", "--pipeline", "fold-constant"], "did you mean 'fold-constants'?"),
+        (["m", "--dry-run", "--pipeline", "fold-constant"], "did you mean 'fold-constants'?"),
+        (["m", "--dry-run", "--pipeline", "fold-constants"], "insert to-onnx before 'fold-constants'"),
+        (["m.onnx", "-o", "o", "--pipeline", "to-onnx"], "start from a PyTorch or Hugging Face model"),
+        (["m", "-o", "o", "--pipeline", "prune-layers{keep=3}"], "end it with to-onnx"),
+        (["m", "-o", "/proc/none/o"], "can't be written to /proc/none/o"),
+        (["m", "-o", "o", "--dump", "/proc/none/d"], "dump: /proc/none/d can't be written to"),
+        (["m", "-o", "o", "--data", "d.parquet"], "ends in none of them"),
+        (["m", "-o", "o", "--calibrate", "absent.txt"], "no such data file: absent.txt"),
+        (["m", "--dry-run", "--shapes", ""], "name at least one shape"),
+        (["m", "--dry-run", "--shapes", "1x8,"], "'' is no shape"),
+        (["m", "--dry-run", "--shapes", "99999x64"], "6,399,936 tokens; name one of at most 131,072"),
+        (["m", "--dry-run", "--shapes", "mixed:999999"], "999,999 rows; name one of at most 1,024"),
+        (["m", "--dry-run", "--shapes", "99999"], "99,999 rows; name one of at most 1,024"),
+        (["bench", "m", "--shapes", "9999x9999"], "name one of at most 131,072"),
+        (["m", "--dry-run", "--threads", "1025"], "four for each CPU that this process may use"),
+        (["bench", "m", "--threads", "1025"], "four for each CPU that this process may use"),
+        (["m", "--dry-run", "--threads", "-1"], "threads: input should be greater than or equal to 1"),
+        (["m", "--dry-run", "--max-drop", "inf"], "max-drop: input should be a finite number"),
+        (["m", "--dry-run", "--max-drop", "nan"], "max-drop: input should be a finite number"),
+        (["m", "--dry-run", "--samples", "-1"], "samples: input should be greater than or equal to 2"),
+        (
+            ["m", "--dry-run", "--samples", "99999999"],
+            "samples: input should be less than or equal to 1000000",
+        ),
+        (
+            ["m", "--dry-run", "--seed", "4294967296"],
+            "seed: input should be less than or equal to 4294967295",
+        ),
         (["m", "-o", "o", "--pipeline", "fold-constants{lmit=3}"], "has no option 'lmit'"),
         (["no/such/model", "-o", "o"], "no/such/model"),
     ],
@@ -131,6 +160,18 @@ def test_an_error_is_one_sentence_on_stderr_and_exits_1(invoke, tmp_path, monkey
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_printed_and_nothing_heavy_loaded():
+    check = (
+        "import sys\n"
+        "from graphwright.tools.cli import app\n"
+        "from typer.testing import CliRunner\n"
+        "result = CliRunner().invoke(app, ['--version'])\n"
+        "assert result.exit_code == 0 and result.stdout.startswith('graphwright 0.'), result.output\n"
+        "assert not {'numpy', 'torch', 'onnx', 'onnxruntime', 'pydantic'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True)
 
 
 def test_debug_shows_where(invoke):

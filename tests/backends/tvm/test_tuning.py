@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import tvm
-from graphwright.backends.decisions import cache_directory
+from graphwright.backends.cache import cache_directory
 from graphwright.backends.target import detect
 from graphwright.backends.tvm import metaschedule, schedules, search, tasks, tuning
 from graphwright.backends.tvm.candidates import Builder
