@@ -39,7 +39,7 @@ def listed(given: Any, what: str = "texts") -> list[str]:
 
 def _checked(text: Any, what: str, number: int) -> str:
     if not isinstance(text, str):
-        raise InputError(f"{what}[{number}] is a {_kind(text)}, not a string")
+        raise InputError(f"{what} are strings, and {what}[{number}] is a {_kind(text)}")
     if not text.isascii():
         try:
             text.encode()
