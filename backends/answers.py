@@ -37,8 +37,8 @@ def classes(logits: np.ndarray, info: Mapping[str, Any]) -> list[Any]:
         info: "labels" names them; "problem_type" says whether one of them holds or several may.
 
     Returns:
-        Answers; where several labels may hold, a tuple of answers, those of 50% and more, the likeliest first;
-        where there is one column, its number: a score.
+        Answers; where several labels may hold, a tuple of those of 50% and more, the likeliest first; where
+        there is one column, its number: a score.
     """
     rows = logits.astype(np.float64)
     if rows.shape[1] == 1:
@@ -92,6 +92,15 @@ def spans(
             start, share = last.start, min(share, last.probability)
         found.append(Span(label, share, start, end, text[start:end]))
         open_ = True
+    return found
+
+
+def together(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows as one array, shorter ones with zeros behind them."""
+    longest = tuple(max(sizes) for sizes in zip(*(row.shape for row in rows), strict=True))
+    found = np.zeros((len(rows), *longest), rows[0].dtype)
+    for place, row in zip(found, rows, strict=True):
+        place[tuple(slice(size) for size in row.shape)] = row
     return found
 
 

@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.errors import BundleError
+from ..ir.errors import BundleError, InputError
 from ..ir.program import InputSpec
+from .answers import classes, spans, together
 from .feeds import Feed
 from .folder import appearing
 from .manifest import MANIFEST, Manifest, read_manifest, verify_files
 from .routed import Routed
 from .target import detect
 from .text import TextEncoder
+from .texts import listed
 
+CLASSIFIERS = ("sequence-classification", "token-classification")
 BATCH = 32  # texts that __call__ runs together
 
 
@@ -95,30 +98,78 @@ class Bundle:
         """
         return self.encoder(texts, pairs)
 
-    def __call__(self, texts: str | Iterable[str]) -> Any:
+    def __call__(self, texts: str | Iterable[str], pairs: str | Iterable[str] | None = None) -> Any:
         """The model's answer to texts, run in batches of like length.
 
+        Args:
+            texts: one, or several in a list, an array of strings, a generator.
+            pairs: second segments, one a text, for models that compare two.
+
         Returns:
-            For an embedding model, float32 (texts, width), or (width,) for a single string. Otherwise the
-            outputs by name of one batch, padded to its longest text.
+            For an embedding model, float32 (texts, width), or (width,) for a single string. For a classifier,
+            what `predict` gives. Otherwise the outputs by name, (texts, ...), what has a text's length padded
+            to the longest: behind a text's own tokens they mean nothing.
 
         Raises:
             InputError: what is given is no string and no list of strings.
             BundleError: the bundle has no tokenizer.
         """
-        single = isinstance(texts, str)
-        batch: Iterable[str] = [texts] if isinstance(texts, str) else texts
+        if self.manifest.task in CLASSIFIERS:
+            return self.predict(texts, pairs)
+        _, outputs = self._outputs(texts, pairs)
         if self.manifest.task != "embedding":
-            return self.run(self.encode(batch))
-        encodings = self.encoder.tokenize(batch)
+            return {name: together([row[name] for row in outputs]) for name in self.output_names}
+        rows = [row[self.output_names[0]] for row in outputs]
+        return rows[0] if isinstance(texts, str) else np.stack(rows)
+
+    def predict(self, texts: str | Iterable[str], pairs: str | Iterable[str] | None = None) -> Any:
+        """What a classifier says of each text, run in batches of like length.
+
+        Args:
+            texts, pairs: as for a call.
+
+        Returns:
+            One for a single string, else a list, one a text. For a classifier of texts an `Answer`, label and
+            probability; a tuple of them where several labels may hold; a number where there is one column, as
+            rerankers have: the model's score. For a classifier of tokens, a list of labelled `Span`s.
+
+        Raises:
+            InputError: the model is no classifier, or what is given is no string and no list of strings.
+            BundleError: the bundle has no tokenizer.
+        """
+        if self.manifest.task not in CLASSIFIERS:
+            raise InputError(
+                f"the model's task is {self.manifest.task}, and only classifiers predict: "
+                "call the bundle with the texts instead"
+            )
+        given = [texts] if isinstance(texts, str) else listed(texts)
+        encodings, outputs = self._outputs(given, pairs)
+        name = "logits" if "logits" in self.output_names else self.output_names[0]
+        logits = [row[name] for row in outputs]
+        if self.manifest.task == "sequence-classification":
+            found: list[Any] = classes(np.stack(logits), self.manifest.info)
+        else:
+            found = [
+                spans(row[: len(encoding)], encoding.offsets, text, self.manifest.info)
+                for row, encoding, text in zip(logits, encodings, given, strict=True)
+            ]
+        return found[0] if isinstance(texts, str) else found
+
+    def _outputs(
+        self, texts: str | Iterable[str], pairs: str | Iterable[str] | None
+    ) -> tuple[list[Any], list[dict[str, np.ndarray]]]:
+        """Each text's tokens, and its outputs by name without the axis of texts."""
+        batch = [texts] if isinstance(texts, str) else texts
+        second = [pairs] if isinstance(pairs, str) else pairs
+        encodings = self.encoder.tokenize(batch, second)
         order = np.argsort([len(encoding) for encoding in encodings], kind="stable")
         rows: list[Any] = [None] * len(encodings)
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
             outputs = self.run(self.encoder.pad_together([encodings[i] for i in chosen]))
-            for i, row in zip(chosen, outputs[self.output_names[0]], strict=True):
-                rows[i] = row
-        return rows[0] if single else np.stack(rows)
+            for number, i in enumerate(chosen):
+                rows[i] = {name: outputs[name][number] for name in self.output_names}
+        return encodings, rows
 
     @cached_property
     def encoder(self) -> TextEncoder:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import os
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -15,12 +17,14 @@ from .console import Console, complain
 from .routing import DEFAULT, DefaultGroup
 from .surroundings import prepare
 
+COMPLETE = "_OPTIMIZE_COMPLETE"  # in the environment while a shell asks for completions
 EXITS = "Exit status: 0 done, 1 error, 2 wrong usage, 3 a goal such as --max-drop not met, 130 interrupted."
 
 app = typer.Typer(
     cls=DefaultGroup,
     rich_markup_mode=None,
-    add_completion=False,
+    add_completion=False,  # its two options would be the first thing in every help page: a verb prints it
+    context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="MODEL -o OUT | VERB ...",
     help="Make a Transformer faster or smaller on this machine, and prove it.\n\n"
     "optimize MODEL -o OUT captures a model (Hugging Face directory or hub id, .onnx, .pt2), rewrites it, "
@@ -178,7 +182,11 @@ def optimize(
         int | None, typer.Option(help="of everything random; 0 by default", show_default=False)
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="hardware to build for; this machine by default", show_default=False)
+        str | None,
+        typer.Option(
+            help="hardware to build for, as `optimize targets` lists it; this machine by default",
+            show_default=False,
+        ),
     ] = None,
     backend: Annotated[
         str | None,
@@ -438,19 +446,52 @@ def run(
     *,
     console: Console,
 ) -> None:
-    """Run a bundle on texts or arrays and print its outputs."""
+    """Run a bundle on texts or arrays and print what it says."""
     from . import running
 
-    outputs = running.run(bundle, text, inputs)
+    found = running.run(bundle, text, inputs)
     if console.json:
-        console.value({name: array.tolist() for name, array in outputs.items()})
+        console.value(running.to_json(found))
     else:
-        console.show(*running.tables(outputs))
+        console.show(*running.lines(found))
+
+
+@app.command()
+@verb
+def targets(*, console: Console) -> None:
+    """List the hardware that --target can name."""
+    from . import targets as listing
+
+    found = listing.listed()
+    if console.json:
+        console.value([target.to_json() for target in found])
+    else:
+        console.show(listing.table(found))
+
+
+class Shell(StrEnum):
+    """Shells that a completion script exists for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+@app.command()
+def completion(shell: Annotated[Shell, typer.Argument(help="the shell that will read it")]) -> None:
+    """Print a script that makes SHELL complete verbs and options: eval "$(optimize completion bash)"."""
+    from typer.completion import get_completion_script
+
+    print(get_completion_script(prog_name="optimize", complete_var=COMPLETE, shell=shell.value))
 
 
 def main() -> None:
     """The console script."""
     prepare()
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init
+
+        completion_init()
     app(prog_name="optimize")
 
 

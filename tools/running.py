@@ -1,24 +1,26 @@
-"""`optimize run BUNDLE`: texts or arrays in, outputs out."""
+"""`optimize run BUNDLE`: texts or arrays in, answers or outputs out."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..backends.runner import load
+from ..backends.answers import Answer
+from ..backends.runner import CLASSIFIERS, load
 from ..ir.errors import InputError
 
 
-def run(bundle: str, texts: Sequence[str] | None, inputs: str | None) -> Mapping[str, np.ndarray]:
-    """A bundle's outputs by name.
+def run(bundle: str, texts: Sequence[str] | None, inputs: str | None) -> Any:
+    """What a bundle says: a classifier's answers to texts, else outputs by name.
 
     Args:
         bundle: a directory that `optimize` wrote.
-        texts: one row of outputs each.
+        texts: one answer, or row of outputs, each.
         inputs: a JSON file, an array (nested lists) for each input, instead of texts.
 
     Raises:
@@ -28,6 +30,8 @@ def run(bundle: str, texts: Sequence[str] | None, inputs: str | None) -> Mapping
     if bool(texts) == (inputs is not None):
         raise InputError("say what to run it on: either --text (may be repeated) or --inputs FILE.json")
     artifact = load(bundle)
+    if texts and artifact.manifest.task in CLASSIFIERS:
+        return artifact.predict(list(texts))
     if texts:
         return artifact.run(artifact.encode(list(texts)))
     dtypes = {spec.name: spec.dtype for spec in artifact.inputs}
@@ -46,12 +50,37 @@ def _arrays(path: Path, dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
         raise InputError(f"{path} does not hold arrays: {error}") from error
 
 
-def tables(outputs: Mapping[str, np.ndarray]) -> list[Any]:
-    """Each output's shape and its first numbers, a line a row."""
-    lines = []
-    for name, array in outputs.items():
-        lines.append(f"{name}: {array.dtype} {list(array.shape)}")
+def lines(found: Any) -> list[str]:
+    """Answers, a line a text; of outputs the shape and the first numbers, a line a row."""
+    if not isinstance(found, Mapping):
+        return [_said(answer) for answer in found]
+    shown = []
+    for name, array in found.items():
+        shown.append(f"{name}: {array.dtype} {list(array.shape)}")
         for row in array.reshape(len(array), -1):
-            shown = ", ".join(f"{number:.4g}" for number in row[:8])
-            lines.append(f"  [{shown}{', …' if row.size > 8 else ''}]")
-    return lines
+            numbers = ", ".join(f"{number:.4g}" for number in row[:8])
+            shown.append(f"  [{numbers}{', …' if row.size > 8 else ''}]")
+    return shown
+
+
+def _said(answer: Any) -> str:
+    """One text's answer."""
+    if isinstance(answer, float):
+        return f"{answer:.4f}"
+    if isinstance(answer, Answer):
+        return f"{answer.label} {answer.probability:.4f}"
+    if isinstance(answer, tuple):
+        return ", ".join(map(_said, answer)) or "no label reaches one half"
+    found = (
+        f"{span.label} {span.text!r} [{span.start}:{span.end}] {span.probability:.4f}" for span in answer
+    )
+    return "; ".join(found) or "nothing is labelled"
+
+
+def to_json(found: Any) -> Any:
+    """Answers or outputs as JSON holds them."""
+    if isinstance(found, Mapping):
+        return {name: array.tolist() for name, array in found.items()}
+    if isinstance(found, list | tuple):
+        return [to_json(each) for each in found]
+    return found if isinstance(found, float) else asdict(found)

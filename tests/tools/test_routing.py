@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 import yaml
+from graphwright.backends.target import NAMES
 from graphwright.passes.registry import resolve
 from graphwright.tools.cli import app
 from typer.testing import CliRunner
@@ -189,3 +190,16 @@ def test_passes_describes_one_and_lists_all_as_json(invoke):
     for entry in listed:  # read from the source, those of a base included
         options = [field.name for field in fields(resolve(entry["name"]))]
         assert [option.partition(":")[0] for option in entry["options"]] == options
+
+
+def test_short_help_targets_and_completion(command):
+    assert command("-h").stdout == command("--help").stdout
+    assert "Time models side by side" in command("bench", "-h").stdout
+    listed = command("targets", "--json")
+    assert [target["name"] for target in json.loads(listed.stdout)] == ["host", *NAMES]
+    assert "aarch64-dotprod" in command("targets").stdout
+    script = command("completion", "bash").stdout
+    assert "complete -o default -F _optimize_completion optimize" in script
+    for words, place, wanted in (("optimize insp", 1, "inspect"), ("optimize model --pres", 2, "--preset")):
+        asked = {"_OPTIMIZE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+        assert command(env=asked).stdout.split() == [wanted]
