@@ -21,7 +21,7 @@ def mismatch(expected: np.ndarray, actual: np.ndarray) -> str:
         return f"became {actual.dtype} instead of {expected.dtype}"
     if actual.shape != expected.shape:
         return f"has shape {actual.shape} instead of {expected.shape}"
-    if not _floating(expected):
+    if not floating(expected):
         other = int((expected != actual).sum())
         return f"has {other} of {expected.size} values that are not the same" if other else ""
     return _unlike(_wide(expected), _wide(actual))
@@ -42,7 +42,7 @@ def scaled_distance(expected: np.ndarray, actual: np.ndarray) -> float:
     infinite where `mismatch` has something to say, and 0 where nothing is left to compare."""
     if mismatch(expected, actual):
         return float("inf")
-    if not _floating(expected):
+    if not floating(expected):
         return 0.0
     a, b = _wide(expected), _wide(actual)
     finite = np.isfinite(a)
@@ -50,25 +50,29 @@ def scaled_distance(expected: np.ndarray, actual: np.ndarray) -> float:
     return float((np.abs(b - a) / np.maximum(1, np.abs(a))).max(initial=0))
 
 
-def smallest_cosine(expected: np.ndarray, actual: np.ndarray) -> float:
-    """Smallest cosine between corresponding rows (last axis) of two arrays of one shape.
+def row_cosines(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """Cosines between corresponding rows (last axis) of two arrays of one shape, float64 (rows,).
 
     Two zero rows agree, one zero row does not (0), and neither does NaN or an infinity on one side (-1). Rows
     with NaN or infinities in the same places are compared by their finite numbers, rows without any are left
-    out: 1 where no row is left.
+    out.
     """
     a = _wide(expected).reshape(-1, expected.shape[-1] if expected.ndim else 1)
     b = _wide(actual).reshape(a.shape)
     finite = np.isfinite(a)
     unlike = ((a != b) & ~(np.isnan(a) & np.isnan(b)) & ~(finite & np.isfinite(b))).any(axis=1)
-    if unlike.any():
-        return -1.0
-    rows = finite.any(axis=1)
-    a, b = np.where(finite, a, 0)[rows], np.where(finite, b, 0)[rows]
+    kept = finite.any(axis=1) | unlike
+    both = finite & np.isfinite(b)
+    a, b, unlike = np.where(both, a, 0)[kept], np.where(both, b, 0)[kept], unlike[kept]
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     both_zero = ~a.any(axis=1) & ~b.any(axis=1)
     cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms == 0, 1, norms))
-    return float(cosines.min(initial=1.0))
+    return np.where(unlike, -1.0, cosines)
+
+
+def smallest_cosine(expected: np.ndarray, actual: np.ndarray) -> float:
+    """The smallest of `row_cosines`; 1 where no row is left."""
+    return float(row_cosines(expected, actual).min(initial=1.0))
 
 
 def moved_share(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
@@ -103,7 +107,7 @@ def vacuity(arrays: Sequence[np.ndarray]) -> Vacuity:
     if not any(array.size for array in arrays):
         return "empty"
     filled = [array for array in arrays if array.size]
-    if _floating(filled[0]) and all(np.isnan(_wide(array)).all() for array in filled):
+    if floating(filled[0]) and all(np.isnan(_wide(array)).all() for array in filled):
         return "NaN"
     if sum(array.size for array in filled) > 1 and _one_value(filled):
         return "constant"
@@ -116,14 +120,14 @@ def vacuity(arrays: Sequence[np.ndarray]) -> Vacuity:
 
 
 def _one_value(arrays: Sequence[np.ndarray]) -> bool:
-    values = [each[~np.isnan(_wide(each))] if _floating(each) else each.ravel() for each in arrays]
+    values = [each[~np.isnan(_wide(each))] if floating(each) else each.ravel() for each in arrays]
     values = [each for each in values if each.size]
     return all((each == values[0][0]).all() for each in values)
 
 
 def _same(rows: np.ndarray, row: np.ndarray) -> bool:
     same = rows == row
-    if _floating(rows):
+    if floating(rows):
         same |= np.isnan(_wide(rows)) & np.isnan(_wide(row))
     return bool(same.all())
 
@@ -146,7 +150,8 @@ def unverified(vacuities: Mapping[str, Vacuity], inputs: str = "probe input") ->
     return f"{parts} on every {inputs}, so {nothing} was verified"
 
 
-def _floating(array: np.ndarray) -> bool:
+def floating(array: np.ndarray) -> bool:
+    """Whether it holds real or complex numbers, which may be NaN and need not be the same to agree."""
     return array.dtype.kind in "fcV"  # V: what NumPy lacks, such as bfloat16
 
 

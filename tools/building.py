@@ -103,7 +103,7 @@ class Building:
         for pipeline in pipelines:
             self.console.say(f"Running {pipeline}")
             tried.append(self._candidate(pipeline))
-            if goal is None:
+            if goal is None or self.work.unverified:
                 return self.finished(tried[0], None)
             if tried[-1].drop <= goal:
                 if len(tried) > 1:

@@ -69,7 +69,8 @@ class Graphs(Building):
         """What passes that need data get when nothing is timed."""
         if self.work.judging is None:
             return {}
-        return {"calibration": self.work.judging.calibration, "score": self.evidence().score}
+        score = self.evidence().score if self.work.judged else None
+        return {"calibration": self.work.judging.calibration, "score": score}
 
     def runner(self, program: Program) -> Runner:
         return self.work.backend.build(program, threads=self.work.threads).run

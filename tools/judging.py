@@ -11,12 +11,12 @@ from ..backends.text import TextEncoder
 from ..backends.workloads import prose
 from ..ir.errors import DataError
 from ..ir.probe import probes
-from ..ir.program import InputSpec, Program
+from ..ir.program import Program
 from ..passes.base import Feed
 from . import data as files
 from .config import RunConfig
 from .data import Data, Row
-from .quality import BATCH, Encoder, Fidelity, Judge, Runner, batches, judge
+from .quality import BATCH, Encoder, Fidelity, Judge, Runner, batches, judge, labels_tell
 
 FEW = 64  # below this many rows, the same rows tune and judge
 TUNING = 200  # rows that tune, at most
@@ -103,9 +103,11 @@ def judging(
     """
     if data is None:
         feeds = probes(program, seed)
-        fidelity = Fidelity(feeds, reference, _mask(program))
+        mask = next((spec for spec in program.inputs if spec.role == "attention_mask"), None)
+        fidelity = Fidelity(feeds, reference, *((mask.name, (), (), mask.hidden) if mask else (None,)))
         return Judging(fidelity, fidelity, feeds, (), len(feeds), "probe inputs")
     encoder = TextEncoder(program.tokenizer["tokenizer.json"], program.inputs, program.info, program.symbols)
+    labels_tell(data)
     tuning, final, said = _split(data, seed)
     rows = tuning.rows[:CALIBRATION] if texts is None else texts.rows
     step = -(-len(rows) // GIVEN)
@@ -147,13 +149,12 @@ def _split(data: Data, seed: int) -> tuple[Data, Data, tuple[str, ...]]:
     chosen = set(random.Random(seed).sample(range(count), min(TUNING, count // 4)))
     tuning = tuple(row for i, row in enumerate(data.rows) if i in chosen)
     final = tuple(row for i, row in enumerate(data.rows) if i not in chosen)
-    return replace(data, rows=tuning), replace(data, rows=final), ()
+    parts = replace(data, rows=tuning), replace(data, rows=final)
+    if any(len({str(row.label) for row in part.rows}) < 2 for part in parts) and data.task != "fidelity":
+        return data, data, (f"{data.path} has few labels but one, so the same rows tune and judge",)
+    return *parts, ()
 
 
 def _texts(rows: Sequence[Row]) -> list[Row]:
     """Rows whose text is one string, as calibration reads it."""
     return [replace(row, text=row.text if isinstance(row.text, str) else " ".join(row.text)) for row in rows]
-
-
-def _mask(program: Program) -> InputSpec | None:
-    return next((spec for spec in program.inputs if spec.role == "attention_mask"), None)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 Array = np.ndarray
+ROUNDING = 1e-5  # of the largest value; differences below it are those of another order of sums
 
 
 def cosine(a: Array, b: Array) -> Array:
@@ -27,7 +28,8 @@ def log_softmax(logits: Array) -> Array:
 def divergence(reference: Array, candidate: Array) -> Array:
     """KL(reference || candidate) in nats of the distributions that two logit arrays stand for, row by row."""
     p, q = log_softmax(reference), log_softmax(candidate)
-    return (np.exp(p) * (p - q)).sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isneginf(p), 0, np.exp(p) * (p - q)).sum(axis=-1)
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
@@ -37,6 +39,27 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     if len(set(a)) < 2 or len(set(b)) < 2:
         return 0.0
     return float(spearmanr(a, b).statistic)
+
+
+def rank_correlation(expected: Array, found: Array) -> float:
+    """Spearman's over the rows that have a number on both sides, times their share of the rows that have one
+    in `expected`: a row without one is a row not found. 0 where nothing is left."""
+    told = np.isfinite(expected)
+    use = told & np.isfinite(found)
+    if not use.any():
+        return 0.0
+    return spearman(expected[use].tolist(), found[use].tolist()) * float(use.sum() / told.sum())
+
+
+def relative_error(expected: Array, found: Array) -> float:
+    """Root mean square of the difference over the standard deviation of what was expected."""
+    return float(np.sqrt(np.mean((found - expected) ** 2)) / np.std(expected))
+
+
+def varies(values: Array) -> bool:
+    """Whether finite numbers differ by more than rounding."""
+    values = values[np.isfinite(values)]
+    return bool(values.size and np.ptp(values) > ROUNDING * np.abs(values).max())
 
 
 def spans(tags: Sequence[str]) -> set[tuple[int, int, str]]:

@@ -41,7 +41,8 @@ class Quality:
     source: str
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        scores = {"reference": self.reference.to_json(), "score": self.score.to_json()}
+        return {**scores, "drop": self.drop, "rows": self.rows, "source": self.source}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Other:
     met: bool | None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "quality": self.quality.to_json() if self.quality else None}
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def step_json(each: StepEvidence) -> dict[str, Any]:
         "notes": list(step.notes),
         "ms": {name: round(value, 4) for name, value in each.ms.items()},
         "ratios": {name: asdict(ratio) for name, ratio in step.ratios.items()},
-        "quality": asdict(each.score) if each.score else None,
+        "quality": each.score.to_json() if each.score else None,
         "missed": step.missed or None,
         "error": str(step.error) if step.error else None,
     }

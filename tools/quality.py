@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,27 +13,16 @@ import numpy as np
 from ..ir.errors import DataError
 from ..ir.program import InputSpec, Program
 from ..passes.base import Feed
+from .columns import is_number
 from .data import Data, Row
-from .metrics import cosine, divergence, f1, log_softmax, spans, spearman
+from .fidelity import Fidelity
+from .metrics import cosine, f1, log_softmax, rank_correlation, spans, varies
+from .scores import Judge, Runner, Score, class_scores, embedding, logits
 
-Outputs = Mapping[str, np.ndarray]
-Runner = Callable[[Feed], Outputs]
+__all__ = ["BATCH", "Encoder", "Fidelity", "Judge", "Runner", "Score", "batches", "judge", "labels_tell"]
+
 BATCH = 32
-
-
-@dataclass(frozen=True)
-class Score:
-    """value: in points, that is times 100 for everything but perplexity. details: what stands beside it."""
-
-    metric: str
-    value: float
-    higher_is_better: bool = True
-    details: Mapping[str, float] = field(default_factory=dict)
-
-    def drop_from(self, reference: Score) -> float:
-        """Points lost against the reference; below zero where this one is better."""
-        lost = reference.value - self.value
-        return lost if self.higher_is_better else -lost
+_WORST = 700.0  # nats a token; exp of more is no float
 
 
 class Encoder(Protocol):
@@ -46,12 +36,6 @@ class Encoder(Protocol):
     def token_id(self, token: str) -> int | None: ...
 
 
-class Judge(Protocol):
-    """Scores a runner."""
-
-    def __call__(self, run: Runner) -> Score: ...
-
-
 def judge(program: Program, data: Data, encoder: Encoder, reference: Runner, seed: int = 0) -> Judge:
     """The judge for the data's task.
 
@@ -59,7 +43,12 @@ def judge(program: Program, data: Data, encoder: Encoder, reference: Runner, see
         DataError: the rows don't fit the model: a wrong label, or a task that its outputs can't serve.
     """
     if data.task == "classification":
-        return Accuracy(data, encoder, _label_ids(program, data))
+        several = len(_label_names(program)) > 1
+        return (
+            Accuracy(data, encoder, _label_ids(_label_names(program), data))
+            if several
+            else Labelled(data, encoder)
+        )
     if data.task == "similarity":
         return Similarity(data, encoder, _role(program, "attention_mask"))
     if data.task == "token-classification":
@@ -67,7 +56,10 @@ def judge(program: Program, data: Data, encoder: Encoder, reference: Runner, see
     if data.task == "perplexity":
         return Perplexity(data, encoder, program, seed)
     feeds = [feed for _, feed in batches(data.rows, encoder)]
-    return Fidelity(feeds, reference, _role(program, "attention_mask"), data.rows)
+    mask = _role(program, "attention_mask")
+    return Fidelity(
+        feeds, reference, *((mask.name, data.rows, (), mask.hidden) if mask else (None, data.rows))
+    )
 
 
 def batches(rows: Sequence[Row], encoder: Encoder, of: str = "text") -> Iterator[tuple[list[int], Feed]]:
@@ -92,9 +84,11 @@ class Accuracy:
     def __call__(self, run: Runner) -> Score:
         right = 0
         for chosen, feed in batches(self.data.rows, self.encoder):
-            guesses = logits(run(feed), 2).argmax(axis=-1)
-            right += sum(int(guess) == self.labels[i] for guess, i in zip(guesses, chosen, strict=True))
-        return Score("accuracy", 100 * right / len(self.data.rows))
+            right += int((_guesses(logits(run(feed), 2)) == [self.labels[i] for i in chosen]).sum())
+        value = 100 * right / len(self.data.rows)
+        usual = 100 * max(Counter(self.labels).values()) / len(self.labels)
+        said = f"{value:.1f}% is no more than one answer for all rows gets ({usual:.1f}%)"
+        return Score("accuracy", value, said=said if value <= usual else "")
 
 
 @dataclass(frozen=True)
@@ -109,8 +103,8 @@ class Similarity:
         rows = [Row(row.line, row.text) for row in self.data.rows]
         others = [Row(row.line, row.pair or "") for row in self.data.rows]
         similarity = cosine(self._embed(run, rows), self._embed(run, others))
-        gold = [float(row.label) for row in self.data.rows]
-        return Score("Spearman", 100 * spearman(similarity.tolist(), gold))
+        nothing = "" if varies(similarity) else "gives every pair the same similarity, or none"
+        return Score("Spearman", 100 * rank_correlation(_numbers(self.data), similarity), nothing=nothing)
 
     def _embed(self, run: Runner, rows: Sequence[Row]) -> np.ndarray:
         found: dict[int, np.ndarray] = {}
@@ -132,16 +126,21 @@ class Tagging:
         wanted, found = [], []
         for row in self.data.rows:
             feed, places = self.encoder.words([row.text])
-            guesses = logits(run(feed), 3)[0].argmax(axis=-1)
+            guesses = _guesses(logits(run(feed), 3)[0])
             first = {word: place for place, word in reversed([*enumerate(places[0])]) if word is not None}
             # Words past the model's length are left out on both sides.
             wanted.append([self._name(row, tag) for tag in row.label][: len(first)])
-            found.append([self.names[guesses[first[word]]] for word in sorted(first)])
+            found.append([self._guess(guesses[first[word]]) for word in sorted(first)])
         pairs = [(a, b) for row in zip(wanted, found, strict=True) for a, b in zip(*row, strict=False)]
+        if not pairs:
+            raise DataError(f"{self.data.path} has no word that the model reads: nothing to judge on")
         entities = f1([spans(tags) for tags in wanted], [spans(tags) for tags in found])
         return Score(
             "accuracy", 100 * sum(a == b for a, b in pairs) / len(pairs), details={"F1": 100 * entities}
         )
+
+    def _guess(self, guess: int) -> str:
+        return self.names[guess] if guess >= 0 else ""
 
     def _name(self, row: Row, tag: str) -> str:
         if tag in self.names:
@@ -183,7 +182,10 @@ class Perplexity:
             count += int(judged.sum())
         if not count:
             raise DataError(f"{self.data.path} is too short to judge a perplexity on")
-        return Score("perplexity", math.exp(total / count), higher_is_better=False)
+        mean = total / count
+        value = math.exp(mean) if mean < _WORST else math.inf  # NaN too
+        nothing = "" if math.isfinite(value) else "gives some token no probability"
+        return Score("perplexity", value, higher_is_better=False, nothing=nothing)
 
     def _mask_token(self) -> int:
         for token in ("[MASK]", "<mask>"):
@@ -193,92 +195,58 @@ class Perplexity:
 
 
 @dataclass(frozen=True)
-class Fidelity:
-    """Agreement with the original on the same inputs: cosine of embeddings or of hidden states at real
-    tokens; for logits the agreement of the largest, with the KL divergence beside it.
+class Labelled:
+    """Accuracy where the model gives a score a class; where it gives one alone, as rerankers and regressions
+    do, the rank correlation of that score with the labels, which are numbers then."""
 
-    rows: the texts of the feeds. own: the same texts for a program with a tokenizer of its own; its tokens
-    are others, so hidden states are compared by their mean.
-    """
-
-    feeds: Sequence[Feed]
-    reference: Runner
-    mask: InputSpec | None
-    rows: Sequence[Row] = ()
-    own: Sequence[Feed] = ()
+    data: Data
+    encoder: Encoder
 
     def __call__(self, run: Runner) -> Score:
-        cosines: list[np.ndarray] = []
-        agreements: list[np.ndarray] = []
-        divergences: list[np.ndarray] = []
-        for feed, own in zip(self.feeds, self.own or self.feeds, strict=True):
-            # Side by side, batch by batch: the original's outputs are never all held at once.
-            old, new = self.reference(feed), run(own)
-            real = self.mask.kept(feed[self.mask.name]) if self.mask else None
-            if self.own:
-                others = self.mask.kept(own[self.mask.name]) if self.mask else None
-                old, new = _means(old, real), _means(new, others)
-                _same_width(old, new)
-            for name, was in old.items():
-                if not np.issubdtype(was.dtype, np.floating) or was.ndim < 2:
-                    continue
-                a, b = _rows(was, real), _rows(new[name], real)
-                if "logits" in name:
-                    agreements.append(a.argmax(axis=-1) == b.argmax(axis=-1))
-                    divergences.append(divergence(a, b))
-                else:
-                    cosines.append(cosine(a, b))
-        if agreements:
-            kl = float(np.concatenate(divergences).mean())
-            details = {"KL": kl, "worst KL": float(np.concatenate(divergences).max())}
-            return Score("agreement", 100 * float(np.concatenate(agreements).mean()), details=details)
-        if not cosines:
-            raise DataError("the model has no floating-point output to compare")
-        every = np.concatenate(cosines)
-        return Score("cosine", 100 * float(every.mean()), details={"worst": 100 * float(every.min())})
+        found = np.empty(len(self.data.rows))
+        for chosen, feed in batches(self.data.rows, self.encoder):
+            scores = class_scores(run(feed))
+            if scores.shape[-1] > 1:
+                return Accuracy(self.data, self.encoder, _label_ids((), self.data))(run)
+            found[chosen] = scores[:, 0]
+        nothing = "" if varies(found) else "gives every input the same score, or none"
+        return Score("rank correlation", 100 * rank_correlation(_numbers(self.data), found), nothing=nothing)
 
 
-def logits(outputs: Outputs, rank: int) -> np.ndarray:
-    """The output that holds one score a class: named so, or the only one of that rank."""
-    found = [array for name, array in outputs.items() if "logits" in name and array.ndim == rank]
-    found = found or [array for array in outputs.values() if array.ndim == rank]
-    if not found:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
-        raise DataError(f"the task needs an output of rank {rank} with one score a class; there is {shapes}")
-    return found[0]
+def labels_tell(data: Data) -> None:
+    """Refuse rows on which every model would do equally well.
+
+    Raises:
+        DataError: all labels are alike.
+    """
+    if data.task not in {"classification", "similarity", "token-classification"}:
+        return
+    labels = {
+        tag for row in data.rows for tag in (row.label if isinstance(row.label, tuple) else [row.label])
+    }
+    if len({str(label) for label in labels}) < 2:
+        only = f"every label is {next(iter(labels))!r}" if len(data.rows) > 1 else "it has one row"
+        raise DataError(f"{data.path}: {only}, so there is nothing to judge on: give rows of several labels")
 
 
-def embedding(outputs: Outputs, mask: np.ndarray | None) -> np.ndarray:
-    """(batch, size): the model's own sentence embedding, or the mean of its hidden states at real tokens."""
-    for name in ("sentence_embedding", *outputs):
-        if name in outputs and outputs[name].ndim == 2:
-            return outputs[name]
-    hidden = next((array for array in outputs.values() if array.ndim == 3), None)
-    if hidden is None:
-        raise DataError("sentence similarity needs an embedding, and the model gives none")
-    weight = np.ones(hidden.shape[:2]) if mask is None else mask.astype(np.float64)
-    return (hidden * weight[..., None]).sum(axis=1) / np.maximum(weight.sum(axis=1), 1)[:, None]
+def _guesses(scores: np.ndarray) -> np.ndarray:
+    """The class with the largest score, row by row; -1, which is none, for rows with NaN."""
+    return np.where(np.isnan(scores).any(axis=-1), -1, scores.argmax(axis=-1))
 
 
-def _means(outputs: Outputs, real: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Outputs with the mean over tokens in place of what each token has."""
-    tokens = {name: array for name, array in outputs.items() if array.ndim == 3}
-    return {**outputs, **{name: embedding({name: array}, real) for name, array in tokens.items()}}
+def _numbers(data: Data) -> np.ndarray:
+    """Labels as numbers.
 
-
-def _same_width(old: Outputs, new: Outputs) -> None:
-    for name, array in old.items():
-        if array.shape != new[name].shape:
+    Raises:
+        DataError: one is none.
+    """
+    for row in data.rows:
+        if not is_number(row.label) and not isinstance(row.label, bool):
             raise DataError(
-                f"{name} is {new[name].shape[-1]} scores instead of {array.shape[-1]}, which can't be "
-                "compared: judge it on labelled data (--data)"
+                f"{data.path}, line {row.line}: {row.label!r} is no number, and the model gives one score a "
+                "text: write labels as numbers"
             )
-
-
-def _rows(array: np.ndarray, real: np.ndarray | None) -> np.ndarray:
-    if real is not None and array.ndim == 3 and array.shape[:2] == real.shape:
-        return array[real]
-    return array.reshape(-1, array.shape[-1])
+    return np.array([float(row.label) for row in data.rows])
 
 
 def _role(program: Program, role: str) -> InputSpec | None:
@@ -289,8 +257,7 @@ def _label_names(program: Program) -> list[str]:
     return [str(name) for name in program.info.get("labels", ())]
 
 
-def _label_ids(program: Program, data: Data) -> list[int]:
-    names = _label_names(program)
+def _label_ids(names: Sequence[str], data: Data) -> list[int]:
     folded = {name.lower(): i for i, name in enumerate(names)}
     ids = []
     for row in data.rows:
@@ -306,7 +273,6 @@ def _label_ids(program: Program, data: Data) -> list[int]:
 
 
 def _wrong_label(path: str, line: int, label: str, names: Sequence[str]) -> DataError:
-    known = f"the model's are {', '.join(names)}" if names else "write labels as numbers from 0"
-    return DataError(
-        f"{path}, line {line}: {label!r} is no label of the model; {known}, or 0 to {len(names) - 1}"
-    )
+    known = f"the model's are {', '.join(names)}, or 0 to {len(names) - 1}"
+    known = known if names else "write labels as whole numbers from 0"
+    return DataError(f"{path}, line {line}: {label!r} is no label of the model; {known}")

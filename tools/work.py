@@ -13,7 +13,7 @@ from ..backends.measure import Comparison, Workload, compare, workloads
 from ..backends.onnxruntime import OnnxRuntime
 from ..backends.target import named
 from ..backends.workloads import fitted, fitting
-from ..ir.errors import ContractError
+from ..ir.errors import ContractError, DataError
 from ..ir.program import Program
 from ..ir.size import weight_bytes
 from ..passes.base import Context, Exact
@@ -70,6 +70,7 @@ class Work:
         self.backend = OnnxRuntime()
         self.plain, self.lowering = self._lower()
         self.workloads: list[Workload] = workloads(self.plain, config.shapes, seed=config.seed)
+        self.unverified = ""  # why quality can't be judged, in a sentence
         self.judging = self._judging(data, first, texts)
 
     def _lower(self) -> tuple[Program, tuple[StepEvidence, ...]]:
@@ -95,11 +96,29 @@ class Work:
             self.console.say(sentence)
         self.notes += found.said
         self.reference = found.final(reference)
+        if self.reference.nothing:
+            sentence = (
+                f"the model {self.reference.nothing} on {found.source}, so there is nothing to judge on"
+            )
+            if self.config.data is not None:
+                raise DataError(sentence)
+            self.unverified = sentence
+        if self.reference.said:
+            doubt = (
+                f"the original's {self.reference.metric} of {self.reference.said}: a loss may not show in it"
+            )
+            self.console.say(doubt)
+            self.notes.append(doubt)
         return found
+
+    @property
+    def judged(self) -> Judging | None:
+        """The judges, where they can judge."""
+        return None if self.unverified else self.judging
 
     def evidence(self, measurer: Measurer, timed: bool) -> Evidence:
         """An instrument for a pipeline. timed: whether gated passes are to be measured."""
-        return Evidence(measurer, self.judging, self.backend, self.threads, self.console, timed)
+        return Evidence(measurer, self.judged, self.backend, self.threads, self.console, timed)
 
     def context(self, evidence: Evidence | None) -> Context:
         """What passes get; less where no candidate is being made."""
@@ -111,7 +130,7 @@ class Work:
             training=self.judging.training if evidence and self.judging else (),
             cache=cache_directory(),
             original=self.program if self.program.dialect == "fx" else None,
-            score=evidence.score if evidence and self.judging else None,
+            score=evidence.score if evidence and self.judged else None,
             measure=evidence.measure if evidence and evidence.timed else None,
             conditions=evidence.measurer.conditions if evidence else None,
             progress=self.console.progress,
@@ -122,13 +141,13 @@ class Work:
 
         program: any of them, whose tokenizer is theirs.
         """
-        if self.judging is None:
+        if self.judged is None:
             return None
-        _, final = self.judging.of(program)
+        _, final = self.judged.of(program)
         scores = [final(runner) for runner in runners]
         worst = max(scores, key=lambda score: score.drop_from(self.reference))
         drop = worst.drop_from(self.reference)
-        return Quality(self.reference, worst, drop, self.judging.rows, self.judging.source)
+        return Quality(self.reference, worst, drop, self.judged.rows, self.judged.source)
 
     def portability(self, graphs: Sequence[Variant]) -> Portability:
         """On which instruction sets the int8 sums of the graphs are right."""
