@@ -10,6 +10,7 @@ from ..ir.errors import DataError, did_you_mean
 Column = int | str  # a name, or a number from 1 where there is no header
 Record = Mapping[Column, Any]
 
+_MISSING = {"", "nan", "na", "n/a", "null", "none"}
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "text": (
         "text", "sentence", "sentence1", "sentence_1", "sent1", "s1", "premise", "question", "question1",
@@ -30,7 +31,7 @@ def find_header(rows: Sequence[Sequence[str]], told: Mapping[str, Column]) -> li
     if any(cell.lower() in usual or cell in told.values() for cell in first):
         return first
     numbers_below_a_word = len(rows) > 1 and any(
-        not is_number(cell) and all(is_number(row[i]) for row in rows[1:]) for i, cell in enumerate(first)
+        not is_number(cell) and _numeric([row[i] for row in rows[1:]]) for i, cell in enumerate(first)
     )
     return first if numbers_below_a_word else None
 
@@ -63,7 +64,7 @@ def choose(
     for role, names in USUAL_NAMES.items():
         guess(role, [by_name[name] for name in names if name in by_name], by="name")
     values = {column: [record.get(column) for record in head] for column in present}
-    numeric = [column for column in present if all(is_number(value) for value in values[column])]
+    numeric = [column for column in present if _numeric(values[column])]
     prose = [column for column in present if column not in numeric and column not in chosen.values()]
     guess("label", numeric[::-1])
     if len(prose) > 1:
@@ -83,6 +84,20 @@ def is_number(value: Any) -> bool:
         return abs(float(value)) < float("inf")
     except ValueError:
         return False
+
+
+def is_missing(value: Any) -> bool:
+    """Whether it stands for a value that is not there: empty, NaN, or a word for it."""
+    if isinstance(value, str):
+        return value.strip().lower() in _MISSING
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    """Numbers, some of which may be missing; all of them only where they say so."""
+    if not all(is_number(value) or is_missing(value) for value in values):
+        return False
+    return any(is_number(value) or str(value).strip() for value in values if value is not None)
 
 
 def called(column: Column) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.errors import DataError
-from .columns import Column, Record, called, choose, find_header, is_number
+from .columns import Column, Record, called, choose, find_header, is_missing, is_number
 from .config import ROLES, TaskName
-from .records import records
+from .records import SEPARATORS, SUFFIXES, records, separator
 
 PEEK = 50  # records looked at before the columns are settled
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -74,7 +74,8 @@ def read(
     chosen, guessed = choose(path, [record for _, record in head], told)
     if task is None:
         task = _task(model_task, chosen)
-        said.append(f"{name}: the task is taken to be {task}")
+        unused = " and its labels are not used" if task == "fidelity" and "label" in chosen else ""
+        said.append(f"{name}: the task is taken to be {task}{unused}")
     for role in NEEDS[task]:
         if role not in chosen:
             present = ", ".join(map(called, head[0][1]))
@@ -99,14 +100,16 @@ def _open(
     path: Path, told: Mapping[str, Column]
 ) -> tuple[list[tuple[int, Record]], Iterator[tuple[int, Record]], list[str]]:
     """The first records, the rest, both keyed by column, and what was found out about a header."""
-    stream = records(path)
+    usual = SUFFIXES.get(path.suffix, "")
+    apart = separator(path) if usual else ""
+    stream = records(path, apart)
     head = list(islice(stream, PEEK))
     if not head:
         raise DataError(f"{path} is empty; it should hold one example a line")
     if isinstance(head[0][1], dict):
         return head, stream, []
     names: list[Column] = list(range(1, len(head[0][1]) + 1))
-    said = []
+    said = [f"{path.name}: its columns are separated by {SEPARATORS[apart]}"] if apart != usual else []
     if path.suffix != ".txt":
         header = find_header([cells for _, cells in head], told)
         if header is None:
@@ -147,6 +150,13 @@ def _row(path: str, line: int, record: Record, used: Mapping[str, Column], task:
         if len(words) != len(tags):
             raise DataError(f"{path}, line {line}: {len(words)} words and {len(tags)} labels")
         return Row(line, words, label=tags) if words else None
+    word = str(found.get("label")).strip().lower()
+    if is_missing(found.get("label", "there")) and (task == "similarity" or word in {"", "nan"}):
+        where = called(used["label"])
+        raise DataError(
+            f"{path}, line {line}: {where} is {found['label']!r}, which is no label: fill it in, or "
+            "leave the row out"
+        )
     for role in used.keys() & {"text", "pair"}:
         if not isinstance(found[role], str):
             raise DataError(f"{path}, line {line}: {called(used[role])} should be text, not {found[role]!r}")

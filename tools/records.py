@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +17,52 @@ MOST = 4 * MIB  # bytes of a line
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".txt": ""}
 
 
-def records(path: Path) -> Iterator[tuple[int, Any]]:
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_PEEK = 50  # lines that a separator is looked for in
+_DECIMAL = re.compile(r"\s*-?\d+,\d+\s*")  # as it is written where columns are separated by semicolons
+
+
+def separator(path: Path) -> str:
+    """What separates the columns of a csv or tsv file: what its name says, unless the lines fall into as many
+    columns each by another character alone.
+
+    Raises:
+        DataError: the file is missing, or is not UTF-8 text.
+    """
+    usual = SUFFIXES[path.suffix]
+    head = list(islice(_lines(path), _PEEK + 1))
+    tables = {each: _table(head, each, path.suffix) for each in SEPARATORS}
+    found = {each: table for each, table in tables.items() if table}
+    decimals = [
+        each
+        for each in found.keys() & {";", "\t"}
+        if any(
+            all(_DECIMAL.fullmatch(cell) for cell in column[1:]) for column in zip(*found[each], strict=True)
+        )
+    ]
+    if usual in found and not (usual == "," and len(found[","]) > 1 and decimals):
+        return usual
+    return max(decimals or found, key=lambda each: len(found[each][0]), default=usual)
+
+
+def _table(lines: list[str], separator: str, suffix: str) -> list[list[str]]:
+    """The rows, where all have as many columns, two at least; none otherwise."""
+    rows = [row for row in csv.reader(lines, delimiter=separator, quoting=_quoting(suffix)) if any(row)]
+    rows = rows[:-1] if len(lines) > _PEEK else rows  # which may go on
+    widths = {len(row) for row in rows}
+    return rows if len(widths) == 1 and widths.pop() > 1 else []
+
+
+def _quoting(suffix: str) -> Literal[0, 3]:
+    # tsv as it is met in the wild has bare quotes in its text, so there a quote is a character.
+    return csv.QUOTE_NONE if suffix == ".tsv" else csv.QUOTE_MINIMAL
+
+
+def records(path: Path, separator: str = "") -> Iterator[tuple[int, Any]]:
     """(line, record): a list of cells, or a dict by column where the format names them.
+
+    Args:
+        separator: of the columns of a csv or tsv file; what its name says by default.
 
     Raises:
         DataError: the file is missing, in no known format, not UTF-8 text, or malformed at a line it names.
@@ -29,9 +75,8 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
             if text.strip():
                 yield line, [text.strip()]
     else:
-        # tsv as it is met in the wild has bare quotes in its text, so there a quote is a character.
-        quoting: Literal[0, 3] = csv.QUOTE_NONE if path.suffix == ".tsv" else csv.QUOTE_MINIMAL
-        reader = csv.reader(_lines(path), delimiter=SUFFIXES[path.suffix], quoting=quoting)
+        delimiter = separator or SUFFIXES[path.suffix]
+        reader = csv.reader(_lines(path), delimiter=delimiter, quoting=_quoting(path.suffix))
         width, start = None, 1
         try:
             for cells in reader:
@@ -41,6 +86,8 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
                         raise DataError(
                             f"{path}, line {start}: {len(cells)} columns, and the first row has {width}"
                         )
+                    if delimiter == ";":
+                        cells = [c.replace(",", ".") if _DECIMAL.fullmatch(c) else c for c in cells]
                     yield start, cells
                 start = reader.line_num + 1
         except csv.Error as error:

@@ -139,6 +139,57 @@ def test_a_fault_is_named_with_its_place(tmp_path, name, content, task, columns,
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("s.csv", "text;pair;label\nA, b;c;0,5\nd;e, f;1,5\n", "separated by semicolons"),
+        ("t.csv", "text\tpair\tlabel\nA, b\tc\t0.5\nd\te, f\t1.5\n", "separated by tabs"),
+        ("b.csv", "text|pair|label\nA, b|c|0.5\nd|e, f|1.5\n", "separated by bars"),
+        ("c.tsv", "text,pair,label\nA b,c,0.5\nd,e f,1.5\n", "separated by commas"),
+        ("q.csv", 'text;pair;label\n"A; b";c;0.5\n"d\ne";f;1.5\n', "separated by semicolons"),
+        ("d.csv", "A b;c;0,5\nd;e f;1,5\n", "separated by semicolons"),  # commas would split it as evenly
+    ],
+)
+def test_a_separator_that_the_name_does_not_say_is_found_and_said(tmp_path, name, content, words):
+    found = data.read(write(tmp_path, name, content), "embedding")
+    assert [row.label for row in found.rows] == [0.5, 1.5]
+    assert {row.pair for row in found.rows} & {"c", "e", "f"}
+    assert f"{name}: its columns are {words}" in found.said
+
+
+@pytest.mark.parametrize("content", ["text,label\na; b,1\nc; d,0\n", 'text,label\n"a, b; c",1\n"d\n",0\n'])
+def test_commas_stay_what_separates_a_csv(tmp_path, content):
+    found = data.read(write(tmp_path, "c.csv", content), "sequence-classification")
+    assert [row.label for row in found.rows] == ["1", "0"]
+    assert not any("separated" in sentence for sentence in found.said)
+
+
+@pytest.mark.parametrize("missing", ["nan", "", "NULL", "n/a"])
+@pytest.mark.parametrize("every", [False, True])
+def test_a_label_that_is_missing_is_refused_and_its_column_not_taken_for_another(tmp_path, missing, every):
+    if every and not missing:
+        return
+    numbers = [missing] * 3 if every else ["1", "2", missing]
+    rows = "".join(f"some text,other text,{number}\n" for number in numbers)
+    path = write(tmp_path, "l.csv", f"erste,zweite,wert\n{rows}")
+    with pytest.raises(DataError, match=r"l\.csv, line \d: 'wert' is '.*', which is no label: fill it in"):
+        data.read(path, "embedding")
+    lines = "\n".join(f'{{"text": "a", "label": {number}}}' for number in (1, "NaN"))
+    with pytest.raises(DataError, match="line 2: 'label' is nan, which is no label"):
+        data.read(write(tmp_path, "l.jsonl", lines), "sequence-classification")
+
+
+def test_a_class_may_be_called_none(tmp_path):
+    found = data.read(write(tmp_path, "l.csv", "text,label\na,none\nb,some\n"), "sequence-classification")
+    assert [row.label for row in found.rows] == ["none", "some"]
+
+
+def test_labels_that_a_task_does_not_use_are_said(tmp_path):
+    found = data.read(write(tmp_path, "l.csv", "text,label\na,1\nb,2\n"), "embedding")
+    assert found.task == "fidelity"
+    assert "l.csv: the task is taken to be fidelity and its labels are not used" in found.said
+
+
 def test_a_missing_file_and_a_directory_are_named(tmp_path):
     with pytest.raises(DataError, match=r"no such data file: .*absent\.csv"):
         data.read(str(tmp_path / "absent.csv"), "embedding")
