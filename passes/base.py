@@ -184,5 +184,10 @@ class Run:
     steps: list[Step] = field(default_factory=list)
 
     @property
+    def applied(self) -> tuple[int, ...]:
+        """Numbers of the steps that are in the program."""
+        return tuple(number for number, step in enumerate(self.steps) if step.status == "applied")
+
+    @property
     def ok(self) -> bool:
         return all(step.error is None for step in self.steps)

@@ -4,7 +4,7 @@ missed."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from ..passes.manager import Pipeline
 from ..passes.quantize.layer import Layer
 from .evidence import Evidence
 from .outcome import Quality, StepEvidence
-from .quality import Runner
+from .quality import Runner, Score
 from .work import Work
 
 
@@ -25,7 +25,9 @@ from .work import Work
 class Candidate:
     """A pipeline's result: the main graph first, then those for workloads better off without some pass.
 
-    made_for: workload -> its graph, where that is not the main one.
+    made_for: workload -> its graph, where that is not the main one. made_of: graph -> numbers of the steps
+    that are in it. scores: graph -> its score, where any could be judged. made_by: weight of a layer ->
+    number of the step that quantized it.
     """
 
     pipeline: Pipeline
@@ -34,6 +36,9 @@ class Candidate:
     quality: Quality | None
     layers: tuple[Layer, ...]
     made_for: Mapping[str, str]
+    made_of: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    made_by: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def drop(self) -> float:
@@ -42,7 +47,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Build:
-    """What a backend made of its best candidate.
+    """What a backend made of its best candidate; its steps, quality and layers are those of the graphs kept.
 
     met: whether the quality goal was, None without one. graphs: those kept; the first is the default.
     dispatch: workload -> graph. contestants: by graph, what is to be measured; none where this machine can't
@@ -56,6 +61,16 @@ class Build:
     dispatch: Mapping[str, str]
     contestants: Mapping[str, Any]
     artifact: Any = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """Graphs by name, the main one first. made_for: workload -> its graph, where that is not the main one.
+    made_of: graph -> numbers of the passes that are in it."""
+
+    graphs: dict[str, Program]
+    made_of: dict[str, Sequence[int]]
+    made_for: dict[str, str] = field(default_factory=dict)
 
 
 class Building:
@@ -82,10 +97,8 @@ class Building:
         """An instrument that times with this backend."""
         raise NotImplementedError
 
-    def graphs(
-        self, start: Program, passes: Sequence[Pass], ran: Run
-    ) -> tuple[dict[str, Program], dict[str, str]]:
-        """The graphs of a candidate, the main one first, and which workload has one of its own."""
+    def graphs(self, start: Program, passes: Sequence[Pass], ran: Run) -> Made:
+        """The graphs of a candidate, the main one first."""
         raise NotImplementedError
 
     def runner(self, program: Program) -> Runner:
@@ -129,11 +142,39 @@ class Building:
             raise PipelineError(
                 "the pipeline leaves a PyTorch graph, which no bundle can hold: end it with to-onnx"
             )
-        graphs, made_for = self.graphs(start, passes, ran)
+        made = self.graphs(start, passes, ran)
         shared = self.work.lowering if start is self.work.plain else ()
-        rows, layers = (*shared, *evidence.rows), tuple(evidence.layers)
-        runners = (self.runner(graph) for graph in graphs.values())
-        return Candidate(pipeline, rows, graphs, self.work.quality(ran.program, runners), layers, made_for)
+        scores = self.work.scores(
+            ran.program, ((name, self.runner(graph)) for name, graph in made.graphs.items())
+        )
+        return Candidate(
+            pipeline,
+            (*shared, *evidence.rows),
+            made.graphs,
+            self.work.quality(scores.values()),
+            tuple(evidence.layers),
+            made.made_for,
+            {
+                name: (*range(len(shared)), *(len(shared) + number for number in numbers))
+                for name, numbers in made.made_of.items()
+            },
+            scores,
+            {weight: len(shared) + number for weight, number in evidence.made_by.items()},
+        )
+
+    def kept(
+        self, candidate: Candidate, names: Sequence[str], met: bool | None
+    ) -> tuple[Candidate, bool | None]:
+        """The candidate as far as it is in the graphs that are kept, and whether those meet the goal."""
+        steps = tuple(
+            replace(each, graphs=tuple(name for name in names if number in candidate.made_of[name]))
+            for number, each in enumerate(candidate.steps)
+        )
+        layers = tuple(layer for layer in candidate.layers if steps[candidate.made_by[layer.weight]].graphs)
+        quality = self.work.quality(candidate.scores[name] for name in names if name in candidate.scores)
+        if met is not None and quality is not None and self.config.max_drop is not None:
+            met = quality.drop <= self.config.max_drop
+        return replace(candidate, steps=steps, layers=layers, quality=quality), met
 
     def _start(self, pipeline: Pipeline) -> tuple[Program, Sequence[Pass]]:
         """Where the pipeline begins: behind its to-onnx where that is its first pass and has run already."""

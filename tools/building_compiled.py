@@ -10,7 +10,7 @@ from ..backends.gate import Measurer
 from ..backends.tvm.backend import ready
 from ..ir.program import Program
 from ..passes.base import Pass, Run
-from .building import Build, Building, Candidate
+from .building import Build, Building, Candidate, Made
 from .compiling import Compiler
 from .evidence import Evidence
 from .quality import Runner
@@ -56,10 +56,8 @@ class Compiled(Building):
     def evidence(self) -> Evidence:
         return self.work.evidence(self.measurer, self.here and self.config.preset != "small")
 
-    def graphs(
-        self, start: Program, passes: Sequence[Pass], ran: Run
-    ) -> tuple[dict[str, Program], dict[str, str]]:
-        return {GRAPH: ran.program}, {}
+    def graphs(self, start: Program, passes: Sequence[Pass], ran: Run) -> Made:
+        return Made({GRAPH: ran.program}, {GRAPH: ran.applied})
 
     def runner(self, program: Program) -> Runner:
         if not self.here:
@@ -73,7 +71,7 @@ class Compiled(Building):
         layers = (
             replace(each, kernel="compiled", before_us=None, after_us=None) for each in candidate.layers
         )
-        candidate = replace(candidate, layers=tuple(layers))
+        candidate, met = self.kept(replace(candidate, layers=tuple(layers)), [GRAPH], met)
         dispatch = {workload.name: GRAPH for workload in self.work.workloads}
         contestants = {GRAPH: self.compiler.contestant(program)[1]} if self.here else {}
         self.measurer.close()

@@ -11,13 +11,12 @@ from ..backends.gate import Measurer
 from ..ir.program import Program
 from ..passes.base import Pass, Ratio, Run
 from ..passes.manager import Pipeline
-from .building import Build, Building, Candidate
+from .building import Build, Building, Candidate, Made
 from .evidence import Evidence
+from .outcome import EXPORT
 from .quality import Runner
 from .variants import DEFAULT, choose, decisions, title
 from .work import Work
-
-PLAIN_GRAPH = "plain"
 
 
 class Graphs(Building):
@@ -36,13 +35,10 @@ class Graphs(Building):
     def evidence(self) -> Evidence:
         return self.work.evidence(self.measurer, self.timed)
 
-    def graphs(
-        self, start: Program, passes: Sequence[Pass], ran: Run
-    ) -> tuple[dict[str, Program], dict[str, str]]:
+    def graphs(self, start: Program, passes: Sequence[Pass], ran: Run) -> Made:
         """The pipeline's graph, then one for each group of workloads that some measured pass slows down or
         cannot help, made without it."""
-        found = {DEFAULT: ran.program}
-        made_for: dict[str, str] = {}
+        made = Made({DEFAULT: ran.program}, {DEFAULT: ran.applied})
         names = [pass_.name for pass_ in passes]
         feeds = {workload.name: workload.feed for workload in self.work.workloads}
 
@@ -53,17 +49,21 @@ class Graphs(Building):
             if not left_out:
                 continue
             kept = [
-                pass_
-                for number, (pass_, step) in enumerate(zip(passes, ran.steps, strict=True))
+                number
+                for number, step in enumerate(ran.steps)
                 if number not in left_out and step.status in {"applied", "no change"}
             ]
-            name = title(left_out, names)
-            self.console.say(f"Making a second graph, {name}")
-            again = Pipeline(kept).run(start, replace(self.work.context(None), **self._steering()))
+            name = title(served, made.graphs)
+            without = " and ".join(names[number] for number in sorted(left_out))
+            self.console.say(f"Making a second graph, {name}, without {without}")
+            again = Pipeline(passes[number] for number in kept).run(
+                start, replace(self.work.context(None), **self._steering())
+            )
             if again.ok:
-                found[name] = again.program
-                made_for |= dict.fromkeys(served, name)
-        return found, made_for
+                made.graphs[name] = again.program
+                made.made_of[name] = [kept[number] for number in again.applied]
+                made.made_for.update(dict.fromkeys(served, name))
+        return made
 
     def _steering(self) -> dict[str, Any]:
         """What passes that need data get when nothing is timed."""
@@ -83,7 +83,14 @@ class Graphs(Building):
         """
         graphs = dict(candidate.graphs)
         if graphs[DEFAULT].tokenizer == self.work.plain.tokenizer:
-            graphs[PLAIN_GRAPH] = self.work.plain
+            graphs[EXPORT] = self.work.plain
+            shared = [n for n in candidate.made_of[DEFAULT] if candidate.steps[n] in self.work.lowering]
+            scores = {EXPORT: self.work.reference} if self.work.judged else {}
+            candidate = replace(
+                candidate,
+                made_of={**candidate.made_of, EXPORT: shared},
+                scores={**candidate.scores, **scores},
+            )
         if not self.timed:
             graphs = {DEFAULT: candidate.graphs[DEFAULT]}
         known: dict[tuple[str, str, str], Ratio] = {}
@@ -100,4 +107,5 @@ class Graphs(Building):
         used = {name: graphs[name] for name in graphs if name in chosen.values()}
         variants = tuple(Variant(name, graph) for name, graph in used.items())
         self.measurer.close()
+        candidate, met = self.kept(candidate, list(used), met)
         return Build(self.backend, candidate, met, variants, chosen, used)

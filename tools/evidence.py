@@ -39,6 +39,7 @@ class Evidence(Instrument):
         self.timed = timed
         self.rows: list[StepEvidence] = []
         self.layers: list[Layer] = []
+        self.made_by: dict[str, int] = {}  # weight of a layer -> row of the step that its entry is about
         self._ms: Mapping[str, float] = {}
 
     def measure(
@@ -77,6 +78,7 @@ class Evidence(Instrument):
             feeds = context.calibration or [workload]
             found = layers(before, after, feeds, workload, self.threads)
             changed = {layer.weight for layer in found}
+            self.made_by |= dict.fromkeys(changed, len(self.rows) - 1)
             self.layers = [*found, *(layer for layer in self.layers if layer.weight not in changed)]
         self._ms = {}
         state = {"applied": "done", "slower": "measured slower here, undone"}.get(step.status, step.status)

@@ -16,6 +16,7 @@ from ..backends.target import named
 from ..backends.workloads import Workload
 from ..ir.capture import capture
 from ..ir.errors import GraphwrightError
+from ..ir.size import weight_bytes, weights
 from ..passes.manager import Pipeline
 from . import report
 from .building import Build, building
@@ -113,10 +114,26 @@ def run(
             seconds=time.monotonic() - began,
             backend=build.backend,
             other=other,
+            unverified=_unverified(work, build),
+            weight_bytes=_weight_bytes(work, build),
         )
     if config.out is None:
         return outcome
     return replace(outcome, bundle=_write(outcome, work.workloads, build.artifact))
+
+
+def _unverified(work: Work, build: Build) -> tuple[str, ...]:
+    """What nobody could verify of the build: promises of its passes, and its quality."""
+    steps = [each.step for each in build.candidate.steps if each.graphs]
+    return tuple(dict.fromkeys(each for each in (work.unverified, *(s.unverified for s in steps)) if each))
+
+
+def _weight_bytes(work: Work, build: Build) -> tuple[int, int]:
+    """Of the build's graphs, which share what they have in common, and of the model as it came."""
+    together: dict[int, int] = {}
+    for graph in build.graphs:
+        together |= weights(graph.program)
+    return sum(together.values()), weight_bytes(work.plain)
 
 
 def _builds(work: Work, chains: Mapping[str, Sequence[Pipeline]], stack: ExitStack) -> Iterator[Build]:

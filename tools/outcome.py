@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backends.bundle import Variant
 from ..backends.measure import Comparison
+from ..ir.errors import ContractError
 from ..ir.program import Program
 from ..passes.base import Step
 from ..passes.quantize.layer import Layer
@@ -18,16 +19,24 @@ from .portability import Portability
 from .quality import Score
 
 PYTORCH, PLAIN, BUNDLE = "PyTorch eager", "ONNX Runtime", "bundle"
+EXPORT = "plain"  # the graph of a bundle that no pass rewrote
 
 
 @dataclass(frozen=True)
 class StepEvidence:
     """A step, the time of a call after it (ms by workload, where it was measured) and the quality after it
-    (on the rows that tune, where the step may cost any)."""
+    (on the rows that tune, where the step may cost any). graphs: those of the bundle that it is in; None
+    where there is no bundle yet."""
 
     step: Step
     ms: Mapping[str, float] = field(default_factory=dict)
     score: Score | None = None
+    graphs: tuple[str, ...] | None = None
+
+    @property
+    def status(self) -> str:
+        """The step's, unless nothing of it is in the bundle."""
+        return "not kept" if self.step.status == "applied" and self.graphs == () else self.step.status
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ class Outcome:
     workload -> graph. comparison: every contestant at every workload. portability: of int8 sums, over
     instruction sets. layers: what quantization did to each. met: whether the quality goal was, None
     without one. bundle: where it was written, None if it was not to be. backend: what the bundle runs on.
-    other: the build for another backend, where two were compared.
+    other: the build for another backend, where two were compared. unverified: why nothing could be verified
+    or judged, a sentence each. weight_bytes: of the bundle's graphs together, and of the original.
     """
 
     config: RunConfig
@@ -88,12 +98,14 @@ class Outcome:
     bundle: Path | None = None
     backend: str = "onnxruntime"
     other: Other | None = None
+    unverified: tuple[str, ...] = ()
+    weight_bytes: tuple[int, int] | None = None
 
     @property
     def status(self) -> int:
         """The exit status: 0; 1 when a pass was rolled back, unless told to keep going; 3 when the quality
-        goal was not met, or what a pass was asked for."""
-        if self.met is False or any(each.step.missed for each in self.steps):
+        goal was not met, or what a pass was asked for, or where nothing could be verified."""
+        if self.met is False or self.unverified or any(each.step.missed for each in self.steps):
             return 3
         rolled_back = any(each.step.error for each in self.steps)
         return 1 if rolled_back and not self.config.keep_going else 0
@@ -109,12 +121,38 @@ class Outcome:
             for each in self.steps
             if each.step.missed
         ]
+        sentences += [
+            f"not verified: {sentence}; the bundle is saved all the same" for sentence in self.unverified
+        ]
         if self.met is False and self.quality is not None:
             sentences.append(
                 f"the goal was not met: {self.quality.drop:.2f} points of {self.quality.score.metric} are "
                 f"lost, and at most {self.config.max_drop:g} may be; the best candidate is saved all the same"
             )
         return sentences
+
+    @property
+    def rewrites(self) -> list[StepEvidence]:
+        """The steps that changed the program, but for lowering it."""
+        changed = [each for each in self.steps if each.step.status == "applied"]
+        return [each for each in changed if each.step.text.partition("{")[0] != "to-onnx"]
+
+    @property
+    def unrewritten(self) -> list[str]:
+        """The workloads that run the model as it came: no pass is in their graph but its lowering."""
+        rewritten = {
+            graph
+            for each in self.rewrites
+            for graph in (each.graphs if each.graphs is not None else self.dispatch.values())
+        }
+        if self.backend != "onnxruntime":
+            return []  # compiled, at least
+        return [workload for workload, graph in self.dispatch.items() if graph not in rewritten]
+
+    @property
+    def faults(self) -> list[str]:
+        """Contracts that passes broke: faults of graphwright's, a sentence each."""
+        return [str(each.step.error) for each in self.steps if isinstance(each.step.error, ContractError)]
 
     @property
     def measured(self) -> bool:
@@ -141,6 +179,10 @@ class Outcome:
             "quantization": quantization.to_json(self.layers),
             "quality": self.quality.to_json() if self.quality else None,
             "met": self.met,
+            "unverified": list(self.unverified),
+            "unrewritten": self.unrewritten,
+            "faults": self.faults,
+            "weight_bytes": list(self.weight_bytes) if self.weight_bytes else None,
             "notes": list(self.notes),
             "seconds": round(self.seconds, 1),
             "bundle": str(self.bundle) if self.bundle else None,
@@ -154,7 +196,8 @@ def step_json(each: StepEvidence) -> dict[str, Any]:
     return {
         "pass": step.text,
         "effect": {"kind": type(step.effect).__name__.lower(), **asdict(step.effect)},
-        "status": step.status,
+        "status": each.status,
+        "graphs": None if each.graphs is None else list(each.graphs),
         "seconds": round(step.seconds, 3),
         "check_seconds": round(step.check_seconds, 3),
         "bytes": [step.bytes_before, step.bytes_after],

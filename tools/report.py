@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..passes.base import Bounded, Effect, Exact, Step
-from .outcome import BUNDLE, PLAIN, PYTORCH, Outcome
+from .outcome import BUNDLE, PLAIN, PYTORCH, Outcome, StepEvidence
 from .quality import Score
 
 Rows = tuple[Sequence[str], list[Sequence[str]]]
@@ -56,11 +56,20 @@ def steps(outcome: Outcome) -> Rows:
         ]
         score = f"{each.score.value:.2f}" if each.score else ""
         seconds = f"{step.seconds + step.check_seconds:.1f}"
-        result = "slower, undone" if step.status == "slower" else step.status
+        result = _result(outcome, each)
         size = f"{step.bytes_after / 1e6:.1f}"
         name = step.text.replace(",", ", ")
         rows.append([name, contract(step.effect), result, seconds, size, *timed, score])
     return head, rows
+
+
+def _result(outcome: Outcome, each: StepEvidence) -> str:
+    """What came of a step, and which graphs of the bundle hold it where not all do."""
+    if each.step.status == "slower":
+        return "slower, undone"
+    if each.status != "applied" or each.graphs is None or len(each.graphs) == len(outcome.graphs):
+        return each.status
+    return f"applied in {', '.join(each.graphs)}"
 
 
 def statistics(step: Step) -> str:
@@ -115,7 +124,11 @@ def speed(outcome: Outcome) -> Rows:
 
 def closing(outcome: Outcome) -> list[str]:
     """The verdict in sentences."""
-    lines = [_gains(outcome)] if outcome.measured else []
+    lines = [*_unrewritten(outcome), *(f"Not verified: {each}." for each in outcome.unverified)]
+    lines += [_gains(outcome)] if outcome.measured else []
+    if outcome.weight_bytes is not None:
+        held, original = (size / 1e6 for size in outcome.weight_bytes)
+        lines.append(f"Its weights take {held:.1f} MB; the original's {original:.1f} MB.")
     other = outcome.other
     if other is not None:
         lines.append(
@@ -136,9 +149,25 @@ def closing(outcome: Outcome) -> list[str]:
     for each in outcome.steps:
         if each.step.error is not None:
             lines.append(f"Rolled back: {each.step.error}.")
+    if faults := len(outcome.faults):
+        lines.append(
+            f"Contracts that passes broke: {faults}. It was undone; it is a fault of graphwright's, "
+            "not of the model: please report it."
+        )
     if outcome.bundle is not None:
         lines.append(f"{outcome.bundle} is ready: gw.load({str(outcome.bundle)!r}).")
     return lines
+
+
+def _unrewritten(outcome: Outcome) -> list[str]:
+    """Where the bundle runs the model as it came."""
+    plain = outcome.unrewritten
+    if not plain:
+        return []
+    why = "nothing that was tried is faster" if outcome.rewrites else "no pass changed it"
+    if len(plain) < len(outcome.dispatch):
+        return [f"At {', '.join(plain)} the un-rewritten export of the model runs: {why} there."]
+    return [f"This bundle holds the un-rewritten export of the model: {why}."]
 
 
 def _gains(outcome: Outcome) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import count
 
 from ..passes.base import Ratio, Step
 from ..passes.manager import GAIN, LOSS
@@ -72,8 +73,8 @@ def choose(
     return chosen
 
 
-def title(left_out: frozenset[int], names: Sequence[str]) -> str:
-    """A variant's name, from the passes it does without: "without-remove-padding"."""
-    if not left_out:
-        return DEFAULT
-    return "without-" + "-and-".join(names[number] for number in sorted(left_out))
+def title(served: Sequence[str], taken: Container[str]) -> str:
+    """A graph's name, from the workloads that it was made for: "for-1x128", "for-1x128-and-2-more"."""
+    more = f"-and-{len(served) - 1}-more" if len(served) > 1 else ""
+    name = "for-" + "".join(c if c.isalnum() else "-" for c in served[0]) + more
+    return name if name not in taken else f"{name}-{next(n for n in count(2) if f'{name}-{n}' not in taken)}"

@@ -26,7 +26,7 @@ from .evidence import Evidence
 from .judging import Judging, judging
 from .outcome import PLAIN, PYTORCH, Quality, StepEvidence
 from .portability import Portability, portability
-from .quality import Runner
+from .quality import Runner, Score
 
 RUNS, SECONDS = 4, 1.0  # of a turn in the final comparison, which has 7 rounds
 HUGE = 1 << 30  # bytes of weights, from which on exact pipelines are not judged a second time
@@ -136,15 +136,21 @@ class Work:
             progress=self.console.progress,
         )
 
-    def quality(self, program: Program, runners: Iterable[Runner]) -> Quality | None:
-        """That of the worst of a candidate's graphs.
+    def scores(self, program: Program, runners: Iterable[tuple[str, Runner]]) -> dict[str, Score]:
+        """Those of a candidate's graphs, by name; none where nothing can be judged.
 
         program: any of them, whose tokenizer is theirs.
         """
         if self.judged is None:
-            return None
+            return {}
         _, final = self.judged.of(program)
-        scores = [final(runner) for runner in runners]
+        return {name: final(runner) for name, runner in runners}
+
+    def quality(self, scores: Iterable[Score]) -> Quality | None:
+        """That of the worst of some graphs."""
+        scores = list(scores)
+        if self.judged is None or not scores:
+            return None
         worst = max(scores, key=lambda score: score.drop_from(self.reference))
         drop = worst.drop_from(self.reference)
         return Quality(self.reference, worst, drop, self.judged.rows, self.judged.source)

@@ -29,7 +29,9 @@ def test_a_pass_is_left_out_where_it_loses_and_nowhere_else():
         frozenset({1}): ["long"],
         frozenset({3}): ["mixed"],
     }
-    assert title(frozenset({1, 3}), ["a", "b", "c", "d"]) == "without-b-and-d"
+    assert title(["1x16"], {"main"}) == "for-1x16"
+    assert title(["mixed:32", "8x128", "1x8"], {"main"}) == "for-mixed-32-and-2-more"
+    assert title(["1x16"], {"main", "for-1x16"}) == "for-1x16-2"
 
 
 def faster(times):
