@@ -13,11 +13,12 @@ from ..backends.measure import Comparison, Workload, compare, workloads
 from ..backends.onnxruntime import OnnxRuntime
 from ..backends.target import named
 from ..backends.workloads import fitted, fitting
-from ..ir.errors import ContractError, DataError
+from ..ir.errors import CaptureError, ContractError, DataError
 from ..ir.program import Program
 from ..ir.size import weight_bytes
 from ..passes.base import Context, Exact
 from ..passes.manager import Pipeline
+from ..passes.wellformed import well_formed
 from . import presets
 from .config import RunConfig
 from .console import Console
@@ -76,6 +77,10 @@ class Work:
     def _lower(self) -> tuple[Program, tuple[StepEvidence, ...]]:
         """The model as it is, in ONNX: the baseline, and where pipelines that begin with to-onnx go on."""
         if self.program.dialect == "onnx":
+            try:
+                well_formed(self.program)
+            except ContractError as error:  # every pass would be undone for what none of them did
+                raise CaptureError(f"{self.config.model} is no valid model: {error}") from error
             return self.program, ()
         self.console.progress("lowering")
         lowering = Pipeline.parse("to-onnx").run(self.program, self.context(None))

@@ -1,0 +1,95 @@
+"""Runs whose checks could not fail say so: nothing is met, lost or agreed over nothing."""
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+from graphwright.backends.measure import Cell, Comparison
+from graphwright.backends.ratios import speedup
+from graphwright.ir.errors import CaptureError, DataError
+from graphwright.tools import report, work
+from graphwright.tools.config import make
+from graphwright.tools.console import Console
+from graphwright.tools.optimize import run
+from handmade import parsed
+
+W = {"w": np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)}
+BODIES = {
+    "NaN": "z = MatMul(x, w) d = Sub(z, z) q = Div(d, d) y = Add(q, z)",
+    "constant": "z = MatMul(x, w) d = Sub(z, z) y = Exp(d)",
+}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    def compare(contestants, workloads, threads, **_):
+        cell = Cell(1.0, 1.0, 1.0, speedup([1.0] * 3, [1.0] * 3), rounds=(0.001,) * 3)
+        row = {workload.name: cell for workload in workloads}
+        return Comparison(dict.fromkeys(contestants, row), dict.fromkeys(contestants, 1), threads, 3, False)
+
+    monkeypatch.setattr(work, "compare", compare)
+
+
+def save(path, program):
+    onnx.save(onnx_ir.to_proto(program.graph), path)
+    return str(path)
+
+
+def optimized(model, **settings):
+    wanted = {"model": model, "preset": "exact", "shapes": ("1",), **settings}
+    return run(make(wanted), Console(quiet=True))
+
+
+@pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.parametrize("more", [{}, {"max-drop": 0.1}])
+def test_a_model_that_computes_nothing_ends_as_not_verified(tmp_path, kind, more):
+    model = save(tmp_path / "m.onnx", parsed(BODIES[kind], "float[batch,8] x", "float[batch,8] y", W))
+    outcome = optimized(model, out=str(tmp_path / "out"), **more)
+    assert outcome.status == 3
+    assert outcome.met is None
+    assert outcome.quality is None
+    assert "nothing to judge on" in outcome.unverified[0]
+    assert any(sentence.startswith("not verified: the model gives") for sentence in outcome.failures)
+    text = report.markdown(outcome)
+    assert "Not verified: the model gives" in text
+    assert "nan" not in text.replace("NaN", "")
+
+
+def test_a_promise_that_no_probe_could_break_is_not_called_kept(tmp_path):
+    body = "a = Add(one, one) z = MatMul(x, w) d = Sub(z, z) q = Div(d, d) p = Mul(q, a) y = Add(p, z)"
+    weights = W | {"one": np.float32(1)}
+    model = save(tmp_path / "m.onnx", parsed(body, "float[batch,8] x", "float[batch,8] y", weights))
+    outcome = optimized(model, preset=None, pipeline="fold-constants")
+    assert [each.step.status for each in outcome.steps] == ["applied"]
+    assert "'y' is NaN on every probe input, so nothing was verified" in outcome.unverified
+
+
+def test_an_invalid_file_is_refused_and_no_bundle_is_left(tmp_path):
+    program = parsed("y = MatMul(x, w)", "float[batch,8] x", "float[batch,8] y", W)
+    proto = onnx_ir.to_proto(program.graph)
+    proto.ir_version = 0
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(CaptureError):
+        optimized(str(tmp_path / "m.onnx"), out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "task", "sentence"),
+    [
+        (
+            "a man,a cat,3\na woman,a film,3\n",
+            "similarity",
+            "every label is 3.0, so there is nothing to judge",
+        ),
+        ("a man,a cat,3\n", "similarity", "it has one row, so there is nothing to judge on"),
+        ("a man,a cat,nan\na woman,a film,nan\n", None, "which is no label"),
+        ("a man,a man,3\na cat,a cat,4\n", "similarity", "gives every pair the same similarity"),
+    ],
+)
+def test_rows_on_which_every_model_would_do_as_well_are_refused(
+    encoder_directory, tmp_path, rows, task, sentence
+):
+    (tmp_path / "d.csv").write_text(rows)
+    with pytest.raises(DataError, match=sentence):
+        optimized(str(encoder_directory), data=str(tmp_path / "d.csv"), task=task)
