@@ -23,6 +23,7 @@ from ..ir.probe import probes
 from ..ir.program import Program
 from .base import Bounded, Effect, Exact, Feed, Lossy
 
+LENGTH = 1.5  # times that an output held by its cosine may grow or shrink by
 ROUNDED = 0.1  # of the outputs' norm over all probes, where half a step apart is a step apart
 ROUNDINGS = 4  # before and after are one rounding from the function each; as much again for other feeds
 DOUBLED = 0.1  # of what doubling an output would move it by, which no rounding excuses
@@ -88,6 +89,10 @@ class Verifier:
                     )
         self._known = (after, feeds, found)
         if isinstance(effect, Lossy):
+            for name, arrays in compared.items():
+                left = vacuity([each[name] for each in found])
+                if left and not vacuity(arrays):
+                    raise ContractError(f"output '{name}' became {left} on every probe")
             return ""
         return unverified({name: vacuity(arrays) for name, arrays in compared.items()})
 
@@ -205,6 +210,10 @@ def compare(
     cosine = smallest_cosine(a, b)
     if cosine < effect.limit:
         raise ContractError(f"{where} has cosine {cosine:.6f} (limit {effect.limit:g})")
+    finite = np.isfinite(a)
+    length, became = (float(np.linalg.norm(each[finite])) for each in (a, b))
+    if not length / LENGTH <= became <= length * LENGTH:
+        raise ContractError(f"{where} has {became / length:.3g} times its length, which no cosine shows")
 
 
 def describe(feed: Feed) -> str:
