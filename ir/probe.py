@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -22,22 +23,33 @@ _PLANS = (
     (2, 33, "right"),
 )
 
+_FEW = 8  # a smallest size beyond this is one of convolutions
+
 
 def probes(program: Program, seed: int) -> list[Feed]:
     """Feeds at several batch sizes and lengths within the program's bounds, equal for equal seeds.
 
-    Masks are all ones, right-padded, ragged, with a row of a single token, and left-padded. Ids stay below
-    `high`; masked positions hold the padding id where the program knows one.
+    Masks keep all, are right-padded, ragged, with a row of a single token, and left-padded. Values stay
+    within what is known of each input (`InputSpec`); masked positions hold the padding id where the program
+    knows one.
     """
     feeds = []
     seen = set()
     for number, (batch, length, mask) in enumerate(_PLANS):
         sizes = _sizes(program, batch, length)
-        key = (tuple(sizes.items()), mask if any(spec.role in MASKS for spec in program.inputs) else "")
+        key = (tuple(sizes.items()), mask if _varies(program) else "")
         if key not in seen:
             seen.add(key)
             feeds.append(feed(program, sizes, mask, np.random.default_rng([seed, number])))
     return feeds
+
+
+def _varies(program: Program) -> bool:
+    """Whether a pattern of masks says anything about the program's inputs."""
+    return any(
+        spec.role in (*MASKS, "mask") or spec.dtype == "bool" or spec.follows is not None
+        for spec in program.inputs
+    )
 
 
 def example(program: Program) -> Feed:
@@ -50,6 +62,8 @@ def _sizes(program: Program, batch: int, length: int) -> dict[str, int]:
     sizes = {}
     for number, (symbol, (low, high)) in enumerate(program.symbols.items()):
         wished = batch if symbol == "batch" else length + (number - 1 if length > 1 else 0)
+        if low > _FEW:  # of samples or pixels, which a frame or a patch has many of
+            wished = low + (wished - 1) * (low // 2)
         sizes[symbol] = min(max(wished, low), high)
     return settled(program, sizes)
 
@@ -69,8 +83,7 @@ def feed(
     rng = rng or np.random.default_rng(0)
     arrays: Feed = {}
     for spec in program.inputs:
-        shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
-        arrays[spec.name] = _array(spec, shape, mask, rng)
+        arrays[spec.name] = values(spec, sizes, mask, rng)
     pad = program.info.get("pad_token_id")
     for spec in program.inputs:
         if spec.role in MASKS and pad is not None:
@@ -78,19 +91,79 @@ def feed(
     return arrays
 
 
-def _array(spec: InputSpec, shape: tuple[int, ...], mask: str, rng: np.random.Generator) -> np.ndarray:
+def values(spec: InputSpec, sizes: Mapping[str, int], pattern: str, rng: np.random.Generator) -> np.ndarray:
+    """An array that an input accepts, by what is known of its values.
+
+    Args:
+        sizes: symbol -> size.
+        pattern: of masks, as in `feed`; with "ones" flags are set and lengths are full.
+    """
+    shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
     dtype = numpy_dtype(spec.dtype)
     if spec.role in MASKS:
-        return _mask(shape, mask).astype(dtype)
+        return spec.masking(_mask(shape, pattern))
+    if spec.role == "mask":
+        return spec.masking(_hiding(shape, pattern, spec.low > 0))
     if spec.role == "position_ids":
-        return np.broadcast_to(np.arange(shape[-1]) % (spec.high or shape[-1]), shape).astype(dtype)
+        start = spec.seen[0] if spec.seen else spec.low
+        count = max(1, (spec.high or start + shape[-1]) - start)
+        return np.broadcast_to(start + np.arange(shape[-1]) % count, shape).astype(dtype)
     if spec.high is not None:
-        return rng.integers(0, spec.high, shape).astype(dtype)
-    if dtype.kind == "f" or dtype.kind == "V":
+        ids = rng.integers(spec.low, max(spec.high, spec.low + 1), shape)
+        # Corners of boxes: the second is nowhere before the first.
+        return (np.sort(ids) if ids.ndim > 2 else ids).astype(dtype)
+    if spec.follows is not None:
+        size = sizes[spec.follows] if isinstance(spec.follows, str) else spec.follows
+        end = max(size + spec.reach, spec.low + 1)
+        full = spec.reach > 0 and pattern == "ones"
+        return (np.full(shape, end - 1) if full else rng.integers(spec.low, end, shape)).astype(dtype)
+    if dtype.kind in "fV":
         return rng.standard_normal(shape).astype(dtype)
     if dtype.kind == "b":
-        return np.ones(shape, dtype)
-    return np.zeros(shape, dtype)
+        return np.ones(shape, dtype) if pattern == "ones" else rng.random(shape) < 0.5
+    if spec.seen is not None:
+        return rng.integers(spec.seen[0], spec.seen[1] + 1, shape).astype(dtype)
+    return rng.integers(0, 2 if shape and pattern != "ones" else 1, shape).astype(dtype)
+
+
+def cut(specs: Iterable[InputSpec], example: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """The example's first elements along every symbolic axis, values that follow a size within it.
+
+    Args:
+        example: arrays or tensors by input name. sizes: symbol -> size, no larger than the example's.
+    """
+    arrays = {}
+    for spec in specs:
+        part = tuple(slice(sizes[dim]) if isinstance(dim, str) else slice(None) for dim in spec.shape)
+        arrays[spec.name] = example[spec.name][part]
+        if isinstance(spec.follows, str):
+            arrays[spec.name] = arrays[spec.name].clip(spec.low, sizes[spec.follows] + spec.reach - 1)
+    return arrays
+
+
+def _hiding(shape: tuple[int, ...], pattern: str, visible: bool) -> np.ndarray:
+    """What a mask of any rank keeps: by row where it has one, and where its last two axes are alike no later
+    key for some of the patterns.
+
+    visible: every query keeps itself; otherwise queries that are padding see nothing.
+    """
+    if pattern == "ones":
+        return np.ones(shape, bool)
+    if len(shape) < 2:
+        return (np.arange(int(np.prod(shape))) % 3 != 2).reshape(shape)
+    square = shape[-1] == shape[-2]
+    rows = shape[0] if len(shape) > 2 or not square else 1
+    keys = _mask((rows, shape[-1]), pattern)
+    between = [1] * (len(shape) - 3)
+    keep = keys.reshape(rows, *between, 1, shape[-1]) if len(shape) > 2 else keys
+    if square:
+        if pattern in ("ragged", "left") or len(shape) == 2:
+            keep = keep & np.tri(shape[-1], dtype=bool)
+        if visible:
+            keep = keep | np.eye(shape[-1], dtype=bool)
+        elif len(shape) > 2:
+            keep = keep & keys.reshape(rows, *between, shape[-1], 1)
+    return np.broadcast_to(keep, shape).copy()
 
 
 def _mask(shape: tuple[int, ...], pattern: str) -> np.ndarray:
@@ -110,7 +183,6 @@ def _mask(shape: tuple[int, ...], pattern: str) -> np.ndarray:
 def _pad(program: Program, arrays: Feed, mask: InputSpec, pad: int) -> None:
     role = "token_ids" if mask.role == "attention_mask" else "decoder_token_ids"
     for spec in program.inputs:
-        if spec.role == role and spec.shape == mask.shape and pad < (spec.high or 0):
-            arrays[spec.name] = np.where(arrays[mask.name] != 0, arrays[spec.name], pad).astype(
-                arrays[spec.name].dtype
-            )
+        if spec.role == role and spec.shape == mask.shape and spec.low <= pad < (spec.high or 0):
+            real = mask.kept(arrays[mask.name])
+            arrays[spec.name] = np.where(real, arrays[spec.name], pad).astype(arrays[spec.name].dtype)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from ..onnx import OnnxView
 from ..program import UNBOUNDED
+from ..uses import ranges
 
 
 def name_dims(
@@ -17,7 +19,7 @@ def name_dims(
 
     Args:
         model: whose values' shapes are rewritten.
-        ids: inputs of shape (batch, length), whatever the file calls the two.
+        ids: inputs that may be (batch, length), whatever the file calls the two.
 
     Returns:
         The shapes by input, and the bounds by symbol.
@@ -43,13 +45,20 @@ def name_dims(
 
 
 def _names(model: ir.Model, ids: Sequence[ir.Value]) -> dict[str, str]:
-    """The file's name of an axis -> ours. Names not among the ids' stay, unless ours would clash."""
+    """The file's name of an axis -> ours: that of what is looked up in a table, of the first integers where
+    nothing is, and of integers without names. Others stay, unless ours would clash."""
     names: dict[str, str] = {}
-    for value in ids:
+    view = OnnxView(model)
+    tokens = [value for value in ids if any(found.table for found in ranges(view.of(value)))]
+    for value in dict.fromkeys((*tokens, *ids)):
         for axis, ours in enumerate(("batch", "decoder_length" if _decoder(value) else "length")):
             dim = value.shape[axis] if value.shape is not None else None
-            if isinstance(dim, ir.SymbolicDim):
-                names.setdefault(dim.value or f"{value.name}_{axis}", ours)
+            if not isinstance(dim, ir.SymbolicDim):
+                continue
+            if dim.value is None:
+                names[f"{value.name}_{axis}"] = ours
+            elif ours not in names.values():  # axes that the file names differently are different
+                names.setdefault(dim.value, ours)
     for value in model.graph.inputs:
         for dim in value.shape or ():
             if isinstance(dim, ir.SymbolicDim) and dim.value in ("batch", "length", "decoder_length"):

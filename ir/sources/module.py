@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..errors import CaptureError, did_you_mean
 from ..export import Axes, Exported, default_axes, export
-from ..fx import FxView
+from ..fx import FxView, to_numpy
 from ..positions import longest
+from ..probe import cut
 from ..program import InputSpec, Program, Task
 from ..roles import input_specs
 from .dropout import record_rates
@@ -46,19 +47,16 @@ def from_module(
     module.eval()
     try:
         try:
-            exported, graph, feed, symbols = _traced(module, feed, axes)
+            exported, graph, feed, specs, symbols = _traced(module, feed, axes)
         except CaptureError:
             fixed = _of_one_size(feed)
             if axes is not None or fixed is None:
                 raise
-            exported, graph, feed, symbols = _traced(module, feed, fixed)
+            exported, graph, feed, specs, symbols = _traced(module, feed, fixed)
         record_rates(module, graph, dict(zip(exported.shapes, feed.values(), strict=True)))
     finally:
         for part, training in modes:
             part.training = training
-    shapes = dict(zip(feed, exported.shapes.values(), strict=True))
-    bare = tuple(InputSpec(name, _dtype(tensor), shapes[name]) for name, tensor in feed.items())
-    specs = input_specs(FxView(graph, bare), shapes, {spec.name: spec.dtype for spec in bare})
     for symbol, bound in longest(graph, specs, feed).items():
         symbols[symbol] = (symbols[symbol][0], min(symbols[symbol][1], bound))
     facts = {"source": type(module).__name__, **(info or {})}
@@ -69,13 +67,23 @@ def from_module(
 
 def _traced(
     module: nn.Module, feed: Mapping[str, Tensor], axes: Axes | None
-) -> tuple[Exported, torch.fx.GraphModule, dict[str, Tensor], dict[str, tuple[int, int]]]:
-    """(the trace, its graph, the example by the graph's names, the symbols' bounds)"""
+) -> tuple[
+    Exported,
+    torch.fx.GraphModule,
+    dict[str, Tensor],
+    tuple[InputSpec, ...],
+    dict[str, tuple[int, int]],
+]:
+    """(the trace, its graph, the example by the graph's names, what the inputs are, the symbols' bounds)"""
     exported = export(module, feed, axes)
     graph = exported.graph_module()
     names = _name_placeholders(graph, list(feed))
     feed = dict(zip(names, feed.values(), strict=True))
-    return exported, graph, feed, _verify(module, graph, exported, feed)
+    shapes = dict(zip(feed, exported.shapes.values(), strict=True))
+    bare = tuple(InputSpec(name, _dtype(tensor), shapes[name]) for name, tensor in feed.items())
+    examples = {name: to_numpy(tensor) for name, tensor in feed.items()}
+    specs = input_specs(FxView(graph, bare), shapes, {spec.name: spec.dtype for spec in bare}, examples)
+    return exported, graph, feed, specs, _verify(module, graph, exported, specs, feed)
 
 
 def _of_one_size(feed: Mapping[str, Tensor]) -> Axes | None:
@@ -138,38 +146,32 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def _verify(
-    module: nn.Module, graph: torch.fx.GraphModule, exported: Exported, feed: Mapping[str, Tensor]
+    module: nn.Module,
+    graph: torch.fx.GraphModule,
+    exported: Exported,
+    specs: Sequence[InputSpec],
+    feed: Mapping[str, Tensor],
 ) -> dict[str, tuple[int, int]]:
     """Runs the trace beside the module: at a smaller size it must agree, at size one it may turn out not to.
 
     Returns: the symbols' bounds, with 2 for the smallest size of an axis that cannot be one.
     """
-    shapes = dict(zip(feed, exported.shapes.values(), strict=True))
     symbols = dict(exported.symbols)
-    sizes = {s: t.shape[a] for n, t in feed.items() for a, s in enumerate(shapes[n]) if isinstance(s, str)}
+    sizes = {d: feed[s.name].shape[a] for s in specs for a, d in enumerate(s.shape) if isinstance(d, str)}
     smaller = {symbol: max(2, symbols[symbol][0], size - 1) for symbol, size in sizes.items()}
-    if difference := _difference(module, graph, _cut(feed, shapes, smaller), list(exported.shapes)):
+    names = list(exported.shapes)
+    if difference := _difference(module, graph, list(cut(specs, feed, smaller).values()), names):
         raise CaptureError(
             f"the trace of {type(module).__name__} disagrees with it at {smaller}: {difference}"
         )
     single = [symbol for symbol in sizes if symbols[symbol][0] == 1]
     ones = {**smaller, **dict.fromkeys(single, 1)}
-    if _difference(module, graph, _cut(feed, shapes, ones), list(exported.shapes)):
+    if _difference(module, graph, list(cut(specs, feed, ones).values()), names):
         for symbol in single:
             alone = {**smaller, symbol: 1}
-            if _difference(module, graph, _cut(feed, shapes, alone), list(exported.shapes)):
+            if _difference(module, graph, list(cut(specs, feed, alone).values()), names):
                 symbols[symbol] = (2, symbols[symbol][1])
     return symbols
-
-
-def _cut(
-    feed: Mapping[str, Tensor], shapes: Mapping[str, tuple[int | str, ...]], sizes: Mapping[str, int]
-) -> list[Tensor]:
-    """The example's first elements along every symbolic axis."""
-    return [
-        tensor[tuple(slice(sizes[s]) if isinstance(s, str) else slice(None) for s in shapes[name])]
-        for name, tensor in feed.items()
-    ]
 
 
 def _difference(

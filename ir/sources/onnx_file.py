@@ -17,7 +17,7 @@ from .config import facts, read_json, task_of
 from .dims import name_dims
 from .external import check_external
 from .finite import check_finite
-from .onnx_positions import longest
+from .onnx_positions import bounds
 from .opset import raise_opset
 from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
 
@@ -50,7 +50,7 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
     check_finite(model, path)
     view = OnnxView(model)
     specs = input_specs(view, shapes, dtypes)
-    symbols |= {symbol: (1, bound) for symbol, bound in longest(model, view, specs).items()}
+    symbols = bounds(model, view, specs, symbols)
     home = path.parent.parent if path.parent.name == "onnx" else path.parent
     config = read_json(home / "config.json") if (home / "config.json").is_file() else {}
     outputs = tuple(value.name or "" for value in model.graph.outputs)
@@ -63,7 +63,8 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
         info["pad_token_id"] = pad
     positions = info.pop("max_positions", None)
     if positions and "length" in symbols:
-        symbols["length"] = (1, min(positions, symbols["length"][1]))
+        low, high = symbols["length"]
+        symbols["length"] = (low, max(low, min(positions, high)))
         info["max_length"] = min(symbols["length"][1], info.get("max_length", positions))
     return Program(model, "onnx", specs, outputs, task, symbols, files, info)
 

@@ -7,35 +7,35 @@ number, which gives the mean of all values there, and an infinite one with a pla
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isqrt, prod
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
+from ...ir.cached import settled
 from ...ir.fx import clone
-from ...ir.fx_ops import bind
-from ...ir.probe import Feed, feed, probes
+from ...ir.fx_ops import bind, packet, symbolic
+from ...ir.probe import Feed, feed
 from ...ir.program import MASKS, Program
 
 _ATEN = torch.ops.aten
+_SHORT = 9  # tokens, each of which is kept alone
 LARGEST = 5000**2  # windows of 4,096 are common in decoders
 _SDPA = _ATEN.scaled_dot_product_attention.default
 
 
-def spell_masks(program: Program, seed: int = 0) -> GraphModule:
+def spell_masks(program: Program) -> GraphModule:
     """A clone of an fx program's graph whose attention masks are 0 and -inf instead of booleans.
 
-    Where a mask hides every key of a query (left padding under a causal mask does, padding farther than a
+    Where a mask may hide every key of a query (left padding under a causal mask does, padding farther than a
     window too), the attention is written out, and probabilities that are NaN become 0.
-
-    Args:
-        seed: of the inputs that masks are tried on.
     """
     graph = clone(program.graph)
     masks = {node: mask for node in graph.graph.nodes if (mask := _mask(node)) is not None}
-    hiding = _hiding(program, graph, list(dict.fromkeys(masks.values())), seed)
+    hiding = _hiding(program, graph, list(dict.fromkeys(masks.values())))
     additive: dict[Node, Node] = {}
     for node, mask in masks.items():
         if mask not in additive:
@@ -63,26 +63,64 @@ def _additive(mask: Node, dtype: torch.dtype) -> Node:
         return mask.graph.call_function(_ATEN.to.dtype, (allowed, dtype))
 
 
-def _hiding(program: Program, graph: GraphModule, masks: list[Node], seed: int) -> set[Node]:
-    """The masks that hide every key of some query. Only what masks are computed from is run."""
-    if not masks:
-        return set()
-    feeds = [*probes(program, seed), _long(program, masks)]
+def _hiding(program: Program, graph: GraphModule, masks: list[Node]) -> set[Node]:
+    """The masks that may hide every key of some query.
+
+    One that depends on nothing but masks of tokens, each of which keeps a token, is tried with every token
+    alone: what none of these hides from a query, no other choice of tokens does. Whatever else a mask is
+    computed from (a mask of queries and keys, lengths, ids) may leave a query without keys.
+    """
+    tokens = {spec.name for spec in program.inputs if spec.role in MASKS}
+    found = {mask for mask in masks if not _sources(mask) <= tokens}
+    tried = [mask for mask in masks if mask not in found]
+    if not tried:
+        return found
     values: dict[Node, Node] = {}
     alone = torch.fx.Graph()
     alone.graph_copy(graph.graph, values)
-    alone.output(tuple(values[mask] for mask in masks))
+    alone.output(tuple(values[mask] for mask in tried))
     alone.eliminate_dead_code()
     module = GraphModule(graph, alone)
-    found: set[Node] = set()
     with torch.no_grad():
-        for arrays in feeds:
+        for arrays in (*_single_tokens(program), _long(program, tried)):
             given = [torch.from_numpy(array) for array in arrays.values()]
-            for mask, value in zip(masks, module(*given), strict=True):
+            for mask, value in zip(tried, module(*given), strict=True):
                 hidden = ~value if value.dtype == torch.bool else torch.isneginf(value)
                 if hidden.all(-1).any():
                     found.add(mask)
     return found
+
+
+def _sources(mask: Node) -> set[str]:
+    """The inputs whose values a mask is computed from; their sizes are no values."""
+    stack, seen, found = [mask], {mask}, set()
+    while stack:
+        node = stack.pop()
+        if node.op == "placeholder":
+            found.add(node.name)
+        if symbolic(node) or packet(node).endswith("_like") or packet(node).startswith("aten.new_"):
+            continue
+        for operand in node.all_input_nodes:
+            if operand not in seen:
+                seen.add(operand)
+                stack.append(operand)
+    return found
+
+
+def _single_tokens(program: Program) -> Iterator[Feed]:
+    """Feeds whose masks keep one token a row, each token once."""
+    sizes = {symbol: min(max(_SHORT, low), high) for symbol, (low, high) in program.symbols.items()}
+    sizes = settled(program, sizes)
+    arrays = feed(program, sizes)
+    masks = [spec for spec in program.inputs if spec.role in MASKS]
+    longest = max((arrays[spec.name].shape[-1] for spec in masks), default=1)
+    rows = min((arrays[spec.name].shape[0] for spec in masks), default=1)
+    for start in range(0, longest, rows):
+        chosen = start + np.arange(rows)
+        kept = {spec.name: np.eye(arrays[spec.name].shape[-1], dtype=bool) for spec in masks}
+        yield arrays | {
+            spec.name: spec.masking(kept[spec.name][chosen % len(kept[spec.name])]) for spec in masks
+        }
 
 
 def _long(program: Program, masks: Sequence[Node]) -> Feed:

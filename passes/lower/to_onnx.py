@@ -39,7 +39,7 @@ class ToOnnx(Pass):
         from ...ir.mode import set_mode
 
         set_mode(program.graph, training=False)
-        model = _export(program, context.seed)
+        model = _export(program)
         transposed = _store_transposed(model)
         store_codes(model)
         common.ClearMetadataAndDocStringPass()(model)
@@ -47,7 +47,7 @@ class ToOnnx(Pass):
         return Result(program.with_graph(model, "onnx"), True, statistics)
 
 
-def _export(program: Program, seed: int) -> ir.Model:
+def _export(program: Program) -> ir.Model:
     import torch
     from onnxscript.optimizer import optimize_ir
 
@@ -55,7 +55,7 @@ def _export(program: Program, seed: int) -> ir.Model:
     from .fake_quant import lower_fake_quant
     from .sdpa import spell_masks
 
-    graph = spell_masks(program, seed)
+    graph = spell_masks(program)
     lower_fake_quant(graph)
     inputs = {name: torch.from_numpy(array) for name, array in example(program).items()}
     exported = export(graph, inputs, {spec.name: spec.shape for spec in program.inputs})

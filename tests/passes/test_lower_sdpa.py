@@ -6,6 +6,7 @@ import pytest
 import torch
 from graphwright.ir.execute import execute
 from graphwright.passes.base import Context
+from graphwright.passes.lower.sdpa import spell_masks
 from graphwright.passes.lower.to_onnx import ToOnnx
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -74,3 +75,58 @@ def test_padding_farther_than_a_wide_window():
 
 def test_a_mask_that_leaves_every_query_a_key_costs_nothing():
     assert "IsNaN" not in operators(lowered(Attend(causal=False)))
+
+
+class Given(nn.Module):
+    """Two layers of attention under a mask that is handed in, or that lengths or ids make."""
+
+    def __init__(self, made=lambda given, length: given):
+        super().__init__()
+        self.layers, self.made = nn.ModuleList(nn.Linear(16, 48) for _ in range(2)), made
+
+    def forward(self, hidden, given):
+        mask = self.made(given, hidden.shape[1])
+        for layer in self.layers:
+            q, k, v = (x.unflatten(-1, (4, 4)).transpose(1, 2) for x in layer(hidden).chunk(3, -1))
+            mixed = scaled_dot_product_attention(q, k, v, mask)
+            hidden = hidden + mixed.transpose(1, 2).flatten(2)
+        return hidden
+
+
+def spelled(module, given):
+    """The attentions as they are exported, still in PyTorch; that ONNX Runtime agrees is tested above."""
+    program = gw.trace(module.eval(), inputs={"hidden": torch.randn(3, 9, 16), "given": given})
+    return spell_masks(program)
+
+
+KEPT = torch.arange(9) < torch.tensor([[9], [4], [2]])
+
+
+@pytest.mark.parametrize("additive", [False, True])
+def test_a_mask_of_queries_and_keys_may_leave_padding_without_a_key(additive):
+    torch.manual_seed(0)
+    module = Given()
+    given = KEPT[:, None, None] & KEPT[:, None, :, None]
+    if additive:
+        given = torch.zeros(given.shape).masked_fill(~given, -torch.inf)
+    hidden = torch.randn(3, 9, 16)
+    (found,) = spelled(module, given)(hidden, given)
+    torch.testing.assert_close(found, module(hidden, given), rtol=0, atol=1e-6)
+    assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("made", "given"),
+    [
+        (lambda n, length: (torch.arange(length) < n[:, None])[:, None, None], torch.tensor([9, 4, 2])),
+        (lambda ids, length: (ids != 1)[:, None, None], torch.arange(27).reshape(3, 9) % 5),
+    ],
+    ids=["lengths", "ids"],
+)
+def test_what_lengths_and_ids_hide_is_not_left_to_probes(made, given):
+    torch.manual_seed(0)
+    module, hidden = Given(made), torch.randn(3, 9, 16)
+    graph = spelled(module, given)
+    nothing = torch.zeros_like(given) if given.dim() == 1 else torch.ones_like(given)
+    (found,) = graph(hidden, nothing)
+    torch.testing.assert_close(found, module(hidden, nothing), rtol=0, atol=1e-6)
