@@ -69,7 +69,7 @@ class Verifier:
         for number, (feed, expected, actual) in enumerate(zip(feeds, reference, found, strict=True), 1):
             for name in after.outputs:
                 where = f"output '{name}' on probe {number} of {len(feeds)} ({describe(feed)})"
-                included = _included(after, feed, expected[name], effect)
+                included = compared_at(after, feed, expected[name], effect)
                 try:
                     compare(expected[name], actual[name], effect, included, where)
                 except ContractError:
@@ -227,7 +227,7 @@ def describe(feed: Feed) -> str:
     return ", ".join(parts)
 
 
-def _included(program: Program, feed: Feed, output: np.ndarray, effect: Effect) -> np.ndarray | None:
+def compared_at(program: Program, feed: Feed, output: np.ndarray, effect: Effect) -> np.ndarray | None:
     """Where the mask is 1, for an effect that leaves padding out and an output laid out like the mask.
 
     An encoder-decoder gives outputs of both lengths, which probes make different.

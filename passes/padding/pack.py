@@ -18,6 +18,7 @@ class Packer:
     """The index arithmetic of one mask, and packed or padded forms of values, each made once.
 
     hides: whether the mask holds something else than zero where it hides a token, not where it keeps one.
+    whole: keep every token of a row that begins with padding.
 
     All of it comes from the mask (batch, length), computed once at the top of the graph:
     kept: (batch, length) bool, the real tokens and the first position of each row;
@@ -25,7 +26,7 @@ class Packer:
     shown: (batch * length,) which kept token each place shows: itself, or the last one before it.
     """
 
-    def __init__(self, graph: ir.Graph, mask: ir.Value, axes: Axes, hides: bool = False):
+    def __init__(self, graph: ir.Graph, mask: ir.Value, axes: Axes, hides: bool = False, whole: bool = False):
         self.graph, self.mask, self.top = graph, mask, next(iter(graph))
         self.prefix = f"{mask.name}.unpadded"
         self.made: dict[tuple[str, ...], ir.Value] = {}
@@ -41,7 +42,16 @@ class Packer:
             self.real = self.emit("Not", [self.real], "real", boolean, batch_length)
         positions = self.emit("Range", [zero, self.length, one], "positions", int64, [axes.length])
         first = self.emit("Equal", [positions, zero], "first", boolean, [axes.length])
-        self.kept = self.emit("Or", [self.real, first], "kept", boolean, batch_length)
+        self.kept = self.emit(
+            "Or", [self.real, first], "or_first" if whole else "kept", boolean, batch_length
+        )
+        if whole:
+            begins = self.emit("Gather", [self.real, zero], "begins", boolean, [axes.batch], axis=1)
+            begins = self.emit(
+                "Unsqueeze", [begins, self.constant([1])], "begins.column", boolean, [axes.batch, 1]
+            )
+            late = self.emit("Not", [begins], "late", boolean, [axes.batch, 1])
+            self.kept = self.emit("Or", [self.kept, late], "kept", boolean, batch_length)
         flat = self.emit("Reshape", [self.kept, flat_shape], "flat", boolean, [None])
         found = self.emit("NonZero", [flat], "found", int64, [1, TOKENS])
         self.places = self.emit("Reshape", [found, flat_shape], "places", int64, [TOKENS])
@@ -107,6 +117,14 @@ class Packer:
                 )
             self.made[key] = padded
         return self.made[key]
+
+    def blanked(self, value: ir.Value) -> ir.Value:
+        """(batch, length, ...) with zeros in place of the tokens that are not kept."""
+        rest = _rest(value)
+        zero = self.constant(np.zeros((), value.dtype.numpy() if value.dtype else np.float32))
+        shown = self._column(self.kept, "kept", len(rest))
+        name, after = f"{value.name}.blanked", value.producer()
+        return self.emit("Where", [shown, value, zero], name, value.dtype, _dims(value), after)
 
     def shape_of(self, value: ir.Value) -> ir.Value:
         """What Shape gave for the padded form of a packed value."""

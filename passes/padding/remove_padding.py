@@ -12,7 +12,9 @@ from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
 from ...ir.masks import real_tokens
 from ...ir.program import MASKS, InputSpec, Program
+from ...ir.view import view
 from ..base import Context, Exact, Feed, Pass, Result
+from .looks import looks
 from .pack import TOKENS, Packer
 from .shifts import before_shifts
 from .tokenwise import Axes, token_operands
@@ -30,8 +32,11 @@ class RemovePadding(Pass):
     operators throughout (NonZero, CumSum, Gather, Reshape, Where). Outputs are equal at tokens that the
     mask keeps and zero elsewhere; pooled outputs are equal. The first position of each row is always
     computed, so that first-token pooling holds under left padding too and no row is ever empty. A row that
-    is padding alone
-    has no defined output (its attention is a mean over padding) and may differ.
+    is padding alone has no defined output (its attention is a mean over padding) and may differ.
+
+    A model that looks at its padding (gives out attention maps, pools without the mask) is left alone, with
+    a note: that is tried on probe inputs. Where only the first token of a row does, and is padding itself,
+    such rows are kept whole.
 
     The idea is ByteDance's Effective Transformer (2020) and FlashAttention's `unpad_input`, both for CUDA.
     """
@@ -48,20 +53,33 @@ class RemovePadding(Pass):
             return Result(
                 program, False, notes=("no attention mask among the inputs: no padding is known of",)
             )
-        attentions, layers, notes = recognise(program).attention, 0, []
+        sized = program.clone()
+        _state_sizes(sized)
+        attentions, layers, notes = recognise(sized).attention, 0, []
         for spec in masks:
             if not context.allow(f"remove-padding by {spec.name}"):
                 continue
-            packed, note = _remove(program, spec, attentions)
+            packed, note = _remove(sized, spec, attentions, context)
             layers += packed
             notes += [f"{spec.name}: {note}"] if note else []
-        return Result(program, layers > 0, {"projections on real tokens": layers}, tuple(notes))
+        statistics = {"projections on real tokens": layers}
+        return Result(sized if layers else program, layers > 0, statistics, tuple(notes))
 
     def pays(self, program: Program, feed: Feed) -> bool:
         return not all(real.all() for real in real_tokens(program.inputs, feed).values())
 
 
-def _remove(program: Program, spec: InputSpec, attentions: tuple[Attention, ...]) -> tuple[int, str]:
+def _state_sizes(program: Program) -> None:
+    """Write into a graph the sizes that follow from its inputs': files often name each one anew."""
+    for value in view(program):
+        native: ir.Value = value.native
+        if value.op not in ("const", "input") and value.shape is not None:
+            native.shape = ir.Shape(value.shape)
+
+
+def _remove(
+    program: Program, spec: InputSpec, attentions: tuple[Attention, ...], context: Context
+) -> tuple[int, str]:
     """Rewrites for one mask; the number of projections packed, or why there are none."""
     if len(spec.shape) != 2 or not all(isinstance(dim, str) for dim in spec.shape):
         return 0, f"its shape {spec.shape} is fixed, and padding varies only with a symbolic batch and length"
@@ -79,7 +97,11 @@ def _remove(program: Program, spec: InputSpec, attentions: tuple[Attention, ...]
                 0,
                 f"attention {attention.context.name} looks at padded keys: its mask comes from elsewhere",
             )
-    packer = Packer(graph, mask, axes, hides=spec.hidden != 0)
+    edge = [value for node in region for value in node.outputs if _leaves(value, region)]
+    whole, why = looks(program, spec, axes, edge, RemovePadding.effect, context)
+    if why:
+        return 0, why
+    packer = Packer(graph, mask, axes, spec.hidden != 0, whole)
     tolerant = {value.native.producer() for attention in attentions for value in attention.body}
     for node, kinds in region.items():
         for position, kind in kinds.items():
@@ -127,6 +149,12 @@ def _region(graph: ir.Graph, axes: Axes) -> dict[ir.Node, dict[int, str]]:
         if any(node.op_type in PROJECTIONS for node in group):
             kept |= group
     return {node: kinds for node, kinds in nodes.items() if node in kept}
+
+
+def _leaves(value: ir.Value, region: dict[ir.Node, dict[int, str]]) -> bool:
+    """Whether anything outside the region reads a value, other than its sizes."""
+    readers = (user for user in value.consumers() if user not in region)
+    return value.is_graph_output() or any(user.op_type != "Shape" for user in readers)
 
 
 def _pad_for_others(
