@@ -20,8 +20,8 @@ Attrs = Mapping[str, Any]
 SAME = set(
     "abs cast ceil clip cos cumsum dequantize_linear dropout erf exp floor gelu identity isnan layer_norm "
     "log log_softmax neg not quantize_linear reciprocal relu rms_norm round rsqrt sigmoid sign silu sin "
-    "softmax softplus sqrt tanh tril triu com.microsoft::BiasGelu com.microsoft::FastGelu "
-    "com.microsoft::Gelu com.microsoft::MultiHeadAttention com.microsoft::QuickGelu "
+    "softmax softplus sqrt tanh tril triu ai.onnx::RotaryEmbedding com.microsoft::BiasGelu "
+    "com.microsoft::FastGelu com.microsoft::Gelu com.microsoft::MultiHeadAttention com.microsoft::QuickGelu "
     "com.microsoft::RotaryEmbedding com.microsoft::SkipLayerNormalization "
     "com.microsoft::SkipSimplifiedLayerNormalization".split()
 )
@@ -252,7 +252,22 @@ def _conv(first: Shape, shapes: Shapes, attrs: Attrs, index: int) -> Shape | Non
     return (first[0], kernel[0], *sizes)
 
 
+def _attention(first: Shape, shapes: Shapes, attrs: Attrs, index: int) -> Shape | None:
+    """ONNX's own, of queries, keys and values with four axes, or with heads side by side in three."""
+    value = shapes[2]
+    if index or value is None or len(value) != len(first):
+        return None
+    if len(first) == 4:
+        return (*first[:-1], value[-1])
+    heads, groups = attrs.get("q_num_heads"), attrs.get("kv_num_heads")
+    width = value[-1]
+    if not (isinstance(width, int) and heads and groups):
+        return (*first[:-1], None)
+    return (*first[:-1], width * heads // groups)
+
+
 _RULES: dict[str, Any] = {
+    "ai.onnx::Attention": _attention,
     **dict.fromkeys(("conv1d", "conv2d"), _conv),
     "matmul": _matmul,
     "linear": _linear,

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
 from ...ir.masks import real_tokens
+from ...ir.onnx_ops import dtype_name
 from ...ir.program import MASKS, InputSpec, Program
 from ...ir.view import view
 from ..base import Context, Exact, Feed, Pass, Result
@@ -20,6 +21,7 @@ from .shifts import before_shifts
 from .tokenwise import Axes, token_operands
 
 KERNELS = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
+_DTYPES = {dtype_name(dtype): dtype for dtype in ir.DataType}
 PROJECTIONS = frozenset({"MatMul", "Gemm"})
 
 
@@ -73,7 +75,10 @@ def _state_sizes(program: Program) -> None:
     """Write into a graph the sizes that follow from its inputs': files often name each one anew."""
     for value in view(program):
         native: ir.Value = value.native
-        if value.op not in ("const", "input") and value.shape is not None:
+        if value.op in ("const", "input") or value.shape is None:
+            continue
+        native.dtype = native.dtype or _DTYPES.get(value.dtype or "")
+        if native.dtype is not None:
             native.shape = ir.Shape(value.shape)
 
 
