@@ -43,6 +43,8 @@ class RelaxView(GraphView):
             self._results[var] = list(value.fields)
         elif isinstance(value, relax.TupleGetItem):
             self._item(var, value)
+        elif isinstance(value, relax.Var) and value in self._results:
+            self._results[var] = self._results[value]
         elif isinstance(value, relax.Var):
             self.add(_value(var, name, "identity", [self._operand(value)]))
         elif isinstance(value, tvm.ir.Call):
