@@ -26,7 +26,7 @@ class SimplifyMask(Pass):
     """Undo the detours that PyTorch's exporter takes to an attention mask.
 
     * mask[arange(batch)[:, None, None, None], arange(length)], a GatherND of every element in order, becomes
-      an Unsqueeze;
+      an Unsqueeze, or nothing where it adds no axis;
     * a comparison that always holds, such as arange(length) >= 0, drops out of an And;
     * an axis that only such a comparison had is left at 1, where everything below broadcasts.
     """
@@ -70,6 +70,9 @@ def _unsqueeze(editor: Editor, value: GraphValue, axes: list[int]) -> ir.Value:
     old = value.native
     source = value.inputs[0]
     assert source is not None
+    if not axes:
+        editor.replace(old, source.native)
+        return source.native
     where = editor.initializer(np.array(axes), f"{old.name}.axes")
     node = editor.node(
         "Unsqueeze", [source.native, where], f"{old.name}.view", before=old.producer(), like=old

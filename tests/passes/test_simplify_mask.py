@@ -48,6 +48,24 @@ def test_a_gather_of_everything_is_a_view_and_what_always_holds_goes():
     assert sorted(operators(result.program)) == ["Add", "Cast", "Unsqueeze", "Where"]
 
 
+def test_a_gather_that_adds_no_axis_is_what_it_gathers_from():
+    body = """
+        rows = Unsqueeze(bs, one_axis) columns = Unsqueeze(ls, first)
+        whole = Add(rows, columns) shape = Shape(whole)
+        r = Expand(rows, shape) r1 = Unsqueeze(r, second) c = Expand(columns, shape) c1 = Unsqueeze(c, second)
+        places = Concat<axis = 2>(r1, c1) seen = GatherND(kept, places) y = Cast<to = 1>(seen)
+    """
+    ranges = RANGES[: RANGES.index("    rows =")]
+    numbers = {"one_axis": np.array([1]), "second": np.array([2])}
+    before = parsed(ranges + body, INPUTS, "float[batch,length] y", {**CONSTANTS, **numbers})
+    for node in before.graph.graph:
+        if node.op_type == "GatherND":
+            node.outputs[0].shape = onnx_ir.Shape(["batch", "length"])
+    result = fused(SimplifyMask(), before, 0.0)
+    assert result.statistics["gathers undone"] == 1
+    assert operators(result.program) == ["Cast", "Cast"]
+
+
 def test_golden():
     before = program(RANGES + INDEX + HOLDS + USE.format(condition="fine"))
     after = SimplifyMask().run(before.clone(), Context()).program
