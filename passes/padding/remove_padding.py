@@ -77,9 +77,9 @@ def _state_sizes(program: Program) -> None:
         native: ir.Value = value.native
         if value.op in ("const", "input") or value.shape is None:
             continue
-        native.dtype = native.dtype or _DTYPES.get(value.dtype or "")
-        if native.dtype is not None:
-            native.shape = ir.Shape(value.shape)
+        dtype = native.dtype or _DTYPES.get(value.dtype or "")
+        if dtype is not None:
+            native.dtype, native.shape = dtype, ir.Shape(value.shape)
 
 
 def _remove(
