@@ -12,6 +12,7 @@ from ..ir.program import InputSpec
 
 Feed = Mapping[str, np.ndarray]
 _IDS = ("token_ids", "decoder_token_ids")
+_SEQUENCES = ("hidden", "audio_features", "pixel_values")
 
 
 def check(inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]], feed: Feed) -> dict[str, int]:
@@ -106,15 +107,26 @@ def _check_ids(spec: InputSpec, array: np.ndarray) -> None:
         raise InputError(f"{spec.name}: {wrong} is out of range; ids go from {spec.low} to {bound - 1}")
 
 
+def sized_by(inputs: Sequence[InputSpec]) -> InputSpec:
+    """The input that says how large a call is: ids, else hidden states, sound or pixels, else the first."""
+    ids = [spec for role in _IDS for spec in inputs if spec.role == role]
+    wide = [spec for spec in inputs if len(spec.shape) > 1 and spec.role != "mask"]
+    floats = [spec for spec in wide if "float" in spec.dtype]
+    known = [spec for spec in floats if spec.role in _SEQUENCES]
+    return (*ids, *known, *floats, *inputs)[0]
+
+
 def coordinates(inputs: Sequence[InputSpec], feed: Feed) -> tuple[int, int, float]:
     """(batch, length, padding share) of a call: what decides which graph is fastest for it.
 
-    Batch and length are the axes of the token ids, or of the first input; length is 1 where there is none
-    (images of one size). padding: share of masked tokens by the attention mask, 0 without one.
+    Batch and length are the axes of the token ids, or the first and the next free one of what else is the
+    largest; length is 1 where there is none (images of one size). padding: share of masked tokens by the
+    attention mask, 0 without one.
     """
-    spec = next((spec for spec in inputs if spec.role in _IDS), inputs[0])
+    spec = sized_by(inputs)
     shape = feed[spec.name].shape
-    length = shape[1] if len(shape) > 1 and isinstance(spec.shape[1], str) else 1
+    free = (size for size, dim in zip(shape[1:], spec.shape[1:], strict=True) if isinstance(dim, str))
+    length = next(free, 1)
     real = next(iter(real_tokens(inputs, feed, "attention_mask").values()), None)
     padding = 1.0 - np.count_nonzero(real) / real.size if real is not None and real.size else 0.0
     return (shape[0] if shape else 1), length, padding

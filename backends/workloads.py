@@ -16,7 +16,7 @@ from ..ir.cached import cache_of
 from ..ir.errors import MeasureError, short
 from ..ir.probe import feed
 from ..ir.program import InputSpec, Program
-from .feeds import Feed
+from .feeds import Feed, sized_by
 from .text import TextEncoder
 
 BATCHES = ("1", "8")  # for inputs without a length, such as images
@@ -26,7 +26,10 @@ MOST_BYTES = 1 << 30  # of its inputs
 _NAME = re.compile(
     r"(?P<batch>[1-9]\d{0,5})(x(?P<length>[1-9]\d{0,6}))?|mixed:(?P<count>[1-9]\d{0,5})", re.ASCII
 )
-_IDS = ("token_ids", "decoder_token_ids")
+FRAME = 8  # a smallest length beyond this is what convolutions need for one frame
+MOST_FRAMES = 1 << 16  # samples that a default workload has at most: four seconds of sound
+IMAGE = 224  # pixels to a side where that is free
+_TEXT = ("token_ids", "attention_mask", "token_type_ids", "position_ids")
 # Modules whose documentation is prose of every length; importing them costs nothing and runs nothing.
 _PROSE = ("argparse", "collections", "datetime", "fractions", "heapq", "json", "logging", "pathlib", "random",
           "shutil", "statistics", "string", "subprocess", "textwrap", "threading", "zipfile")  # fmt: skip
@@ -42,17 +45,23 @@ class Workload:
 
 def default_names(program: Program) -> tuple[str, ...]:
     """The workloads that suit the program's inputs: by batch and length for text, by batch for the rest."""
-    ids = _ids(program)
-    if ids is None:
+    main, length = _main(program)
+    if length is None:
         return BATCHES
     cache = cache_of(program)
-    low, high = _bounds(program, cache.past if cache else ids.shape[1] if len(ids.shape) > 1 else 1)
+    low, high = _bounds(program, cache.past if cache else length)
     if cache:
         high = min(high, _bounds(program, cache.mask)[1] - _bounds(program, cache.tokens)[0])
-    names = [f"{batch}x{min(max(length, low), high)}" for batch, length in ((1, 128), (8, 128), (1, 16))]
+    unit = low if low > FRAME else 1
+    sizes = [
+        (1, min(128, MOST_FRAMES // unit) * unit),
+        (8, min(128, MOST_FRAMES // unit) * unit),
+        (1, 16 * unit),
+    ]
+    names = [f"{batch}x{min(max(size, low), high)}" for batch, size in sizes]
     if not cache and any(spec.role == "attention_mask" for spec in program.inputs):
         names.append("mixed:32")
-    fixed = ids.shape[0] if isinstance(ids.shape[0], int) else None
+    fixed = main.shape[0] if isinstance(main.shape[0], int) else None
     if fixed:
         names = [re.sub(r"^\d+x", f"{fixed}x", name).replace(":32", f":{fixed}") for name in names]
     return tuple(dict.fromkeys(names))
@@ -157,16 +166,16 @@ def _random(
     program: Program, name: str, batch: int, length: int | None, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     sizes: dict[str, int] = {}
-    ids = _ids(program)
-    if length and ids is None:
+    main, axis = _main(program)
+    if length and axis is None:
         raise MeasureError(f"the workload {name} has a length and the model has none; write {batch}")
-    wanted: dict[int | str, int] = {program.inputs[0].shape[0]: batch} if program.inputs[0].shape else {}
+    wanted: dict[int | str, int] = {main.shape[0]: batch} if main.shape else {}
     cache = cache_of(program)
     if cache:
         past, tokens = length or 1, _bounds(program, cache.tokens)[0]
         wanted |= {cache.past: past, cache.tokens: tokens, cache.mask: past + tokens}
-    elif ids is not None and len(ids.shape) > 1:
-        wanted[ids.shape[1]] = length or _bounds(program, ids.shape[1])[1]
+    elif axis is not None:
+        wanted[axis] = length or _bounds(program, axis)[1]
     for dim, size in wanted.items():
         low, high = _bounds(program, dim)
         if not low <= size <= high:
@@ -174,10 +183,12 @@ def _random(
             raise MeasureError(f"the workload {name} needs {dim} = {size} and the model takes {edge}")
         if isinstance(dim, str):
             sizes[dim] = size
-    for dim in (dim for spec in program.inputs for dim in spec.shape):
-        if isinstance(dim, str):
-            low, high = _bounds(program, dim)
-            sizes.setdefault(dim, min(max(low, length or 1), high))
+    for spec in program.inputs:
+        usual = IMAGE if spec.role == "pixel_values" else length or 1
+        for dim in spec.shape:
+            if isinstance(dim, str):
+                low, high = _bounds(program, dim)
+                sizes.setdefault(dim, min(max(low, usual), high))
     need = sum(
         prod(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape)
         * np.dtype(spec.dtype).itemsize
@@ -208,7 +219,7 @@ def _sentences(
         raise MeasureError(f"the workload {name} is a batch of {count} and the model takes {low} to {high}")
     source = list(texts) or prose()
     picked = [source[i] for i in rng.choice(len(source), count, replace=count > len(source))]
-    if "tokenizer.json" in program.tokenizer:
+    if "tokenizer.json" in program.tokenizer and all(spec.role in _TEXT for spec in program.inputs):
         content = program.tokenizer["tokenizer.json"]
         return TextEncoder(content, program.inputs, program.info, program.symbols)(picked)
     low, high = _bounds(program, mask.shape[1])
@@ -236,8 +247,14 @@ def prose() -> list[str]:
     return sorted(s for s in sentences if plain.fullmatch(s) and 4 <= len(s.split()) <= 40)
 
 
-def _ids(program: Program) -> InputSpec | None:
-    return next((spec for role in _IDS for spec in program.inputs if spec.role == role), None)
+def _main(program: Program) -> tuple[InputSpec, int | str | None]:
+    """The input that says how large a call is, and its axis of tokens, frames or samples, if it has one."""
+    main = sized_by(program.inputs)
+    if main.role in ("token_ids", "decoder_token_ids"):
+        return main, main.shape[1] if len(main.shape) > 1 else 1
+    if main.role == "pixel_values":
+        return main, None
+    return main, next((dim for dim in main.shape[1:] if isinstance(dim, str)), None)
 
 
 def _bounds(program: Program, dim: int | str) -> tuple[int, int]:

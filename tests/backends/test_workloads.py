@@ -55,6 +55,53 @@ def test_images_are_named_by_their_batch():
         workloads(images(), ["4x16"])
 
 
+def test_hidden_states_are_named_by_their_length_and_their_lengths_are_full():
+    inputs = (
+        InputSpec("lengths", "int64", ("batch",), low=1, follows="frames", reach=1),
+        InputSpec("features", "float32", ("batch", "frames", 16), "hidden"),
+    )
+    program = Program(None, "onnx", inputs, ("y",), symbols={"batch": (1, 64), "frames": (1, 100)})
+    assert default_names(program) == ("1x100", "8x100", "1x16")
+    found = feed(program, "4x20")
+    assert found["features"].shape == (4, 20, 16)
+    assert found["lengths"].tolist() == [20] * 4
+    with pytest.raises(MeasureError, match="the workload 1x101 needs frames = 101 and the model takes at mo"):
+        workloads(program, ["1x101"])
+
+
+def test_sound_is_as_long_as_its_convolutions_make_frames_of():
+    sound = InputSpec("input_values", "float32", ("batch", "samples"))
+    program = Program(None, "onnx", (sound,), ("y",), symbols={"batch": (1, 64), "samples": (400, 2**31 - 1)})
+    assert default_names(program) == ("1x51200", "8x51200", "1x6400")
+    assert feed(program, "1x6400")["input_values"].shape == (1, 6400)
+
+
+def test_images_of_free_sizes_are_of_a_usual_one():
+    pixels = InputSpec("pixel_values", "float32", ("batch", 3, "height", "width"), "pixel_values")
+    symbols = {"batch": (1, 64), "height": (14, 2**31 - 1), "width": (14, 112)}
+    program = Program(None, "onnx", (pixels,), ("y",), symbols=symbols)
+    assert feed(program, "2")["pixel_values"].shape == (2, 3, 224, 112)
+
+
+def test_a_mask_that_is_true_for_padding_is_made_that_way_round(make):
+    program = make.encoder()
+    inputs = [replace(s, hidden=1) if s.role == "attention_mask" else s for s in program.inputs]
+    texts = ["a b", "c d e f g", "h"]
+    for tokenizer in ({}, program.tokenizer):
+        around = replace(program, inputs=tuple(inputs), tokenizer=tokenizer)
+        straight = feed(replace(program, tokenizer=tokenizer), "mixed:3", texts=texts)["attention_mask"]
+        np.testing.assert_array_equal(feed(around, "mixed:3", texts=texts)["attention_mask"], 1 - straight)
+        assert not feed(around, "2x5")["attention_mask"].any()
+
+
+def test_a_tokenizer_serves_where_texts_make_every_input(make):
+    program = make.encoder()
+    places = InputSpec("word_positions", "int64", ("batch", "words"), follows="length")
+    other = replace(program, inputs=(*program.inputs, places), symbols={**program.symbols, "words": (1, 9)})
+    found = feed(other, "mixed:3", texts=["a b", "c d e f g", "h"])
+    assert found["word_positions"].max() < found["input_ids"].shape[1]
+
+
 @pytest.mark.parametrize("name", ["", "x", "0x4", "4x", "-1x4", "mixed", "mixed:0", "8x128x2", "many"])
 def test_a_name_that_says_no_shape_is_refused(make, name):
     with pytest.raises(MeasureError, match="is no shape; write batch x length"):
