@@ -205,6 +205,15 @@ def test_small_stores_weights_and_tables_in_four_bits(encoder_directory, invoke,
     assert " – " in invoke("inspect", "--quant", tmp_path / "o").stdout  # of activation
 
 
+@pytest.fixture
+def rewritten_is_kept(monkeypatch):
+    """The graph that passes made is kept, whatever is measured: at this size int8 and codes don't pay."""
+    from graphwright.tools import building_graphs
+
+    monkeypatch.setattr(building_graphs, "choose", lambda works, names, *_: dict.fromkeys(works, names[0]))
+
+
+@pytest.mark.usefixtures("rewritten_is_kept")
 def test_steps_that_quantize_other_weights_are_both_reported(
     encoder_directory, invoke, tmp_path, monkeypatch
 ):
@@ -223,6 +232,7 @@ def test_steps_that_quantize_other_weights_are_both_reported(
     assert sorted(name.split(".")[-2] for name in of_float) == ["position_embeddings", "word_embeddings"]
 
 
+@pytest.mark.usefixtures("rewritten_is_kept")
 def test_codes_of_a_torch_graph_are_reported(encoder_directory, invoke, tmp_path):
     words = ("--pipeline", "quantize-ternary{steps=0},to-onnx,fold-constants", *SHAPES)
     result = invoke(encoder_directory, "-o", tmp_path / "o", *words)
