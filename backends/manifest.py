@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..ir.errors import BundleError
+from ..ir.errors import BundleError, short
+from ..ir.files import FAULTS, MIB, check_regular, read_regular, why
 from ..ir.program import InputSpec
 from .tvm.record import MODULE, WEIGHTS, Compiled
+from .typed import MOST, dtype, many, maybe, number, size, table, text, whole
 
 FORMAT = 2  # 1 had no compiled functions; bundles without them are still written as 1
 MANIFEST = "manifest.json"
@@ -22,6 +25,8 @@ DEFAULT = "model.onnx"
 _AGAIN = ": copy or build the bundle again"
 _HASH = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')  # what every manifest begins with
 _ZEROS = b"0" * 64  # stand there when its bytes are hashed
+MOST_BYTES = 16 * MIB  # of a manifest
+MOST_THREADS = 4096  # that anything was measured with
 _MODEL_SUFFIXES = (".onnx", ".data", ".ort", ".so", ".weights")
 
 
@@ -47,6 +52,11 @@ class Manifest:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
+def is_bundle(folder: str | Path) -> bool:
+    """Whether something at a directory means to be a bundle; `read_manifest` says whether it is."""
+    return os.path.lexists(Path(folder, MANIFEST))
+
+
 def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
     """Write manifest.json, beginning with the sha256 of its own bytes (with zeros in the digest's place).
 
@@ -55,8 +65,8 @@ def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
             null.
     """
     content = {"sha256": _ZEROS.decode(), **{key: value for key, value in record.items() if key != "sha256"}}
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    data = text.encode("utf-8", "surrogatepass")
+    written = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    data = written.encode("utf-8", "surrogatepass")
     (folder / MANIFEST).write_bytes(data.replace(_ZEROS, hashlib.sha256(data).hexdigest().encode(), 1))
 
 
@@ -99,45 +109,43 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        record = _unchanged(path, path.read_bytes())
+        record = _unchanged(path, read_regular(path, MOST_BYTES))
     except FileNotFoundError as error:
         missing = f"there is no directory {folder}" if not folder.is_dir() else f"{folder} has no {MANIFEST}"
         raise BundleError(f"{missing}: a bundle is what `optimize MODEL -o DIRECTORY` writes") from error
     except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror}") from error
-    except ValueError as error:
+        raise BundleError(f"{path} can't be read: {why(error)}") from error
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not valid JSON: build the bundle again") from error
     version = record.get("format") if isinstance(record, dict) else None
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise BundleError(f"{path} is not the manifest of a graphwright bundle")
     if version > FORMAT:
         raise BundleError(
-            f"{folder} has bundle format {version} and this graphwright reads up to {FORMAT}: "
+            f"{folder} has bundle format {short(version)} and this graphwright reads up to {FORMAT}: "
             "pip install --upgrade graphwright"
         )
     try:
         return _parse(record)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BundleError(
-            f"{path} is damaged ({type(error).__name__}: {error}): build the bundle again"
-        ) from error
+    except FAULTS as error:
+        raise BundleError(f"{path} is damaged ({why(error)}): build the bundle again") from error
 
 
 def _parse(record: dict[str, Any]) -> Manifest:
-    files = {_inside(name): dict(entry) for name, entry in record["files"].items()}
-    graphs = {str(variant): str(name) for variant, name in record["graphs"].items()}
+    files = {
+        _inside(name): {"bytes": whole(entry["bytes"]), "sha256": text(entry["sha256"])}
+        for name, entry in table(record["files"]).items()
+    }
+    graphs = {text(variant): text(name) for variant, name in table(record["graphs"]).items()}
     compiled = Compiled.from_json(record["compiled"]) if record.get("backend") == "tvm" else None
-    inputs = tuple(_input(spec) for spec in record["inputs"])
+    inputs = many(_input, record["inputs"])
+    outputs = many(text, record["outputs"])
     if compiled:
-        compiled.check(inputs, record["outputs"])
+        compiled.check(inputs, outputs)
     for name in (MODULE, WEIGHTS) if compiled else (DEFAULT, *graphs.values()):
         if name not in files:
             raise ValueError(f"the graph {name!r} is not among its files")
-    dispatch = tuple(
-        {"workload": str(row["workload"]), "batch": int(row["batch"]), "length": int(row["length"]),
-         "padding": float(row["padding"]), "graph": row["graph"]}
-        for row in record["dispatch"]
-    )  # fmt: skip
+    dispatch = many(_route, record["dispatch"])
     for row in dispatch:
         if row["graph"] not in graphs:
             raise ValueError(f"the dispatch table names no graph of the bundle: {row['graph']!r}")
@@ -145,25 +153,67 @@ def _parse(record: dict[str, Any]) -> Manifest:
         files=files,
         graphs=graphs,
         inputs=inputs,
-        outputs=tuple(record["outputs"]),
-        symbols={name: (int(low), int(high)) for name, (low, high) in record["symbols"].items()},
-        task=str(record["task"]),
+        outputs=outputs,
+        symbols={name: _bounds(each) for name, each in table(record["symbols"]).items()},
+        task=text(record["task"]),
         dispatch=dispatch,
         compiled=compiled,
-        threads=int(record["threads"]) if record.get("threads") else None,
-        info=dict(record["info"]),
+        threads=maybe(whole, record.get("threads"), 1, MOST_THREADS),
+        info=_info(table(record["info"])),
         record=record,
     )
 
 
 def _input(spec: Mapping[str, Any]) -> InputSpec:
-    seen = spec.get("seen")
-    return InputSpec(**{**spec, "shape": tuple(spec["shape"]), "seen": tuple(seen) if seen else None})
+    follows = spec.get("follows")
+    return InputSpec(
+        **{
+            **table(spec),
+            "name": text(spec["name"]),
+            "dtype": dtype(spec["dtype"]),
+            "shape": many(size, spec["shape"]),
+            "high": maybe(whole, spec["high"], -MOST, MOST),
+            "low": whole(spec.get("low", 0), -MOST),
+            "follows": None if follows is None else size(follows),
+            "reach": whole(spec.get("reach", 0), -MOST),
+            "seen": maybe(_pair, spec.get("seen")),
+            "hidden": number(spec.get("hidden", 0), -math.inf, math.inf),
+        }
+    )
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    low, high = many(lambda each: whole(each, -(2**63), 2**64), value)
+    return low, high
+
+
+def _bounds(value: Any) -> tuple[int, int]:
+    low, high = many(whole, value)
+    if low > high:
+        raise ValueError(f"bounds from {low} to {high}")
+    return low, high
+
+
+def _route(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "workload": text(row["workload"]),
+        "batch": whole(row["batch"]),
+        "length": whole(row["length"]),
+        "padding": number(row["padding"], 0, 1),
+        "graph": text(row["graph"]),
+    }
+
+
+def _info(info: Mapping[str, Any]) -> dict[str, Any]:
+    """As it is; what texts are encoded by is checked."""
+    maybe(whole, info.get("pad_token_id"), -1)
+    maybe(whole, info.get("max_length"), 1)
+    return dict(info)
 
 
 def _inside(name: str) -> str:
     """A file name that stays in the bundle: relative, without `..`, spelled the one way."""
-    path = PurePosixPath(name)
+    path = PurePosixPath(text(name))
     if path.is_absolute() or ".." in path.parts or str(path) != name or "\\" in name or ":" in name:
         raise ValueError(f"the file name {name!r} leads out of the bundle")
     return name
@@ -178,15 +228,18 @@ def verify_files(folder: Path, manifest: Manifest, hashes: bool = True) -> None:
     for name, entry in manifest.files.items():
         path = folder / name
         try:
-            size = path.stat().st_size
-            if size != entry["bytes"]:
-                raise BundleError(f"{path} has {size} bytes and the manifest says {entry['bytes']}{_AGAIN}")
+            found = path.stat()
+            check_regular(path, found.st_mode)
+            if found.st_size != entry["bytes"]:
+                raise BundleError(
+                    f"{path} has {found.st_size} bytes and the manifest says {entry['bytes']}{_AGAIN}"
+                )
             if hashes and sha256(path) != entry["sha256"]:
                 raise BundleError(f"{path} is not the file that the manifest was made for{_AGAIN}")
         except FileNotFoundError as error:
             raise BundleError(f"{path} is missing{_AGAIN}") from error
         except OSError as error:
-            raise BundleError(f"{path} can't be read: {error.strerror}") from error
+            raise BundleError(f"{path} can't be read: {why(error)}") from error
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if name not in manifest.files and path.suffix in _MODEL_SUFFIXES:

@@ -17,6 +17,15 @@ from .target import allowed_cpus, pick_cpus
 KINDS = ("onnxruntime", "bundle", "torch", "torch-compile")
 
 
+def _started(*words: Any, **options: Any) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(*words, **options)
+    except BlockingIOError as error:
+        raise MeasureError(
+            "no further process can be started to measure in: allow more (ulimit -u, docker --pids-limit)"
+        ) from error
+
+
 class Worker:
     """A process that has loaded one contestant.
 
@@ -34,7 +43,7 @@ class Worker:
         self.name = name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
         count = str(threads)
-        self._process = subprocess.Popen(
+        self._process = _started(
             # -P: the user's working directory must not shadow modules.
             [sys.executable, "-P", "-m", "graphwright.backends.worker"],
             stdin=subprocess.PIPE,

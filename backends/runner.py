@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.errors import BundleError, InputError
+from ..ir.errors import BundleError, InputError, short
+from ..ir.files import path_of
 from ..ir.program import InputSpec
 from .answers import classes, spans, together
 from .feeds import Feed
 from .folder import appearing
 from .manifest import MANIFEST, Manifest, read_manifest, verify_files
 from .routed import Routed
-from .target import detect
+from .target import allowed_cpus, check_threads, detect
 from .text import TextEncoder
 from .texts import listed
 
@@ -31,18 +32,27 @@ def load(directory: str | Path, threads: int | None = None, verify: bool = True)
 
     Args:
         directory: what was given to `-o`.
-        threads: intra-op threads; None takes what the bundle was measured with.
+        threads: intra-op threads; None takes what the bundle was measured with, as far as this process may
+            use so many CPUs.
         verify: compare every file with the hash in the manifest (reads each file once).
 
     Raises:
         BundleError: no bundle, an incomplete one, one that was tampered with, one of a newer format, or one
             that was compiled for another processor.
         BackendError: it was compiled by TVM, and that is missing or of another version.
+        GraphwrightError: a number of threads that no machine should start.
     """
-    folder = Path(directory)
+    try:
+        folder = Path(path_of(directory))
+    except (TypeError, ValueError):
+        raise BundleError(f"load takes the directory of a bundle, not {short(directory)}") from None
+    if threads is not None:
+        check_threads(threads)
     manifest = read_manifest(folder)
     verify_files(folder, manifest, hashes=verify)
-    return Bundle(folder, manifest, threads or manifest.threads)
+    # A bundle of a larger machine runs on all that there is here.
+    here = min(manifest.threads, len(allowed_cpus())) if manifest.threads else None
+    return Bundle(folder, manifest, threads or here)
 
 
 class Bundle:

@@ -75,9 +75,14 @@ class TextEncoder:
 
     def pad_together(self, encodings: Sequence[Encoding]) -> dict[str, np.ndarray]:
         """One feed of texts tokenized before, padded on the right to the longest."""
-        length = self.fixed or max(1, max(len(encoding) for encoding in encodings))
+        longest = max(len(encoding) for encoding in encodings)
+        length = self.fixed or max(1, longest)
+        if longest > length:
+            raise InputError(f"the model takes {length} tokens, and its tokenizer adds more by itself")
         feed = {}
         for spec in self.inputs:
+            if len(spec.shape) != 2:
+                raise InputError(f"the input {spec.name!r} has no row a text: pass arrays to run()")
             array = np.full((len(encodings), length), self._padding(spec), dtype=spec.dtype)
             for row, encoding in zip(array, encodings, strict=True):
                 row[: len(encoding)] = _values(spec, encoding)

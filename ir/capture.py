@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import CaptureError
+from .errors import CaptureError, GraphwrightError
+from .files import path_of, why
 from .program import Program, Task
 
 Spelling = Literal["sdpa", "eager"]
@@ -42,7 +44,29 @@ def capture(
         from .sources.module import from_module
 
         return from_module(source, inputs, task)
-    path = Path(source)
+    with reading(source):
+        return _from_path(source, task, attn, model_type)
+
+
+@contextmanager
+def reading(source: str | Path) -> Iterator[None]:
+    """Libraries that read what nobody meant to write raise whatever they come upon.
+
+    Raises:
+        CaptureError: they did.
+    """
+    try:
+        yield
+    except GraphwrightError:
+        raise
+    except Exception as error:
+        raise CaptureError(f"'{source}' cannot be captured: {why(error)}") from error
+
+
+def _from_path(
+    source: str | Path, task: Task | None, attn: Spelling | None, model_type: str | None
+) -> Program:
+    path = Path(path_of(source))
     if path.suffix == ".onnx":
         from .sources.onnx_file import from_onnx
 

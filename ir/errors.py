@@ -7,9 +7,18 @@ from difflib import get_close_matches
 from reprlib import Repr
 from typing import Any
 
+_LONGEST = 2000  # characters: a list of all passes still fits
+
 
 class GraphwrightError(Exception):
-    """Base of every error whose message is written for the user (exit status 1, no traceback)."""
+    """Base of every error whose message is written for the user (exit status 1, no traceback).
+
+    As text it is one line of bounded length, whatever names and values of others it quotes.
+    """
+
+    def __str__(self) -> str:
+        line = " ".join(super().__str__().split())
+        return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
 class ConfigError(GraphwrightError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..backends.manifest import MANIFEST, read_manifest
+from ..backends.manifest import is_bundle, read_manifest
 from ..backends.measure import Comparison, compare, workloads
 from ..backends.target import detect
 from ..backends.workloads import fitted
@@ -48,7 +48,7 @@ def bench(
     """
     count = threads or detect().cores
     program = open_model(models[0], count).program
-    bundles = [read_manifest(Path(name)) for name in models if (Path(name) / MANIFEST).is_file()]
+    bundles = [read_manifest(Path(name)) for name in models if is_bundle(name)]
     work = fitted(workloads(program, shapes, seed=seed), map(program_of, bundles))
     names = dict.fromkeys(models)
     found = {}

@@ -440,7 +440,9 @@ def run(
     inputs: Annotated[
         str | None,
         typer.Option(
-            "--inputs", help="JSON file with an array for each input, instead of text", show_default=False
+            "--inputs",
+            help="JSON or .npz file with an array for each input, instead of text",
+            show_default=False,
         ),
     ] = None,
     *,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from ..backends.manifest import MANIFEST, Manifest
+from ..backends.manifest import Manifest, is_bundle
 from ..ir.program import Program
 
 
@@ -28,7 +27,7 @@ def open_model(name: str, threads: int = 2) -> Opened:
         CaptureError: nothing at that name is a model.
         BundleError: a bundle that is incomplete or was tampered with.
     """
-    if (Path(name) / MANIFEST).is_file():
+    if is_bundle(name):
         from ..backends.runner import load
 
         bundle = load(name, threads)

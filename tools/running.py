@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +17,10 @@ import numpy as np
 from ..backends.answers import Answer
 from ..backends.runner import CLASSIFIERS, load
 from ..ir.errors import InputError
+from ..ir.files import FAULTS, MIB, read_regular, why
+from ..ir.program import numpy_dtype
+
+MOST = 64 * MIB  # of a file of inputs
 
 
 def run(bundle: str, texts: Sequence[str] | None, inputs: str | None) -> Any:
@@ -21,7 +29,7 @@ def run(bundle: str, texts: Sequence[str] | None, inputs: str | None) -> Any:
     Args:
         bundle: a directory that `optimize` wrote.
         texts: one answer, or row of outputs, each.
-        inputs: a JSON file, an array (nested lists) for each input, instead of texts.
+        inputs: a JSON file, an array (nested lists) for each input, or a .npz file, instead of texts.
 
     Raises:
         InputError: neither or both were given, or the arrays don't fit the model.
@@ -40,14 +48,55 @@ def run(bundle: str, texts: Sequence[str] | None, inputs: str | None) -> Any:
 
 def _arrays(path: Path, dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
     try:
-        content = json.loads(path.read_text("utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it should be an object with an array for each input")
-        return {name: np.asarray(value, dtypes.get(name)) for name, value in content.items()}
+        content = read_regular(path, MOST)
+        return _packed(content) if path.suffix == ".npz" else _listed(content, dtypes)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
-    except (OSError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{path} does not hold arrays: {error}") from error
+    except (OSError, zipfile.BadZipFile, zlib.error, MemoryError, RuntimeError, *FAULTS) as error:
+        raise InputError(f"{path} does not hold arrays: {why(error)}") from error
+
+
+def _packed(content: bytes) -> dict[str, np.ndarray]:
+    """Of a .npz file, nothing of which is unpickled."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MOST:
+            raise ValueError(f"they are larger than {MOST / MIB:g} MB")
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _listed(content: bytes, dtypes: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Of a JSON object of nested lists."""
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise ValueError("it should be an object with an array for each input")
+    return {name: _array(name, value, dtypes.get(name)) for name, value in found.items()}
+
+
+def _array(name: str, value: Any, dtype: str | None) -> np.ndarray:
+    """Numbers of the input's dtype, where that changes none of them."""
+    array = np.asarray(value)
+    if dtype is None or array.size == 0:
+        return array.astype(dtype) if dtype else array
+    wanted = numpy_dtype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(wanted) if array.dtype.kind in "biuf" else array
+    kinds = {"b": "b", "i": "biu", "u": "biu", "S": "S", "U": "U"}.get(wanted.kind, "biuf")
+    if array.dtype.kind not in kinds:
+        raise ValueError(f"{name} takes {dtype} and is given {_sample(array)}")
+    if wanted.kind in "iu" and (cast != array).any():
+        raise ValueError(f"{name} takes {dtype} and is given a number beyond it")
+    if (np.isfinite(array) & ~np.isfinite(cast.astype(np.float64))).any():
+        raise ValueError(f"{name} takes {dtype} and is given a number beyond it")
+    return cast
+
+
+def _sample(array: np.ndarray) -> str:
+    """A number that does not fit, or what the array is made of."""
+    if array.dtype.kind == "f":
+        for number in array[array != np.floor(array)][:1]:
+            return f"{number:g}"
+    return f"values of {array.dtype.name}"
 
 
 def lines(found: Any) -> list[str]:
@@ -57,8 +106,9 @@ def lines(found: Any) -> list[str]:
     shown = []
     for name, array in found.items():
         shown.append(f"{name}: {array.dtype} {list(array.shape)}")
-        for row in array.reshape(len(array), -1):
-            numbers = ", ".join(f"{number:.4g}" for number in row[:8])
+        rows = np.atleast_1d(array)
+        for row in rows.reshape(len(rows), math.prod(rows.shape[1:])):
+            numbers = ", ".join(f"{n:.4g}" if rows.dtype.kind in "iuf" else str(n) for n in row[:8])
             shown.append(f"  [{numbers}{', …' if row.size > 8 else ''}]")
     return shown
 

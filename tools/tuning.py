@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backends.manifest import MANIFEST, read_manifest
+from ..backends.manifest import is_bundle, read_manifest
 from ..backends.target import Target, detect
 from ..backends.tvm.backend import ready
 from ..ir.capture import capture
@@ -60,7 +60,7 @@ def settings_of(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
         BundleError: a bundle that does not say what it was made from.
     """
     found: dict[str, Any] = {"model": model}
-    if (Path(model) / MANIFEST).is_file():
+    if is_bundle(model):
         record = read_manifest(Path(model)).record
         config, pipeline = record.get("config"), record.get("pipeline")
         if not isinstance(config, dict) or not isinstance(pipeline, str):

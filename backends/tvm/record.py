@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...ir.program import InputSpec
+from ..typed import dtype, many, maybe, table, text, whole
 
 MODULE, WEIGHTS = "model.so", "model.weights"
 
@@ -78,18 +79,17 @@ class Compiled:
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Compiled:
-        """Raises KeyError, TypeError, ValueError or AttributeError for anything that `to_json` would not
-        have written."""
+        """Raises ValueError, KeyError or TypeError for anything that `to_json` would not have written."""
         places = tuple(
-            Place(str(each["name"]), str(each["dtype"]), tuple(map(int, each["shape"])), int(each["offset"]))
+            Place(text(each["name"]), dtype(each["dtype"]), many(whole, each["shape"]), whole(each["offset"]))
             for each in record["places"]
         )
         functions = tuple(
             Function(
-                {str(symbol): int(size) for symbol, size in each["sizes"].items()},
-                str(each["name"]),
-                tuple(map(str, each["weights"])),
-                None if each["mask"] is None else str(each["mask"]),
+                {text(symbol): whole(count, 1) for symbol, count in table(each["sizes"]).items()},
+                text(each["name"]),
+                many(text, each["weights"]),
+                maybe(text, each["mask"]),
             )
             for each in record["functions"]
         )
@@ -100,6 +100,7 @@ class Compiled:
             if set(function.weights) - known:
                 raise ValueError(f"{function.name} takes a weight that is not listed")
         found = record["padding"]
-        axes = tuple(tuple(each) for each in found["axes"])
-        padding = Padding(found["batch"], found["length"], axes, int(found["token"]))
-        return Compiled(str(record["arch"]), tuple(record["needs"]), places, functions, padding)
+        axes = many(lambda row: many(lambda axis: maybe(text, axis), row), found["axes"])
+        token = whole(found["token"], -1)
+        padding = Padding(maybe(text, found["batch"]), maybe(text, found["length"]), axes, token)
+        return Compiled(text(record["arch"]), many(text, record["needs"]), places, functions, padding)

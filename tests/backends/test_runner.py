@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from graphwright.backends.bundle import Route, Variant, write
 from graphwright.backends.manifest import read_manifest, write_manifest
 from graphwright.backends.routed import PADDING_WEIGHT
 from graphwright.backends.runner import load
-from graphwright.ir.errors import BackendError, BundleError, InputError
+from graphwright.ir.errors import BackendError, BundleError, GraphwrightError, InputError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -192,6 +193,24 @@ def test_a_manifest_cannot_lead_out_of_the_bundle(out, path):
         (lambda r: r.update(symbols=[1]), "damaged"),
         (lambda r: r["graphs"].update(default="elsewhere.onnx"), "'elsewhere.onnx' is not among its files"),
         (lambda r: r["dispatch"][0].update(graph="none"), "names no graph of the bundle: 'none'"),
+        (lambda r: r["dispatch"][0].update(batch=1e400), "damaged"),
+        (lambda r: r["dispatch"][0].update(padding="x"), "'x' where a number from 0 to 1 is due"),
+        (lambda r: r["inputs"][0].update(dtype="int65"), "'int65' where the name of a dtype is due"),
+        (lambda r: r["inputs"][0].update(dtype=["int64"]), "where the name of a dtype is due"),
+        (lambda r: r["inputs"][0].update(shape="ab"), "'ab' where a list is due"),
+        (lambda r: r["inputs"][0].update(shape=[-1, "length"]), "-1 where a whole number"),
+        (lambda r: r["inputs"][0].update(high="40"), "'40' where a whole number"),
+        (lambda r: r["symbols"].update(length=["1", 2]), "'1' where a whole number"),
+        (lambda r: r["symbols"].update(length=[3, 2]), "bounds from 3 to 2"),
+        (lambda r: r["symbols"].update(length=[1, 2, 3]), "damaged"),
+        (lambda r: r["files"].update({"a\0b": {"sha256": "", "bytes": 0}}), "where a text is due"),
+        (lambda r: r["files"]["model.onnx"].update(bytes="x"), "'x' where a whole number"),
+        (lambda r: r.update(threads=-2), "-2 where a whole number from 1 to 4096"),
+        (lambda r: r.update(threads=10**9), "where a whole number from 1 to 4096"),
+        (lambda r: r.update(format=True), "is not the manifest"),
+        (lambda r: r["info"].update(max_length=-1), "-1 where a whole number"),
+        (lambda r: r["info"].update(pad_token_id="x"), "'x' where a whole number"),
+        (lambda r: r.update(inputs=None), "None where a list is due"),
     ],
 )
 def test_a_manifest_that_cannot_be_right_is_refused(out, change, sentence):
@@ -245,6 +264,52 @@ def test_what_is_no_bundle_is_said(tmp_path):
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(BundleError, match="is not the manifest"):
         load(tmp_path)
+
+
+def test_what_is_no_regular_file_is_not_waited_for(out):
+    content = (out / "manifest.json").read_bytes()
+    (out / "manifest.json").unlink()
+    os.mkfifo(out / "manifest.json")
+    with pytest.raises(BundleError, match=r"manifest\.json can't be read: not a regular file"):
+        load(out)
+    (out / "manifest.json").unlink()
+    (out / "manifest.json").mkdir()
+    with pytest.raises(BundleError, match=r"manifest\.json can't be read: a directory"):
+        load(out)
+    (out / "manifest.json").rmdir()
+    (out / "manifest.json").write_bytes(content)
+    edit(out, lambda record: record["files"]["report.md"].update(bytes=0))
+    (out / "report.md").unlink()
+    os.mkfifo(out / "report.md")
+    with pytest.raises(BundleError, match=r"report\.md can't be read: not a regular file"):
+        load(out)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"format": ' + "9" * 5000 + "}", "\ufeff{}"])
+def test_a_manifest_that_json_trips_over_is_refused(out, content):
+    (out / "manifest.json").write_text(content)
+    with pytest.raises(BundleError, match=r"is not valid JSON|is not the manifest"):
+        load(out)
+
+
+@pytest.mark.parametrize("directory", [None, 3, "a\0b", ["x"], b"\xff\0"])
+def test_what_is_no_path_is_refused(directory):
+    with pytest.raises(BundleError, match="load takes the directory of a bundle"):
+        load(directory)
+
+
+@pytest.mark.parametrize("threads", [-1, 0, 1.5, "2", True, 1 << 20])
+def test_threads_that_no_machine_should_start_are_refused(out, threads):
+    with pytest.raises(GraphwrightError, match="four for each CPU that this process may use"):
+        load(out, threads=threads)
+
+
+def test_a_bundle_of_a_larger_machine_runs_on_all_that_there_is(out, monkeypatch):
+    edit(out, lambda record: record.update(threads=64))
+    monkeypatch.setattr("graphwright.backends.runner.allowed_cpus", lambda: (0, 1, 2))
+    assert load(out).threads == 3
+    edit(out, lambda record: record.update(threads=2))
+    assert load(out).threads == 2
 
 
 def test_a_bundle_replaced_while_it_is_loaded_is_noticed(out, make):
