@@ -208,6 +208,7 @@ def _info(info: Mapping[str, Any]) -> dict[str, Any]:
     """As it is; what texts are encoded by is checked."""
     maybe(whole, info.get("pad_token_id"), -1)
     maybe(whole, info.get("max_length"), 1)
+    many(text, info.get("labels") or ())
     return dict(info)
 
 

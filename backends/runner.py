@@ -178,7 +178,7 @@ class Bundle:
             chosen = order[start : start + BATCH]
             outputs = self.run(self.encoder.pad_together([encodings[i] for i in chosen]))
             for number, i in enumerate(chosen):
-                rows[i] = {name: outputs[name][number] for name in self.output_names}
+                rows[i] = {name: _row(outputs[name], number, len(chosen)) for name in self.output_names}
         return encodings, rows
 
     @cached_property
@@ -224,6 +224,11 @@ class Bundle:
             raise BundleError(
                 f"{self.directory / name} has changed since the bundle was loaded: load it again"
             )
+
+
+def _row(array: np.ndarray, number: int, rows: int) -> np.ndarray:
+    """A text's part of an output; all of one that has no row a text."""
+    return array[number] if array.shape[:1] == (rows,) else array
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
