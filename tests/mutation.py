@@ -269,7 +269,7 @@ class Material:
         else:
             path = case / "feed.json"
             path.write_bytes(mutated.changed_text({"input_ids": ids, "attention_mask": ids}, rng))
-        running.tables(running.run(str(self.bundles[0]), None, str(path)))
+        running.lines(running.run(str(self.bundles[0]), None, str(path)))
 
 
 KINDS = ("onnx", "exact", "config", "index", "manifest", "options", "settings", "data", "arrays")

@@ -85,7 +85,7 @@ def test_outputs_of_every_rank_and_dtype_are_shown():
         "number": np.float32(1.5), "none": np.zeros((0, 4)), "wide": np.zeros((2, 0)),
         "flag": np.array([True]),        "name": np.array(["a"]), "deep": np.ones((1, 2, 3)),
     }  # fmt: skip
-    lines = running.tables({name: np.asarray(array) for name, array in outputs.items()})
+    lines = running.lines({name: np.asarray(array) for name, array in outputs.items()})
     assert lines[:2] == ["number: float32 []", "  [1.5]"]
     assert "  [True]" in lines
     assert "  [a]" in lines
