@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..ir.size import weight_bytes
 from .cache import cache_directory
 from .contestants import too_large
 from .decisions import Decisions, Rounds, digest
+from .effort import THOROUGH, Effort
 from .measure import save_feeds
 from .onnxruntime import Scratch
 from .process import Worker
@@ -27,7 +29,6 @@ from .workloads import Workload, fitted
 _PROTOCOL = 2  # part of every key: raised when the way of measuring changes
 _FEWEST, _MOST = 3, 9  # rounds
 _SAME = 0.02  # ratios within this of 1 are no difference
-_TURN = 0.25  # seconds of timed calls that a turn aims at
 
 
 class Measurer:
@@ -42,7 +43,7 @@ class Measurer:
         workloads: what to time.
         threads: of each contestant.
         target: part of what a measurement is remembered by; None detects.
-        seconds: after which a workload's ratio is taken as it stands, the fewest rounds done.
+        effort: how long to time.
         remember: False measures anew and records nothing.
         progress: called with (description, done, total).
         contestant: (kind, path) of what runs a program, as process.Worker takes them; None runs its graph in
@@ -55,7 +56,7 @@ class Measurer:
         threads: int = 2,
         target: Target | None = None,
         *,
-        seconds: float = 4.0,
+        effort: Effort = THOROUGH,
         remember: bool = True,
         progress: Callable[[str, int, int], None] = lambda description, done, total: None,
         contestant: Callable[[Program], tuple[str, Path]] | None = None,
@@ -64,7 +65,7 @@ class Measurer:
             raise MeasureError("there is nothing to measure on: give at least one workload")
         self.workloads = tuple(workloads)
         self.threads = threads
-        self.seconds = seconds
+        self.effort = effort
         self.progress = progress
         self._contestant = contestant
         self.decisions = Decisions(cache_directory() / "measurements") if remember else None
@@ -74,6 +75,8 @@ class Measurer:
             "target": (target or detect()).to_json(),
             "onnxruntime": onnxruntime.__version__,
         }
+        if effort != THOROUGH:
+            self._where["effort"] = asdict(effort)
         self._digests = {workload.name: digest(workload) for workload in workloads}
         self.ms: dict[str, float] = {}
         self._stack = ExitStack()
@@ -163,14 +166,14 @@ class Measurer:
                 self._keep((name,))
             if name not in self._workers:
                 self._workers[name] = self._start(programs[name])
-            request = {"runs": runs, "seconds": 4 * _TURN, "warmup": warmup}
+            request = {"runs": runs, "seconds": 4 * self.effort.turn, "warmup": warmup}
             return float(np.median(self._workers[name].ask(do="time", feed=feed, **request)["seconds"]))
 
         found: list[Rounds] = []
         for _ in range(processes):
             if processes > 1:
                 self._keep(())
-            found.append(interleave(ask, *names, self.seconds))
+            found.append(interleave(ask, *names, self.effort))
         if in_turn:
             self._keep(())  # nor beside the next pass
         return Rounds(
@@ -193,7 +196,7 @@ def interleave(
     ask: Callable[[str, int, int], float],
     before: str,
     after: str,
-    seconds: float,
+    effort: Effort = THOROUGH,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Rounds:
     """Rounds of A B, B A, A B, ... until the answer is plain, nine are done or the time is up.
@@ -205,12 +208,12 @@ def interleave(
     """
     start = clock()
     once = max(ask(before, 1, 2), ask(after, 1, 2))
-    runs = min(max(round(_TURN / max(once, 1e-6)), 2), 50)
+    runs = min(max(round(effort.turn / max(once, 1e-6)), 2), 50)
     taken: dict[str, list[float]] = {before: [], after: []}
     for number in range(1, _MOST + 1):
         for name in (before, after) if number % 2 else (after, before):
             taken[name].append(ask(name, runs, 1))
-        if number >= _FEWEST and (_plain(taken[before], taken[after]) or clock() - start > seconds):
+        if number >= _FEWEST and (_plain(taken[before], taken[after]) or clock() - start > effort.seconds):
             break
     return Rounds(tuple(taken[before]), tuple(taken[after]))
 

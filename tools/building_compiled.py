@@ -44,6 +44,7 @@ class Compiled(Building):
             work.workloads,
             work.threads,
             work.target,
+            effort=work.effort,
             remember=False,  # what is remembered would outlive changes of the kernels
             progress=work.console.progress,
             contestant=self.compiler.contestant,

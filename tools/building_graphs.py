@@ -27,7 +27,9 @@ class Graphs(Building):
     def __init__(self, work: Work) -> None:
         super().__init__(work)
         self.timed = work.config.preset != "small"  # there bytes decide: one graph, whatever it takes
-        self.measurer = Measurer(work.workloads, work.threads, work.target, progress=work.console.progress)
+        self.measurer = Measurer(
+            work.workloads, work.threads, work.target, effort=work.effort, progress=work.console.progress
+        )
 
     def close(self) -> None:
         self.measurer.close()

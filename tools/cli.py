@@ -200,6 +200,9 @@ def optimize(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="exit with 0 although a pass was rolled back")
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="a first look: two shapes, few rounds, not against PyTorch")
+    ] = False,
     force: Force = False,
     *,
     console: Console,
@@ -212,6 +215,7 @@ def optimize(
         "calibrate": calibrate, "task": task, "columns": _columns(columns), "samples": samples,
         "max-drop": max_drop, "threads": threads, "shapes": shapes, "seed": seed, "target": target,
         "backend": backend, "dump": dump, "force": force or None, "keep-going": keep_going or None,
+        "quick": quick or None,
     }  # fmt: skip
     settings = configs.read(config) if config else {}
     if preset or pipeline:

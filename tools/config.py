@@ -28,7 +28,7 @@ class RunConfig(BaseModel):
 
     columns: which column of the data file plays which role ("text", "pair", "label"): a name, or a number
     from 1 for a file without a header. samples: rows used at most. calibrate: a file of texts to calibrate
-    on, and to train on. max_drop: points of the metric. backend: "auto" builds for both runtimes and keeps
+    on, and to train on. max_drop: points of the metric. quick: measure less. backend: "auto" builds for both runtimes and keeps
     the faster.
     """
 
@@ -57,6 +57,7 @@ class RunConfig(BaseModel):
     backend: BackendName = "onnxruntime"
     force: bool = False
     keep_going: bool = False
+    quick: bool = False
     dump: str | None = None
 
     @field_validator("model", "out", "data", "calibrate", "dump", mode="before")

@@ -91,6 +91,7 @@ def run(
     chains = {name: candidates(config, program, pipeline, name) for name in backends}
     with ExitStack() as stack:
         work = Work(config, console, program, data, [chain[0] for chain in chains.values()], texts)
+        console.say(work.forecast([chain[0] for chain in chains.values()]))
         builds = list(_builds(work, chains, stack))
         comparison = work.compare(
             {name: each for build in builds for name, each in build.contestants.items()},

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..backends.bundle import Variant
 from ..backends.cache import cache_directory
 from ..backends.contestants import Contestant
+from ..backends.effort import QUICK, THOROUGH
 from ..backends.gate import Measurer
-from ..backends.measure import Comparison, Workload, compare, workloads
+from ..backends.measure import Comparison, Workload, compare, default_names, workloads
 from ..backends.onnxruntime import OnnxRuntime
 from ..backends.target import named
 from ..backends.workloads import fitted, fitting
@@ -29,7 +32,6 @@ from .outcome import PLAIN, PYTORCH, Quality, StepEvidence
 from .portability import Portability, portability
 from .quality import Runner, Score
 
-RUNS, SECONDS = 4, 1.0  # of a turn in the final comparison, which has 7 rounds
 HUGE = 1 << 30  # bytes of weights, from which on exact pipelines are not judged a second time
 
 
@@ -46,6 +48,11 @@ def candidates(
         return chain
     assert config.preset is not None
     return presets.chain(config.preset, program, backend)
+
+
+def spoken(seconds: float) -> str:
+    """A time as people say it."""
+    return f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{math.ceil(seconds / 5) * 5} seconds"
 
 
 class Work:
@@ -70,7 +77,11 @@ class Work:
         self.notes: list[str] = []
         self.backend = OnnxRuntime()
         self.plain, self.lowering = self._lower()
-        self.workloads: list[Workload] = workloads(self.plain, config.shapes, seed=config.seed)
+        self.effort = QUICK if config.quick else THOROUGH
+        shapes = config.shapes or default_names(self.plain)
+        if config.shapes is None and config.quick:
+            shapes = tuple(dict.fromkeys((shapes[0], shapes[-1])))
+        self.workloads: list[Workload] = workloads(self.plain, shapes, seed=config.seed)
         self.unverified = ""  # why quality can't be judged, in a sentence
         self.judging = self._judging(data, first, texts)
 
@@ -120,6 +131,20 @@ class Work:
     def judged(self) -> Judging | None:
         """The judges, where they can judge."""
         return None if self.unverified else self.judging
+
+    def forecast(self, first: Sequence[Pipeline]) -> str:
+        """How long measuring will take, in a sentence, from one call of each workload."""
+        run, calls = self.backend.build(self.plain, threads=self.threads).run, []
+        for workload in self.workloads:
+            run(workload.feed)
+            began = time.perf_counter()
+            run(workload.feed)
+            calls.append(time.perf_counter() - began)
+        decisions = sum(pass_.gated for pipeline in first for pass_ in pipeline.passes)
+        seconds = self.effort.estimate(decisions, 2 + len(first), calls)
+        names = ", ".join(workload.name for workload in self.workloads)
+        less = "" if self.config.quick else "; --quick measures less, --shapes others"
+        return f"Measuring takes about {spoken(seconds)}, at {names}{less}"
 
     def evidence(self, measurer: Measurer, timed: bool) -> Evidence:
         """An instrument for a pipeline. timed: whether gated passes are to be measured."""
@@ -174,13 +199,15 @@ class Work:
         """
         self.console.say("Comparing with what you would otherwise run")
         source = Path(str(self.program.info.get("source", "")))
-        usual: dict[str, Contestant] = {PYTORCH: source} if (source / "config.json").is_file() else {}
+        eager = self.effort.eager and (source / "config.json").is_file()
+        usual: dict[str, Contestant] = {PYTORCH: source} if eager else {}
         return compare(
             {**usual, PLAIN: self.plain, **builds},
             fitted(self.workloads, programs),
             self.threads,
-            runs=RUNS,
-            seconds=SECONDS,
+            rounds=self.effort.rounds,
+            runs=self.effort.runs,
+            seconds=self.effort.limit,
             seed=self.config.seed,
             progress=self.console.progress,
         )

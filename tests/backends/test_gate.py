@@ -4,6 +4,7 @@ import pytest
 from graphwright.backends import gate
 from graphwright.backends.cache import cache_directory
 from graphwright.backends.decisions import Decisions, Rounds, digest
+from graphwright.backends.effort import Effort
 from graphwright.backends.gate import Measurer, interleave
 from graphwright.backends.target import named
 from graphwright.backends.workloads import Workload, workloads
@@ -27,7 +28,7 @@ class Script:
 
 
 def rounds_of(script, seconds=100.0):
-    return interleave(script, "before", "after", seconds, script.clock)
+    return interleave(script, "before", "after", Effort(seconds=seconds), script.clock)
 
 
 @pytest.mark.parametrize("ratio", [2.0, 0.5, 1.0, 1.01])
@@ -61,7 +62,7 @@ def test_measures_and_remembers(make, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
     before, after = make.encoder(), make.encoder(make.weights(1))
     calls = workloads(before, ["1x4", "8x12"])
-    with Measurer(calls, threads=1, seconds=0.5) as measure:
+    with Measurer(calls, threads=1, effort=Effort(seconds=0.5)) as measure:
         first = measure(before, after)
         assert first.keys() == measure.ms.keys() == {"1x4", "8x12"}
         assert all(0 < ratio.low <= ratio.median <= ratio.high for ratio in first.values())
@@ -79,7 +80,7 @@ def test_processes_live_on_as_the_next_before(make, tmp_path, monkeypatch):
     started = []
     real = gate.Worker
     monkeypatch.setattr(gate, "Worker", lambda *a: started.append(a[2]) or real(*a))
-    with Measurer(workloads(programs[0], ["1x4"]), threads=1, seconds=0.1) as measure:
+    with Measurer(workloads(programs[0], ["1x4"]), threads=1, effort=Effort(seconds=0.1)) as measure:
         measure(programs[0], programs[1])
         measure(programs[1], programs[2])
         assert len(started) == 3
@@ -93,7 +94,7 @@ def test_rounds_over_several_processes(make, tmp_path, monkeypatch):
     real, put = gate.Worker, Decisions.put
     monkeypatch.setattr(gate, "Worker", lambda *a: started.append(a[2]) or real(*a))
     monkeypatch.setattr(Decisions, "put", lambda self, key, r: taken.append(r) or put(self, key, r))
-    with Measurer(workloads(before, ["1x4"]), threads=1, seconds=0.0) as measure:
+    with Measurer(workloads(before, ["1x4"]), threads=1, effort=Effort(seconds=0.0)) as measure:
         few = measure(before, after)
         sure = measure(before, after, "1x4", 3)
         assert len(started) == 2 + 6
@@ -105,7 +106,7 @@ def test_rounds_over_several_processes(make, tmp_path, monkeypatch):
 def test_huge_programs_are_never_both_loaded(make, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr(gate, "too_large", lambda sizes: list(sizes) == [3584, 3584])
-    with Measurer(workloads(make.encoder(), ["1x4"]), threads=1, seconds=0.0) as measure:
+    with Measurer(workloads(make.encoder(), ["1x4"]), threads=1, effort=Effort(seconds=0.0)) as measure:
         side_by_side, keep = [], measure._keep
         monkeypatch.setattr(
             measure, "_keep", lambda names: (keep(names), side_by_side.append(len(measure._workers)))
