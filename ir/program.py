@@ -98,6 +98,11 @@ class Program:
     tokenizer: Mapping[str, bytes] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Without the graph, whose code would fill a screen."""
+        takes = ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in self.inputs)
+        return f"Program({self.dialect}, {self.task}: {takes} -> {', '.join(self.outputs)})"
+
     def clone(self) -> Program:
         """A program whose graph may be edited without touching this one; weights are shared."""
         if self.dialect == "onnx":

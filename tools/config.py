@@ -28,8 +28,8 @@ class RunConfig(BaseModel):
 
     columns: which column of the data file plays which role ("text", "pair", "label"): a name, or a number
     from 1 for a file without a header. samples: rows used at most. calibrate: a file of texts to calibrate
-    on, and to train on. max_drop: points of the metric. quick: measure less. backend: "auto" builds for both runtimes and keeps
-    the faster.
+    on, and to train on. max_drop: points of the metric. quick: measure less. backend: "auto" builds for both
+    runtimes and keeps the faster.
     """
 
     model_config = ConfigDict(

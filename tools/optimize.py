@@ -16,7 +16,8 @@ from ..backends.target import named
 from ..backends.workloads import Workload
 from ..ir.capture import capture
 from ..ir.errors import GraphwrightError
-from ..ir.size import weight_bytes, weights
+from ..ir.fingerprint import tensor_digest
+from ..ir.size import weight_bytes
 from ..passes.manager import Pipeline
 from . import report
 from .building import Build, building
@@ -130,10 +131,13 @@ def _unverified(work: Work, build: Build) -> tuple[str, ...]:
 
 
 def _weight_bytes(work: Work, build: Build) -> tuple[int, int]:
-    """Of the build's graphs, which share what they have in common, and of the model as it came."""
-    together: dict[int, int] = {}
-    for graph in build.graphs:
-        together |= weights(graph.program)
+    """Of the build's graphs, which share the weights that are equal, and of the model as it came."""
+    if len(build.graphs) == 1:
+        return weight_bytes(build.graphs[0].program), weight_bytes(work.plain)
+    values = [v for each in build.graphs for v in each.program.graph.graph.initializers.values()]
+    together = {
+        tensor_digest(v.const_value): v.const_value.nbytes for v in values if v.const_value is not None
+    }
     return sum(together.values()), weight_bytes(work.plain)
 
 

@@ -33,6 +33,12 @@ class StepEvidence:
     score: Score | None = None
     graphs: tuple[str, ...] | None = None
 
+    def __repr__(self) -> str:
+        """The verdict, as the command prints it."""
+        from .report import closing
+
+        return "\n".join(closing(self))
+
     @property
     def status(self) -> str:
         """The step's, unless nothing of it is in the bundle."""

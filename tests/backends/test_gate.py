@@ -62,16 +62,19 @@ def test_measures_and_remembers(make, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
     before, after = make.encoder(), make.encoder(make.weights(1))
     calls = workloads(before, ["1x4", "8x12"])
-    with Measurer(calls, threads=1, effort=Effort(seconds=0.5)) as measure:
+    effort = Effort(seconds=0.5)
+    with Measurer(calls, threads=1, effort=effort) as measure:
         first = measure(before, after)
         assert first.keys() == measure.ms.keys() == {"1x4", "8x12"}
         assert all(0 < ratio.low <= ratio.median <= ratio.high for ratio in first.values())
         ms = dict(measure.ms)
         assert len(measure._workers) == 2
     monkeypatch.setattr(gate, "Worker", None)  # a second run starts nothing
-    with Measurer(calls, threads=1) as measure:
+    with Measurer(calls, threads=1, effort=effort) as measure:
         assert measure(before, after) == first
         assert measure.ms == ms
+    with Measurer(calls, threads=1) as measure, pytest.raises(TypeError):  # a quick look is no decision
+        measure(before, after)
 
 
 def test_processes_live_on_as_the_next_before(make, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def built(model, tmp_path, monkeypatch):
 
     def _built(pipeline, fast, **settings):
         class Measurer:
-            def __init__(self, workloads, threads, target, progress):
+            def __init__(self, workloads, threads, target, effort, progress):
                 self.workloads, self.ms, self.conditions = workloads, {}, None
 
             def __call__(self, before, after, only=None, processes=1):
@@ -115,3 +115,9 @@ def test_a_rewritten_bundle_says_its_size_and_nothing_of_an_export(built):
 def test_a_pipeline_that_changes_nothing_is_called_that(built):
     _, _, text = built("eliminate-identities", ())
     assert "This bundle holds the un-rewritten export of the model: no pass changed it." in text
+
+
+def test_an_outcome_and_its_program_are_shown_in_sentences(built):
+    outcome, _, _ = built("fold-constants", ())
+    assert repr(outcome) == "\n".join(report.closing(outcome))
+    assert repr(outcome.source).startswith("Program(onnx, features: x float32[")
