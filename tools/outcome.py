@@ -33,12 +33,6 @@ class StepEvidence:
     score: Score | None = None
     graphs: tuple[str, ...] | None = None
 
-    def __repr__(self) -> str:
-        """The verdict, as the command prints it."""
-        from .report import closing
-
-        return "\n".join(closing(self))
-
     @property
     def status(self) -> str:
         """The step's, unless nothing of it is in the bundle."""
@@ -106,6 +100,12 @@ class Outcome:
     other: Other | None = None
     unverified: tuple[str, ...] = ()
     weight_bytes: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        """The verdict, as the command prints it."""
+        from .report import closing
+
+        return "\n".join(closing(self))
 
     @property
     def status(self) -> int:
