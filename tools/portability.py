@@ -41,8 +41,30 @@ class Portability:
     def worst(self) -> Saturation | None:
         return max(self.products, key=lambda product: (product.error, product.possible), default=None)
 
+    def told(self, target: str) -> str:
+        """For the user of a bundle, once: what it means on the processor that it was built for, and on which
+        others it would be wrong."""
+        verdicts = self.verdicts
+        others = {name: verdict for name, verdict in verdicts.items() if name != target}
+        wrong = [name for name, verdict in others.items() if verdict == WRONG]
+        doubtful = [name for name, verdict in others.items() if verdict == ON_DATA]
+        here = {
+            EXACT: f"Its int8 sums can't overflow on {target}, which it was built for",
+            ON_DATA: f"Its int8 sums could overflow on {target}, which it was built for, and none did here",
+            WRONG: f"Its int8 sums overflow on {target}, which it was built for, and its results are wrong",
+        }[verdicts.get(target, EXACT)]
+        if wrong:
+            which = f"; on {', '.join(wrong)}, which lack VNNI, they do and results would be wrong"
+        elif doubtful:
+            which = (
+                f"; on {', '.join(doubtful)}, which lack VNNI, they could, though none did on the texts tried"
+            )
+        else:
+            return f"{here}."
+        return f"{here}{which}: build for such a processor with --target {(wrong or doubtful)[0]}."
+
     def sentences(self) -> list[str]:
-        """For people: a line for each verdict."""
+        """For people who ask (`bench --isa`): a line for each verdict."""
         if not self.products:
             return ["No int8 product in it: nothing can saturate, on any instruction set."]
         by_verdict: dict[str, list[str]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..backends.target import named
 from ..passes.base import Bounded, Effect, Exact, Step
 from .outcome import BUNDLE, PLAIN, PYTORCH, Outcome, StepEvidence
 from .quality import Score
@@ -17,10 +18,16 @@ def tables(outcome: Outcome) -> list[Any]:
     from rich.table import Table
 
     shown: list[Any] = []
-    for title, (head, rows) in (("Every step", steps(outcome)), ("Speed", speed(outcome))):
+    for title, (head, rows) in (("Every step", brief_steps(outcome)), ("ms of a call", brief_speed(outcome))):
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for number, name in enumerate(head):
-            table.add_column(name, justify="left" if number == 0 else "right")
+            first = number == 0
+            table.add_column(
+                name,
+                justify="left" if first else "right",
+                no_wrap=True,
+                max_width=30 if first else None,
+            )
         for row in rows:
             table.add_row(*row)
         shown += [table, ""]
@@ -61,6 +68,39 @@ def steps(outcome: Outcome) -> Rows:
         name = step.text.replace(",", ", ")
         rows.append([name, contract(step.effect), result, seconds, size, *timed, score])
     return head, rows
+
+
+def brief_steps(outcome: Outcome) -> Rows:
+    """A row a pass as a terminal of 80 columns holds it: what came of it, how many times as fast calls are
+    after it (least and most over the workloads), and what it cost."""
+    rows: list[Sequence[str]] = []
+    for each in outcome.steps:
+        step = each.step
+        ratios = sorted(ratio.median for ratio in step.ratios.values())
+        times = f"{ratios[0]:.2f}" if ratios else ""
+        times += f" to {ratios[-1]:.2f}" if len(ratios) > 1 else ""
+        score = f"{each.score.value:.2f}" if each.score else ""
+        rows.append([step.text, _result(outcome, each), times, f"{step.bytes_after / 1e6:.1f}", score])
+    return ["pass", "result", "times as fast", "MB", "quality"], rows
+
+
+def brief_speed(outcome: Outcome) -> Rows:
+    """A row a workload: ms of the bundle and of what you would otherwise run; intervals are in report.md."""
+    cells = outcome.comparison.cells
+    usual = [name for name in (PYTORCH, PLAIN) if name in cells]
+    other = outcome.other
+    several = len(outcome.graphs) > 1
+    head = ["calls of", *usual, *([other.backend] if other else []), *([BUNDLE] if outcome.measured else [])]
+    rows: list[Sequence[str]] = []
+    for workload, graph in outcome.dispatch.items():
+        names = [
+            *usual,
+            *([other.dispatch[workload]] if other else []),
+            *([graph] if outcome.measured else []),
+        ]
+        row = [workload, *(f"{cells[name][workload].ms:.2f}" for name in names)]
+        rows.append([*row, graph] if several else row)
+    return [*head, "graph"] if several else head, rows
 
 
 def _result(outcome: Outcome, each: StepEvidence) -> str:
@@ -145,7 +185,7 @@ def closing(outcome: Outcome) -> list[str]:
         verdict = "met" if outcome.met else "NOT met; this is the best candidate"
         lines.append(f"Goal: at most {outcome.config.max_drop:g} points lost: {verdict}.")
     if outcome.portability.products:
-        lines += outcome.portability.sentences()
+        lines.append(outcome.portability.told(named(outcome.config.target or "host").name))
     for each in outcome.steps:
         if each.step.error is not None:
             lines.append(f"Rolled back: {each.step.error}.")

@@ -1,12 +1,13 @@
 """The report says what was measured: no number in it is made up, none is left out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from graphwright.backends.bundle import Variant
 from graphwright.backends.measure import Cell, Comparison
 from graphwright.backends.ratios import speedup
-from graphwright.ir.errors import ContractError
+from graphwright.ir.errors import ContractError, PassError
 from graphwright.passes.base import Exact, Lossy, Ratio, Step
 from graphwright.tools import report
 from graphwright.tools.config import make, resolve
@@ -89,6 +90,34 @@ def test_each_step_has_its_contract_result_cost_and_effect(outcome):
     assert cells[1]["ms 8x8"] == "10.5 (3.00)"
     assert cells[1]["quality"] == "81.99"
     assert [cell["result"] for cell in cells] == ["applied", "applied", "slower, undone", "rolled back"]
+
+
+def test_what_a_terminal_shows_fits_80_columns(outcome):
+    from io import StringIO
+
+    from rich.console import Console
+
+    long = replace(outcome.steps[1].step, text="quantize-weights{bits=4,group=128,embeddings=4,scale=token}")
+    outcome = replace(outcome, steps=(*outcome.steps, replace(outcome.steps[1], step=long)))
+    shown = StringIO()
+    console = Console(file=shown, width=80)
+    for each in report.tables(outcome)[:3]:
+        console.print(each, markup=False, highlight=False)
+    lines = [line.rstrip() for line in shown.getvalue().splitlines() if line.strip()]
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 2 + len(outcome.steps) + 2 + len(outcome.dispatch)  # no row folds
+    assert lines[-1].split() == ["8x8", "20.00", "20.00", "10.00", "main"]
+    assert any(line.startswith("quantize-weights{bits=4") and "…" in line for line in lines)
+
+
+def test_contracts_that_broke_are_counted_as_faults_of_ours(outcome):
+    assert "Contracts that passes broke: 1. It was undone; it is a fault of graphwright's" in report.markdown(
+        outcome
+    )
+    assert outcome.to_json()["faults"] == ["'r' broke its contract"]
+    refused = replace(outcome.steps[3].step, error=PassError("'r' can't do that"))
+    steps = (*outcome.steps[:3], replace(outcome.steps[3], step=refused))
+    assert "Contracts that passes broke" not in report.markdown(replace(outcome, steps=steps))
 
 
 def test_the_verdict_is_called_what_it_is(outcome):
