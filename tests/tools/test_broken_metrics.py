@@ -76,9 +76,7 @@ BREAKS = {
     "negated": lambda array: -array,
     "one row NaN": one(np.nan),
     "all NaN": lambda array: np.full_like(array, np.nan),
-    "noise": lambda array: (
-        array + np.random.default_rng(2).standard_normal(array.shape) * np.abs(array).max()
-    ),
+    "noise": lambda a: a + np.random.default_rng(2).standard_normal(a.shape) * np.abs(a).max(),
     "two bits": two_bits,
 }
 
@@ -156,15 +154,18 @@ def program(task, **info):
     return Program(None, "onnx", INPUTS, ("logits",), task, info=info)
 
 
-@pytest.mark.parametrize("change", BREAKS)
 @pytest.mark.parametrize(
-    "task", ["classification", "one score", "similarity", "token-classification", "perplexity"]
+    ("task", "change"),
+    [
+        (task, change)
+        for task in ("classification", "one score", "similarity", "token-classification", "perplexity")
+        for change in BREAKS
+        # Both of a pair turn round together, and words are tagged a text at a time.
+        if (task, change) not in {("similarity", "negated"), ("token-classification", "shuffled rows")}
+    ],
 )
 def test_metrics_on_labels_notice(encoder, task, change):
     judged, run = labelled(encoder, task)
-    if task == "token-classification" and change == "shuffled rows":
-        pytest.skip("a text at a time has no other row") if False else None
-        change = "constant"
     assert complains(judged, run, BREAKS[change])
 
 

@@ -23,7 +23,8 @@ def test_a_user_is_told_once_and_in_words_what_it_means_here_and_elsewhere():
     wrong = Portability((Saturation("a", 0.2, 0.01, 16.5592), Saturation("b", 0, 0, 0)))
     assert wrong.told("x86-64-vnni") == (
         "Its int8 sums can't overflow on x86-64-vnni, which it was built for; on x86-64-avx2, x86-64-avx512, "
-        "which lack VNNI, they do and results would be wrong: build for such a processor with --target x86-64-avx2."
+        "which lack VNNI, they do and results would be wrong: build for such a processor with --target "
+        "x86-64-avx2."
     )
     assert "Its int8 sums overflow on x86-64-avx2, which it was built for" in wrong.told("x86-64-avx2")
     never = Portability((Saturation("a", 0, 0, 0),))
