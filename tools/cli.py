@@ -18,7 +18,10 @@ from .routing import DEFAULT, DefaultGroup
 from .surroundings import prepare
 
 COMPLETE = "_OPTIMIZE_COMPLETE"  # in the environment while a shell asks for completions
-EXITS = "Exit status: 0 done, 1 error, 2 wrong usage, 3 a goal such as --max-drop not met, 130 interrupted."
+EXITS = (
+    "Exit status: 0 done, 1 error, 2 wrong usage, 3 a goal such as --max-drop not met or nothing verified, "
+    "130 interrupted."
+)
 
 app = typer.Typer(
     cls=DefaultGroup,

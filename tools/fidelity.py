@@ -100,7 +100,7 @@ class _Vectors:
         length = float(np.median(b[use] / a[use])) if use.any() else 1.0
         details = {"worst": 100 * float(every.min())}
         if abs(length - 1) > 0.01:
-            details["length"] = length
+            details["norm ratio"] = length
         nothing = "" if self.differ | self.lone else "gives every input the same"
         return Score("cosine", 100 * float(every.mean()), details=details, nothing=nothing)
 

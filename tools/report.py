@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backends.target import named
 from ..passes.base import Bounded, Effect, Exact, Step
-from .outcome import BUNDLE, PLAIN, PYTORCH, Outcome, StepEvidence
+from .outcome import BUNDLE, EXPORT, PLAIN, PYTORCH, Outcome, StepEvidence
 from .quality import Score
 
 Rows = tuple[Sequence[str], list[Sequence[str]]]
@@ -169,6 +169,7 @@ def closing(outcome: Outcome) -> list[str]:
     if outcome.weight_bytes is not None:
         held, original = (size / 1e6 for size in outcome.weight_bytes)
         lines.append(f"Its weights take {held:.1f} MB; the original's {original:.1f} MB.")
+    lines += _graphs(outcome)
     other = outcome.other
     if other is not None:
         lines.append(
@@ -179,7 +180,8 @@ def closing(outcome: Outcome) -> list[str]:
     if quality is not None:
         lines.append(
             f"Quality on {quality.rows} rows of {quality.source}: {scored(quality.score)}; the original's is "
-            f"{quality.reference.value:.2f}, so {quality.drop:.2f} points are lost."
+            f"{quality.reference.value:.2f}, so {abs(quality.drop):.2f} points are "
+            f"{'lost' if quality.drop > -0.005 else 'gained'}."
         )
     if outcome.met is not None:
         verdict = "met" if outcome.met else "NOT met; this is the best candidate"
@@ -196,6 +198,24 @@ def closing(outcome: Outcome) -> list[str]:
         )
     if outcome.bundle is not None:
         lines.append(f"{outcome.bundle} is ready: gw.load({str(outcome.bundle)!r}).")
+    return lines
+
+
+def _graphs(outcome: Outcome) -> list[str]:
+    """Which calls take which graph, and what the graph does without, where there are several."""
+    if len(outcome.graphs) < 2:
+        return []
+    lines = []
+    for name in (graph.name for graph in outcome.graphs):
+        served = [workload for workload, graph in outcome.dispatch.items() if graph == name]
+        absent = [
+            each.step.text.partition("{")[0]
+            for each in outcome.rewrites
+            if each.graphs is not None and name not in each.graphs
+        ]
+        made = f", made without {', '.join(absent)}" if absent else ""
+        made = ", the un-rewritten export" if name == EXPORT else made
+        lines.append(f"Calls like {', '.join(served)} take the graph {name}{made}.")
     return lines
 
 

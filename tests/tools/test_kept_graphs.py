@@ -96,6 +96,8 @@ def test_workloads_that_run_the_export_are_named(built):
         "At 8 the un-rewritten export of the model runs: nothing that was tried is faster there."
     )
     assert set(record["graphs"]) == {"main", "plain"}
+    assert "Calls like 1 take the graph main." in text
+    assert "Calls like 8 take the graph plain, the un-rewritten export." in text
     assert {step["status"] for step in record["steps"]} == {"applied"}
     assert [row[2] for row in report.steps(outcome)[1]] == ["applied in main", "applied in main"]
     assert outcome.quality.drop > 0
