@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
@@ -21,7 +22,9 @@ from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
 from .vector import LARGEST, Expr, chunks, each, exp, fold, load, splat, store, transposed
 
-HIDDEN, ABSENT = -3e38, -3.4e38  # scores of keys that a mask hides, and of keys that there are none of
+# Scores of keys that a mask hides by a finite number, by -inf, and of keys that there are none of.
+HIDDEN, SHUT, ABSENT = -3e38, -3.2e38, -3.4e38
+LOWEST = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Attention:
     """heads of queries; kv_heads divide them (grouped queries, arXiv:2305.13245). dim: of queries and keys,
     value_dim: of values. scale: of the products. causal: query i of n sees the keys up to i + keys - n.
     keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
-    (batch, heads): an additive mask for sequences that all have `keys` keys. zeroing: a query from which it
-    hides all keys gets zeros, not the mean of all values.
+    (batch, heads): an additive mask for sequences that all have `keys` keys. A query from which it hides all
+    keys gets zeros where it does that with -inf, the mean of all values where with a finite number.
     """
 
     heads: int
@@ -52,7 +55,6 @@ class Attention:
     v: Columns
     causal: bool = False
     bias: tuple[bool, bool] | None = None
-    zeroing: bool = False
     finish: Finish = field(default_factory=Finish)
 
 
@@ -67,6 +69,13 @@ def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
         T.func_name("main")
         Kernel(spec, machine).build()
     return builder.get()
+
+
+def masked(total: Expr, lanes: int) -> Expr:
+    """Scores with a mask added, without the infinities of which a softmax would make NaN."""
+    total = T.bind(total)
+    finite = T.max(total, splat(HIDDEN, lanes))
+    return T.Select(total < splat(LOWEST, lanes), splat(SHUT, lanes), finite)
 
 
 def key_block(machine: Machine) -> int:
@@ -240,8 +249,7 @@ class Kernel:
 
             def add(j: Expr, width: int) -> None:
                 total = load(scores, i, j, lanes=width) + load(self.bias, *where, j, lanes=width)
-                # Not -inf, of which a query that sees no key would get NaN.
-                store(scores, T.max(total, splat(HIDDEN, width)), i, j)
+                store(scores, masked(total, width), i, j)
 
             each(spec.keys, lanes, add)
         first, vectors = T.bind(low // lanes), T.bind((seen + (lanes - 1)) // lanes)
@@ -261,8 +269,8 @@ class Kernel:
             store(held, load(held, 0, lanes=lanes) + value, 0)
         total = fold(load(held, 0, lanes=lanes), lambda a, b: a + b)
         share = T.float32(1) / total
-        if spec.zeroing:
-            share = T.Select(peak > T.float32(HIDDEN), share, T.float32(0))
+        if spec.bias is not None:
+            share = T.Select(peak < T.float32(HIDDEN), T.float32(0), share)
         T.buffer_store(inverse, share, [i])
 
     def _shown(self, query: Expr, visible: Expr, slot: Expr) -> Expr:

@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .attention import ABSENT, HIDDEN, Columns
+from .attention import ABSENT, HIDDEN, Columns, masked
 from .machine import Machine
 from .vector import LARGEST, SUM, Expr, chunks, each, exp, load, row, splat, store
 
@@ -25,7 +25,7 @@ from .vector import LARGEST, SUM, Expr, chunks, each, exp, load, row, splat, sto
 class CachedAttention:
     """batch sequences of `past` cached keys each, and one more. heads of queries; kv_heads divide them. dim:
     of queries and keys, value_dim: of values. scale: of the products. rotary: columns of the cosines, dim or
-    the half of it; 0 for none. turned: sequences that have cosines of their own, batch or 1. bias, zeroing:
+    the half of it; 0 for none. turned: sequences that have cosines of their own, batch or 1. bias:
     as in `attention.Attention`.
     """
 
@@ -42,7 +42,6 @@ class CachedAttention:
     rotary: int = 0
     turned: int = 1
     bias: tuple[bool, bool] | None = None
-    zeroing: bool = False
 
 
 def cached_attention(spec: CachedAttention, machine: Machine) -> tirx.PrimFunc:
@@ -155,9 +154,8 @@ class _Kernel:
         if spec.bias is not None:
             where = (0 if spec.bias[0] else b, 0 if spec.bias[1] else head, 0)
             with T.serial(0, count) as j:
-                # Not -inf, of which a query that sees no key would get NaN.
-                value = T.max(scores[g, j] + self.bias[(*where, first + j)], T.float32(HIDDEN))
-                T.buffer_store(scores, value, [g, j])
+                total = scores[g, j] + self.bias[(*where, first + j)]
+                T.buffer_store(scores, masked(total, 1), [g, j])
         with T.serial(count, width) as j:
             T.buffer_store(scores, T.float32(ABSENT), [g, j])
         read = lambda column, size: (load(scores, g, column, lanes=size),)
@@ -211,8 +209,8 @@ class _Kernel:
         shares = [T.bind(exp(self.peaks[slot] - peak)) for slot in slots]
         total = T.bind(sum((self.totals[s] * w for s, w in zip(slots, shares, strict=True)), T.float32(0)))
         factor = T.float32(1) / total
-        if spec.zeroing:
-            factor = T.Select(peak > T.float32(HIDDEN), factor, T.float32(0))
+        if spec.bias is not None:
+            factor = T.Select(peak < T.float32(HIDDEN), T.float32(0), factor)
         shares = [T.bind(share * factor) for share in shares]
 
         def write(column: Expr, width: int) -> None:

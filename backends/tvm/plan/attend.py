@@ -9,6 +9,7 @@ import numpy as np
 from tvm import relax
 
 from ....ir.blocks.base import Attention, Linear
+from ....ir.blocks.evaluate import scalar
 from ..kernels.attention import Attention as Spec
 from ..kernels.attention import Columns, attention
 from ..kernels.rotate import Rotate, rotate
@@ -92,7 +93,7 @@ def _write(site: Site, a: Attention) -> None:
     spec = Spec(
         a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
         columns[0], columns[1], columns[2],
-        causal, axes, any(value.op == "isnan" for value in a.body), finish,
+        causal, axes, finish,
     )  # fmt: skip
     starts, q_starts = _starts(site, batch, lengths)
     if em.packed:
@@ -241,7 +242,7 @@ def bias_of(site: Site, a: Attention, lengths: tuple[int, int]) -> tuple[Any, An
             term = emit(relax.op.multiply(term, relax.const(np.float32(factor))))
         total = term if total is None else emit(relax.op.add(total, term))
     if a.selected and a.mask is not None:
-        keep, hide = relax.const(np.float32(0)), relax.const(np.float32(-1e30))
+        keep, hide = relax.const(np.float32(0)), relax.const(np.float32(-np.inf if _infinite(a) else -1e30))
         chosen = (keep, hide) if a.mask_keeps else (hide, keep)
         shut = emit(relax.op.where(_four(em, em.whole(a.mask)), *chosen))
         total = shut if total is None else emit(relax.op.add(total, shut))
@@ -252,6 +253,12 @@ def bias_of(site: Site, a: Attention, lengths: tuple[int, int]) -> tuple[Any, An
     if shape != wanted:
         total = emit(relax.op.broadcast_to(total, wanted))
     return total, (shape[0] == 1, shape[1] == 1)
+
+
+def _infinite(a: Attention) -> bool:
+    """Whether -inf is written over hidden scores, not a finite number: of a row of those nothing is left."""
+    chosen = [value for value in a.body if value.op == "where" and value.inputs[0] == a.mask]
+    return any(scalar(side) == -np.inf for value in chosen for side in value.inputs[1:])
 
 
 def _four(em: Any, variable: Any) -> Any:

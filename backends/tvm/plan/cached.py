@@ -163,7 +163,6 @@ def _write(site: Site, found: Cached) -> None:
     spec = CachedAttention(
         batch, past, a.heads, groups, dim, value_dim, float(a.scale), columns[0], columns[1], columns[2],
         turned.width if turned else 0, _turned(turned.cosines) if turned else 1, axes,
-        any(value.op == "isnan" for value in a.body),
     )  # fmt: skip
     sizes = [(batch, groups, past + 1, dim), (batch, groups, past + 1, value_dim)]
     context, *present = em.kernel(

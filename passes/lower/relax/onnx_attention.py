@@ -139,10 +139,14 @@ def _attend(node: Node, sides: Sequence[Any], masks: Sequence[Any], zeroing: boo
 
 
 def _additive(node: Node, mask: Any, query: Any) -> Any:
-    if mask is None or str(mask.ty.dtype) != "bool":
-        return mask
-    zero, never = node.like(0.0, query), node.like(-np.inf, query)
-    return node.emit(relax.op.where(mask, zero, never))
+    """A mask as a term, in which the smallest float hides like -inf: ONNX Runtime gives zero for a row of it."""
+    if mask is None:
+        return None
+    never = node.like(-np.inf, query)
+    if str(mask.ty.dtype) == "bool":
+        return node.emit(relax.op.where(mask, node.like(0.0, query), never))
+    lowest = node.like(float(np.finfo(str(mask.ty.dtype)).min), mask)
+    return node.emit(relax.op.where(relax.op.less_equal(mask, lowest), never, mask))
 
 
 def _causal(query: Any, key: Any) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 from tvm import relax
 
 from . import onnx_attention, onnx_integers, onnx_nbits, onnx_rotary
 from .einsum import as_product
 from .node import Converter, Node
-from .rewriter import shape
+from .rewriter import array, shape
 
 _MICROSOFT = "com.microsoft."
 
@@ -101,6 +102,39 @@ def _layer_norm(node: Node, x: Any, weight: Any, bias: Any, epsilon: float = 1e-
     return relax.op.nn.layer_norm(x, weight, bias, -1, node.number("epsilon", epsilon))
 
 
+def _power(node: Node) -> Any:
+    """TVM's wants both sides of one type; the result has the base's."""
+    base, exponent = node.inputs
+    if exponent.ty.dtype == base.ty.dtype:
+        return None
+    return relax.op.power(base, node.emit(relax.op.astype(exponent, str(base.ty.dtype))))
+
+
+def _one_hot(node: Node) -> Any:
+    """OneHot (opset 11): negative indices count from the end, others outside give no hot one. TVM's is float64."""
+    indices, depth, values = node.inputs
+    count, held = array(depth), array(values)
+    if count is None or held is None:
+        raise node.unfit("a depth or values that are computed")
+    rank, axis, size = len(shape(indices)), int(node.attrs.get("axis", -1)), int(count.reshape(()))
+    at = axis if axis >= 0 else axis + rank + 1
+    places = np.arange(size).reshape([size if i == at else 1 for i in range(rank + 1)])
+    wide = node.emit(relax.op.expand_dims(node.emit(relax.op.astype(indices, "int64")), at))
+    counted = node.emit(relax.op.add(wide, relax.const(size, "int64")))
+    negative = node.emit(relax.op.less(wide, relax.const(0, "int64")))
+    hot = node.emit(relax.op.where(negative, counted, wide))
+    chosen = node.emit(relax.op.equal(hot, relax.const(places, "int64")))
+    off, on = (relax.const(number, str(values.ty.dtype)) for number in held)
+    return relax.op.where(chosen, on, off)
+
+
+def _cast(node: Node) -> Any:
+    """TVM's gives 4-bit integers as bytes, without their bounds."""
+    if int(node.attrs["to"]) in (TensorProto.INT4, TensorProto.UINT4):
+        raise node.unfit("4-bit integers as its result")
+    return None
+
+
 def _pairwise(operator: Any) -> Converter:
     """TVM's stack their operands and reduce the stack, which nobody recognises as a sum."""
 
@@ -115,6 +149,7 @@ def _pairwise(operator: Any) -> Converter:
 
 _STANDARD: dict[str, Converter] = {
     "Attention": onnx_attention.attention,
+    "Cast": _cast,
     "Constant": _constant,
     "DynamicQuantizeLinear": onnx_integers.dynamic_quantize_linear,
     "Einsum": _einsum,
@@ -122,6 +157,8 @@ _STANDARD: dict[str, Converter] = {
     "MatMulInteger": onnx_integers.matmul_integer,
     "Max": _pairwise(relax.op.maximum),
     "Min": _pairwise(relax.op.minimum),
+    "OneHot": _one_hot,
+    "Pow": _power,
     "QLinearMatMul": onnx_integers.qlinear_matmul,
     "RotaryEmbedding": onnx_rotary.rotary_embedding,
     "Shape": _shape,

@@ -18,14 +18,14 @@ def rotated(x, cos, sin):
 
 
 @pytest.mark.parametrize(
-    ("batch", "heads", "groups", "dim", "past", "wide", "zeroing"),
+    ("batch", "heads", "groups", "dim", "past", "wide", "hiding"),
     [
-        (1, 9, 3, 64, 128, 64, True), (2, 4, 2, 20, 5, 10, True), (3, 3, 1, 24, 1, 24, False),
-        (1, 4, 4, 8, 37, 0, False),
+        (1, 9, 3, 64, 128, 64, -np.inf), (2, 4, 2, 20, 5, 10, -np.inf), (3, 3, 1, 24, 1, 24, -3e38),
+        (1, 4, 4, 8, 37, 0, -1e30),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("hides", [False, True])
-def test_one_query_over_a_cache(batch, heads, groups, dim, past, wide, zeroing, hides):
+def test_one_query_over_a_cache(batch, heads, groups, dim, past, wide, hiding, hides):
     """wide: columns of the cosines."""
     rng, f = np.random.default_rng(dim), np.float32
     width = (heads + 2 * groups) * dim
@@ -33,11 +33,10 @@ def test_one_query_over_a_cache(batch, heads, groups, dim, past, wide, zeroing, 
     keys, values = rng.standard_normal((2, batch, groups, past, dim), f)
     angles = rng.uniform(0, 6, (batch, wide or dim)).astype(f)
     bias = np.where(rng.random((batch, 1, 1, past + 1)) < 0.3, -np.inf, 0.5).astype(f)
-    bias[0] = -np.inf  # a sequence that sees no key
+    bias[0] = hiding  # a sequence that sees no key
     columns = [Columns(width, at * dim) for at in (0, heads, heads + groups)]
     spec = CachedAttention(
         batch, past, heads, groups, dim, dim, 0.3, *columns, wide, batch, (False, True) if hides else None,
-        zeroing,
     )  # fmt: skip
     arguments = [rows, rows, rows, *([np.cos(angles), np.sin(angles)] if wide else []), keys, values]
     context, new_keys, new_values = call(
@@ -58,6 +57,6 @@ def test_one_query_over_a_cache(batch, heads, groups, dim, past, wide, zeroing, 
         scores[0] = 0  # all keys alike, where nothing is better
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     expected = np.einsum("bhk,bhkd->bhd", weights / weights.sum(-1, keepdims=True), v)
-    if hides and zeroing:
+    if hides and hiding == -np.inf:
         expected[0] = 0
     np.testing.assert_allclose(context, expected.reshape(batch, -1), atol=5e-6)
