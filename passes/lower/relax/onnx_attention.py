@@ -139,7 +139,7 @@ def _attend(node: Node, sides: Sequence[Any], masks: Sequence[Any], zeroing: boo
 
 
 def _additive(node: Node, mask: Any, query: Any) -> Any:
-    """A mask as a term, in which the smallest float hides like -inf: ONNX Runtime gives zero for a row of it."""
+    """A mask as a term. The smallest float hides as -inf does: ONNX Runtime gives zero for a row of it."""
     if mask is None:
         return None
     never = node.like(-np.inf, query)

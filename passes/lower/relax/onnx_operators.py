@@ -111,7 +111,7 @@ def _power(node: Node) -> Any:
 
 
 def _one_hot(node: Node) -> Any:
-    """OneHot (opset 11): negative indices count from the end, others outside give no hot one. TVM's is float64."""
+    """Negative indices count from the end, others outside give no hot one (OneHot-11). TVM's is float64."""
     indices, depth, values = node.inputs
     count, held = array(depth), array(values)
     if count is None or held is None:
