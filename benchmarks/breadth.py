@@ -3,8 +3,8 @@
     python benchmarks/breadth.py --out FILE.jsonl [--only NAME ...] [--tvm N]
 
 Each is saved as a user's directory (config.json, model.safetensors), captured, its attentions and
-feed-forwards counted against what its code says, and run through the presets `exact` and `balanced` for ONNX
-Runtime (the first N also `exact` for TVM). Outputs are compared with PyTorch eager on three ragged batches and
+feed-forwards counted against what its code says, and run through `exact` and `balanced` for ONNX Runtime (the
+first N also `exact` for TVM). Outputs are compared with PyTorch eager on three ragged batches and
 one padded on the left, at real tokens. A process each, so that one that dies or hangs costs itself alone;
 results are appended, and what is in FILE already is not run again.
 """
@@ -102,6 +102,7 @@ def examine(name: str, folder: Path, tvm: bool) -> dict[str, Any]:
     from graphwright.backends.target import detect
     from graphwright.ir.blocks import recognise
     from graphwright.passes.base import Context
+    from graphwright.passes.manager import Pipeline
     from graphwright.tools.presets import chain
 
     model = build(name)
@@ -116,6 +117,9 @@ def examine(name: str, folder: Path, tvm: bool) -> dict[str, Any]:
     record["missed"] = [f"{m.kind}: {m.reason}" for m in blocks.missed][:6]
     batches = feeds(program)
     references = [eager(model, program, feed) for feed in batches]
+    lowered = Pipeline.parse("to-onnx").run(program).program
+    onnx = recognise(lowered)
+    record["onnx_attention"], record["onnx_feed_forward"] = len(onnx.attention), len(onnx.feed_forward)
     for preset in ("exact", "balanced"):
         context = Context(target=detect(), calibration=batches)
         run = chain(preset, program)[0].run(program, context, keep_going=True)
