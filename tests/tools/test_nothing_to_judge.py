@@ -6,8 +6,11 @@ import onnx_ir
 import pytest
 from graphwright.backends.measure import Cell, Comparison
 from graphwright.backends.ratios import speedup
+from graphwright.backends.text import TextEncoder
+from graphwright.ir.capture import capture
 from graphwright.ir.errors import CaptureError, DataError
-from graphwright.tools import report, work
+from graphwright.ir.execute import execute
+from graphwright.tools import building_graphs, report, work
 from graphwright.tools.config import make
 from graphwright.tools.console import Console
 from graphwright.tools.optimize import run
@@ -93,3 +96,48 @@ def test_rows_on_which_every_model_would_do_as_well_are_refused(
     (tmp_path / "d.csv").write_text(rows)
     with pytest.raises(DataError, match=sentence):
         optimized(str(encoder_directory), data=str(tmp_path / "d.csv"), task=task)
+
+
+@pytest.fixture(scope="module")
+def reranker(encoder_directory, tmp_path_factory):
+    """A cross-encoder: one score (num_labels 1) for a pair of texts."""
+    import shutil
+
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("models") / "reranker"
+    config = BertConfig.from_pretrained(encoder_directory, num_labels=1, initializer_range=0.2)
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(encoder_directory / name, folder / name)
+    return str(folder)
+
+
+TWO_BITS = "to-onnx,quantize-weights{bits=2,embeddings=2,group=32}"
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_cross_encoder_of_one_score_is_judged_by_ranks(reranker, tmp_path, monkeypatch, labelled):
+    monkeypatch.setattr(building_graphs, "choose", lambda works, names, *_: dict.fromkeys(works, names[0]))
+    more = {}
+    if labelled:
+        words = ["man", "cat", "film", "woman", "good", "bad", "big", "red"]
+        pairs = [(a, f"{b} {c}") for a in words for b in words for c in words[:2]]
+        plain = capture(reranker)
+        judged = TextEncoder(plain.tokenizer["tokenizer.json"], plain.inputs, plain.info, plain.symbols)
+        feed = judged([a for a, _ in pairs], [b for _, b in pairs])
+        scores = execute(plain, [feed])[0]["logits"][:, 0]
+        rows = "".join(f"{a};{b};{s:.6f}\n" for (a, b), s in zip(pairs, scores, strict=True))
+        (tmp_path / "d.csv").write_text("query;text2;score\n" + rows)
+        more = {"data": str(tmp_path / "d.csv")}
+    outcome = optimized(
+        reranker, preset=None, pipeline=TWO_BITS, shapes=("1x8",), **more, **{"max-drop": 0.1}
+    )
+    assert outcome.quality.score.metric == "rank correlation"
+    assert outcome.quality.reference.value == pytest.approx(100, abs=0.01)
+    # The weights of two bits are given up for the model as it was: that loses nothing.
+    assert "quantize-weights" in outcome.notes[-1]
+    assert outcome.met
+    assert [each.step.text for each in outcome.steps] == ["to-onnx"]

@@ -77,3 +77,23 @@ def test_architectures_of_the_zoo(name, length):
     case = ARCHITECTURES[name]
     found = padding_of(capture(case.build(), inputs=case.inputs()))
     assert (found.batch, found.length) == ("batch", length)
+
+
+@pytest.mark.parametrize("body", ["y = Sub (x, x)", "z = Sub (x, x) y = Div (z, z)"])
+def test_outputs_that_say_nothing_allow_no_padding(body):
+    found = padding_of(program(f"x = Gather (table, ids) {body}", "float[batch,length,6] y"))
+    assert (found.batch, found.length) == (None, None)
+
+
+def test_scores_that_are_masked_by_infinity_agree_with_themselves():
+    body = "x = Gather (table, ids) low = Greater (x, zero) y = Where (low, x, inf)"
+    infinite = {"zero": np.float32(0), "inf": np.float32(-np.inf)}
+    found = padding_of(program(body, "float[batch,length,6] y", **infinite))
+    assert (found.batch, found.length) == ("batch", "length")
+
+
+def test_an_integer_that_moves_by_one_in_thousands_forbids_padding():
+    body = "n = ReduceMax <keepdims=0> (ids, axis) s = Shape <start=1> (ids) a = Mul (n, big) y = Add (a, s)"
+    weights = {**AXIS, "big": np.array(10**6, np.int64)}
+    found = padding_of(program(body, "int64[batch] y", **weights))
+    assert (found.batch, found.length) == ("batch", None)
