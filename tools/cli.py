@@ -51,6 +51,13 @@ Shapes = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="one JSON value on stdout and nothing else there")]
+ModelType = Annotated[
+    str | None,
+    typer.Option(
+        help="what transformers calls a directory's model (bert), where its config.json doesn't say",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="replace an earlier bundle at OUT")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
@@ -200,6 +207,7 @@ def optimize(
     dump: Annotated[
         str | None, typer.Option(help="directory for the graph's text after every pass", show_default=False)
     ] = None,
+    model_type: ModelType = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="exit with 0 although a pass was rolled back")
     ] = False,
@@ -217,8 +225,8 @@ def optimize(
         "model": model, "out": out, "preset": preset, "pipeline": pipeline, "data": data,
         "calibrate": calibrate, "task": task, "columns": _columns(columns), "samples": samples,
         "max-drop": max_drop, "threads": threads, "shapes": shapes, "seed": seed, "target": target,
-        "backend": backend, "dump": dump, "force": force or None, "keep-going": keep_going or None,
-        "quick": quick or None,
+        "backend": backend, "dump": dump, "model-type": model_type, "force": force or None,
+        "keep-going": keep_going or None, "quick": quick or None,
     }  # fmt: skip
     settings = configs.read(config) if config else {}
     if preset or pipeline:
@@ -303,6 +311,7 @@ def inspect_model(
     quant: Annotated[
         bool, typer.Option("--quant", help="of a bundle: what quantization did to each layer, worst first")
     ] = False,
+    model_type: ModelType = None,
     *,
     console: Console,
 ) -> None:
@@ -318,7 +327,7 @@ def inspect_model(
         return
     from . import inspection
 
-    found = inspection.inspect(model)
+    found = inspection.inspect(model, model_type)
     if console.json:
         console.value(found.to_json())
     else:

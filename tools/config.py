@@ -29,7 +29,8 @@ class RunConfig(BaseModel):
     columns: which column of the data file plays which role ("text", "pair", "label"): a name, or a number
     from 1 for a file without a header. samples: rows used at most. calibrate: a file of texts to calibrate
     on, and to train on. max_drop: points of the metric. quick: measure less. backend: "auto" builds for both
-    runtimes and keeps the faster.
+    runtimes and keeps the faster. model_type: what transformers calls a directory's model, where its
+    config.json doesn't say.
     """
 
     model_config = ConfigDict(
@@ -55,6 +56,7 @@ class RunConfig(BaseModel):
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     target: str | None = None
     backend: BackendName = "onnxruntime"
+    model_type: str | None = None
     force: bool = False
     keep_going: bool = False
     quick: bool = False

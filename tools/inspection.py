@@ -44,13 +44,13 @@ class Inspection:
         }
 
 
-def inspect(model: str) -> Inspection:
+def inspect(model: str, model_type: str | None = None) -> Inspection:
     """Capture and recognise.
 
     Raises:
         CaptureError: the model cannot be captured.
     """
-    program = capture(model)
+    program = capture(model, model_type=model_type)
     return Inspection(model, program, recognise(program), _parameters(program), weight_bytes(program))
 
 

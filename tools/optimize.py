@@ -48,8 +48,8 @@ def optimize(
         pipeline: passes instead of a preset.
         quiet: False prints progress on stderr.
         settings: preset, data, calibrate, task, columns, samples, max_drop, threads, shapes, seed, target,
-            backend, force, dump, keep_going: as the command's options of the same names, spelled as there
-            (shapes="1x8,8x8") or in Python's types (shapes=("1x8", "8x8")); see `RunConfig`.
+            backend, model_type, force, dump, keep_going: as the command's options of the same names, spelled
+            as there (shapes="1x8,8x8") or in Python's types (shapes=("1x8", "8x8")); see `RunConfig`.
 
     Returns:
         Everything found. `outcome.status` is 0, 1 when a pass was rolled back, 3 when `max_drop` is not met.
@@ -86,7 +86,7 @@ def run(
     if note := homeless():
         console.say(note)
     console.progress("capturing")
-    program = capture(config.model if source is None else source, inputs=inputs)
+    program = capture(config.model if source is None else source, inputs=inputs, model_type=config.model_type)
     data, texts = read_data(config, program), read_calibration(config, program)
     backends = ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
     chains = {name: candidates(config, program, pipeline, name) for name in backends}

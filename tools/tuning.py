@@ -95,7 +95,7 @@ def _built(config: RunConfig, console: Console) -> tuple[Program, Sequence[Mappi
 
     given = preflight(config)
     console.progress("capturing")
-    program = capture(config.model)
+    program = capture(config.model, model_type=config.model_type)
     data, texts = read_data(config, program), read_calibration(config, program)
     chain = candidates(config, program, given, "tvm")
     work = Work(config, console, program, data, [chain[0]], texts)

@@ -13,15 +13,16 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import CaptureError
 from ..program import Task
 from ..quiet import quiet
 from . import adapter
 from .config import architecture, check_sizes, facts, read_json, task_of
-from .examples import example_inputs
+from .examples import first_example
 from .fit import check_fit, check_memory
+from .inputs import Example
 from .kinds import model_type
 from .stored import Stored, stored
 from .tokenizer import check_ids, pad_token_id, tokenizer_facts, tokenizer_files
@@ -37,11 +38,11 @@ _AUTO: dict[str, str] = {
 
 @dataclass
 class Loaded:
-    """A checkpoint. missing: parameters that it does not hold. inputs: example tensors for the model."""
+    """A checkpoint. missing: parameters that it does not hold. inputs: an example for the model."""
 
     model: nn.Module
     task: Task
-    inputs: dict[str, Tensor]
+    inputs: Example
     info: dict[str, Any]
     tokenizer: dict[str, bytes]
     missing: frozenset[str] = field(default_factory=frozenset)
@@ -77,7 +78,9 @@ def load(
         model, report = _filled(directory, folder, held, maker, attn)
     replaced = adapter.merge(model, directory) if adapter.has_adapter(directory) else set()
     unread = check_fit(model, held, report, directory)
-    model.config.use_cache = False
+    for config in (part.config for part in model.modules() if hasattr(part, "config")):
+        if getattr(config, "use_cache", False):
+            config.use_cache = False
     model.config.return_dict = True
     files = tokenizer_files(directory)
     info: dict[str, Any] = {"source": str(directory), "model_type": model.config.model_type}
@@ -91,7 +94,7 @@ def load(
     if pad is not None:
         info["pad_token_id"] = pad
     missing = frozenset(report["missing_keys"]) - replaced
-    return Loaded(model.eval(), chosen, example_inputs(model, directory), info, files, missing)
+    return Loaded(model.eval(), chosen, first_example(model, directory), info, files, missing)
 
 
 def _class(name: str, chosen: Task, recorded: Task) -> Any:

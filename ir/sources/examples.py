@@ -1,58 +1,87 @@
-"""Example inputs for a model from transformers, made from its signature and its configuration."""
+"""An example for a model from transformers: of the inputs that its configuration and its processor describe,
+those that the model itself computes with."""
 
 from __future__ import annotations
 
-import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import CaptureError
+from ..quiet import quiet
+from .inputs import DECODER_LENGTH, LENGTH, Example, Maker
+from .processor import processor
 
-_BATCH, _LENGTH, _DECODER_LENGTH = 3, 11, 7
+_LENGTHS, _LONGEST = re.compile(r"seq(uence)?_len(gth)?$|positions?(_embeddings)?$"), 4096
 
 
-def example_inputs(model: nn.Module, directory: Any = None) -> dict[str, Tensor]:
-    """Tensors that the model's forward takes, sized so that no two axes that may differ are equal.
+def example_inputs(
+    model: nn.Module, directory: Path, length: int = LENGTH, decoder_length: int = DECODER_LENGTH
+) -> Example:
+    """The fullest set of inputs that the model computes something of, sized so that no two axes that may
+    differ are equal.
+
+    Args:
+        model: from transformers. directory: where its processor is described. length: of its texts.
 
     Raises:
-        CaptureError: forward takes something that the configuration does not describe.
+        CaptureError: forward takes something that neither describes, or can't compute with what they do.
     """
-    config: Any = model.config
-    shape: tuple[int, ...]
-    takes = inspect.signature(model.forward).parameters
-    generator = torch.Generator().manual_seed(0)
-    inputs: dict[str, Tensor] = {}
-    if "input_ids" in takes:
-        rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-        shape = (_BATCH, _LENGTH)
-        inputs["input_ids"] = torch.randint(0, rows, shape, generator=generator)
-        if "attention_mask" in takes:
-            kept = _LENGTH - torch.arange(_BATCH)
-            inputs["attention_mask"] = (torch.arange(_LENGTH)[None] < kept[:, None]).long()
-        if "token_type_ids" in takes and (getattr(config, "type_vocab_size", 0) or 0) > 1:
-            inputs["token_type_ids"] = torch.zeros(shape, dtype=torch.long)
-        if "decoder_input_ids" in takes and config.is_encoder_decoder:
-            shape = (_BATCH, _DECODER_LENGTH)
-            inputs["decoder_input_ids"] = torch.randint(0, rows, shape, generator=generator)
-    vision = getattr(config, "vision_config", config)
-    if "pixel_values" in takes and getattr(vision, "image_size", None):
-        size = vision.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        shape = (_BATCH, getattr(vision, "num_channels", 3), height, width)
-        inputs["pixel_values"] = torch.randn(shape, generator=generator)
-    if "input_features" in takes and getattr(config, "max_source_positions", None):
-        shape = (_BATCH, config.num_mel_bins, 2 * config.max_source_positions)
-        inputs["input_features"] = torch.randn(shape, generator=generator)
-        if config.is_encoder_decoder:
-            rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
-            inputs["decoder_input_ids"] = torch.randint(
-                0, rows, (_BATCH, _DECODER_LENGTH), generator=generator
-            )
-    if not inputs:
+    maker = Maker(model, processor(directory), length, decoder_length)
+    said, wanted = "", dict[str, None]()
+    for example in maker.examples():
+        refused = _tried(model, example.tensors | example.constants)
+        if not refused:
+            lacking = [name for name in wanted if name not in example.tensors]
+            example.left = [
+                f"'{name}' is left out, as the model can't compute with it: {said}" for name in lacking
+            ]
+            return example
+        said, wanted = said or refused, wanted or dict.fromkeys(example.tensors)
+    if said:
         raise CaptureError(
-            f"{type(model).__name__} takes {', '.join(takes)}, none of which its configuration describes: "
-            "load it yourself and give example inputs."
+            f"{type(model).__name__} can't compute with inputs made from its configuration: {said}"
         )
-    return inputs
+    raise CaptureError(
+        f"{type(model).__name__} takes {', '.join(maker.takes)}, none of which its configuration describes: "
+        "load it yourself and give example inputs."
+    )
+
+
+def first_example(model: Any, directory: Path) -> Example:
+    """`example_inputs` of the usual length, or where the model doesn't take that, of one that its
+    configuration states.
+
+    Raises:
+        CaptureError: it takes none of them.
+    """
+    try:
+        return example_inputs(model, directory)
+    except CaptureError as error:
+        settings = model.config.to_dict()
+        stated = {v for name, v in settings.items() if _LENGTHS.search(name) and isinstance(v, int)}
+        for length in sorted(value for value in stated if DECODER_LENGTH < value <= _LONGEST):
+            try:
+                example = example_inputs(model, directory, length, length)
+            except CaptureError:
+                continue
+            for name in [n for n, axes in example.axes.items() if "length" in axes]:
+                example.why[name] = "the model takes no other length"
+                example.axes[name] = tuple(length if a == "length" else a for a in example.axes[name])
+            return example
+        raise error
+
+
+def _tried(model: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+    """What the model says of inputs that it can't take; empty where it computes."""
+    try:
+        with quiet(), torch.no_grad():
+            model(**tensors)
+    except Exception as error:  # whatever a model's own code raises
+        lines = str(error).strip().splitlines()
+        return lines[0] if lines else type(error).__name__
+    return ""

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from ..errors import CaptureError
+from ..export import Axes
 from ..program import Program, Task
+from .attempts import attempted
 from .checkpoint import Loaded, load
 from .module import from_module
 
@@ -28,7 +32,12 @@ def from_directory(directory: Path, task: Task | None, attn: str | None, kind: s
         CaptureError: nothing to load, a broken file, remote code, or weights missing from the checkpoint.
     """
     loaded = load(directory, task, attn, kind)
-    return finish(from_module(loaded.model, loaded.inputs, loaded.task, loaded.info), loaded)
+    model, info = loaded.model, loaded.info
+
+    def trace(tensors: dict[str, Tensor], axes: Axes) -> Program:
+        return from_module(model, tensors, loaded.task, info, axes)
+
+    return finish(attempted(model, directory, loaded.inputs, trace), loaded)
 
 
 def finish(program: Program, loaded: Loaded, prefix: str = "") -> Program:

@@ -121,9 +121,10 @@ def from_sentence_directory(directory: Path, attn: str | None, model_kind: str |
     if settings.get("truncate_dim") is not None:
         after.append(Truncate(settings["truncate_dim"]))
     module = SentenceEncoder(loaded.model, Pooling(modes(pooled)), after)
-    inputs = {name: loaded.inputs[name] for name in _INPUTS if name in loaded.inputs}
+    inputs = {n: loaded.inputs.tensors[n] for n in _INPUTS if n in loaded.inputs.tensors}
+    axes = {name: loaded.inputs.axes[name] for name in inputs}
     info = loaded.info | {"source": str(directory), **limits, **prompts}
-    return finish(from_module(module.eval(), inputs, "embedding", info), loaded, prefix="encoder.")
+    return finish(from_module(module.eval(), inputs, "embedding", info, axes), loaded, prefix="encoder.")
 
 
 def _entries(directory: Path) -> list[tuple[str, Path]]:
