@@ -67,8 +67,8 @@ def _reason(error: CaptureError, kind: str) -> CaptureError:
     """What torch.export says of values that decide what is computed, in words for a directory's user."""
     if "data-dependent" not in str(error):
         return error
-    place = re.search(r"\((\S+\.py:\d+) in (\w+)\)", str(error.__cause__))
-    where = f" (in {place[2]}, {'/'.join(place[1].split('/')[-2:])})" if place else ""
+    place = re.search(r"(modeling_\w+\.py)", str(error.__cause__))
+    where = f" (in {place[1]})" if place else ""
     return CaptureError(
         f"{kind} decides by the values in its inputs what it computes{where}, and a graph holds one course "
         "of computation: it cannot be captured."

@@ -45,8 +45,9 @@ def finish(program: Program, loaded: Loaded, prefix: str = "") -> Program:
 
     prefix: where the checkpoint's model stands inside the traced module.
     """
-    held = (name for name, _ in program.graph.named_parameters(remove_duplicate=False))
-    missing = sorted(name for name in held if name.removeprefix(prefix) in loaded.missing)
+    graph = program.graph
+    held = [*graph.named_parameters(remove_duplicate=False), *graph.named_buffers(remove_duplicate=False)]
+    missing = sorted(name for name, _ in held if name.removeprefix(prefix) in loaded.missing)
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise CaptureError(
@@ -55,9 +56,14 @@ def finish(program: Program, loaded: Loaded, prefix: str = "") -> Program:
         )
     symbols, info = dict(program.symbols), dict(program.info)
     positions = info.pop("max_positions", None)
-    if "length" in symbols:
+    # Of samples or pixels, what a configuration says of positions says nothing.
+    if any("length" in spec.shape for spec in program.inputs if spec.name == "input_ids"):
         low, high = symbols["length"]
-        high = min(high, positions or high)
+        if positions is not None and positions < high:
+            high = positions
+            sizes = dict(info.get("sizes", {}))
+            reasons = {**sizes.get("reasons", {}), "length": f"config.json states {high} positions"}
+            info["sizes"] = {**sizes, "reasons": reasons}
         symbols["length"] = (low, high)
         info["max_length"] = min(high, info.get("max_length", high))
     return replace(program, symbols=symbols, info=info, tokenizer=loaded.tokenizer)
