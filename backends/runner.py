@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.errors import BundleError, InputError, short
+from ..ir.extents import Extent, extents
 from ..ir.files import path_of
 from ..ir.program import InputSpec
 from .answers import classes, spans, together
@@ -82,6 +83,11 @@ class Bundle:
     @property
     def input_names(self) -> tuple[str, ...]:
         return tuple(spec.name for spec in self.manifest.inputs)
+
+    @property
+    def axes(self) -> tuple[Extent, ...]:
+        """How long each axis of each input and output may be, and why."""
+        return extents(self.manifest)
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+import inspect
 import io
-import types
-from collections.abc import Iterator, Mapping
+import keyword
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.graph import CodeGen
-from torch.utils import _pytree as pytree
 
 from .errors import CaptureError
+from .outputs import flattened
 from .program import UNBOUNDED
 from .quiet import quiet
 
@@ -44,6 +45,9 @@ class Exported:
         for node in reversed(graph.nodes):
             if node.op == "call_function" and "_assert" in str(node.target):
                 graph.erase_node(node)
+            elif mutates(node) and node.args[0].op == "get_attr":  # what a buffer becomes, after all the rest
+                node.replace_all_uses_with(node.args[1])
+                graph.erase_node(node)
             elif node.target is torch.ops.aten.view.default:
                 # view insists on the strides that the example had; a rewrite, or another size, has others.
                 node.target = torch.ops.aten.reshape.default
@@ -52,135 +56,158 @@ class Exported:
         graph.eliminate_dead_code()
         return torch.fx.GraphModule(module, graph).eval()  # holds only what the graph reads
 
+    def output_shapes(self) -> dict[str, list[int | str]]:
+        """Per output, integers and symbols, or an expression of symbols ("2*length")."""
+        ours = self.names
+        nodes = {node.name: node for node in self.program.graph.nodes}
+        shapes = {}
+        for name, theirs in zip(self.outputs, self.program.graph_signature.user_outputs, strict=True):
+            sizes = nodes[theirs].meta["val"].shape if theirs in nodes else ()
+            shapes[name] = [
+                _SYMBOL.sub(lambda found: ours.get(found[0], found[0]), str(size))
+                if isinstance(size, torch.SymInt) and not size.node.expr.is_Integer
+                else int(size)
+                for size in sizes
+            ]
+        return shapes
 
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_SYMBOL = re.compile(r"\b[a-z]+\d+\b")
 Axes = Mapping[str, tuple[int | str, ...]]
+Call = Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
-def export(module: nn.Module, inputs: Mapping[str, Tensor], axes: Axes | None = None) -> Exported:
-    """Traces `module(**inputs)`.
+def in_order(tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The call of a graph: tensors by place."""
+    return tuple(tensors), {}
+
+
+def export(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    axes: Axes | None = None,
+    call: Call = in_order,
+    written: Collection[str] = (),
+) -> Exported:
+    """Traces a call of the module.
 
     Args:
         module: in the mode that is wanted; its outputs become a flat tuple of tensors.
-        inputs: example tensors by parameter name.
+        inputs: example tensors by the names that the program's inputs get, no two over the same memory.
         axes: per input, an integer for an axis that stays fixed, and a label for one that is symbolic: equal
             labels, equal sizes. By default every axis starts symbolic and becomes fixed only where the
-            module's own code fixes it; first axes of equal size are one symbol ("batch"), and inputs of one
-            shape share all of their symbols: give lengths that differ to axes that are to stay apart.
+            module's own code fixes it; see `default_axes`.
+        call: gives the positional and named arguments of the module from the tensors in order.
+        written: inputs that the module writes into; the program leaves them as they are.
 
     Raises:
         CaptureError: torch.export cannot trace the module; the message carries its reason.
     """
-    inputs = _widened(inputs)
     axes = axes or default_axes(inputs)
-    module = _plain(module) if isinstance(module, torch.fx.GraphModule) else module
     auto, fixed = torch.export.Dim.AUTO, torch.export.Dim.STATIC
-    dynamic = {n: {i: fixed if isinstance(a, int) else auto for i, a in enumerate(axes[n])} for n in inputs}
     outputs: list[str] = []
     dropped: list[str] = []
+    entry = _Entry(module, axes, call, written, outputs, dropped)
+    dynamic = {
+        own: {i: fixed if isinstance(a, int) else auto for i, a in enumerate(axes[name])}
+        for own, name in zip(entry.names, inputs, strict=True)
+    }
     try:
         # On its way out of an error torch.export prints the graph so far.
-        with (
-            quiet(), redirect_stderr(io.StringIO()), torch.no_grad(), _no_fast_path(),
-            _around(module, axes, outputs, dropped),
-        ):  # fmt: skip
-            program = torch.export.export(module, (), dict(inputs), dynamic_shapes=dynamic, strict=False)
+        with quiet(), redirect_stderr(io.StringIO()), torch.no_grad(), plainly():
+            program = torch.export.export(
+                entry, tuple(inputs.values()), {}, dynamic_shapes=dynamic, strict=False
+            )
             if any(mutates(node) for node in program.graph.nodes):
                 program = _functional(program)
     except CaptureError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise CaptureError(f"torch.export cannot trace {type(module).__name__}: {reason}") from error
+        raise CaptureError(f"torch.export cannot trace {type(module).__name__}: {said(error)}") from error
     shapes, symbols, names = _symbols(program, inputs)
     return Exported(program, tuple(outputs), tuple(dropped), shapes, symbols, names)
 
 
-def _widened(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A batch of one is repeated: torch.export takes an axis of size one for a fixed one."""
-    if all(t.dim() and t.shape[0] == 1 for t in inputs.values()):
-        return {name: torch.cat([t, t]) for name, t in inputs.items()}
-    return dict(inputs)
+class _Entry(nn.Module):
+    """The module, called with tensors by place and giving a flat tuple of them; its parameters keep their
+    names. It first states which axes are equal, so that torch.export gives them one symbol."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        axes: Axes,
+        call: Call,
+        written: Collection[str],
+        outputs: list[str],
+        dropped: list[str],
+    ) -> None:
+        super().__init__()
+        self._parameters, self._buffers, self._modules = module._parameters, module._buffers, module._modules
+        self.training = module.training
+        self.names = [_identifier(name, number) for number, name in enumerate(axes)]
+
+        def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
+            sizes: dict[str, Any] = {}
+            for labels, tensor in zip(axes.values(), tensors, strict=True):
+                for label, size in zip(labels, tensor.shape, strict=True):
+                    if isinstance(label, str):
+                        torch._check(size == sizes.setdefault(label, size))
+            given = [t.clone() if name in written else t for name, t in zip(axes, tensors, strict=True)]
+            args, kwargs = call(given)
+            output = module(*args, **kwargs)
+            found, dropped[:] = flattened(output)
+            outputs[:] = [name for name, _ in found]
+            if not found:
+                raise CaptureError(
+                    f"the module gives {type(output).__name__}, and no tensor in it: nothing to compute."
+                )
+            for name, tensor in found:
+                if tensor.is_complex():
+                    raise CaptureError(
+                        f"the output '{name}' is complex, which no runtime gives: return torch.view_as_real."
+                    )
+            return tuple(tensor for _, tensor in found)
+
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        forward.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in self.names])  # type: ignore[attr-defined]
+        self.forward = forward
 
 
-def _plain(graph: torch.fx.GraphModule) -> nn.Module:
-    """The same parameters and forward in an ordinary module: torch.export runs a GraphModule node by node,
-    past its forward, where `_around` has no say."""
-    plain = nn.Module()
-    plain._parameters, plain._buffers, plain._modules = graph._parameters, graph._buffers, graph._modules
-    plain.forward = types.MethodType(type(graph).forward, plain)
-    plain.training = graph.training
-    return plain
+def _identifier(name: str, number: int) -> str:
+    """A parameter's name for an input's: the same where Python allows it."""
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"input_{number}"
 
 
 def default_axes(inputs: Mapping[str, Tensor]) -> dict[str, tuple[int | str, ...]]:
-    """Labels by example: the size for first axes, the whole shape and the axis for the others."""
+    """Labels by example: first axes of one size are one ("batch"), and inputs of one shape share all of
+    theirs: give lengths that differ to axes that are to stay apart."""
     return {
         name: tuple(f"{t.shape[0]}" if axis == 0 else f"{tuple(t.shape)}.{axis}" for axis in range(t.dim()))
         for name, t in inputs.items()
     }
 
 
-@contextmanager
-def _around(module: nn.Module, axes: Axes, names: list[str], dropped: list[str]) -> Iterator[None]:
-    """Until the block ends, forward first states which axes are equal, so that torch.export gives them one
-    symbol, and last flattens its output, entering the tensors' paths in `names` and the rest in `dropped`."""
-    forward = module.forward
-
-    @functools.wraps(forward)
-    def wrapped(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
-        sizes: dict[str, Any] = {}
-        for name, labels in axes.items():
-            for label, size in zip(labels, kwargs[name].shape, strict=True):
-                if isinstance(label, str):
-                    torch._check(size == sizes.setdefault(label, size))
-        return _flat(forward(*args, **kwargs), names, dropped)
-
-    own = "forward" in vars(module)
-    module.forward = wrapped
-    try:
-        yield
-    finally:
-        if own:
-            module.forward = forward
-        else:
-            del module.forward
-
-
-def _flat(output: Any, names: list[str], dropped: list[str]) -> tuple[Tensor, ...]:
-    names.clear()
-    dropped.clear()
-    if isinstance(output, Tensor):
-        names.append("output")
-        return (output,)
-    tensors = []
-    several = output if isinstance(output, tuple | list) else (output,)
-    items = output.items() if isinstance(output, Mapping) else enumerate(several)
-    for key, value in items:
-        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
-            name = "_".join([str(key) if isinstance(key, str) else f"output_{key}", *map(_key, path)])
-            if isinstance(leaf, Tensor):
-                names.append(name)
-                tensors.append(leaf)
-            elif leaf is not None:
-                dropped.append(name)
-    if not tensors:
-        raise CaptureError(
-            f"the module gives {type(output).__name__}, and no tensor in it: nothing to compute."
-        )
-    return tuple(tensors)
-
-
-def _key(entry: Any) -> str:
-    return str(getattr(entry, "key", getattr(entry, "idx", getattr(entry, "name", entry))))
+def said(error: BaseException) -> str:
+    """What an exception says, on one line, as far as its first full sentence or line goes."""
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).strip().split("\n")]
+    text = ""
+    for line in lines:
+        text = f"{text} {line}".strip()
+        if line.endswith((".", "!", "?", ")")) or not line:
+            break
+    return text.rstrip(":") or type(error).__name__
 
 
 @contextmanager
-def _no_fast_path() -> Iterator[None]:
-    """nn.TransformerEncoder's fused inference kernel has no derivative and no ONNX form."""
+def plainly() -> Iterator[None]:
+    """Parts under torch.compile run as they were written, and nn.TransformerEncoder without its fused
+    inference kernel, which has no derivative and no ONNX form."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
 

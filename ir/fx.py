@@ -36,6 +36,7 @@ class FxView(GraphView):
     def __init__(self, gm: GraphModule, inputs: Sequence[InputSpec] = ()) -> None:
         super().__init__()
         self._gm = gm
+        self._specs = inputs
         self._symbols = symbol_names(gm.graph, inputs)
         self._printed: dict[Any, str] = {}
         for node in gm.graph.nodes:
@@ -43,7 +44,10 @@ class FxView(GraphView):
 
     def _visit(self, node: Node) -> None:
         if node.op == "placeholder":
+            place = len(self.inputs)
             self.inputs.append(self._enter(node, "input", (), {}))
+            if place < len(self._specs):  # a node may not be called "input", an input may
+                self.inputs[-1].name = self._specs[place].name
         elif node.op == "get_attr":
             target = attribute(self._gm, str(node.target))
             if isinstance(target, torch.Tensor):

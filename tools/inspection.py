@@ -9,6 +9,7 @@ from typing import Any
 from ..ir.blocks import recognise
 from ..ir.blocks.base import Attention, Blocks
 from ..ir.capture import capture
+from ..ir.extents import extents, told
 from ..ir.program import Program
 from ..ir.size import weight_bytes
 from ..ir.view import view
@@ -36,6 +37,8 @@ class Inspection:
             "bytes": self.bytes,
             "inputs": [asdict(spec) for spec in program.inputs],
             "outputs": list(program.outputs),
+            "axes": [asdict(each) for each in extents(program)],
+            "notes": list(program.info.get("notes", ())),
             "symbols": {name: list(bounds) for name, bounds in program.symbols.items()},
             "blocks": {kind: len(getattr(self.blocks, kind)) for kind in KINDS},
             "attention": [attention_facts(each) for each in self.blocks.attention],
@@ -92,6 +95,8 @@ def tables(found: Inspection) -> list[Any]:
         f"{found.parameters / 1e6:,.1f} million parameters, {found.bytes / 1e6:,.1f} MB",
         *(f"  takes {spec.name} {spec.dtype} {list(spec.shape)} ({spec.role})" for spec in program.inputs),
         *(f"  gives {name}" for name in program.outputs),
+        *(f"  {line}" for line in told(program)),
+        *(f"  {note}" for note in program.info.get("notes", ())),
     ]
     missed = Counter(miss.kind for miss in blocks.missed)
     for kind in KINDS:

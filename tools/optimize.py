@@ -87,6 +87,8 @@ def run(
         console.say(note)
     console.progress("capturing")
     program = capture(config.model if source is None else source, inputs=inputs, model_type=config.model_type)
+    for note in program.info.get("notes", ()):
+        console.say(note)
     data, texts = read_data(config, program), read_calibration(config, program)
     backends = ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
     chains = {name: candidates(config, program, pipeline, name) for name in backends}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..backends.target import named
+from ..ir.extents import told
 from ..passes.base import Bounded, Effect, Exact, Step
 from .outcome import BUNDLE, EXPORT, PLAIN, PYTORCH, Outcome, StepEvidence
 from .quality import Score
@@ -41,6 +42,7 @@ def markdown(outcome: Outcome) -> str:
     parts += ["", f"Pipeline: `{outcome.pipeline}`. Seed {config.seed}.", ""]
     for title, (head, rows) in (("Speed", speed(outcome)), ("Every step", steps(outcome))):
         parts += [f"## {title}", "", _line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
+    parts += ["## Sizes", "", *(f"- {line}" for line in told(outcome.source)), ""]
     parts += _notes(outcome)
     return "\n".join(parts).rstrip() + "\n"
 
@@ -245,7 +247,7 @@ def _gains(outcome: Outcome) -> str:
 
 def _notes(outcome: Outcome) -> list[str]:
     """What the passes counted, and what they and the driver had to say."""
-    notes = [f"- {note}" for note in outcome.notes]
+    notes = [f"- {note}" for note in (*outcome.source.info.get("notes", ()), *outcome.notes)]
     for step in (each.step for each in outcome.steps):
         counted = [statistics(step)] if step.statistics else []
         notes += [f"- {step.text}: {note}" for note in (*counted, *step.notes)]

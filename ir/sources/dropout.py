@@ -6,11 +6,10 @@ module itself, called once in training mode, tells every rate; calls come in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional
@@ -18,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..fx_ops import packet
 from ..mode import RATE, modal, set_argument
+from .eager import REFUSALS, Eager
 
 _DROPOUTS = {
     functional.dropout: "aten.dropout",
@@ -26,11 +26,11 @@ _DROPOUTS = {
 _Call = tuple[str, float]  # operator, rate
 
 
-def record_rates(module: nn.Module, gm: GraphModule, feed: Mapping[str, Tensor]) -> bool:
+def record_rates(eager: Eager, gm: GraphModule, tensors: Sequence[Tensor]) -> bool:
     """Gives the trace's dropouts, switched off as they are, the rates that the module trains with.
 
     Args:
-        module: whose `forward(**feed)` the trace is of.
+        eager: the module that the trace is of. tensors: its example inputs, in order.
         gm: the trace, in evaluation mode; edited in place.
 
     Returns:
@@ -39,7 +39,7 @@ def record_rates(module: nn.Module, gm: GraphModule, feed: Mapping[str, Tensor])
     nodes = [(node, name) for node, name in modal(gm) if packet(node) in _DROPOUTS.values()]
     if not nodes:
         return True
-    calls = _calls(module, feed)
+    calls = _calls(eager, tensors)
     if [kind for kind, _ in calls] != [packet(node) for node, _ in nodes]:
         return False
     for (node, name), (_, rate) in zip(nodes, calls, strict=True):
@@ -51,16 +51,13 @@ def record_rates(module: nn.Module, gm: GraphModule, feed: Mapping[str, Tensor])
     return True
 
 
-def _calls(module: nn.Module, feed: Mapping[str, Tensor]) -> list[_Call]:
+def _calls(eager: Eager, tensors: Sequence[Tensor]) -> list[_Call]:
     """Every dropout that a forward in training mode does, in order; none if it cannot be done."""
     recorder = _Recorder()
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}  # batch norms write in them
-    with _training(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with _training(eager.module), recorder:
         try:
-            with recorder:
-                torch.func.functional_call(module, buffers, (), dict(feed))
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError):
+            eager(tensors)
+        except REFUSALS:
             return []
     return recorder.calls
 

@@ -15,6 +15,7 @@ from torch.fx.graph import CodeGen
 
 from ..errors import CaptureError
 from ..export import mutates
+from ..outputs import renamed
 from ..program import Program, Task
 from ..quiet import quiet
 from .module import from_module
@@ -47,7 +48,15 @@ def from_pt2(path: Path, task: Task | None = None) -> Program:
     graph = torch.fx.GraphModule(module, module.graph)
     example = _example(program, axes)
     captured = from_module(graph, example, task, {"source": str(path)}, axes)
-    return replace(captured, outputs=_outputs(program))
+    return _called(captured, _outputs(program))
+
+
+def _called(program: Program, outputs: tuple[str, ...]) -> Program:
+    """The program with its outputs under the names that the file has."""
+    names = tuple(renamed(outputs, [spec.name for spec in program.inputs]).values())
+    sizes = program.info["sizes"]
+    shapes = dict(zip(names, sizes["outputs"].values(), strict=True))
+    return replace(program, outputs=names, info={**program.info, "sizes": {**sizes, "outputs": shapes}})
 
 
 def _axes(program: Any, names: list[str]) -> dict[str, tuple[int | str, ...]]:

@@ -24,6 +24,7 @@ from ...ir.program import MASKS, Program
 _ATEN = torch.ops.aten
 _SHORT = 9  # tokens, each of which is kept alone
 LARGEST = 5000**2  # windows of 4,096 are common in decoders
+_RANK = 4  # (batch, heads, length, width), the only one that torch's exporter takes
 _SDPA = _ATEN.scaled_dot_product_attention.default
 
 
@@ -44,6 +45,9 @@ def spell_masks(program: Program) -> GraphModule:
             _write_out(node, additive[mask], hides=True)
         else:
             node.replace_input_with(mask, additive[mask])
+    for node in graph.graph.find_nodes(op="call_function", target=_SDPA):
+        if node.args[0].meta["val"].dim() != _RANK:
+            _write_out(node, _mask(node), hides=False)
     graph.recompile()
     return graph
 

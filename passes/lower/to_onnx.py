@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ...ir.errors import CaptureError
+from ...ir.errors import CaptureError, PassError
 from ...ir.probe import example
 from ...ir.program import Program
 from ...ir.quiet import quiet
@@ -64,34 +64,84 @@ def _export(program: Program) -> ir.Model:
         if got != spec.shape:
             raise CaptureError(f"the graph takes '{spec.name}' of shape {got} alone, not {spec.shape}.")
     with quiet(), torch.no_grad():
-        onnx_program = torch.onnx.export(
-            exported.program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
-        )
-        assert onnx_program is not None  # it is None only where a file is asked for
-        model = onnx_program.model
+        model = _converted(exported.program)
         _name(model, program)
         weights = set(model.graph.initializers.values())
         optimize_ir(model, should_fold=lambda node: False if weights.intersection(node.inputs) else None)
     return model
 
 
+def _converted(program: Any) -> ir.Model:
+    """torch's own conversion.
+
+    Raises:
+        PassError: ONNX has no spelling of an operator, which is named.
+    """
+    import torch
+
+    from .grouped import translations
+
+    try:
+        found = torch.onnx.export(
+            program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET,
+            custom_translation_table=translations(),
+        )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        raise PassError(_reason(error)) from error
+    assert found is not None  # it is None only where a file is asked for
+    return found.model
+
+
+def _reason(error: BaseException) -> str:
+    """Which operator could not be converted, and why, out of a chain of reports in colour."""
+    from ...ir.export import said
+
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    words = said(chain[-1])
+    for each in chain:
+        if found := re.search(r"node %(\w+) .*?target=torch\.ops\.([\w.]+)", str(each)):
+            node, operator = found.groups()
+            missing = "No ONNX function found" in words or "No decompositions" in words
+            why = "ONNX has nothing like it and torch's exporter no other spelling" if missing else words
+            return f"the operator {operator} (node {node}) cannot be written in ONNX: {why}"
+    return f"torch's exporter cannot write the graph in ONNX: {words}"
+
+
 def _name(model: ir.Model, program: Program) -> None:
     """Puts the program's names on inputs, outputs and symbolic axes."""
+    _own_outputs(model)
     symbols: dict[str, str] = {}
+    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    taken = {v.name: v for v in (*values, *model.graph.initializers.values())}
+    wished = [
+        *zip(model.graph.inputs, (spec.name for spec in program.inputs), strict=True),
+        *zip(model.graph.outputs, program.outputs, strict=True),
+    ]
+    for value, name in wished:
+        if name in taken and taken[name] is not value:
+            taken[name].name = f"{name}.inner"
+    for value, name in wished:
+        value.name = name
     for value, spec in zip(model.graph.inputs, program.inputs, strict=True):
-        value.name = spec.name
         for ours, theirs in zip(spec.shape, value.shape or (), strict=True):
             if isinstance(theirs, ir.SymbolicDim) and theirs.value is not None:
                 symbols[theirs.value] = str(ours)
-    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
-    taken = {v.name: v for v in (*values, *model.graph.initializers.values())}
-    for value, name in zip(model.graph.outputs, program.outputs, strict=True):
-        if name in taken and taken[name] is not value:
-            taken[name].name = f"{name}.inner"
-        value.name = name
     for value in values:
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(dim, symbols) for dim in value.shape])
+
+
+def _own_outputs(model: ir.Model) -> None:
+    """An output that is an input, a weight or another output becomes a value of its own."""
+    graph = model.graph
+    for place, value in enumerate(graph.outputs):
+        if value.producer() is None or value in graph.outputs[:place]:
+            node = ir.node("Identity", [value])
+            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+            graph.append(node)
+            graph.outputs[place] = node.outputs[0]
 
 
 def _renamed(dim: int | ir.SymbolicDim, symbols: Mapping[str, str]) -> Any:
@@ -111,7 +161,8 @@ def _store_transposed(model: ir.Model) -> int:
         readers = [use.node for use in weight.uses()]
         perms = {tuple(n.attributes.get_ints("perm", ())) for n in readers if n.op_type == "Transpose"}
         tensor = weight.const_value
-        if tensor is None or len(perms) != 1 or any(node.op_type != "Transpose" for node in readers):
+        kept = weight.is_graph_output() or any(node.op_type != "Transpose" for node in readers)
+        if tensor is None or len(perms) != 1 or kept:
             continue
         perm = perms.pop() or tuple(reversed(range(len(tensor.shape))))
         if perm == tuple(range(len(perm))):

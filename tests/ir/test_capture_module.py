@@ -155,11 +155,10 @@ class Counting(nn.Module):
     [
         (Layer(lambda f, x: f(x) if x.sum() > 0 else x), "cannot trace Layer: Could not guard on data"),
         (Layer(lambda f, x: f(x) + torch.tensor(x.detach().numpy())), r"cannot trace Layer: \.numpy\(\)"),
-        (Layer(lambda f, x: f(x[..., :3])), "cannot trace Layer: .*reduction dim"),
+        (Layer(lambda f, x: f(x[..., :3])), "Layer fails on its example inputs: mat1 and mat2"),
         (Layer(lambda f, x: 3), "gives int, and no tensor in it"),
         (Layer(lambda f, x: None), "gives NoneType, and no tensor in it"),
-        (Counting(), "the trace of Counting disagrees with it at .*: values differ by"),
-        (Layer(lambda f, x: f(x) if x.shape[1] % 2 else x), "the trace of Layer disagrees with it at"),
+        (Counting(), "Counting changes its attribute 'calls' when it runs, and its outputs depend"),
     ],
 )
 def test_what_cannot_be_traced_faithfully_is_refused_in_one_line(module, sentence, capfd):

@@ -1,0 +1,74 @@
+"""Why an axis of the example has one size in the trace: the module takes no other, or the trace doesn't."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..export import Axes
+from .eager import Eager, resized
+from .trial import Shapes, run
+
+
+def unmoved(
+    eager: Eager,
+    feed: Mapping[str, Tensor],
+    wished: Axes,
+    shapes: Shapes,
+    reasons: Mapping[str, str],
+    refused: str,
+    kind: str,
+) -> tuple[dict[str, str], list[str]]:
+    """A reason for every fixed axis, by "input.axis", and a warning for each that looked free: the module
+    takes other sizes there.
+
+    Args:
+        wished: the axes that were to be free, by label. shapes: what they became. reasons: known ones.
+        refused: why an axis of one row is fixed, where that was tried.
+    """
+    found = dict(reasons)
+    warned: dict[str, list[str]] = {}
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for name, shape in shapes.items():
+        for axis, dim in enumerate(shape):
+            if not isinstance(dim, int):
+                continue
+            key, label = f"{name}.{axis}", wished[name][axis]
+            if isinstance(label, str):
+                groups.setdefault(label, []).append((name, axis))
+            elif key in reasons:
+                groups.setdefault(key, []).append((name, axis))
+            else:
+                found[key] = "as it was given"
+    for places in groups.values():
+        name, axis = places[0]
+        size = feed[name].shape[axis]
+        alike = [(n, a) for n, shape in shapes.items() for a, dim in enumerate(shape) if dim == size]
+        free = any(_takes(eager, feed, choice) for choice in (places, alike))
+        for n, a in places:
+            if free:
+                found.setdefault(f"{n}.{a}", "the trace computes with the example's size")
+            elif size == 1 and a == 0 and refused:
+                found[f"{n}.{a}"] = refused
+            else:
+                found[f"{n}.{a}"] = "the module takes no other size"
+        if free:
+            what = ", ".join(f"'{n}'" for n, _ in places)
+            warned.setdefault(found[f"{name}.{axis}"], []).append(f"axis {axis} of {what} is fixed at {size}")
+    return found, [
+        f"{' and '.join(which)}, though {kind} takes others: {reason}; give an example of the size that"
+        " calls have."
+        for reason, which in warned.items()
+    ]
+
+
+def _takes(eager: Eager, feed: Mapping[str, Tensor], places: list[tuple[str, int]]) -> bool:
+    """Whether the module runs with these axes longer, or shorter, by one."""
+    for step in (1, -1):
+        shapes = {name: list(tensor.shape) for name, tensor in feed.items()}
+        for name, axis in places:
+            shapes[name][axis] += step
+        if all(all(shape) for shape in shapes.values()) and run(eager, resized(feed, shapes)) is not None:
+            return True
+    return False

@@ -1,0 +1,136 @@
+"""Which sizes a captured module takes: free where it can be, else fixed for a reason that is told."""
+
+import pytest
+import torch
+from graphwright.ir.capture import capture
+from graphwright.ir.extents import extents, told
+from modules import Small, agree, floats, ids
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+FREE = (1, 2**31 - 1)
+
+
+def biased(self, x, bias):
+    return F.softmax(x @ x.mT + bias, -1) @ self.linear(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "shapes"),
+    [
+        (Small(biased), [floats(1, 9, 4), floats(9, 9)], [("batch", "length", 4), ("length", "length")]),
+        (
+            Small(lambda self, x, t: self.linear(x) * t),
+            [floats(1, 9, 4), torch.tensor(2.0)],
+            [("batch", "length", 4), ()],
+        ),
+        (
+            Small(lambda self, x: self.linear(x) + self.bias, bias=floats(9, 4)),
+            [floats(1, 9, 4)],
+            [("batch", 9, 4)],
+        ),
+        (Small(lambda self, x, w: self.linear(x) @ w), [floats(1, 9, 4), floats(2, 4, 4)[:1]], None),
+    ],
+    ids=["bias", "scalar", "buffer", "weights of the batch"],
+)
+def test_a_batch_of_one_comes_out_free(module, example, shapes):
+    program = capture(module, inputs=example)
+    assert program.symbols["batch"] == FREE
+    if shapes is not None:
+        assert [spec.shape for spec in program.inputs] == shapes
+    assert not program.info.get("notes")
+    sizes = {"batch": 4, "length": 9, "w_2": 6}
+    shapes = [[sizes[d] if isinstance(d, str) else d for d in spec.shape] for spec in program.inputs]
+    feed = [floats(*shape, seed=i) for i, shape in enumerate(shapes)]
+    with torch.no_grad():
+        agree(program, feed, [module(*feed)])
+
+
+def test_a_module_that_takes_one_row_alone_is_of_one_row_and_says_why():
+    program = capture(Small(lambda self, x: self.linear(x).view(9, 4)), inputs=[floats(1, 9, 4)])
+    assert program.inputs[0].shape[0] == 1
+    assert "x: axis 0 of 1 is fixed (the module takes no second row)" in told(program)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_head_has_the_length_of_the_example_and_warns(kind):
+    module = Small(lambda self, x: self.rnn(x)[0], rnn=kind(4, 3, batch_first=True, bidirectional=True))
+    program = capture(module, inputs=[floats(2, 5, 4)])
+    assert program.inputs[0].shape == ("batch", 5, 4)
+    (note,) = program.info["notes"]
+    assert note == (
+        "axis 1 of 'x' is fixed at 5, though Small takes others: the trace computes with the example's size; "
+        "give an example of the size that calls have."
+    )
+    by_axis = {each.axis: each for each in extents(program) if each.name == "x"}
+    assert (by_axis[0].kind, by_axis[1].kind, by_axis[2].kind) == ("free", "fixed", "fixed")
+    assert by_axis[2].reason == "the module takes no other size"
+
+
+def test_features_and_a_mask_that_indexes_them_have_one_length():
+    def forward(self, x, mask):
+        x = x.clone()
+        x[mask == 0] = 0
+        return self.linear(x)
+
+    mask = (torch.arange(11)[None] < torch.tensor([11, 6, 3])[:, None]).long()
+    module = Small(forward)
+    program = capture(module, inputs=[floats(3, 11, 4), mask])
+    assert [spec.shape for spec in program.inputs] == [("batch", "length", 4), ("batch", "length")]
+    feed = [floats(2, 5, 4), mask[1:, 2:7]]
+    with torch.no_grad():
+        agree(program, feed, [module(*feed)])
+
+
+def test_lengths_that_index_positions_do_not_hinder_the_trial_at_other_sizes():
+    module = Small(lambda self, x, lengths: self.linear(x)[torch.arange(x.shape[0]), lengths - 1])
+    program = capture(module, inputs=[floats(3, 11, 4), torch.tensor([11, 5, 9])])
+    assert program.inputs[0].shape == ("batch", "length", 4)
+    feed = [floats(2, 5, 4), torch.tensor([5, 1])]
+    with torch.no_grad():
+        agree(program, feed, [module(*feed)])
+
+
+def test_a_trace_that_holds_for_the_example_alone_is_captured_for_it_alone_and_warns():
+    program = capture(
+        Small(lambda self, x: self.linear(x) if x.shape[1] % 2 else x), inputs=[floats(3, 11, 4)]
+    )
+    assert program.inputs[0].shape == ("batch", 11, 4)
+    assert (
+        "fixed at 11, though Small takes others: at another size the trace differs"
+        in program.info["notes"][0]
+    )
+
+
+def test_a_trace_that_baked_in_values_of_the_example_is_found_at_the_examples_own_sizes():
+    def forward(self, x, scale):
+        return self.linear(x) * float(scale.numpy().max())
+
+    from graphwright.ir.errors import CaptureError
+
+    with pytest.raises(CaptureError, match="Small"):
+        capture(Small(forward), inputs=[floats(3, 11, 4), floats(3)])
+
+
+def test_sizes_are_told_by_symbol_and_by_axis_with_their_reasons():
+    table = nn.Embedding(32, 4)
+    module = Small(lambda self, i: self.table(i) + self.places(torch.arange(i.shape[1])), places=table)
+    program = capture(module, inputs=[ids(3, 11)])
+    assert told(program) == ["batch is free", "length is 1 to 32 (a table of positions ends at 32)"]
+    assert [(e.name, e.axis, e.size, e.kind) for e in extents(program)] == [
+        ("i", 0, "batch", "free"),
+        ("i", 1, "length", "bounded"),
+        ("output", 0, "batch", "free"),
+        ("output", 1, "length", "bounded"),
+        ("output", 2, 4, "fixed"),
+    ]
+
+
+def test_computed_sizes_of_outputs_are_expressions():
+    module = Small(
+        lambda self, x: F.conv1d(self.linear(x).mT, self.kernel).repeat(1, 2, 1), kernel=floats(4, 4, 3)
+    )
+    program = capture(module, inputs=[floats(3, 11, 4)])
+    last = extents(program)[-1]
+    assert (last.kind, last.size, last.low) == ("computed", "length - 2", None)
+    assert told(program)[1] == "length is 3 or more"
