@@ -8,6 +8,7 @@ from graphwright.backends.bundle import Variant
 from graphwright.backends.measure import Cell, Comparison
 from graphwright.backends.ratios import speedup
 from graphwright.ir.errors import ContractError, PassError
+from graphwright.ir.program import Program
 from graphwright.passes.base import Exact, Lossy, Ratio, Step
 from graphwright.tools import report
 from graphwright.tools.config import make, resolve
@@ -43,7 +44,7 @@ def outcome():
     )
     return Outcome(
         config=resolve(make({"model": "models/m", "max-drop": 0.5, "threads": 2})),
-        source=None,
+        source=Program(None, "onnx", (), ()),
         pipeline="fold-constants,p{a=1,b=2},q,r",
         steps=steps,
         graphs=(Variant("main", None), Variant("without-p", None)),
