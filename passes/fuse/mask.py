@@ -19,8 +19,8 @@ from ...ir.blocks.base import Attention
 from ...ir.blocks.evaluate import LARGEST, scalar
 from ...ir.blocks.walk import bare, floating
 from ...ir.onnx import Editor
-from ...ir.view import Value
-from .operands import Unfit
+from ...ir.view import Dim, Value
+from .operands import Unfit, parse
 
 HALF = float(np.finfo(np.float32).min) / 2
 _HIDING = -1e30  # added to a score, this or less leaves nothing of it
@@ -30,17 +30,19 @@ _CONE = 500  # values looked at when searching a mask's constants
 @dataclass(frozen=True)
 class Mask:
     """terms: (factor, value) to add up. chosen: (condition, True keeps, fill) of a where over the scores.
-    cut: whether to cut off at HALF. rows: of the scores, if known. key: equal for equal masks."""
+    cut: whether to cut off at HALF. rows: of the scores, if known. headless: the scores have no axis of
+    heads, (batch, queries, keys). key: equal for equal masks."""
 
     terms: tuple[tuple[float, Value], ...]
     chosen: tuple[Value, bool, float] | None
     cut: bool
     rows: int | str | None
+    headless: bool
 
     @property
     def key(self) -> tuple[object, ...] | None:
         """What tells this mask from others; None where its rows are not known to be anybody else's."""
-        return None if self.rows is None else (self.terms, self.chosen, self.cut, self.rows)
+        return None if self.rows is None else (self.terms, self.chosen, self.cut, self.rows, self.headless)
 
 
 def mask(attention: Attention, zeroing: bool) -> Mask | None:
@@ -81,7 +83,8 @@ def mask(attention: Attention, zeroing: bool) -> Mask | None:
     length = attention.query.shape
     axis = attention.layouts[0].replace("(bh)", "b").index("l")
     rows = length[axis] if length else None
-    return Mask(tuple(attention.terms), chosen, bool(kinds & {"finite", "given"}), rows)
+    headless = parse(attention.layouts[0]) == ("b", "l", "d")
+    return Mask(tuple(attention.terms), chosen, bool(kinds & {"finite", "given"}), rows, headless)
 
 
 def _wheres(attention: Attention) -> tuple[tuple[Value, bool, float] | None, bool]:
@@ -144,14 +147,24 @@ def write(editor: Editor, mask: Mask, query: ir.Value, rank: int, name: str, bef
     result: ir.Value | None = None
     add = lambda op, inputs: editor.node(op, inputs, name, before=before).outputs[0]
     number = lambda value, what: editor.initializer(np.array(value, np.float32), f"{name}.{what}")
-    shapes = [value.shape or () for _, value in mask.terms]
+    shapes: list[tuple[Dim, ...]] = []
+
+    def entered(value: Value) -> ir.Value:
+        """A part of the mask under scores with an axis of heads; what has its own shape needs one too."""
+        shape = value.shape or ()
+        if not mask.headless or len(shape) != 3:
+            shapes.append(shape)
+            return value.native
+        shapes.append((shape[0], 1, *shape[1:]))
+        return add("Unsqueeze", [value.native, editor.initializer(np.array([1]), f"{name}.heads")])
+
     if mask.chosen is not None:
         condition, keeps, fill = mask.chosen
         pair = [number(0, "open"), number(fill, "hidden")]
-        result = add("Where", [condition.native, *(pair if keeps else pair[::-1])])
-        shapes.append(condition.shape or ())
+        result = add("Where", [entered(condition), *(pair if keeps else pair[::-1])])
     for factor, value in mask.terms:
-        term = value.native if factor == 1 else add("Mul", [value.native, number(factor, "factor")])
+        term = entered(value)
+        term = term if factor == 1 else add("Mul", [term, number(factor, "factor")])
         result = term if result is None else add("Add", [result, term])
     assert result is not None
     if mask.cut:
