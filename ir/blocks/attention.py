@@ -76,6 +76,15 @@ def _attention(
         raise NoAttention(core.query.value, "query and key have heads of different sizes")
     k_features, kv_heads = _grouped(key, query.heads)
     v_features, value_heads = _grouped(value, query.heads)
+    unknown = [side for side in (key, value) if side.linear is None]
+    if kv_heads != value_heads and unknown:
+        source = unknown[0].source
+        what = "keys" if unknown[0] is key else "values"
+        reason = (
+            f"its {what} come from '{source.name}' ({source.op}), not from one projection, so that repeated "
+            "heads cannot be told from their own; an adapter must be merged into its weight first"
+        )
+        raise NoAttention(value.value, reason)
     if kv_heads != value_heads:
         raise NoAttention(value.value, f"{kv_heads} heads of keys but {value_heads} of values")
     context, o, below = merged(core.context, query, core.query.letters, e, value.head_dim, inputs)

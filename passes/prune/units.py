@@ -154,6 +154,10 @@ def _units(
     group = _heads(along, size, features) if kind == "heads" else _width(along)
     if group is None:
         reasons = [g.fixed for g in along if g.fixed]
+        if isinstance(block, Attention) and None in (block.q, block.k, block.v):
+            names = {"queries": block.q, "keys": block.k, "values": block.v}
+            missing = " and ".join(name for name, linear in names.items() if linear is None)
+            reasons.append(f"no single projection gives its {missing}: merge adapters into weights first")
         return f"its {kind} cannot be told apart from other axes" + (f" ({reasons[0]})" if reasons else "")
     together = ties[id(group)]
     reason = next((g.fixed for g in together if g.fixed), "")

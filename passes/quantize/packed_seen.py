@@ -42,7 +42,7 @@ def _rows(use: PackedUse, like: np.ndarray, given: np.ndarray | None = None, *, 
     x = x.reshape(-1) if use.use.kind == "lookup" else x.reshape(-1, x.shape[-1])
     y = np.zeros((len(x), 0)) if given is None else given.reshape(-1, given.shape[-1])
     x, y = x[:count], y[:count]
-    finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1) & np.isfinite(y).all(axis=1)
+    finite = np.isfinite(x if x.ndim > 1 else x[:, None]).all(axis=1) & np.isfinite(y).all(axis=1)
     return Seen(x[finite], y[finite], like)
 
 

@@ -317,3 +317,19 @@ def test_codes_of_fx_programs(pass_):
     assert (layer.kernel, layer.before_us, layer.after_us) == ("decoded in the graph", None, None)
     outside = (w < q.min(axis=1, keepdims=True)) | (w > q.max(axis=1, keepdims=True))
     assert table.clipped == pytest.approx(outside.mean(), abs=1e-3)
+
+
+def test_a_text_of_one_token_leaves_nothing_behind_its_first():
+    body = """
+        e = Gather (words, ids) rest = Slice (e, second, end, axis) u = MatMul (rest, up)
+        first = ReduceMean <keepdims = 0> (e, axis)
+    """
+    bounds = {"second": np.array([1]), "end": np.array([2**31]), "axis": np.array([1])}
+    given = {"words": WEIGHTS["words"], "up": WEIGHTS["up"], **bounds}
+    outputs = f"float[batch,rest,64] u, float[batch,{COLUMNS}] first"
+    before = parsed(body, "int64[batch,length] ids", outputs, given, opset=20)
+    after = QuantizeWeights(bits=8).run(before.clone(), Context()).program
+    feeds = [{"ids": np.array([[3]])}, {"ids": IDS}]
+    found = report.layers(before, after, feeds, feeds[0], 1)
+    assert len(found) == 2
+    assert all(math.isfinite(layer.snr) for layer in found)
