@@ -151,7 +151,7 @@ def write(editor: Editor, mask: Mask, query: ir.Value, rank: int, name: str, bef
 
     def entered(value: Value) -> ir.Value:
         """A part of the mask under scores with an axis of heads; what has its own shape needs one too."""
-        shape = value.shape or ()
+        shape: tuple[Dim, ...] = value.shape or ()
         if not mask.headless or len(shape) != 3:
             shapes.append(shape)
             return value.native
