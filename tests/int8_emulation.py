@@ -34,7 +34,12 @@ def dynamic_product(
     x: np.ndarray, weight: np.ndarray, scale: np.ndarray, *, per_token: bool = False, saturate: bool = False
 ) -> np.ndarray:
     """x (rows, in) times int8 weight (in, out) with a scale per column, in float64."""
-    rows = np.maximum(np.abs(x).max(axis=1, keepdims=True), np.float32(1e-30)) if per_token else np.float32(1)
-    integers, x_scale, zero = quantize_activation(x / rows)
+    if per_token:  # each row by its own largest magnitude, symmetric around 128
+        rows = np.maximum(np.abs(x).max(axis=1, keepdims=True), np.float32(1e-30))
+        x_scale, zero = np.float32(1 / 127), 128
+        integers = np.rint(x / rows / x_scale).astype(np.int64) + zero
+    else:
+        rows = np.float32(1)
+        integers, x_scale, zero = quantize_activation(x)
     sums = integer_product(integers, weight, saturate) - zero * weight.astype(np.int64).sum(axis=0)
     return sums * (np.float64(x_scale) * scale.astype(np.float64)) * rows

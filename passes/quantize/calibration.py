@@ -20,6 +20,7 @@ from ...ir.program import MASKS, Program
 from ..base import Context, Feed
 
 _STRUCTURE = (*MASKS, "mask", "token_type_ids", "position_ids")  # may be constant in the best of data
+_ROWS_TO_CUT, _FEEDS_TO_CUT = 8, 4  # fewer rows, or feeds of a fixed batch, are not cut in two
 _MEND = "give it real inputs (Context(calibration=feeds), --data FILE)"
 
 
@@ -36,19 +37,58 @@ def calibrate(program: Program, collectors: Mapping[str, Collector], context: Co
         collectors: by the name of a value of the main graph.
 
     Raises:
-        DataError: as `activations`; or a value has no finite row.
+        DataError: as `check`; or a value has no finite row.
     """
+    check(program, context.calibration)
+    require(show(program, collectors, context.calibration, context))
+
+
+def show(
+    program: Program, collectors: Mapping[str, Collector], feeds: Sequence[Feed], context: Context
+) -> dict[str, int]:
+    """Show every collector its value's rows over feeds that were checked; how many rows each saw."""
     seen = dict.fromkeys(collectors, 0)
-    for rows in activations(program, list(collectors), context):
+    for rows in _rows(program, list(collectors), feeds, context):
         for name, array in rows.items():
             collectors[name].update(array)
             seen[name] += len(array)
+    return seen
+
+
+def require(seen: Mapping[str, int]) -> None:
+    """Refuse values of which no row was seen.
+
+    Raises:
+        DataError: names the value.
+    """
     for name, count in seen.items():
         if count == 0:
             raise DataError(
                 f"the calibration data leaves '{name}' without one finite row: check the model's weights and "
                 "the attention masks"
             )
+
+
+def held_out(program: Program, feeds: Sequence[Feed]) -> tuple[list[Feed], list[Feed]]:
+    """Feeds cut in two: for ranges, and, every fourth row, to measure on what no range was taken from.
+
+    Where the batch is fixed every fourth feed is held out. Few rows, or few feeds, are not cut.
+    """
+    first = {spec.shape[0] if spec.shape else 1 for spec in program.inputs}
+    if len(first) == 1 and isinstance(next(iter(first)), str):
+        rows = [len(next(iter(feed.values()))) for feed in feeds]
+        if sum(rows) < _ROWS_TO_CUT:
+            return list(feeds), []
+        places = np.split(np.arange(sum(rows)) % 4 == 3, np.cumsum(rows)[:-1])
+        kept = [_some(feed, ~held) for feed, held in zip(feeds, places, strict=True) if not held.all()]
+        return kept, [_some(feed, held) for feed, held in zip(feeds, places, strict=True) if held.any()]
+    if len(feeds) < _FEEDS_TO_CUT:
+        return list(feeds), []
+    return [f for n, f in enumerate(feeds) if n % 4 != 3], [f for n, f in enumerate(feeds) if n % 4 == 3]
+
+
+def _some(feed: Feed, rows: np.ndarray) -> Feed:
+    return {name: array[rows] for name, array in feed.items()}
 
 
 def activations(program: Program, names: Sequence[str], context: Context) -> Iterator[dict[str, np.ndarray]]:
@@ -61,12 +101,17 @@ def activations(program: Program, names: Sequence[str], context: Context) -> Ite
         DataError: the calibration data are empty, constant, NaN, or smaller than the graph's fixed sizes.
     """
     check(program, context.calibration)
+    yield from _rows(program, names, context.calibration, context)
 
+
+def _rows(
+    program: Program, names: Sequence[str], feeds: Sequence[Feed], context: Context
+) -> Iterator[dict[str, np.ndarray]]:
     on: deque[Feed] = deque(maxlen=1)  # the feed that the graph is run on
 
     def fitting() -> Iterator[Feed]:
-        for number, feed in enumerate(context.calibration):
-            context.progress("calibrating", number, len(context.calibration))
+        for number, feed in enumerate(feeds):
+            context.progress("calibrating", number, len(feeds))
             if fits(program, number, feed):
                 on.append(feed)
                 yield feed

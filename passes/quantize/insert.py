@@ -7,13 +7,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...ir.program import Program
-from ..base import Context, Result
+from ..base import Context, Feed, Result
 from .hidden_rows import nan_sources
 from .placement import unfused
 from .rewrite import Rung, Static, write
 from .sensitivity import Loss, Plan, choose
 from .sites import Site, find, quantized
 from .weights import FULL, Range, limit_for
+
+WITHOUT_ROWS = "inside Attention rows cannot be scaled apart: quantize-static can take it"
+UNSEEN = (
+    "nothing is quantized: no output has a finite row on any input tried, so nothing tells what int8 costs; "
+    "give it real inputs (--data FILE, Context(calibration=feeds))"
+)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """static: what "static" needs, from all the data. trial: from some of them. feeds: what shows how good
+    such ranges are, with `trial` in place: none of it went into `trial`, unless data are few."""
+
+    static: Static
+    trial: Static
+    feeds: Sequence[Feed]
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class Mode:
     needs: str
     opset: int
     ladder: tuple[Rung, ...]
-    calibrate: Callable[[Program, Sequence[Site]], Static] | None = None
+    calibrate: Callable[[Program, Sequence[Site]], Calibrated] | None = None
 
 
 def insert(program: Program, context: Context, mode: Mode, *, min_cosine: float, weights: Range) -> Result:
@@ -44,8 +60,11 @@ def insert(program: Program, context: Context, mode: Mode, *, min_cosine: float,
     if not sites:
         return Result(program, False, notes=("no linear layer to quantize", *misses))
     sources = nan_sources(program, context)
-    static = mode.calibrate(program, sites) if mode.calibrate is not None else None
+    found = mode.calibrate(program, sites) if mode.calibrate is not None else None
+    static = found.static if found else None
     stuck = unfused(program, sites, limit, static) if static is not None else {}
+    if mode.ladder[0] == "token":
+        stuck |= {n: WITHOUT_ROWS for n, site in enumerate(sites) if not site.per_token}
     misses += [f"{sites[number].name}: stays in float, {reason}" for number, reason in stuck.items()]
     free = [number for number in range(len(sites)) if number not in stuck]
 
@@ -57,7 +76,14 @@ def insert(program: Program, context: Context, mode: Mode, *, min_cosine: float,
 
     plan = Plan((mode.ladder[0],) * len(free))
     if min_cosine > 0 and free:
-        loss = _told(Loss(program, limit, sources, context, static), context, len(free) + 1)
+        measured = (
+            Loss(program, limit, sources, context, found.trial, found.feeds)
+            if found
+            else Loss(program, limit, sources, context)
+        )
+        if not measured.possible:
+            return Result(program, False, notes=(UNSEEN, *misses))
+        loss = _told(measured, context, len(free) + 1)
         plan = choose([sites[n] for n in free], lambda r: loss(everywhere(r)), 1 - min_cosine, mode.ladder)
     rungs: list[Rung] = [
         rung if rung != "float" and context.allow(f"quantize {site.name}") else "float"

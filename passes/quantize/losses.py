@@ -21,7 +21,11 @@ Losses = list[dict[Precision, float]]
 def by_cosine(
     program: Program, chosen: list[Unit], limit: int, sources: frozenset[str], context: Context
 ) -> Losses:
-    """1 - mean cosine between the rows of the outputs, with and without."""
+    """1 - mean cosine between the rows of the outputs, with and without.
+
+    Raises:
+        DataError: there is no finite row to compare.
+    """
     feeds = some(context.calibration or probes(program, context.seed))
     reference = execute(program, feeds, context.threads)
 

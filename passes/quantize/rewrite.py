@@ -6,9 +6,13 @@ QAttention is Attention with that product inside.
 
 "static": QuantizeLinear does the same with a scale and a zero point that calibration found.
 
-"token" divides each row by its largest magnitude before, and multiplies the product's row by it after. That
-changes nothing but rounding, (x / r) W r = x W, and gives every token the whole range of the integers: the
-per-token scales of ZeroQuant (Yao et al., 2022, arXiv:2206.01861, section 4.1) from standard operators.
+"token" divides each row by its largest magnitude, maps [-1, 1] onto [1, 255], and multiplies the product's
+row by it after. That changes nothing but rounding, (x / r) W r = x W, and gives every token the whole range
+of the integers: the per-token scales of ZeroQuant (Yao et al., 2022, arXiv:2206.01861, section 4.1) from
+standard operators.
+
+With "static" and "token" a row's integers follow from that row alone; with "tensor" from all the rows of a
+call, so that a text's vector depends on the texts beside it.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ Rung = Literal["static", "tensor", "token", "float"]
 Form = Literal["qdq", "kernels"]
 MICROSOFT = "com.microsoft"
 SMALLEST_ROW = np.float32(1e-30)  # a row of zeros is divided by this, and stays zero
+# Of a row divided by that.
+ROW_SCALE, ROW_ZERO = np.float32(1 / 127), np.uint8(128)
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,8 @@ class Writer:
         Args:
             rung: "static" (a scale from calibration), "tensor" (one found at run time), "token" (one for each
                 row) or "float" (left as is).
-            guard: read NaN as 0 (hidden_rows.py says where it comes from); where the scale is found at run
-                time, for it alone spreads NaN.
+            guard: read NaN as 0 (hidden_rows.py says where it comes from); for "tensor", which alone spreads
+                NaN to other rows.
 
         Raises:
             WeightError: a weight has NaN or infinity.
@@ -85,7 +91,10 @@ class Writer:
         if rung == "token":
             rows = self._rows(x, first)
             x = self._node("Div", [x, rows], f"{x.name}.by_row", first, like=x)
-        quantized = self._quantized(x, first)
+            scale, zero = self._constant("row_scale", ROW_SCALE), self._constant("row_zero_point", ROW_ZERO)
+            quantized = self._mapped(x, scale, zero, first)
+        else:
+            quantized = self._quantized(x, first)
         for product in site.products:
             self._attention(product, quantized) if product.attention else self._product(
                 product, quantized, rows
@@ -96,16 +105,14 @@ class Writer:
         mapping = self.static.mappings[str(x.name)]
         scale = self.editor.initializer(np.asarray(mapping.scale, np.float32).reshape(()), f"{x.name}.scale")
         zero = self.editor.initializer(np.asarray(mapping.zero, np.uint8).reshape(()), f"{x.name}.zero_point")
-        node = self.editor.node("QuantizeLinear", [x, scale, zero], f"{x.name}.int8", before=first)
-        integers = node.outputs[0]
-        integers.type, integers.shape = ir.TensorType(ir.DataType.UINT8), x.shape
+        quantized = self._mapped(x, scale, zero, first)
         if self.static.form == "qdq":
-            back = standard.dequantize(self.editor, integers, scale, zero, first, f"{x.name}.dequantized")
+            back = standard.dequantize(self.editor, *quantized, first, f"{x.name}.dequantized")
         for product in site.products:
             if product.attention:
-                self._attention(product, (integers, scale, zero))
+                self._attention(product, quantized)
             elif self.static.form == "kernels":
-                self._product(product, (integers, scale, zero), None)
+                self._product(product, quantized, None)
             else:
                 standard.product(self.editor, product, back, self._weight(product), mapping)
 
@@ -133,6 +140,15 @@ class Writer:
         largest = self._node("ReduceMax", inputs, name, before, like=x, attrs=attrs, shape=shape)
         smallest = self._constant("smallest_row", SMALLEST_ROW)
         return self._node("Max", [largest, smallest], f"{x.name}.row", before, like=x, shape=shape)
+
+    def _mapped(
+        self, x: ir.Value, scale: ir.Value, zero: ir.Value, before: ir.Node
+    ) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """(integers, scale, zero point) of an activation whose scale and zero point are known."""
+        node = self.editor.node("QuantizeLinear", [x, scale, zero], f"{x.name}.int8", before=before)
+        integers = node.outputs[0]
+        integers.type, integers.shape = ir.TensorType(ir.DataType.UINT8), x.shape
+        return integers, scale, zero
 
     def _quantized(self, x: ir.Value, before: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
         """(integers, scale, zero point) of an activation."""
@@ -254,7 +270,7 @@ def write(
         How many activations got a guard against NaN.
     """
     guarded = needing_guard(program.graph.graph, sites, [rung != "float" for rung in rungs], sources)
-    guarded -= {number for number, rung in enumerate(rungs) if rung == "static"}
+    guarded = {number for number in guarded if rungs[number] == "tensor"}
     writer = Writer(program.graph, limit, static)
     for number, (site, rung) in enumerate(zip(sites, rungs, strict=True)):
         writer.write(site, rung, number in guarded)

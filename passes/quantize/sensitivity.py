@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...ir.errors import DataError
 from ...ir.execute import execute
 from ...ir.masks import real_tokens
 from ...ir.probe import probes
@@ -26,7 +27,8 @@ TOKENS = 1024  # of input are enough to rank sites, and cost a big model no minu
 # What a rung adds to the time of an int8 product, in such products; medians over the sizes of MiniLM's layers
 # on Zen 5 with VNNI, 128 tokens.
 PRICE: dict[Rung, float] = {"token": 0.25, "float": 2.4}
-DYNAMIC: tuple[Rung, ...] = ("tensor", "token", "float")
+TENSOR: tuple[Rung, ...] = ("tensor", "token", "float")
+TOKEN: tuple[Rung, ...] = ("token", "float")
 STATIC: tuple[Rung, ...] = ("static", "token", "float")
 Outputs = Sequence[Mapping[str, np.ndarray]]
 
@@ -45,7 +47,7 @@ def choose(
     sites: Sequence[Site],
     loss: Callable[[Sequence[Rung]], float],
     budget: float,
-    ladder: tuple[Rung, ...] = DYNAMIC,
+    ladder: tuple[Rung, ...] = TENSOR,
 ) -> Plan:
     """The rung of every site, as low as the budget lets it be. Deterministic if `loss` is.
 
@@ -89,8 +91,10 @@ def choose(
 class Loss:
     """1 - mean cosine between the rows of a program's outputs and of the same program with sites in int8.
 
-    The worst output counts. Rows are along the last axis; padding is left out. Calibration feeds are used
-    where the context has them, probe inputs otherwise.
+    The worst output counts. Rows are along the last axis; padding is left out.
+
+    Args:
+        feeds: to measure on; None takes the calibration feeds where the context has them, else probe inputs.
     """
 
     def __init__(
@@ -100,11 +104,17 @@ class Loss:
         sources: frozenset[str],
         context: Context,
         static: Static | None = None,
+        feeds: Sequence[Feed] | None = None,
     ) -> None:
         self.program, self.limit, self.sources, self.context = program, limit, sources, context
         self.static = static
-        self.feeds = some(context.calibration or probes(program, context.seed))
+        self.feeds = some(feeds or context.calibration or probes(program, context.seed))
         self.reference = execute(program, self.feeds, context.threads)
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is a row to compare: the program in float gives a finite one."""
+        return comparable(self.program, self.feeds, self.reference)
 
     def __call__(self, rungs: Sequence[Rung]) -> float:
         variant = self.program.clone()
@@ -113,11 +123,24 @@ class Loss:
         return distance(self.program, self.feeds, self.reference, found)
 
 
+def comparable(program: Program, feeds: Sequence[Feed], expected: Outputs) -> bool:
+    """Whether any output has a finite row at a real token."""
+    return any(
+        np.isfinite(_rows(program, feed, outputs[name])).all(axis=-1).any()
+        for feed, outputs in zip(feeds, expected, strict=True)
+        for name in program.outputs
+    )
+
+
 def distance(program: Program, feeds: Sequence[Feed], expected: Outputs, found: Outputs) -> float:
-    """1 - mean cosine between the rows of outputs, that of the worst output; padding is left out.
+    """1 - mean cosine between the rows of outputs, that of the worst output; padding is left out, and so are
+    rows that are not finite in `expected`.
 
     Args:
         expected, found: outputs by name for each feed.
+
+    Raises:
+        DataError: there is no row to compare.
     """
     losses = []
     for name in program.outputs:
@@ -126,8 +149,11 @@ def distance(program: Program, feeds: Sequence[Feed], expected: Outputs, found: 
             for feed, *pair in zip(feeds, expected, found, strict=True)
         ]
         joined = np.concatenate(cosines)
-        losses.append(float(1 - joined.mean()) if joined.size else 0.0)
-    return max(losses, default=0.0)
+        if joined.size:
+            losses.append(float(1 - joined.mean()))
+    if not losses:
+        raise DataError("no output has a finite row, so nothing tells how far outputs moved")
+    return max(losses)
 
 
 def some(feeds: Sequence[Feed]) -> list[Feed]:
@@ -155,9 +181,11 @@ def _rows(program: Program, feed: Feed, output: np.ndarray) -> np.ndarray:
 
 
 def _cosines(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
-    """Of each finite row; a row of zeros agrees with another one alone."""
+    """Of each row that is finite in `expected`; a row of zeros agrees with another one alone, and one that
+    became NaN or infinite with none."""
     finite = np.isfinite(expected).all(axis=-1)
     expected, actual = expected[finite], actual[finite]
+    actual = np.where(np.isfinite(actual).all(axis=-1, keepdims=True), actual, 0)
     norms = np.linalg.norm(expected, axis=-1) * np.linalg.norm(actual, axis=-1)
     both = ~expected.any(axis=-1) & ~actual.any(axis=-1)
     return np.where(both, 1.0, (expected * actual).sum(axis=-1) / np.where(norms == 0, 1, norms))

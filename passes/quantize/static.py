@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ...ir.program import Program
 from ..base import Context, Lossy, Pass, Result
 from .affine import fit
-from .calibration import calibrate
-from .insert import Mode, check_cosine, insert
-from .ranges import Kind, estimator
+from .calibration import check, held_out, require, show
+from .insert import Calibrated, Mode, check_cosine, insert
+from .ranges import Estimator, Kind, estimator
 from .rewrite import Form, Static
 from .sensitivity import STATIC
 from .sites import Site
@@ -28,13 +28,14 @@ class QuantizeStatic(Pass):
     activation's products (q, k and v share one) and DequantizeLinear around them; norms, softmax and
     activation functions stay in float. A pair that ONNX Runtime does not fuse into an integer kernel is not
     kept. Weights are as in quantize-dynamic. Layers that lose too much get a scale per token, found at run
-    time, or stay in float.
+    time, or stay in float. Either way a text's vector does not depend on the texts beside it.
 
     ranges: how an activation's range is found (ranges.py has the papers).
     share: of the numbers that "percentile" keeps.
     symmetric: the range is mapped symmetrically around 0.
     per_channel: weights have a scale for each output feature, or one for all.
-    min_cosine, weights: as in quantize-dynamic; measured on the calibration feeds.
+    min_cosine, weights: as in quantize-dynamic. Measured on a quarter of the calibration data, with ranges
+        from the rest: numbers outside a range are clipped, and what that costs shows on other data alone.
     form: "qdq" writes standard operators, which any runtime can run; "kernels" the com.microsoft operators
         that ONNX Runtime makes of them, with biases inside.
     """
@@ -62,17 +63,33 @@ class QuantizeStatic(Pass):
             )
 
     def run(self, program: Program, context: Context) -> Result:
-        def calibrated(program: Program, sites: Sequence[Site]) -> Static:
-            estimators = {
-                str(site.activation.name): estimator(self.ranges, symmetric=self.symmetric, share=self.share)
-                for site in sites
-            }
-            calibrate(program, estimators, context)
+        mode = Mode("DequantizeLinear per axis", OLDEST_OPSET, STATIC, self._calibrated(context))
+        return insert(program, context, mode, min_cosine=self.min_cosine, weights=self.weights)
+
+    def _calibrated(self, context: Context) -> Callable[[Program, Sequence[Site]], Calibrated]:
+        """What finds the ranges of sites: from all the data; to judge them by, from some, held against the
+        rest."""
+
+        def ready(estimators: Mapping[str, Estimator]) -> Static:
             mappings = {
                 name: fit(*found.range(), 0, 255, symmetric=self.symmetric)
                 for name, found in estimators.items()
             }
             return Static(mappings, self.form, self.per_channel)
 
-        mode = Mode("DequantizeLinear per axis", OLDEST_OPSET, STATIC, calibrated)
-        return insert(program, context, mode, min_cosine=self.min_cosine, weights=self.weights)
+        def calibrated(program: Program, sites: Sequence[Site]) -> Calibrated:
+            estimators = {
+                str(site.activation.name): estimator(self.ranges, symmetric=self.symmetric, share=self.share)
+                for site in sites
+            }
+            check(program, context.calibration)
+            some, held = held_out(program, context.calibration)
+            seen = show(program, estimators, some, context)
+            first = ready(estimators) if held and all(seen.values()) else None
+            for name, count in show(program, estimators, held, context).items():
+                seen[name] += count
+            require(seen)
+            whole = ready(estimators)
+            return Calibrated(whole, first or whole, held if first else context.calibration)
+
+        return calibrated

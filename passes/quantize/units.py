@@ -51,13 +51,15 @@ def units(program: Program, limit: int) -> tuple[list[Unit], list[str]]:
         for product in site.products:
             sharing.add_edge(("site", site.name), ("weight", str(product.weight.name)))
     packable = {each.name for each in stored.find(program)[0] if not each.table and each.groups == 1}
+    whole = {site.name for site in sites if not site.per_token}
     order = {site.name: number for number, site in enumerate(sites)}
     found = []
     for component in nx.connected_components(sharing):
         names = sorted((name for kind, name in component if kind == "site"), key=order.__getitem__)
         weights = sorted(name for kind, name in component if kind == "weight")
-        narrow = packable.issuperset(weights)
-        found.append(Unit(tuple(names), tuple(weights), PRECISIONS if narrow else ("float", "int8")))
+        unfit = {"int8": not whole.isdisjoint(names), "int4": not packable.issuperset(weights)}
+        precisions = tuple(precision for precision in PRECISIONS if not unfit.get(precision))
+        found.append(Unit(tuple(names), tuple(weights), precisions))
     return sorted(found, key=lambda unit: order[unit.name]), misses
 
 
@@ -84,6 +86,6 @@ def assign(
         [(each, nbit_form(each, without_data(each, "rtn", SCHEME), "int8")) for each in packed],
     )
     sites = find(program, limit)[0]  # those packed are no longer among them
-    rungs: list[Rung] = ["tensor" if wanted.get(site.name) == "int8" else "float" for site in sites]
-    if "tensor" in rungs:
+    rungs: list[Rung] = ["token" if wanted.get(site.name) == "int8" else "float" for site in sites]
+    if "token" in rungs:
         write(program, sites, rungs, limit, sources)
