@@ -44,7 +44,7 @@ SHAPES = ((128, 384, 384), (128, 384, 1536), (128, 1536, 384), (128, 768, 3072),
 CLEAN = "fold-constants,eliminate-identities,eliminate-common-subexpressions,eliminate-dead-code"
 COMPILED = {
     "tvm": CLEAN,
-    "tvm dynamic": f"{CLEAN},quantize-dynamic{{min_cosine=0.0}}",
+    "tvm dynamic": f"{CLEAN},quantize-dynamic{{min_cosine=0.0,scale=tensor}}",
     "tvm smooth + static": f"{CLEAN},smooth-quant,quantize-static{{form=qdq,min_cosine=0.0}}",
 }
 

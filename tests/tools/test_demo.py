@@ -24,7 +24,7 @@ def test_the_demo_makes_a_bundle_that_answers_as_the_model_does(tmp_path):
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "demo" / "manifest.json").read_text())
     statuses = {step["pass"].partition("{")[0]: step["status"] for step in manifest["steps"]}
-    assert statuses["quantize-dynamic"] == "applied"
+    assert statuses["quantize-static"] == "applied"
     assert "rolled back" not in statuses.values()
 
     layers = json.loads(

@@ -1,5 +1,7 @@
 """Presets are pipelines like any other, and a missed goal falls back towards exactness."""
 
+from dataclasses import replace
+
 import pytest
 from graphwright.ir.program import Program
 from graphwright.passes.base import Exact
@@ -19,8 +21,19 @@ def lossy(pipeline):
 @pytest.mark.parametrize("backend", list(presets.CHAINS))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_is_a_text_that_round_trips(backend, name):
-    for text in presets.CHAINS[backend][name]:
+    for text in (*presets.CHAINS[backend][name], *presets.WITHOUT_TEXTS[backend][name]):
         assert str(Pipeline.parse(text)) == text
+
+
+def test_scales_are_calibrated_where_there_are_texts_and_a_tokens_own_where_there_are_none():
+    def passes(program):
+        return lossy(presets.chain("balanced", program)[0])
+
+    reads = replace(ONNX, tokenizer={"tokenizer.json": b"{}"})
+    assert passes(reads) == ["quantize-static"]
+    assert passes(ONNX) == ["quantize-dynamic"]
+    for chain in (presets.chain(name, ONNX) for name in NAMES):
+        assert not any("scale=tensor" in str(pipeline) for pipeline in chain)
 
 
 @pytest.mark.parametrize("backend", list(presets.CHAINS))

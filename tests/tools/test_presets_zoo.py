@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from graphwright.passes.base import Context
 from graphwright.passes.manager import Pipeline
-from graphwright.tools.presets import CHAINS
+from graphwright.tools.presets import WITHOUT_TEXTS
 from zoo import ARCHITECTURES, onnx_program
 
 pytestmark = pytest.mark.slow  # most of it the export of the zoo
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow  # most of it the export of the zoo
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_pass_keeps_its_word_and_no_attention_is_lost(name):
-    lowered = Pipeline.parse(CHAINS["onnxruntime"]["balanced"][0].removeprefix("to-onnx,"))
+    lowered = Pipeline.parse(WITHOUT_TEXTS["onnxruntime"]["balanced"][0].removeprefix("to-onnx,"))
     program = onnx_program(name)
     program = replace(program, info={**program.info, "pad_token_id": 1})  # CLIP pools at the highest id
     run = Pipeline([*Pipeline.parse("fuse-qkv,fuse-bias-gelu").passes, *lowered.passes]).run(

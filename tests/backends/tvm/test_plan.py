@@ -245,7 +245,11 @@ def test_decoders_that_the_generic_operators_run(model, options):
 
 @pytest.mark.parametrize(
     "pipeline",
-    ["quantize-dynamic{min_cosine=0.0}", "quantize-static{form=qdq,min_cosine=0.0}", "quantize-dynamic"],
+    [
+        "quantize-dynamic{min_cosine=0.0,scale=tensor}",
+        "quantize-static{form=qdq,min_cosine=0.0}",
+        "quantize-dynamic{scale=tensor}",
+    ],
 )
 def test_quantized_programs_run_on_integers(pipeline):
     """Against ONNX Runtime's build of the same program: each row has a scale of its own here, so that only
