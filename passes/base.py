@@ -78,6 +78,8 @@ class Context:
         how many of each program to spread it over); None when nothing may be timed.
     conditions: JSON-able, what a measurement holds for beside the programs: target, threads, runtime,
         workloads. None: what was measured may not be kept.
+    chosen: what passes chose by measurement, for the other graphs of one bundle to choose alike: a text's
+        vector must not depend on which of them answers. None remembers nothing.
     progress: called with (description, done, total).
     allow: a pass asks it, naming the rewrite, right before each rewrite, and skips the rewrite on False.
         Bisection answers True to the first n only; every prefix must leave a valid graph.
@@ -93,6 +95,7 @@ class Context:
     score: Callable[[Program], float] | None = None
     measure: Callable[..., Mapping[str, Ratio]] | None = None
     conditions: Mapping[str, Any] | None = None
+    chosen: dict[Any, Any] | None = None
     progress: Callable[[str, int, int], None] = lambda description, done, total: None
     allow: Callable[[str], bool] = lambda rewrite: True
 

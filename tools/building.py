@@ -133,7 +133,8 @@ class Building:
         if self.config.dump:
             instruments.append(Dump(self.config.dump))
         start, passes = self._start(pipeline)
-        context = self.work.context(evidence)
+        self.chosen: dict[Any, Any] = {}
+        context = replace(self.work.context(evidence), chosen=self.chosen)
         ran = Pipeline(passes).run(start, context, instruments=instruments, keep_going=True)
         if ran.program.dialect != "onnx":
             for step in ran.steps:

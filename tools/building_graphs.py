@@ -9,7 +9,7 @@ from typing import Any
 from ..backends.bundle import Variant
 from ..backends.gate import Measurer
 from ..ir.program import Program
-from ..passes.base import Pass, Ratio, Run
+from ..passes.base import Exact, Pass, Ratio, Run
 from ..passes.manager import Pipeline
 from .building import Build, Building, Candidate, Made
 from .evidence import Evidence
@@ -47,7 +47,9 @@ class Graphs(Building):
         def pays(number: int, workload: str) -> bool:
             return passes[number].pays(self.work.plain, feeds[workload])
 
-        for left_out, served in decisions(ran.steps, list(feeds), pays).items():
+        # What rounds is in every graph or in none, so that a text's vector is the same in every call.
+        exact = [isinstance(pass_.effect, Exact) for pass_ in passes]
+        for left_out, served in decisions(ran.steps, list(feeds), pays, exact).items():
             if not left_out:
                 continue
             kept = [
@@ -58,9 +60,8 @@ class Graphs(Building):
             name = title(served, made.graphs)
             without = " and ".join(names[number] for number in sorted(left_out))
             self.console.say(f"Making a second graph, {name}, without {without}")
-            again = Pipeline(passes[number] for number in kept).run(
-                start, replace(self.work.context(None), **self._steering())
-            )
+            context = replace(self.work.context(None), chosen=self.chosen, **self._steering())
+            again = Pipeline(passes[number] for number in kept).run(start, context)
             if again.ok:
                 made.graphs[name] = again.program
                 made.made_of[name] = [kept[number] for number in again.applied]
@@ -105,7 +106,13 @@ class Graphs(Building):
             return known[workload, a, b]
 
         names = [workload.name for workload in self.work.workloads]
-        chosen = choose(names, list(graphs), faster, candidate.made_for if self.timed else None)
+        made_for = candidate.made_for if self.timed else None
+        chosen = choose(names, list(graphs), faster, made_for)
+        rounds = any(each.step.status == "applied" and not isinstance(each.step.effect, Exact)
+                     for each in candidate.steps)  # fmt: skip
+        if rounds and EXPORT in chosen.values() and set(chosen.values()) != {EXPORT}:
+            # One call in float and the next in int8 would give a text two vectors.
+            chosen = choose(names, [name for name in graphs if name != EXPORT], faster, made_for)
         used = {name: graphs[name] for name in graphs if name in chosen.values()}
         variants = tuple(Variant(name, graph) for name, graph in used.items())
         self.measurer.close()

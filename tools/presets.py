@@ -55,7 +55,7 @@ def _texts(exact: tuple[str, ...], before: tuple[str, ...], int8: str) -> dict[s
 
 
 # No preset lets a text's vector depend on the texts beside it. Calibrated scales cost nothing at run time and
-# want real texts; a scale per token wants none. TVM's kernels scale each row by itself in place of the tensor.
+# want real texts; a scale per token wants none. TVM's kernels scale each row by itself, not the tensor.
 CHAINS = {
     "onnxruntime": _texts(_EXACT, _BEFORE_INT8, "quantize-static{{{}}}"),
     "tvm": _texts(_TVM, _TVM, "quantize-dynamic{{{},scale=tensor}}"),

@@ -15,6 +15,7 @@ def decisions(
     steps: Sequence[Step],
     workloads: Sequence[str],
     pays: Callable[[int, str], bool] = lambda step, work: True,
+    exact: Sequence[bool] | None = None,
 ) -> dict[frozenset[int], list[str]]:
     """Steps to leave out -> the workloads that are better without them.
 
@@ -23,6 +24,7 @@ def decisions(
 
     Args:
         pays: (number of a step, workload) -> whether the one can gain from the other.
+        exact: which steps keep the outputs as they are, and may be left out; None: all.
     """
     groups: dict[frozenset[int], list[str]] = {frozenset(): []}
     for workload in workloads:
@@ -30,6 +32,7 @@ def decisions(
             number
             for number, step in enumerate(steps)
             if step.status == "applied"
+            and (exact is None or exact[number])
             and workload in step.ratios
             and (step.ratios[workload].high < LOSS or not pays(number, workload))
         )

@@ -50,7 +50,9 @@ class QuantizeDynamic(Pass):
         return insert(
             program,
             context,
-            Mode("DynamicQuantizeLinear", OLDEST_OPSET, TENSOR if self.scale == "tensor" else TOKEN),
+            Mode(
+                repr(self), "DynamicQuantizeLinear", OLDEST_OPSET, TENSOR if self.scale == "tensor" else TOKEN
+            ),
             min_cosine=self.min_cosine,
             weights=self.weights,
         )

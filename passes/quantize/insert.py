@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...ir.program import Program
 from ..base import Context, Feed, Result
+from .alike import remember, remembered
 from .hidden_rows import nan_sources
 from .placement import unfused
 from .rewrite import Rung, Static, write
@@ -34,9 +35,11 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Mode:
-    """needs, opset: the operator that activations are quantized with, and the first opset that has it.
-    ladder: the mode's rungs. calibrate: finds what "static" needs at these sites; None without that rung."""
+    """text: the pass with its options. needs, opset: the operator that activations are quantized with, and
+    the first opset that has it. ladder: the mode's rungs. calibrate: finds what "static" needs at these
+    sites; None without that rung."""
 
+    text: str
     needs: str
     opset: int
     ladder: tuple[Rung, ...]
@@ -60,12 +63,42 @@ def insert(program: Program, context: Context, mode: Mode, *, min_cosine: float,
     if not sites:
         return Result(program, False, notes=("no linear layer to quantize", *misses))
     sources = nan_sources(program, context)
+    stuck: dict[int, str] = {}
+    if (before := remembered(context, mode.text, sites)) is not None:
+        plan, static = Plan(before[0]), before[1]
+    else:
+        measured = _measured(program, sites, mode, limit, sources, min_cosine, context)
+        if measured is None:
+            return Result(program, False, notes=(UNSEEN, *misses))
+        plan, static, stuck = measured
+    misses += [f"{sites[number].name}: stays in float, {reason}" for number, reason in stuck.items()]
+    rungs: list[Rung] = [
+        rung if rung != "float" and context.allow(f"quantize {site.name}") else "float"
+        for site, rung in zip(sites, plan.rungs, strict=True)
+    ]
+    changed = any(rung != "float" for rung in rungs)
+    guarded = write(program, sites, rungs, limit, sources, static) if changed else 0
+    notes = (why, *_costly(sites, plan), *misses)
+    unread = len(misses) - len(stuck)
+    return Result(program, changed, _statistics(sites, rungs, limit, plan, unread, guarded), notes)
+
+
+def _measured(
+    program: Program,
+    sites: Sequence[Site],
+    mode: Mode,
+    limit: int,
+    sources: frozenset[str],
+    min_cosine: float,
+    context: Context,
+) -> tuple[Plan, Static | None, dict[int, str]] | None:
+    """A rung for every site, the ranges, and the sites that can't leave float, with the reason; None where
+    nothing tells what int8 costs."""
     found = mode.calibrate(program, sites) if mode.calibrate is not None else None
     static = found.static if found else None
     stuck = unfused(program, sites, limit, static) if static is not None else {}
     if mode.ladder[0] == "token":
         stuck |= {n: WITHOUT_ROWS for n, site in enumerate(sites) if not site.per_token}
-    misses += [f"{sites[number].name}: stays in float, {reason}" for number, reason in stuck.items()]
     free = [number for number in range(len(sites)) if number not in stuck]
 
     def everywhere(chosen: Sequence[Rung]) -> list[Rung]:
@@ -82,18 +115,17 @@ def insert(program: Program, context: Context, mode: Mode, *, min_cosine: float,
             else Loss(program, limit, sources, context)
         )
         if not measured.possible:
-            return Result(program, False, notes=(UNSEEN, *misses))
+            return None
         loss = _told(measured, context, len(free) + 1)
         plan = choose([sites[n] for n in free], lambda r: loss(everywhere(r)), 1 - min_cosine, mode.ladder)
-    rungs: list[Rung] = [
-        rung if rung != "float" and context.allow(f"quantize {site.name}") else "float"
-        for site, rung in zip(sites, everywhere(plan.rungs), strict=True)
-    ]
-    changed = any(rung != "float" for rung in rungs)
-    guarded = write(program, sites, rungs, limit, sources, static) if changed else 0
-    notes = (why, *_costly([sites[n] for n in free], plan), *misses)
-    unread = len(misses) - len(stuck)
-    return Result(program, changed, _statistics(sites, rungs, limit, plan, unread, guarded), notes)
+    alone = dict(zip(free, plan.alone, strict=False))
+    whole = Plan(
+        tuple(everywhere(plan.rungs)),
+        plan.loss,
+        tuple(alone.get(n, 0.0) for n in range(len(sites))) if alone else (),
+    )
+    remember(context, mode.text, sites, whole.rungs, static)
+    return whole, static, stuck
 
 
 def check_cosine(value: float) -> None:
@@ -126,7 +158,7 @@ def _costly(sites: Sequence[Site], plan: Plan) -> list[str]:
     return [
         f"{site.name}: stays in float, int8 there alone costs a cosine of {alone:.2g}"
         for site, rung, alone in zip(sites, plan.rungs, plan.alone, strict=bool(plan.alone))
-        if rung == "float"
+        if rung == "float" and alone
     ]
 
 

@@ -63,7 +63,7 @@ class QuantizeStatic(Pass):
             )
 
     def run(self, program: Program, context: Context) -> Result:
-        mode = Mode("DequantizeLinear per axis", OLDEST_OPSET, STATIC, self._calibrated(context))
+        mode = Mode(repr(self), "DequantizeLinear per axis", OLDEST_OPSET, STATIC, self._calibrated(context))
         return insert(program, context, mode, min_cosine=self.min_cosine, weights=self.weights)
 
     def _calibrated(self, context: Context) -> Callable[[Program, Sequence[Site]], Calibrated]:
