@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..ir.program import InputSpec
 from .feeds import Feed, check, coordinates
 from .manifest import DEFAULT, Manifest
 from .session import open_session, run_session
 
 PADDING_WEIGHT = 8.0  # an eighth of the batch being padding counts as much as a factor of two in a size
+
+
+class Nearest:
+    """The graph that runs a call: that of the nearest measured workload, by the logarithms of batch and
+    length and by the share of padding. The first of several that are equally near.
+
+    Args:
+        places: (batch, length, padding) of each workload. graphs: what runs each.
+        inputs: of the program.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[tuple[int, int, float]],
+        graphs: Sequence[str],
+        inputs: Sequence[InputSpec],
+    ) -> None:
+        self._points, self._graphs, self._inputs = np.array([_point(*p) for p in places]), graphs, inputs
+
+    def __call__(self, feed: Feed) -> str:
+        if len(set(self._graphs)) < 2:
+            return self._graphs[0] if self._graphs else DEFAULT
+        distance = ((self._points - _point(*coordinates(self._inputs, feed))) ** 2).sum(axis=1)
+        return self._graphs[int(distance.argmin())]
 
 
 class Routed:
@@ -33,22 +58,14 @@ class Routed:
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
         routes = manifest.dispatch
-        self._points = np.array([_point(r["batch"], r["length"], r["padding"]) for r in routes])
-        self._graphs = [manifest.graphs[route["graph"]] for route in routes]
+        places = [(r["batch"], r["length"], r["padding"]) for r in routes]
+        self.graph_for = Nearest(places, [manifest.graphs[r["graph"]] for r in routes], manifest.inputs)
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """Outputs by name. Raises InputError naming the input that is missing or does not fit."""
         check(self._manifest.inputs, self._manifest.symbols, feed)
         session = self._session(self.graph_for(feed))
         return dict(zip(self._manifest.outputs, run_session(session, dict(feed)), strict=True))
-
-    def graph_for(self, feed: Feed) -> str:
-        """The file of the graph that runs this call: that of the nearest measured workload, by the logarithms
-        of batch and length and by the share of padding. The first of several that are equally near."""
-        if len(set(self._graphs)) < 2:
-            return self._graphs[0] if self._graphs else DEFAULT
-        distance = ((self._points - _point(*coordinates(self._manifest.inputs, feed))) ** 2).sum(axis=1)
-        return self._graphs[int(distance.argmin())]
 
     def _session(self, graph: str) -> Any:
         session = self._sessions.get(graph)

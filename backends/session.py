@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.errors import BackendError, did_you_mean
+from ..ir.runtime import as_written
 
 CPU = ("CPUExecutionProvider",)
 
@@ -34,7 +35,7 @@ def open_session(
                 f"onnxruntime {onnxruntime.__version__} as installed has no provider {provider!r}"
                 f"{did_you_mean(provider, offered)}"
             )
-    options = onnxruntime.SessionOptions()
+    options = as_written(onnxruntime.SessionOptions())
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
     if threads:

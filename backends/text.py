@@ -73,10 +73,10 @@ class TextEncoder:
         """The id of a token, None for one the vocabulary doesn't have."""
         return self.tokenizer.token_to_id(token)
 
-    def pad_together(self, encodings: Sequence[Encoding]) -> dict[str, np.ndarray]:
-        """One feed of texts tokenized before, padded on the right to the longest."""
+    def pad_together(self, encodings: Sequence[Encoding], length: int | None = None) -> dict[str, np.ndarray]:
+        """One feed of texts tokenized before, padded on the right to the longest, or to a length."""
         longest = max(len(encoding) for encoding in encodings)
-        length = self.fixed or max(1, longest)
+        length = self.fixed or length or max(1, longest)
         if longest > length:
             raise InputError(f"the model takes {length} tokens, and its tokenizer adds more by itself")
         feed = {}

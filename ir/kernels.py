@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .execute import write
+from .runtime import as_written
 from .temporary import TemporaryFolder
 
 INTEGER = frozenset(
@@ -38,7 +39,7 @@ def kernels(model: Any) -> list[Kernel]:
     import onnx_ir
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options = as_written(onnxruntime.SessionOptions())
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_prepacking", "1")

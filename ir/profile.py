@@ -12,6 +12,7 @@ import numpy as np
 
 from .execute import write
 from .kernels import Kernel, kernels
+from .runtime import as_written
 from .temporary import TemporaryFolder
 
 RUNS, WARM_UP = 12, 3
@@ -34,7 +35,7 @@ def profile(
     model = model.clone()
     for node in model.graph:
         node.name = node.name or f"{node.op_type}.{node.outputs[0].name}"  # the profiler tells nodes by name
-    options = onnxruntime.SessionOptions()
+    options = as_written(onnxruntime.SessionOptions())
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.log_severity_level = 4

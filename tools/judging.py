@@ -22,13 +22,15 @@ FEW = 64  # below this many rows, the same rows tune and judge
 TUNING = 200  # rows that tune, at most
 BUILT_IN = 128  # sentences to compare on where no data is given
 CALIBRATION, GIVEN = 64, 256  # rows to calibrate on: of the data, of a file given for it
+SAMPLE = 64  # rows that other questions may be asked about
 TRAINING = 50_000  # rows of that file to train on, at most
 
 
 @dataclass(frozen=True)
 class Judging:
     """tune and final score a runner. calibration: feeds of real texts; training: more of them. rows: how many
-    judge. said: what was guessed about the data. tokenizer: what texts are read with."""
+    judge. said: what was guessed about the data. tokenizer: what texts are read with. sample: rows that
+    judge, for `paired` models with both their texts."""
 
     tune: Judge
     final: Judge
@@ -38,6 +40,8 @@ class Judging:
     source: str
     said: tuple[str, ...] = ()
     tokenizer: bytes = b""
+    sample: Sequence[Row] = ()
+    paired: bool = False
 
     def of(self, program: Program) -> tuple[Judge, Judge]:
         """tune and final for a program, whose texts its own tokenizer reads."""
@@ -121,6 +125,8 @@ def judging(
         data.path,
         (*data.said, *said, *(texts.said if texts else ())),
         program.tokenizer["tokenizer.json"],
+        final.rows[:SAMPLE],
+        data.task != "similarity" and any(row.pair for row in final.rows),
     )
 
 

@@ -25,6 +25,7 @@ from .config import RunConfig, make, resolve
 from .console import Console
 from .judging import read_calibration, read_data
 from .kept import kept
+from .neighbours import of_build
 from .outcome import Outcome
 from .preflight import preflight
 from .work import Work, candidates
@@ -120,6 +121,7 @@ def run(
             other=other,
             unverified=_unverified(work, build),
             weight_bytes=_weight_bytes(work, build),
+            neighbours=of_build(work, build),
         )
     if config.out is None:
         return outcome

@@ -11,10 +11,11 @@ from ..backends.bundle import Variant
 from ..backends.measure import Comparison
 from ..ir.errors import ContractError
 from ..ir.program import Program
-from ..passes.base import Step
+from ..passes.base import Exact, Step
 from ..passes.quantize.layer import Layer
 from . import quantization
 from .config import RunConfig
+from .neighbours import Neighbours
 from .portability import Portability
 from .quality import Score
 
@@ -80,6 +81,7 @@ class Outcome:
     without one. bundle: where it was written, None if it was not to be. backend: what the bundle runs on.
     other: the build for another backend, where two were compared. unverified: why nothing could be verified
     or judged, a sentence each. weight_bytes: of the bundle's graphs together, and of the original.
+    neighbours: how far outputs depend on the call that a row is in, None where that was not measured.
     """
 
     config: RunConfig
@@ -100,6 +102,7 @@ class Outcome:
     other: Other | None = None
     unverified: tuple[str, ...] = ()
     weight_bytes: tuple[int, int] | None = None
+    neighbours: Neighbours | None = None
 
     def __repr__(self) -> str:
         """The verdict, as the command prints it."""
@@ -161,6 +164,12 @@ class Outcome:
         return [str(each.step.error) for each in self.steps if isinstance(each.step.error, ContractError)]
 
     @property
+    def exact(self) -> bool:
+        """Whether every pass that changed the program keeps its outputs."""
+        kept = (each.step for each in self.steps if each.step.status == "applied")
+        return all(isinstance(step.effect, Exact) for step in kept)
+
+    @property
     def measured(self) -> bool:
         """Whether the bundle was timed: this machine can't run what is compiled for another processor."""
         return set(self.dispatch.values()) <= self.comparison.cells.keys()
@@ -184,6 +193,7 @@ class Outcome:
             "portability": self.portability.to_json(),
             "quantization": quantization.to_json(self.layers),
             "quality": self.quality.to_json() if self.quality else None,
+            "neighbours": self.neighbours.to_json() if self.neighbours else None,
             "met": self.met,
             "unverified": list(self.unverified),
             "unrewritten": self.unrewritten,

@@ -185,6 +185,11 @@ def closing(outcome: Outcome) -> list[str]:
             f"{quality.reference.value:.2f}, so {abs(quality.drop):.2f} points are "
             f"{'lost' if quality.drop > -0.005 else 'gained'}."
         )
+    found = outcome.neighbours
+    if found is not None and (sentence := found.sentence()):
+        lines.append(sentence)
+    if found is not None and outcome.exact:
+        lines.append(f"As it runs, outputs are within {found.distance:.1g} of the captured model's.")
     if outcome.met is not None:
         verdict = "met" if outcome.met else "NOT met; this is the best candidate"
         lines.append(f"Goal: at most {outcome.config.max_drop:g} points lost: {verdict}.")

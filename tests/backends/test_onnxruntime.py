@@ -1,13 +1,16 @@
 import threading
 from dataclasses import replace
 
+import graphwright as gw
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
 from graphwright.backends import onnxruntime as backend
+from graphwright.backends.bundle import Variant, write
 from graphwright.backends.onnxruntime import OnnxRuntime, save_model
 from graphwright.ir.errors import BackendError, InputError
+from handmade import parsed
 
 
 def test_runs_what_the_graph_says(tiny):
@@ -118,3 +121,23 @@ def test_weights_of_a_model_on_disk_are_read_from_there(tiny, tmp_path):
     ir.save(program.graph, tmp_path / "m.onnx", external_data="m.data")
     loaded = program.with_graph(ir.load(tmp_path / "m.onnx"))
     np.testing.assert_allclose(OnnxRuntime().build(loaded).run(feed)["embedding"], reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_weights_stored_in_int8_and_decoded_in_the_graph_give_what_the_file_says(axis, tmp_path):
+    """ONNX Runtime's own default rounds activations to 8 bits there: 4e-3 of the largest value."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-127, 128, (128, 96)).astype(np.int8)
+    scale = (rng.random(codes.shape[axis]) * 1e-2 + 1e-3).astype(np.float32)
+    program = parsed(
+        f"f = DequantizeLinear <axis = {axis}> (w, s) y = MatMul (x, f)",
+        "float[batch,length,128] x",
+        "float[batch,length,96] y",
+        {"w": codes, "s": scale},
+    )
+    x = rng.standard_normal((2, 7, 128)).astype(np.float32)
+    weight = codes.astype(np.float64) * (scale[:, None] if axis == 0 else scale)
+    expected = x.astype(np.float64) @ weight
+    write(tmp_path / "bundle", [Variant("main", program)])
+    for run in (OnnxRuntime().build(program).run, gw.load(tmp_path / "bundle").run):
+        assert np.abs(run({"x": x})["y"] - expected).max() < 2e-6 * np.abs(expected).max()
