@@ -23,7 +23,7 @@ from ..ir.probe import probes
 from ..ir.program import Program
 from ..passes.base import Feed
 from .data import Row
-from .quality import Outputs, Runner
+from .scores import Outputs, Runner
 
 if TYPE_CHECKING:
     from .building import Build
@@ -159,8 +159,10 @@ def of_texts(program: Program, rows: Sequence[Row], pairs: bool, run: Runner) ->
     padded = encoder.fixed is None and room > min(map(len, found))
     if least > 1:
         return Calls((), {}, "texts")
+    longest_call = encoder.pad_together(found[:1], room if padded else None)
+    run(longest_call)  # the first call makes the session
     began = time.perf_counter()
-    run(encoder.pad_together(found[:1], room if padded else None))
+    run(longest_call)
     taken = time.perf_counter() - began
     found = found[: int(min(max(_SECONDS / 4 / taken, 2), len(found)))]
     ways: dict[str, list[tuple[Sequence[int], Feed]]] = {}

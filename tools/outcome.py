@@ -165,9 +165,9 @@ class Outcome:
 
     @property
     def exact(self) -> bool:
-        """Whether every pass that changed the program keeps its outputs."""
-        kept = (each.step for each in self.steps if each.step.status == "applied")
-        return all(isinstance(step.effect, Exact) for step in kept)
+        """Whether every pass that changed what is in the bundle keeps its outputs."""
+        held = (each.step for each in self.rewrites if each.graphs is None or each.graphs)
+        return all(isinstance(step.effect, Exact) for step in held)
 
     @property
     def measured(self) -> bool:
