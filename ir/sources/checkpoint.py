@@ -35,6 +35,8 @@ _AUTO: dict[str, str] = {
     "causal-lm": "AutoModelForCausalLM",
 }
 
+_LONGEST = 300  # of what transformers says, which may repeat a whole field
+
 
 @dataclass
 class Loaded:
@@ -188,6 +190,7 @@ def _concrete(maker: Any, folder: Path, options: Mapping[str, Any]) -> tuple[Any
 def _reason(error: Exception, directory: Path, folder: Path) -> str:
     lines = [line.strip() for line in str(error).strip().split("\n")]
     said = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).replace(str(folder), str(directory))
+    said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
     if isinstance(error, RecursionError):
         return "its config.json is nested too deeply."
     plain = (

@@ -55,6 +55,11 @@ def finish(program: Program, loaded: Loaded, prefix: str = "") -> Program:
             "give a checkpoint fine-tuned for this task, or another task."
         )
     symbols, info = dict(program.symbols), dict(program.info)
+    # What a pooler for next-sentence prediction computes is left out by design.
+    others = {name.partition(".")[0] for name in info.get("unused_weights", ()) if "pooler" not in name}
+    if others:
+        kept = f"the checkpoint also holds {', '.join(sorted(others))}, which this model doesn't use."
+        info["notes"] = [*info.get("notes", ()), kept]
     positions = info.pop("max_positions", None)
     # Of samples or pixels, what a configuration says of positions says nothing.
     if any("length" in spec.shape for spec in program.inputs if spec.name == "input_ids"):

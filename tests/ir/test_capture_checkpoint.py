@@ -44,6 +44,7 @@ def refusal(source, **options) -> str:
     with pytest.raises(CaptureError) as refused:
         capture(source, **options)
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 600
     assert time.perf_counter() - before < 60, "refused, but not before all the work"
     return str(refused.value)
 
@@ -212,7 +213,9 @@ def test_heads_for_other_tasks_are_left_and_named(tmp_path):
     torch.manual_seed(0)
     transformers.BertForPreTraining(transformers.BertConfig(**BERT)).save_pretrained(tmp_path)
     edit(tmp_path, architectures=["BertModel"])
-    unused = capture(tmp_path).info["unused_weights"]
+    info = capture(tmp_path).info
+    unused = info["unused_weights"]
+    assert info["notes"] == ["the checkpoint also holds cls, which this model doesn't use."]
     assert {name.partition(".")[0] for name in unused if "pooler" not in name} == {"cls"}
 
 
@@ -266,6 +269,7 @@ def test_a_tokenizer_that_gives_ids_beyond_the_table_is_refused(saved):
         ({"id2label": ["x"]}, "id2label"),
         ({"model_type": ["bert"]}, "model_type ['bert']"),
         ({"hidden_act": 7}, "hidden_act"),
+        ({"hidden_size": "wide" * 10_000}, "widewide..."),
         ({"layer_norm_eps": "small"}, "layer_norm_eps"),
         ({"transformers_weights": "other.safetensors"}, "names other weights"),
     ],
