@@ -40,8 +40,11 @@ class Hiding:
     empty: bool = False
 
 
-def hiding(view: GraphView, value: GraphValue) -> Hiding | None:
-    """How an input hides, None where it hides nothing that can be told."""
+def hiding(view: GraphView, value: GraphValue, zeros: bool = True) -> Hiding | None:
+    """How an input hides, None where it hides nothing that can be told.
+
+    zeros: what makes values zero where the input is zero may be a mask, not only what hides keys.
+    """
     shape = value.shape
     if not shape:
         return None
@@ -49,7 +52,7 @@ def hiding(view: GraphView, value: GraphValue) -> Hiding | None:
     weaker: Hiding | None = None
     for reader, position, known in _meetings(value):
         how = _how(reader, position)
-        if how is None or (floats and how.startswith("zero")):
+        if how is None or (not zeros and how.startswith("zero")):
             continue
         hidden = _polarity(view, value, known, how, floats)
         if hidden is None:

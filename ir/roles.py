@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .blocks.mask import HIDDEN
 from .hiding import Hiding, hiding
 from .program import InputSpec, Role
 from .uses import Range, ranges, uses
@@ -38,7 +39,7 @@ def input_specs(
     examples = examples or {}
     seen = {name: _extremes(example) for name, example in examples.items()}
     facts = {
-        value.name: _facts(view, value, shapes[value.name], seen.get(value.name)) for value in view.inputs
+        value.name: _facts(view, value, shapes[value.name], examples.get(value.name)) for value in view.inputs
     }
     ids = {name: found.rows for name, found in facts.items() if found.rows and len(shapes[name]) <= 2}
     specs = []
@@ -71,14 +72,24 @@ def _extremes(example: np.ndarray) -> tuple[int, int] | None:
     return int(example.min()), int(example.max())
 
 
-def _facts(view: GraphView, value: GraphValue, shape: Shape, seen: tuple[int, int] | None) -> _Facts:
+def _facts(view: GraphView, value: GraphValue, shape: Shape, example: np.ndarray | None) -> _Facts:
     integral = value.dtype is not None and "int" in value.dtype
     found = tuple(ranges(value)) if integral else ()
     tables = [int(one.size) for one in found if one.table]
-    flags = seen is None or (seen[0] >= 0 and seen[1] <= 1)
-    layered = not integral and value.dtype != "bool" and _layered(value)
-    masks = not found and flags and len(shape) > 0 and not layered
-    return _Facts(found, hiding(view, value) if masks else None, min(tables, default=0))
+    return _Facts(found, None if found else _as_mask(view, value, example), min(tables, default=0))
+
+
+def _as_mask(view: GraphView, value: GraphValue, example: np.ndarray | None) -> Hiding | None:
+    """How an input hides, as far as its example agrees: flags are 0 and 1, and a bias that is added to scores
+    is no mask where it hides nothing."""
+    floats = value.dtype is None or "float" in value.dtype
+    flags = example is not None and bool(np.isin(example, (0, 1)).all())
+    if not value.shape or (example is not None and not floats and not flags) or (floats and _layered(value)):
+        return None
+    found = hiding(view, value, zeros=not floats or flags or (example is None and "mask" in value.name))
+    if found is not None and found.hidden < 0 and example is not None:
+        return found if example.min() <= HIDDEN or not example.any() else None
+    return found
 
 
 def _layered(value: GraphValue) -> bool:
@@ -171,7 +182,8 @@ def _bounded(spec: InputSpec, found: tuple[Range, ...]) -> InputSpec:
             low, high = min(low, spec.seen[0]), max(high, spec.seen[1] + 1)
         return replace(spec, low=low, high=high)
     one = min(soft, key=lambda one: (isinstance(one.size, str), one.reach))
-    return replace(spec, low=max(each.low for each in soft), follows=one.size, reach=one.reach)
+    low = max(each.low for each in soft)
+    return replace(spec, low=min(low, spec.seen[0]) if spec.seen else low, follows=one.size, reach=one.reach)
 
 
 def _like_a_size(

@@ -194,6 +194,22 @@ def test_a_mask_of_queries_and_keys_is_probed_in_several_patterns(kind):
     assert any((~array.any(-1)).any() for array in kept) == (kind == "bool")
 
 
+def test_a_bias_over_the_scores_is_no_mask_and_a_pooling_mask_of_floats_is_one():
+    slopes = -torch.arange(11.0) * torch.tensor([0.5, 0.25])[:, None, None]
+    assert trace(Looks().eval(), inputs=[IDS, slopes[None]]).inputs[1].role == "other"
+
+    class Pools(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(97, 16)
+
+        def forward(self, ids, weights):
+            return (self.table(ids) * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+
+    assert trace(Pools().eval(), inputs=[IDS, KEEP.float()]).inputs[1].role == "attention_mask"
+    assert trace(Pools().eval(), inputs=[IDS, torch.rand(3, 11)]).inputs[1].role == "other"
+
+
 def test_a_causal_mask_of_the_users_is_no_mask_of_tokens():
     causal = torch.ones(11, 11).tril().bool()
     program = trace(Looks().eval(), inputs=[IDS, causal])
