@@ -1,5 +1,7 @@
 """The stream of calibration activations: which rows come through, what is refused, that nothing piles up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from graphwright.ir.errors import DataError
@@ -32,6 +34,18 @@ REAL = TABLE[[1, 2, 3, 5, 6, 7]]
 
 def test_padding_is_left_out_on_either_side():
     assert (rows(lookup(), ["h"], FEEDS)["h"] == REAL).all()
+
+
+def test_a_mask_that_is_1_for_padding_leaves_the_same_out():
+    program = lookup()
+    inputs = tuple(replace(s, hidden=1) if s.name == "mask" else s for s in program.inputs)
+    around = replace(program, inputs=inputs)
+    feeds = [{**feed, "mask": 1 - feed["mask"]} for feed in FEEDS]
+    assert (rows(around, ["h"], feeds)["h"] == REAL).all()
+    full = [feed([[1, 2], [3, 4]], [[0, 0], [0, 0]])]
+    check(around, full)
+    with pytest.raises(DataError, match="is all padding"):
+        check(program, full)
 
 
 def test_rows_that_were_flattened_keep_their_padding_out():

@@ -10,6 +10,7 @@ from graphwright.passes.base import Context
 from graphwright.passes.padding.remove_padding import RemovePadding
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from turned import turned
 from zoo import onnx_program
 
 pytestmark = pytest.mark.slow  # most of it the export of ten architectures
@@ -26,7 +27,7 @@ def feeds(program, masks, seed=0):
     generator, feed = np.random.default_rng(seed), {}
     for spec in program.inputs:
         if spec.role in ("attention_mask", "decoder_attention_mask"):
-            feed[spec.name] = masks.astype(spec.dtype)
+            feed[spec.name] = spec.masking(masks)
         else:
             feed[spec.name] = generator.integers(0, spec.high or 2, masks.shape).astype(spec.dtype)
     return [feed]
@@ -147,3 +148,14 @@ def test_fixed_shapes_are_said():
     result = RemovePadding().run(dataclasses.replace(program.clone(), inputs=fixed), Context())
     assert not result.modified
     assert "is fixed" in result.notes[0]
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_a_mask_that_is_1_for_padding_packs_as_much(name):
+    program = turned(onnx_program(name))
+    assert next(spec.hidden for spec in program.inputs if spec.role == "attention_mask") == 1
+    result = packed(program)
+    assert result.statistics["projections on real tokens"] == PACKED[name]
+    compare(program, result.program, RAGGED)
+    assert RemovePadding().pays(program, feeds(program, RAGGED)[0])
+    assert not RemovePadding().pays(program, feeds(program, RAGGED[:1])[0])
