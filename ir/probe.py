@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .cached import settled
-from .program import MASKS, InputSpec, Program, numpy_dtype
+from .program import MASKS, UNBOUNDED, InputSpec, Program, numpy_dtype
 
 Feed = dict[str, np.ndarray]
 
@@ -124,6 +125,24 @@ def values(spec: InputSpec, sizes: Mapping[str, int], pattern: str, rng: np.rand
     if spec.seen is not None:
         return rng.integers(spec.seen[0], spec.seen[1] + 1, shape).astype(dtype)
     return rng.integers(0, 2 if shape and pattern != "ones" else 1, shape).astype(dtype)
+
+
+def shared(program: Program, other: Program) -> Program:
+    """The program with the sizes and values of its inputs drawn in to what another one takes too, so that
+    both run on its probes. Where they have no size in common it keeps its own."""
+    taken = {spec.name: spec for spec in other.inputs}
+    symbols = dict(program.symbols)
+    inputs = []
+    for spec in program.inputs:
+        twin = taken.get(spec.name, spec)
+        for dim, size in zip(spec.shape, twin.shape, strict=False):
+            if isinstance(dim, str):
+                low, high = other.symbols.get(size, (1, UNBOUNDED)) if isinstance(size, str) else (size, size)
+                low, high = max(low, symbols[dim][0]), min(high, symbols[dim][1])
+                symbols[dim] = (low, high) if low <= high else symbols[dim]
+        highs = [each.high for each in (spec, twin) if each.high is not None]
+        inputs.append(replace(spec, low=max(spec.low, twin.low), high=min(highs, default=None)))
+    return replace(program, inputs=tuple(inputs), symbols=symbols)
 
 
 def cut(specs: Iterable[InputSpec], example: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..ir.agreement import difference, scaled_distance, unverified, vacuity
 from ..ir.errors import InputError
 from ..ir.masks import real_tokens
-from ..ir.probe import probes
+from ..ir.probe import probes, shared
 from ..passes.verify import describe
 from .opened import Opened, open_model
 
@@ -66,7 +66,7 @@ def verify(first: str, second: str, tolerance: float = 1e-4, seed: int = 0) -> V
     a, b = open_model(first), open_model(second)
     _same_inputs(a, b)
     outputs = _matched(a, b)
-    feeds = probes(a.program, seed)
+    feeds = probes(shared(a.program, b.program), seed)
     compared: dict[str, list[np.ndarray]] = {left: [] for left, _ in outputs}
     worst, where, how = -1.0, "", ""
     for feed in feeds:

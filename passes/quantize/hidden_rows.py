@@ -37,7 +37,7 @@ def nan_sources(program: Program, context: Context) -> frozenset[str]:
 
     Whether -inf occurs is seen on probe inputs, whose masks hide keys in every usual pattern.
     """
-    if not any(spec.role in MASKS for spec in program.inputs):
+    if not any(spec.role in (*MASKS, "mask") or spec.follows is not None for spec in program.inputs):
         return frozenset()
     nodes = [node for node in program.graph.graph if (node.domain, node.op_type) in _SOFTMAX]
     scores = dict.fromkeys(v for node in nodes for v in node.inputs if v is not None and v.producer())

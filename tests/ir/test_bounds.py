@@ -13,13 +13,14 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 from torch import nn
 
 
-def saved(path, shape, nodes, kind=TensorProto.INT64, **constants):
-    """A program of one input, "x"; its output is "y"."""
+def saved(path, shape, nodes, kind=TensorProto.INT64, rank=3, **constants):
+    """A program of one input, "x"; its output is "y", of `rank` axes."""
     constants |= {"zero": np.array([0]), "one": np.array([1]), "two": np.array([2])}
     constants |= {"nought": np.array(0), "single": np.array(1)}
     held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     takes = [make_tensor_value_info("x", kind, shape)]
-    graph = make_graph(nodes, "g", takes, [make_tensor_value_info("y", TensorProto.FLOAT, None)], held)
+    gives = make_tensor_value_info("y", TensorProto.FLOAT, [None] * rank)
+    graph = make_graph(nodes, "g", takes, [gives], held)
     onnx.save(make_model(graph, opset_imports=[make_opsetid("", 20)], ir_version=10), path)
     return from_onnx(path)
 
@@ -112,6 +113,7 @@ def test_a_patch_needs_both_sides_of_an_image(tmp_path):
         ["b", 3, "height", "width"],
         [make_node("Conv", ["x", "w"], ["y"], strides=[7, 5])],
         TensorProto.FLOAT,
+        rank=4,
         w=np.ones((4, 3, 7, 5), np.float32),
     )
     assert (program.symbols["height"][0], program.symbols["width"][0]) == (7, 5)

@@ -238,14 +238,14 @@ def test_boxes_have_their_corners_in_order():
 TABLE = np.random.default_rng(0).standard_normal((97, 8), dtype=np.float32)
 
 
-def saved(path, inputs, nodes, output, opset=20):
-    """An ONNX file whose named axes are free."""
+def saved(path, inputs, nodes, rank):
+    """An ONNX file whose named axes are free, captured; its output is "y", of `rank` axes."""
     takes = [make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()]
-    gives = [make_tensor_value_info(output, TensorProto.FLOAT, None)]
+    gives = [make_tensor_value_info("y", TensorProto.FLOAT, [None] * rank)]
     constants = {"table": TABLE, "wide": np.array([1, 1, 8]), "one": np.array([1]), "two": np.array([2])}
     held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = make_graph(nodes, "g", takes, gives, held)
-    onnx.save(make_model(graph, opset_imports=[make_opsetid("", opset)], ir_version=10), path)
+    onnx.save(make_model(graph, opset_imports=[make_opsetid("", 20)], ir_version=10), path)
     return from_onnx(path)
 
 
@@ -271,7 +271,7 @@ def test_positions_of_words_in_an_onnx_file_stay_inside_the_text(tmp_path):
             "span_mask": (kind, ["batch", "spans"]),
         },
         WORDS,
-        "y",
+        3,
     )
     places, ids, spans = program.inputs
     assert (ids.role, ids.high, ids.shape) == ("token_ids", 97, ("batch", "length"))
@@ -296,7 +296,7 @@ def test_two_towers_keep_their_lengths_and_masks_apart(tmp_path):
             make_node("ReduceSum", [f"{tower}_shown", "one"], [f"{tower}_sum"]),
         ]
     nodes.append(make_node("Mul", ["query_sum", "document_sum"], ["y"]))
-    program = saved(tmp_path / "towers.onnx", inputs, nodes, "y")
+    program = saved(tmp_path / "towers.onnx", inputs, nodes, 2)
     roles = {spec.name: (spec.role, spec.shape[1]) for spec in program.inputs}
     assert roles["query_ids"] == ("token_ids", "length")
     assert roles["query_mask"] == ("attention_mask", "length")
