@@ -21,6 +21,12 @@ from .mask import Masks
 from .scores import DEEPEST, Core, NoAttention, anchors, sdpa_core, selection, softmax_core
 from .walk import Statics, bare
 
+_KERNELS = {
+    "ai.onnx::Attention",
+    *(f"com.microsoft::{kind}Attention" for kind in ("", "MultiHead", "GroupQuery", "Q", "Packed", "Sparse")),
+    *(f"com.microsoft::{kind}MultiHeadAttention" for kind in ("Packed", "DecoderMasked")),
+}
+
 
 def attentions(
     view: View, static: Statics, linears: Mapping[Value, Linear], norms: Mapping[Value, Norm]
@@ -35,6 +41,8 @@ def attentions(
     missed: list[Miss] = []
     softmaxes = {probabilities: (scores, body) for probabilities, scores, body in anchors(list(view.values))}
     for value in view.values:
+        if value.op in _KERNELS and value.index == 0:
+            missed.append(Miss("attention", value.name, f"{value.op} is one kernel whose parts are not read"))
         if value.op != "sdpa" and value not in softmaxes:
             continue
         try:

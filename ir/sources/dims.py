@@ -7,31 +7,47 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ..onnx import OnnxView
-from ..program import UNBOUNDED
-from ..uses import ranges
+from ..program import UNBOUNDED, InputSpec
+
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+
+
+def name_axes(model: ir.Model) -> None:
+    """Gives axes of the inputs that the file leaves without a name one each, in place.
+
+    Names that torch's exporter made up ("input_ids_dynamic_axes_1") are none. Integers and booleans of two
+    axes have (batch, length) in common.
+    """
+    for value in model.graph.inputs:
+        shared = value.dtype in _INTEGERS and value.shape is not None and len(value.shape) == 2
+        ours = ("batch", _length(value)) if shared else ()
+        if value.shape is not None:
+            own = re.compile(rf"{re.escape(value.name or '')}_dynamic_axes_\d+")
+            value.shape = ir.Shape(
+                [
+                    (f"_{ours[axis]}" if ours else f"{value.name}_{axis}")
+                    if isinstance(dim, ir.SymbolicDim) and (dim.value is None or own.fullmatch(dim.value))
+                    else dim
+                    for axis, dim in enumerate(value.shape)
+                ]
+            )
 
 
 def name_dims(
-    model: ir.Model, ids: Sequence[ir.Value]
+    model: ir.Model, specs: Sequence[InputSpec]
 ) -> tuple[dict[str, tuple[int | str, ...]], dict[str, tuple[int, int]]]:
-    """Gives every symbolic axis of the inputs a name, in place, all over the graph.
+    """Calls the axes of ids and of what shares them "batch" and "length", in place, all over the graph.
+
+    Axes that the file names otherwise stay apart under its names: words beside tokens, spans. Where there are
+    several lengths of ids (two towers), all keep theirs.
 
     Args:
-        model: whose values' shapes are rewritten.
-        ids: inputs that may be (batch, length), whatever the file calls the two.
+        model: whose values' shapes are rewritten. specs: of its inputs, with the axes as they are called.
 
     Returns:
         The shapes by input, and the bounds by symbol.
     """
-    renamed = _names(model, ids)
-    for value in model.graph.inputs:
-        if value.shape is not None:
-            dims = [
-                f"{value.name}_{axis}" if isinstance(dim, ir.SymbolicDim) and dim.value is None else dim
-                for axis, dim in enumerate(value.shape)
-            ]
-            value.shape = ir.Shape(dims)
+    renamed = _names(model, specs)
     nodes = ir.traversal.RecursiveGraphIterator(model.graph)
     for value in (*model.graph.inputs, *(result for node in nodes for result in node.outputs)):
         if value.shape is not None:
@@ -44,32 +60,38 @@ def name_dims(
     return shapes, symbols
 
 
-def _names(model: ir.Model, ids: Sequence[ir.Value]) -> dict[str, str]:
-    """The file's name of an axis -> ours: that of what is looked up in a table, of the first integers where
-    nothing is, and of integers without names. Others stay, unless ours would clash."""
+def _names(model: ir.Model, specs: Sequence[InputSpec]) -> dict[str, str]:
+    """The file's name of an axis -> ours."""
+    pairs = [v for v in model.graph.inputs if v.dtype in _INTEGERS and v.shape and len(v.shape) == 2]
+    found = {spec.name for spec in specs if spec.role in ("token_ids", "decoder_token_ids")}
+    ids = [value for value in pairs if value.name in found] or pairs
     names: dict[str, str] = {}
-    view = OnnxView(model)
-    tokens = [value for value in ids if any(found.table for found in ranges(view.of(value)))]
-    for value in dict.fromkeys((*tokens, *ids)):
-        for axis, ours in enumerate(("batch", "decoder_length" if _decoder(value) else "length")):
-            dim = value.shape[axis] if value.shape is not None else None
-            if not isinstance(dim, ir.SymbolicDim):
-                continue
-            if dim.value is None:
-                names[f"{value.name}_{axis}"] = ours
-            elif ours not in names.values():  # axes that the file names differently are different
-                names.setdefault(dim.value, ours)
+    for length in ("length", "decoder_length"):
+        side = [value for value in ids if _length(value) == length]
+        lengths = dict.fromkeys(axis for value in side if (axis := _axis(value, 1)) and axis not in names)
+        for value in side[:1]:
+            batch = _axis(value, 0)
+            if batch:
+                names.setdefault(batch, "batch")
+        if len(lengths) == 1 or (lengths and f"_{length}" in lengths):
+            names.setdefault(next(iter(lengths)), length)
+    names |= {f"_{name}": name for name in ("batch", "length", "decoder_length")}
+    taken = set(names.values())
     for value in model.graph.inputs:
-        for dim in value.shape or ():
-            if isinstance(dim, ir.SymbolicDim) and dim.value in ("batch", "length", "decoder_length"):
-                names.setdefault(
-                    dim.value, f"{dim.value}_other" if dim.value in names.values() else dim.value
-                )
+        for place in range(len(value.shape or ())):
+            name = _axis(value, place)
+            if name and name not in names and name in taken:
+                names[name] = f"{name}_other"
     return names
 
 
-def _decoder(value: ir.Value) -> bool:
-    return (value.name or "").startswith("decoder")
+def _axis(value: ir.Value, axis: int) -> str | None:
+    dim = value.shape[axis] if value.shape is not None else None
+    return dim.value if isinstance(dim, ir.SymbolicDim) else None
+
+
+def _length(value: ir.Value) -> str:
+    return "decoder_length" if (value.name or "").startswith("decoder") else "length"
 
 
 def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | None:

@@ -16,7 +16,8 @@ def check_external(model: ir.Model, path: Path) -> None:
     """Checks every external tensor; small ones are read in, the others stay where they are.
 
     Raises:
-        CaptureError: a file is missing or too short, or lies outside of the model's directory.
+        CaptureError: a file is missing or too short, lies outside of the model's directory, or a
+            weight is not as long as it says.
     """
     for holder, tensor in _external(model):
         location = str(tensor.location)
@@ -28,7 +29,16 @@ def check_external(model: ir.Model, path: Path) -> None:
             raise CaptureError(f"'{path}' keeps weights in '{location}', which is not there.")
         if not file.resolve().is_relative_to(path.parent.resolve()):
             raise CaptureError(f"'{file}' is a link out of the model's directory: not followed.")
-        if (tensor.offset or 0) + (tensor.length or tensor.nbytes) > file.stat().st_size:
+        if tensor.length is not None and tensor.length != tensor.nbytes:
+            raise CaptureError(
+                f"'{path}' is broken: the weight '{tensor.name}' needs {tensor.nbytes} bytes, and its "
+                f"entry for '{location}' says {tensor.length}."
+            )
+        if (tensor.offset or 0) < 0:
+            raise CaptureError(
+                f"'{path}' is broken: the weight '{tensor.name}' lies before '{location}' begins."
+            )
+        if (tensor.offset or 0) + tensor.nbytes > file.stat().st_size:
             raise CaptureError(f"'{file}' is truncated: it ends before the weight '{tensor.name}'.")
         if isinstance(holder, ir.Value) and tensor.nbytes <= _SMALL:
             holder.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)

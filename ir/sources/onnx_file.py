@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 from onnx_ir.passes import common
 
 from ..errors import CaptureError
 from ..onnx import OnnxView
 from ..program import Program, Task
 from ..roles import input_specs
+from .as_given import compare_as_given
 from .config import facts, read_json, task_of
-from .dims import name_dims
+from .contrib import write_out_contrib
+from .dims import name_axes, name_dims
 from .external import check_external
 from .finite import check_finite
+from .fixed_sizes import fix_sizes
+from .infer import infer_sizes
+from .inline import check_functions, inline
+from .onnx_graph import check_graph, check_operators
 from .onnx_positions import bounds
+from .onnx_proto import read_proto
 from .opset import raise_opset
 from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
 
@@ -25,7 +30,8 @@ from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
 def from_onnx(path: Path, task: Task | None = None) -> Program:
     """Captures an ONNX model.
 
-    Weights in external files stay there, mapped when read. Functions are inlined, opsets before 18 raised.
+    Weights in external files stay there, mapped when read. Functions are inlined, opsets before 18 raised,
+    and fused operators of ONNX Runtime written out; that is compared with the file as given.
     Axes without a name get one, and the axes of ids and masks are called "batch" and "length". A
     configuration and a tokenizer are taken from the same directory (or the one above one called "onnx").
 
@@ -36,18 +42,25 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
 
     Raises:
         CaptureError: not a model, cut off, weights missing, broken or outside of its directory, or an opset
-            that cannot be raised.
+            that cannot be raised without changing what is computed.
     """
     model = _read(path)
-    check_external(model, path)
-    if model.functions:
-        common.InlinePass()(model)
-    model = raise_opset(model, path)
-    _interface(model)
-    _connected(model, path)
-    shapes, symbols = name_dims(model, _ids(model))
-    dtypes = {value.name or "": _dtype(value, path) for value in model.graph.inputs}
+    inlined = bool(model.functions)
+    model = inline(model, path)
+    check_graph(model, path)
     check_finite(model, path)
+    raised = raise_opset(model, path)
+    written = write_out_contrib(raised)
+    converted = inlined or raised is not model or written > 0
+    model = raised
+    check_operators(model, path)
+    _interface(model)
+    name_axes(model)
+    infer_sizes(model)
+    fix_sizes(model)
+    dtypes = {value.name or "": _dtype(value) for value in model.graph.inputs}
+    as_named = {value.name or "": _shape(value) for value in model.graph.inputs}
+    shapes, symbols = name_dims(model, input_specs(OnnxView(model), as_named, dtypes))
     view = OnnxView(model)
     specs = input_specs(view, shapes, dtypes)
     symbols = bounds(model, view, specs, symbols)
@@ -66,58 +79,41 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
         low, high = symbols["length"]
         symbols["length"] = (low, max(low, min(positions, high)))
         info["max_length"] = min(symbols["length"][1], info.get("max_length", positions))
-    return Program(model, "onnx", specs, outputs, task, symbols, files, info)
+    program = Program(model, "onnx", specs, outputs, task, symbols, files, info)
+    if converted:
+        compare_as_given(program, path)
+    return program
 
 
 def _read(path: Path) -> ir.Model:
-    if not path.is_file():
-        raise CaptureError(f"there is no '{path}'.")
+    proto = read_proto(path)
+    check_functions(proto, path)
     try:
-        model = ir.load(path)
-    except (DecodeError, ValueError, TypeError, KeyError, AttributeError, OSError, RuntimeError) as error:
-        raise CaptureError(f"'{path}' is truncated or no ONNX model.") from error
-    if not len(model.graph) or not model.graph.outputs:
-        raise CaptureError(f"'{path}' holds no graph: truncated or no ONNX model.")
-    newest = onnx.defs.onnx_opset_version()
-    opset = model.graph.opset_imports.get("", 1)
-    if opset > newest:
-        raise CaptureError(f"'{path}' is of opset {opset}; the onnx installed knows them up to {newest}.")
+        model = ir.from_proto(proto)
+    except Exception as error:  # whatever onnx_ir stumbles over
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise CaptureError(f"'{path}' is no valid model: {reason}.") from error
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    check_external(model, path)
     return model
 
 
 def _interface(model: ir.Model) -> None:
-    """Weights that old files list among the inputs are weights alone."""
+    """Weights that old files list among the inputs are weights alone; what is not used is not imported."""
     weights = set(model.graph.initializers.values())
     for value in [value for value in model.graph.inputs if value in weights]:
         model.graph.inputs.remove(value)
     common.ClearMetadataAndDocStringPass()(model)
     model.graph.sort()
+    used = {node.domain for node in ir.traversal.RecursiveGraphIterator(model.graph)}
+    for domain in [d for d in model.graph.opset_imports if d and d not in used]:
+        del model.graph.opset_imports[domain]
 
 
-def _connected(model: ir.Model, path: Path) -> None:
-    """Every value that a node reads is an input, a weight or another node's result; every operator exists."""
-    known = {*model.graph.inputs, *model.graph.initializers.values()}
-    for node in model.graph:
-        for value in node.inputs:
-            if value is not None and value not in known:
-                raise CaptureError(f"'{path}' is no valid model: nothing produces '{value.name}'.")
-        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
-            raise CaptureError(f"'{path}' is no valid model: ONNX has no operator {node.op_type}.")
-        known.update(node.outputs)
-    for value in model.graph.outputs:
-        if value not in known:
-            raise CaptureError(f"'{path}' is no valid model: nothing produces its output '{value.name}'.")
-
-
-def _ids(model: ir.Model) -> list[ir.Value]:
-    """Inputs that are ids or masks by type and rank: their axes are the batch and the length."""
-    integers = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
-    return [
-        v for v in model.graph.inputs if v.dtype in integers and v.shape is not None and len(v.shape) == 2
-    ]
-
-
-def _dtype(value: ir.Value, path: Path) -> str:
-    if value.dtype is None or value.shape is None:
-        raise CaptureError(f"'{path}' does not say the type and shape of its input '{value.name}'.")
+def _dtype(value: ir.Value) -> str:
+    assert value.dtype is not None  # check_graph refuses an input without
     return value.dtype.numpy().name
+
+
+def _shape(value: ir.Value) -> tuple[int | str, ...]:
+    return tuple(d if isinstance(d, int) else str(d.value) for d in value.shape or ())

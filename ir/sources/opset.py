@@ -8,42 +8,31 @@ import onnx_ir as ir
 from onnx.version_converter import ConvertError, convert_version
 
 from ..errors import CaptureError
+from ..opset import OLDEST, opset
+from .apart import put_back, set_apart
+from .standin import through_proto
 
-OLDEST, TARGET = 18, 20  # from 18 on, reductions, Split and Squeeze take their axes as inputs
-_SMALL = 1000  # bytes: what the converter may want to look at (axes, shapes, scales)
+TARGET = 20
 
 
 def raise_opset(model: ir.Model, path: Path) -> ir.Model:
-    """The model at opset 20 if it is of one before 18; itself otherwise. Weights are not copied.
+    """The model at opset 20 if it is of one before 18, or before 20 with operators of ONNX Runtime, which are
+    written out in opset 20; itself otherwise. Weights are not copied.
 
     Raises:
         CaptureError: onnx's version converter does not know how.
     """
-    opset = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx", 1))
-    if opset >= OLDEST:
+    version = opset(model)
+    runtimes = any(n.domain == "com.microsoft" for n in ir.traversal.RecursiveGraphIterator(model.graph))
+    if version >= (TARGET if runtimes else OLDEST):
         return model
-    weights = {}
-    for value in list(model.graph.initializers.values()):
-        tensor = value.const_value
-        if tensor is None:
-            continue
-        if tensor.nbytes > _SMALL:  # a stand-in input while the model is a protobuf
-            weights[value.name] = tensor
-            value.shape, value.dtype = ir.Shape(tensor.shape.numpy()), tensor.dtype
-            del model.graph.initializers[value.name or ""]
-            if value not in model.graph.inputs:
-                model.graph.inputs.append(value)
-        elif isinstance(tensor, ir.ExternalTensor):
-            value.const_value = ir.Tensor(tensor.numpy().copy(), name=tensor.name)
+    set_apart(model, version)
     try:
-        raised = ir.from_proto(convert_version(ir.to_proto(model), TARGET))
+        raised = through_proto(model, lambda proto: convert_version(proto, TARGET))
+        put_back(raised)
     except (ConvertError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise CaptureError(
-            f"'{path}' is of opset {opset}, and cannot be raised to {TARGET}: {reason}"
+            f"'{path}' is of opset {version}, and cannot be raised to {TARGET}: {reason}"
         ) from error
-    for value in [value for value in raised.graph.inputs if value.name in weights]:
-        raised.graph.inputs.remove(value)
-        value.const_value = weights[value.name]
-        raised.graph.register_initializer(value)
     return raised

@@ -10,11 +10,11 @@ import onnx_ir as ir
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
 from ...ir.onnx import Editor
+from ...ir.opset import cannot_raise, raise_opset
 from ...ir.program import Program
 from ..base import Context, Exact, Pass, Result
 from .mask import Mask, mask, write
 from .operands import Operand, Unfit, joined, operands
-from .opset import cannot_raise, raise_opset
 from .outcome import merged, placed
 
 _OPSET = 23  # the first with an Attention of its own

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from ...ir.onnx import Editor
+from ...ir.opset import cannot_raise, raise_opset
 from ...ir.program import Program
 from ...ir.view import Value, view
 from ..base import Context, Exact, Pass, Result
 from .gelu import Gelu, gelu_at
-from .opset import cannot_raise, raise_opset
 
 _OPSET = 20  # the first with a Gelu of its own
 _MICROSOFT = "com.microsoft"

@@ -10,9 +10,9 @@ import numpy as np
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Norm
 from ...ir.onnx import Editor
+from ...ir.opset import cannot_raise, opset, raise_opset
 from ...ir.program import Program
 from ..base import Context, Exact, Pass, Result
-from .opset import cannot_raise, opset, raise_opset
 
 _RMS_OPSET = 23  # the first with an RMSNormalization of its own
 _LAYER_OPSET = 17  # the first with a LayerNormalization

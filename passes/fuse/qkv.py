@@ -10,11 +10,11 @@ from ...ir.blocks import recognise
 from ...ir.blocks.base import Blocks, Linear
 from ...ir.blocks.scores import times
 from ...ir.blocks.walk import LAYOUT, passes
+from ...ir.opset import opset
 from ...ir.program import Program
 from ...ir.view import Value, View, view
 from ..base import Context, Exact, Pass, Result
 from .merge import Group, Writer, duplicated, unfit
-from .opset import opset
 
 _KERNELS = ("ai.onnx::Attention", "com.microsoft::MultiHeadAttention")
 _WAY = LAYOUT | {"layer_norm", "rms_norm", "ai.onnx::RotaryEmbedding"}

@@ -12,11 +12,11 @@ from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
 from ...ir.blocks.rotary import OPERATORS
 from ...ir.onnx import Editor
+from ...ir.opset import cannot_raise, raise_opset
 from ...ir.program import Program
 from ...ir.view import Value
 from ..base import Context, Exact, Pass, Result
 from .operands import Operand, Unfit, back, joined, parse
-from .opset import cannot_raise, raise_opset
 from .rotation import Rotation, rotation
 
 _OPSET = 23  # the first with a RotaryEmbedding of its own
