@@ -38,8 +38,8 @@ def name_dims(
 ) -> tuple[dict[str, tuple[int | str, ...]], dict[str, tuple[int, int]]]:
     """Calls the axes of ids and of what shares them "batch" and "length", in place, all over the graph.
 
-    Axes that the file names otherwise stay apart under its names: words beside tokens, spans. Where there are
-    several lengths of ids (two towers), all keep theirs.
+    Axes that the file names otherwise stay apart under its names: words beside tokens, spans, the second of
+    two towers.
 
     Args:
         model: whose values' shapes are rewritten. specs: of its inputs, with the axes as they are called.
@@ -68,13 +68,10 @@ def _names(model: ir.Model, specs: Sequence[InputSpec]) -> dict[str, str]:
     names: dict[str, str] = {}
     for length in ("length", "decoder_length"):
         side = [value for value in ids if _length(value) == length]
-        lengths = dict.fromkeys(axis for value in side if (axis := _axis(value, 1)) and axis not in names)
-        for value in side[:1]:
-            batch = _axis(value, 0)
-            if batch:
-                names.setdefault(batch, "batch")
-        if len(lengths) == 1 or (lengths and f"_{length}" in lengths):
-            names.setdefault(next(iter(lengths)), length)
+        for axis, ours in enumerate(("batch", length)):
+            name = _axis(side[0], axis) if side else None
+            if name and ours not in names.values():
+                names.setdefault(name, ours)
     names |= {f"_{name}": name for name in ("batch", "length", "decoder_length")}
     taken = set(names.values())
     for value in model.graph.inputs:

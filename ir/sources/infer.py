@@ -1,4 +1,4 @@
-"""Sizes inside a graph, inferred from its inputs': what a file says of them may be missing, stale or wrong."""
+"""Sizes inside a graph, inferred from its inputs': what a file says of them may be missing or wrong."""
 
 from __future__ import annotations
 

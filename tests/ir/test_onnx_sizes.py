@@ -81,13 +81,13 @@ def test_words_stay_apart_from_the_tokens_that_they_point_to(tmp_path):
     assert shapes(program) == {"input_ids": ("batch", "length"), "word_positions": ("batch", "words")}
 
 
-def test_two_towers_keep_the_names_of_their_lengths(tmp_path):
+def test_the_lengths_of_two_towers_stay_apart(tmp_path):
     body = """q = Gather(table, query_ids) d = Gather(table, document_ids)
               t = Transpose<perm=[0,2,1]>(d) y = MatMul(q, t)"""
     signature = """(int64[batch,query_length] query_ids, int64[batch,document_length] document_ids)
                    => (float[batch,a,b] y)"""
     assert shapes(captured(tmp_path, body, signature, table=TABLE)) == {
-        "query_ids": ("batch", "query_length"), "document_ids": ("batch", "document_length")
+        "query_ids": ("batch", "length"), "document_ids": ("batch", "document_length")
     }  # fmt: skip
 
 
