@@ -57,7 +57,54 @@ def _norm(value: Value, static: Statics) -> Norm | None:
         return _operator(value, static)
     if value.op in ("mul", "div"):
         return _spelled_out(value, static)
+    return _by_slope(value, static) if value.op == "add" else None
+
+
+def _by_slope(value: Value, static: Statics) -> Norm | None:
+    """x m + (bias - mean(x) m) with m = weight / sqrt(mean((x - mean(x))^2) + epsilon): TensorFlow's way."""
+    for line, shift in _factors_of_sum(value):
+        if line.op != "mul" or bare(shift).op != "sub":
+            continue
+        bias, taken = bare(shift).inputs[0], bare(shift).inputs[1]
+        if bias is None or taken is None or bare(taken).op != "mul":
+            continue
+        for x, slope in _factors(line):
+            mean = next((bare(a) for a, b in _factors(bare(taken)) if bare(b) == bare(slope)), None)
+            source = mean.inputs[0] if mean is not None and mean.op == "mean" else None
+            if mean is None or source is None or bare(source) != bare(x):
+                continue
+            width = x.shape[-1] if x.shape and isinstance(x.shape[-1], int) else None
+            body = [value, line, bare(shift), bare(taken), mean]
+            weight, root = _weighted_root(bare(slope), width, static, body)
+            average, epsilon = _mean_and_epsilon(root, body) if root is not None else (None, None)
+            square = _mean_of(average, body) if average is not None else None
+            centred = _squared(square, body) if square is not None else None
+            if centred is None or epsilon is None or not static.vector(bias, width):
+                continue
+            origin = _centred(bare(centred), body)
+            if origin is None or bare(origin) != bare(x):
+                continue
+            for each in (mean, average):
+                if each is not None:
+                    _check_axis(each, value)
+            ordered = tuple(dict.fromkeys(body))
+            return Norm("layer_norm", value, x, weight, bias, epsilon, "other", ordered)
     return None
+
+
+def _weighted_root(
+    slope: Value, width: int | None, static: Statics, body: list[Value]
+) -> tuple[Value | None, Value | None]:
+    """(weight, s) of weight / sqrt(s), each None where it is missing."""
+    candidates: list[tuple[Value, Value | None]] = [(slope, None)]
+    if slope.op == "mul":
+        candidates += [(a, b) for a, b in _factors(slope) if static.vector(b, width)]
+    for reciprocal, weight in candidates:
+        found = _reciprocal_root(reciprocal)
+        if found is not None:
+            body += [slope, *found[1]]
+            return weight, found[0]
+    return None, None
 
 
 def _operator(value: Value, static: Statics) -> Norm:

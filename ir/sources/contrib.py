@@ -150,7 +150,14 @@ def _fused_conv(write: Writer) -> Result:
     return (write(kind, result, **asked),)
 
 
+def _cast_like(write: Writer) -> Result:
+    """What functions hold where they work for several types: known once they are written out."""
+    dtype = write.dtype(write.needed(1))
+    return None if dtype is None else (write("Cast", write.input(0), to=int(dtype)),)
+
+
 RULES: Mapping[str, Rule] = {
+    "CastLike": _cast_like,
     "SimplifiedLayerNormalization": _rms_norm,
     "com.microsoft::SimplifiedLayerNormalization": _rms_norm,
     "com.microsoft::SkipLayerNormalization": _skip_layer_norm,

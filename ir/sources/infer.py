@@ -14,17 +14,30 @@ from ..opset import ONNX
 
 
 def infer_sizes(model: ir.Model) -> None:
-    """Replaces the sizes that the file gives to results of ONNX's own operators, in place.
+    """Replaces the sizes that the file gives to results of ONNX's own operators, in place; where nothing is
+    inferred the file is believed.
 
-    Outputs keep theirs, and so do results of other operators and of control flow, which nothing infers.
+    Outputs keep theirs, and so do results of other operators and of control flow.
     """
+    said: dict[ir.Value, ir.Shape] = {}
     for node in model.graph:
         if node.domain in ONNX and not any(True for _ in subgraphs(node)):
             for value in node.outputs:
-                if not value.is_graph_output():
-                    value.shape = None
+                if value.shape is not None and not value.is_graph_output():
+                    said[value], value.shape = value.shape, None
     with _silent():
         common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    for value, shape in said.items():
+        found = value.shape
+        if found is None:
+            value.shape = shape
+        elif len(found) == len(shape):
+            value.shape = ir.Shape([b if _unknown(a) else a for a, b in zip(found, shape, strict=True)])
+
+
+def _unknown(dim: int | ir.SymbolicDim) -> bool:
+    """Without a name, or with one that onnx made up."""
+    return isinstance(dim, ir.SymbolicDim) and (dim.value is None or dim.value.startswith("unk__"))
 
 
 @contextmanager

@@ -43,11 +43,23 @@ def check_operators(model: ir.Model, path: Path) -> None:
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain in ONNX and not onnx.defs.has(node.op_type):
             raise CaptureError(f"'{path}' is no valid model: ONNX has no operator {node.op_type}.")
+        if node.op_type == "Dropout" and node.domain in ONNX and _drops(node):
+            raise CaptureError(
+                f"'{path}' was exported in training: {_named(node)} drops other values at each call; "
+                "export it in evaluation mode."
+            )
         if node.domain == _LAYOUT:
             raise CaptureError(
                 f"'{path}' holds {node.op_type} of {_LAYOUT}, which ONNX Runtime made for one processor at "
                 "level all: save it at its extended level, or take the file that it came from."
             )
+
+
+def _drops(node: ir.Node) -> bool:
+    """Whether a Dropout is in training mode, by a constant, at a rate that is not 0."""
+    given = [*node.inputs[1:3], None, None]
+    rate = ir.convenience.get_const_tensor(given[0]) if given[0] is not None else None
+    return _number(given[1]) == 1 and not (rate is not None and float(rate.numpy()) == 0)
 
 
 def _check_input(value: ir.Value, path: Path) -> None:

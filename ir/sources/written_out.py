@@ -52,6 +52,13 @@ class Writer:
             return None if found is None else len(found)
         return None if shape is None else len(shape)
 
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """A value's type, where that follows."""
+        if value.dtype is not None or value not in self._view:
+            return value.dtype
+        name = self._view.of(value).dtype
+        return None if name in (None, "string") else ir.DataType.from_numpy(np.dtype(str(name)))
+
     def used(self, index: int) -> bool:
         results = self.node.outputs
         return index < len(results) and bool(results[index].uses() or results[index].is_graph_output())

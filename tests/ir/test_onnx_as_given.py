@@ -301,3 +301,50 @@ def test_sparse_weights_and_constants_are_made_dense(tmp_path):
     np.testing.assert_allclose(
         execute(capture(tmp_path / "m.onnx"), [{"x": CUBE}])[0]["y"], CUBE @ dense @ dense, atol=1e-5
     )
+
+
+NORM = """o = Constant<value=int64[1] {-1}>() e = Constant<value=float {0.001}>() mean = ReduceMean(x, o)
+          c = Sub(x, mean) q = Mul(c, c) v = ReduceMean(q, o) s = Add(v, e) r = Sqrt(s) i = Reciprocal(r)
+          m = Mul(i, g) a = Mul(x, m) t = Mul(mean, m) d = Sub(b, t) y = Add(a, d)"""
+
+
+def test_a_norm_as_tensorflow_spells_it_is_a_norm(tmp_path):
+    weights = {name: RNG.standard_normal(4).astype(np.float32) for name in "gb"}
+    signature = "(float[a,b,4] x) => (float[i,j,k] y)"
+    (norm,) = recognise(same(write(tmp_path, old(NORM, 18, signature), **weights), {"x": CUBE})).norm
+    assert (norm.kind, norm.input.name, norm.weight.name, norm.bias.name) == ("layer_norm", "x", "g", "b")
+    assert norm.epsilon == pytest.approx(1e-3)
+    flat = NORM.replace("m = Mul(i, g)", "m = Identity(i)")
+    (norm,) = recognise(same(write(tmp_path, old(flat, 18, signature), **weights), {"x": CUBE})).norm
+    assert norm.weight is None
+
+
+@pytest.mark.parametrize(
+    ("spelled", "otherwise"),
+    [("t = Mul(mean, m)", "t = Mul(v, m)"), ("c = Sub(x, mean)", "c = Sub(x, v0)"),
+     ("d = Sub(b, t)", "d = Sub(t, b)"), ("a = Mul(x, m)", "a = Mul(c, m)")],
+)  # fmt: skip
+def test_what_only_looks_like_that_is_none(tmp_path, spelled, otherwise):
+    weights = {name: RNG.standard_normal(4).astype(np.float32) for name in "gb"}
+    body = NORM.replace(spelled, otherwise).replace("o = Const", "unused = Const")
+    text = old(f"v0 = ReduceMax(x, o) {body}", 18, "(float[a,b,4] x) => (float[i,j,k] y)")
+    path = write(tmp_path, text, o=np.array([-1]), **weights)
+    assert not [norm for norm in recognise(capture(path)).norm if norm.root.name == "y"]
+
+
+def test_a_gelu_in_a_function_for_several_types_is_one(tmp_path):
+    from graphwright.passes.manager import Pipeline
+
+    body = """h0 = Constant<value_float=0.5>() h = CastLike(h0, x) n0 = Constant<value_float=1.4142135>()
+              n = CastLike(n0, x) o0 = Constant<value_float=1.0>() o = CastLike(o0, x)
+              d = Div(x, n) e = Erf(d) p = Add(e, o) q = Mul(x, p) y = Mul(h, q)"""
+    text = f"""<ir_version: 9, opset_import: ["" : 20, "local" : 1]> m (float[a,b,8] x) => (float[i,j,8] y)
+              {{ u = MatMul(x, w) v = Add(u, b) g = local.f(v) y = MatMul(g, z) }}
+              <opset_import: ["" : 20], domain: "local"> f (x) => (y) {{ {body} }}"""
+    weights = {"w": (8, 16), "b": (16,), "z": (16, 8)}
+    weights = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in weights.items()}
+    feed = {"x": RNG.standard_normal((2, 3, 8)).astype(np.float32)}
+    program = same(write(tmp_path, text, **weights), feed, 1e-4)
+    assert recognise(program).feed_forward[0].activation == "gelu"
+    result = Pipeline.parse("fold-constants,fuse-bias-gelu").run(program)
+    assert "BiasGelu" in [node.op_type for node in result.program.graph.graph]

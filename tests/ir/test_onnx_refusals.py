@@ -98,6 +98,9 @@ FAULTS = {
     "is sparse, with positions outside of it": {"change": sparse_outside},
     "the constant in Constant (c) holds NaN": {"change": constant(np.nan)},
     "the constant in Constant (c) holds infinity": {"change": constant(np.inf)},
+    "was exported in training: Dropout (y) drops": {
+        "body": "r = Constant<value_float=0.1>() t = Constant<value=bool {1}>() y = Dropout(x, r, t)"
+    },
     "nothing produces 'nowhere'": {
         "body": """y = If (q) <then_branch = t () => (float[n,4] z) { z = Add(x, nowhere) },
                                else_branch = e () => (float[n,4] v) { v = Identity(x) }>""",
