@@ -47,7 +47,8 @@ def default_names(program: Program) -> tuple[str, ...]:
     """The workloads that suit the program's inputs: by batch and length for text, by batch for the rest."""
     main, length = _main(program)
     if length is None:
-        return BATCHES
+        low, high = _bounds(program, main.shape[0]) if main.shape else (1, 1)
+        return tuple(dict.fromkeys(str(min(max(int(batch), low), high)) for batch in BATCHES))
     cache = cache_of(program)
     low, high = _bounds(program, cache.past if cache else length)
     if cache:

@@ -138,6 +138,13 @@ def test_default_workloads_fit_the_model(make):
         assert len(workloads(chosen)) == len(default_names(chosen))
 
 
+def test_images_of_a_fixed_or_bounded_batch_are_measured_at_what_they_take():
+    fixed, bounded = images(3), replace(images(), symbols={"batch": (1, 4)})
+    assert default_names(fixed) == ("3",)
+    assert default_names(bounded) == ("1", "4")
+    assert [workload.feed["pixel_values"].shape[0] for workload in workloads(fixed)] == [3]
+
+
 def test_the_built_in_sentences_are_many_and_of_every_length():
     lengths = [len(sentence.split()) for sentence in prose()]
     assert len(lengths) > 200
