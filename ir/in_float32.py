@@ -10,19 +10,23 @@ from torch.fx import GraphModule, Node
 from .fx import attribute, clone, propagate, replace_tensor
 
 _LARGEST = torch.finfo(torch.float32).max
-_OTHERS = (torch.bfloat16, torch.float16, torch.float64)
+_HALVES = (torch.bfloat16, torch.float16)
 UNKNOWN = (torch.bfloat16,)
 """Types that NumPy does not have: inputs and outputs of these become float32."""
 
 
 def own_precision(gm: GraphModule) -> torch.dtype | None:
-    """The type other than float32 that the weights are in, or the inputs where there are no weights."""
-    nodes = list(gm.graph.nodes)
+    """The type to replace by float32: that of weights in 16 bits, or of most weights where that is float64;
+    of the inputs where there are no weights."""
     for op in ("get_attr", "placeholder"):
-        found = [_dtype(node) for node in nodes if node.op == op]
-        floats = [dtype for dtype in found if dtype is not None and dtype.is_floating_point]
-        if floats:
-            return next((dtype for dtype in _OTHERS if dtype in floats), None)
+        counts: dict[torch.dtype, int] = {}
+        for value in (node.meta.get("val") for node in gm.graph.nodes if node.op == op):
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                count = value.numel() if op == "get_attr" else 1
+                counts[value.dtype] = counts.get(value.dtype, 0) + count
+        if counts:
+            most = max(counts, key=lambda dtype: counts[dtype])
+            return next((t for t in _HALVES if t in counts), most if most == torch.float64 else None)
     return None
 
 

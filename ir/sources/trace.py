@@ -76,6 +76,8 @@ def traced(
             for name, shape in exported.shapes.items()
         }
         exported = export(eager.module, feed, wished, eager.call, written)
+    else:
+        difference = difference or "its sizes depend on each other"
     if difference:
         raise CaptureError(
             f"the trace of {kind} disagrees with it at {trial.moved() or 'its example'}: {difference}"

@@ -24,6 +24,8 @@ class Writes(TorchDispatchMode):
     """Copies what operators are about to write to. buffers: names of the module's buffers that changed;
     attributes: names of what else did; both known when the block of `untouched` has ended."""
 
+    supports_higher_order_operators = True  # torch.cond: what its branches write to is not seen
+
     def __init__(self) -> None:
         super().__init__()
         self.buffers: list[str] = []
@@ -34,8 +36,9 @@ class Writes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func._schema.is_mutable:
-            for i, argument in enumerate(func._schema.arguments):
+        schema = getattr(func, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            for i, argument in enumerate(schema.arguments):
                 if argument.alias_info is not None and argument.alias_info.is_write:
                     self.keep(args[i] if i < len(args) else kwargs.get(argument.name))
         result = func(*args, **kwargs)

@@ -268,3 +268,25 @@ def test_doubles_on_the_way_in_a_float32_module_stay():
     program = capture(module, inputs=[X])
     assert "notes" not in program.info
     agree(program, [OTHER], [module(OTHER)], 1e-6)
+
+
+def test_a_table_in_float64_beside_float32_weights_keeps_its_precision():
+    def forward(self, x):
+        return self.linear(x) + (self.steps[: x.shape[1]] * 1e6).sin().float()[:, None]
+
+    module = Small(forward, steps=torch.linspace(0, 1, 20, dtype=torch.float64))
+    program = capture(module, inputs=[X])
+    assert "notes" not in program.info
+    agree(program, [OTHER], [module(OTHER)], 1e-6)
+
+
+def test_a_choice_between_branches_by_torch_cond_runs_beside_its_trace():
+    def forward(self, x, flag):
+        return torch.cond(flag.sum() > 0, lambda y: y + 1, lambda y: y * 2, (self.linear(x),))
+
+    module = Small(forward)
+    program = capture(module, inputs=[X, torch.tensor([1, 2])])
+    for flag in (torch.tensor([1, 1]), torch.tensor([-1, 0])):
+        agree(
+            program, [OTHER, flag], [module.linear(OTHER) + 1 if flag.sum() > 0 else module.linear(OTHER) * 2]
+        )
