@@ -248,7 +248,7 @@ def test_quantize_dynamic_takes_the_merged_product():
         f"{BIASED} {ATTENTION} {OUT}", "float[batch,length,32] x", "float[batch,length,32] y", constants
     )
     merged = FuseQkv().run(before.clone(), Context()).program
-    quantize = QuantizeDynamic(min_cosine=0.0)
+    quantize = QuantizeDynamic(min_cosine=0.0, scale="tensor")
     context = Context(target=named("x86-64-vnni"))
     apart = quantize.run(before.clone(), context)
     result = quantize.run(merged.clone(), context)
