@@ -262,8 +262,10 @@ def test_decoders_that_the_generic_operators_run(model, options):
     "pipeline",
     [
         "quantize-dynamic{min_cosine=0.0,scale=tensor}",
+        "quantize-dynamic{min_cosine=0.0}",
         "quantize-static{form=qdq,min_cosine=0.0}",
-        "quantize-dynamic{scale=tensor}",
+        "quantize-static{min_cosine=0.0}",
+        "quantize-dynamic",
     ],
 )
 def test_quantized_programs_run_on_integers(pipeline):
