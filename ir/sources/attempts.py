@@ -60,7 +60,10 @@ def attempted(model: Any, directory: Path, example: Example, trace: Trace) -> Pr
             program = _traced(model, attempt, trace)
         return _said(program, attempt, kind)
     assert failed is not None
-    raise _reason(failed, kind)
+    reason = _reason(failed, kind)
+    if example.left:
+        raise CaptureError(f"{' '.join(example.left)}, and without it: {reason}")
+    raise reason
 
 
 def _reason(error: CaptureError, kind: str) -> CaptureError:

@@ -180,11 +180,33 @@ def test_a_reader_of_images_takes_pixels_and_the_ids_of_its_decoder(tmp_path, ki
     assert axes["decoder_input_ids"] == ("batch", "decoder_length")
 
 
+def test_patches_come_with_a_grid_that_is_part_of_the_graph_and_is_said(tmp_path):
+    settings = {**IMAGE, "patch_size": 4, "num_patches": 9}
+    del settings["image_size"]
+    model = make("Siglip2VisionModel", **settings)
+    model.save_pretrained(tmp_path)
+    program = capture(tmp_path)
+    assert [spec.shape for spec in program.inputs] == [(1, 9, 48), (1, 9)]
+    assert "'spatial_shapes' is part of the graph, as [3, 3] for every row." in program.info["notes"]
+    patches, mask = torch.randn(1, 9, 48), torch.tensor([[1] * 7 + [0] * 2])
+    with torch.no_grad():
+        wanted = model(patches, mask, torch.tensor([[3, 3]])).last_hidden_state
+        torch.testing.assert_close(program.graph(patches, mask)[0], wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_a_choice_by_values_is_refused_in_words(tmp_path):
     make("LongformerModel", **{**TEXT, "max_position_embeddings": 34}, attention_window=[4],
          pad_token_id=1).save_pretrained(tmp_path)  # fmt: skip
     with pytest.raises(
         CaptureError, match=r"LongformerModel decides by the values in its inputs .*modeling_long"
+    ):
+        capture(tmp_path)
+
+
+def test_an_input_that_the_model_itself_cannot_take_is_named(tmp_path):
+    make("NystromformerModel", **TEXT, num_landmarks=4, segment_means_seq_len=16).save_pretrained(tmp_path)
+    with pytest.raises(
+        CaptureError, match="'attention_mask' is left out, as the model can't compute with it"
     ):
         capture(tmp_path)
 
