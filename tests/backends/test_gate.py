@@ -152,6 +152,19 @@ def test_damaged_records_are_measured_again(tmp_path):
         assert decisions.get(key) is None, content
 
 
+def test_of_two_runs_at_once_the_first_decides(tmp_path):
+    """Both go on with what is on record, or they would build different bytes."""
+    one, other, key = Decisions(tmp_path), Decisions(tmp_path), {"k": 1}
+    first = Rounds((2.0, 2.0), (1.0, 1.0))
+    assert one.put(key, first) == first
+    assert other.put(key, Rounds((1.0, 1.0), (1.0, 1.0))) == first
+    assert other.get(key) == first
+    (path,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    path.write_bytes(b"{")
+    second = Rounds((3.0,), (1.0,))
+    assert one.put(key, second) == second == one.get(key)  # what is damaged decides nothing
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").write_text("")
     decisions = Decisions(tmp_path / "file" / "below")
