@@ -47,7 +47,7 @@ def main():
             kind, number = given.only.split(":")
             place = Path(folder, "alone")
             place.mkdir()
-            print(Material(place, bundles).said(kind, int(number)))
+            print(Material(place, bundles, native=True).said(kind, int(number)))
             return
         cases = [(kind, given.seed + n) for n in range(-(-given.cases // len(kinds))) for kind in kinds]
         table(tried(Path(folder), cases[: given.cases]))
@@ -120,7 +120,7 @@ def serve(folder):
     os.dup2(2, 1)
     from mutation import Material
 
-    material = Material(folder, [folder.parent / "graph", folder.parent / "compiled"])
+    material = Material(folder, [folder.parent / "graph", folder.parent / "compiled"], native=True)
     for kind in ("onnx", "exact", "config", "options", "data"):  # imports are nobody's seconds
         with contextlib.suppress(Exception):
             material.said(kind, -1)

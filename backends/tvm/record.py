@@ -74,6 +74,15 @@ class Compiled:
                 raise ValueError(f"{function.name} takes a mask that is not listed")
             if function.sizes.keys() != symbols:
                 raise ValueError(f"{function.name} was not compiled for the inputs listed")
+        for spec in inputs:
+            looked_up = spec.role in ("token_ids", "decoder_token_ids") and spec.high
+            if looked_up and not spec.low <= self.padding.token < spec.high:
+                raise ValueError(f"{spec.name} has no id {self.padding.token}, which padding would hold")
+        padded = {self.padding.batch, self.padding.length} - {None}
+        if not padded <= symbols or not {axis for row in self.padding.axes for axis in row} <= symbols | {
+            None
+        }:
+            raise ValueError("it pads along what no input has")
         if len(self.padding.axes) != len(outputs):
             raise ValueError("the outputs listed are not those of the functions")
 

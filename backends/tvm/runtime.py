@@ -134,6 +134,9 @@ class _Call:
     def __init__(self, owner: _Machine, machine: Any, compiled: Function, tensors: Mapping[str, Any]) -> None:
         self.ffi, self.padding = owner.ffi, owner.padding
         self.sizes, self.specs = compiled.sizes, owner.inputs
+        takes = len(owner.inputs) + (0 if compiled.mask is None else 2) + len(compiled.weights)
+        if machine["get_function_arity"](compiled.name) != takes:  # it would read what isn't there
+            raise ValueError(f"{compiled.name} does not take {takes} arrays")
         bound = f"{compiled.name}.bound"
         machine["save_function"](compiled.name, bound, True, *(tensors[name] for name in compiled.weights))
         self.function = machine[bound]
