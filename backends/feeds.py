@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -36,15 +36,41 @@ def check(inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]], f
         array = feed[spec.name]
         _check_array(spec, array)
         _check_shape(spec, array.shape, symbols, bound)
-    check_ids(inputs, feed)
-    return {symbol: size for symbol, (size, _) in bound.items()}
+    sizes = {symbol: size for symbol, (size, _) in bound.items()}
+    check_ids(inputs, feed, sizes)
+    return sizes
 
 
-def check_ids(inputs: Sequence[InputSpec], feed: Feed) -> None:
-    """Refuse ids that no table has. Raises InputError."""
+def check_ids(inputs: Sequence[InputSpec], feed: Feed, sizes: Mapping[str, int]) -> None:
+    """Refuse ids that no table has, and indices beyond the axis that they index. Raises InputError.
+
+    sizes: of every symbol of the call.
+    """
     for spec in inputs:
-        if spec.high and feed[spec.name].size:
+        if not feed[spec.name].size:
+            continue
+        if spec.high:
             _check_ids(spec, feed[spec.name])
+        elif spec.indexes and spec.follows is not None:
+            size = sizes[spec.follows] if isinstance(spec.follows, str) else spec.follows
+            low, high = feed[spec.name].min(), feed[spec.name].max()
+            if low < spec.reach - size or high >= size + spec.reach:
+                wrong = low if low < spec.reach - size else high
+                raise InputError(
+                    f"{spec.name}: {wrong} is out of range; at {spec.follows} {size} indices go from "
+                    f"{spec.reach} to {size + spec.reach - 1}, or as far back from the end"
+                )
+
+
+def from_the_start(inputs: Iterable[InputSpec], feed: Feed, sizes: Mapping[str, int]) -> Feed:
+    """A checked feed whose indices all count from the start: from a padded axis' end they are others."""
+    moved = {}
+    for spec in inputs:
+        array = feed[spec.name]
+        if spec.indexes and spec.follows is not None and array.size and array.min() < spec.reach:
+            size = sizes[spec.follows] if isinstance(spec.follows, str) else spec.follows
+            moved[spec.name] = np.where(array < spec.reach, array + size, array).astype(array.dtype)
+    return {**feed, **moved} if moved else feed
 
 
 def _kind(value: object) -> str:

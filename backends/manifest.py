@@ -176,6 +176,7 @@ def _input(spec: Mapping[str, Any]) -> InputSpec:
             "low": whole(spec.get("low", 0), -MOST),
             "follows": None if follows is None else size(follows),
             "reach": whole(spec.get("reach", 0), -MOST),
+            "indexes": spec.get("indexes") is True,
             "seen": maybe(_pair, spec.get("seen")),
             "hidden": number(spec.get("hidden", 0), -math.inf, math.inf),
         }

@@ -40,7 +40,7 @@ class InputSpec:
         size, less what the graph adds before it looks an id up). low of a "mask": how many keys each query
         must see at least.
     follows: the size, or the symbol of it, that values count or index: lengths, positions of tokens. They
-        are at least `low` and below the size + `reach`.
+        are at least `low` and below the size + `reach`. indexes: others are read past the axis' end.
     seen: least and greatest value in the examples that came with the model, of integers.
     hidden: what a mask holds where it hides: 0, 1, or a number to be added to scores.
     """
@@ -53,6 +53,7 @@ class InputSpec:
     low: int = 0
     follows: int | str | None = None
     reach: int = 0
+    indexes: bool = False
     seen: tuple[int, int] | None = None
     hidden: float = 0
 

@@ -181,9 +181,12 @@ def _bounded(spec: InputSpec, found: tuple[Range, ...]) -> InputSpec:
         if spec.seen:
             low, high = min(low, spec.seen[0]), max(high, spec.seen[1] + 1)
         return replace(spec, low=low, high=high)
-    one = min(soft, key=lambda one: (isinstance(one.size, str), one.reach))
+    one = min(soft, key=lambda one: (not one.indexes, isinstance(one.size, str), one.reach))
     low = max(each.low for each in soft)
-    return replace(spec, low=min(low, spec.seen[0]) if spec.seen else low, follows=one.size, reach=one.reach)
+    if spec.seen:
+        low = min(low, spec.seen[0])
+    indexes = any(each.indexes for each in soft)
+    return replace(spec, low=low, follows=one.size, reach=one.reach, indexes=indexes)
 
 
 def _like_a_size(

@@ -39,12 +39,14 @@ class Use:
 
 @dataclass(frozen=True)
 class Range:
-    """Values from `low` to below `size` + `reach`. table: they number rows of a constant."""
+    """Values from `low` to below `size` + `reach`. table: they number rows of a constant. indexes: they, or
+    what is computed from them, index an axis."""
 
     size: int | str
     low: int
     reach: int
     table: bool = False
+    indexes: bool = True
 
 
 def uses(value: GraphValue) -> Iterator[Use]:
@@ -145,9 +147,9 @@ def _compared(use: Use) -> Range | None:
         return None
     base, more = known
     if use.offset is None or more is None:
-        return Range(base, counts, counts)
+        return Range(base, counts, counts, indexes=False)
     moved = start - use.offset
-    return Range(base, counts + moved, more + counts + moved)
+    return Range(base, counts + moved, more + counts + moved, indexes=False)
 
 
 def _positions(value: GraphValue) -> tuple[Dim, int] | None:

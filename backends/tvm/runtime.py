@@ -10,7 +10,7 @@ import numpy as np
 
 from ...ir.errors import BackendError, BundleError
 from ...ir.program import InputSpec
-from ..feeds import Feed, check, check_ids
+from ..feeds import Feed, check, check_ids, from_the_start
 from ..session import first_line
 from . import processor
 from .choice import Choice
@@ -54,7 +54,7 @@ class Runtime:
         self.inputs, self.outputs, self.symbols = tuple(inputs), tuple(outputs), dict(symbols)
         self.compiled = compiled
         self._choice = Choice(compiled.functions, compiled.padding)
-        self._ids = [spec for spec in self.inputs if spec.high]
+        self._ids = [spec for spec in self.inputs if spec.high or spec.indexes]
         self._last: tuple[Any, Mapping[str, int]] = (None, {})  # the form of the last call, and its sizes
         self._executor = Executor(threads, lambda: _Machine(folder, compiled, inputs))
 
@@ -69,6 +69,7 @@ class Runtime:
             BackendError: a function failed.
         """
         sizes = self._sizes(feed)
+        feed = from_the_start(self._ids, feed, sizes)
         pieces = self._choice.pieces(sizes)
         try:
             results = self._executor.do(_Machine.run, feed, sizes, pieces)
@@ -83,7 +84,7 @@ class Runtime:
         if isinstance(feed, Mapping) and all(type(x) is np.ndarray for x in feed.values()):
             form = tuple((name, x.dtype, x.shape) for name, x in feed.items())
             if form == known:
-                check_ids(self._ids, feed)
+                check_ids(self._ids, feed, sizes)
                 return sizes
         sizes = check(self.inputs, self.symbols, feed)
         self._last = form, sizes

@@ -36,7 +36,7 @@ def test_a_bundle_is_whole(tiny, tmp_path):
     assert record["files"]["report.md"]["bytes"] == 7
     assert record["inputs"][0] == {
         "name": "input_ids", "dtype": "int64", "shape": ["batch", "length"], "role": "token_ids", "high": 40,
-        "low": 0, "follows": None, "reach": 0, "seen": None, "hidden": 0,
+        "low": 0, "follows": None, "reach": 0, "indexes": False, "seen": None, "hidden": 0,
     }  # fmt: skip
     assert record["versions"]["onnxruntime"] == onnxruntime.__version__
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])

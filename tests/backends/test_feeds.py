@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from graphwright.backends.feeds import check, coordinates
+from graphwright.backends.feeds import check, coordinates, from_the_start
 from graphwright.ir.errors import InputError
 from graphwright.ir.program import InputSpec
 from hypothesis import given
@@ -76,3 +76,19 @@ def test_coordinates_are_batch_length_and_share_of_zeros(batch, length, data):
 def test_images_have_a_batch_and_nothing_else():
     spec = InputSpec("pixels", "float32", ("batch", 3, 8, 8), "pixel_values")
     assert coordinates([spec], {"pixels": np.zeros((5, 3, 8, 8), np.float32)}) == (5, 1, 0.0)
+
+
+def test_an_index_beyond_its_axis_is_refused_and_one_from_the_end_is_counted_from_the_start():
+    """TVM would read whatever lies behind the axis."""
+    last = InputSpec("last", "int64", ("batch",), low=1, follows="length", reach=1, indexes=True)
+    count = InputSpec("count", "int64", ("batch",), low=1, follows="length", reach=1)
+    inputs = (*INPUTS, last, count)
+    given = {**feed(), "count": np.array([99, 0]), "last": np.array([4, 1])}
+    sizes = check(inputs, SYMBOLS, given)  # a count beyond the end reads nothing
+    assert from_the_start(inputs, given, sizes) is given
+    ends = {**given, "last": np.array([0, -3])}
+    check(inputs, SYMBOLS, ends)
+    assert from_the_start(inputs, ends, sizes)["last"].tolist() == [4, 1]
+    for wrong in (5, -4, 10**9):
+        with pytest.raises(InputError, match=f"last: {wrong} is out of range; at length 4 ind"):
+            check(inputs, SYMBOLS, {**given, "last": np.array([1, wrong])})

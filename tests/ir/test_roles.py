@@ -107,6 +107,7 @@ def speech():
 def test_lengths_follow_the_axis_that_they_count(speech):
     spec = speech.inputs[1]
     assert (spec.role, spec.low, spec.follows, spec.reach) == ("other", 1, "length", 1)
+    assert not spec.indexes  # a length beyond the end hides nothing, and reads nothing
     ragged = 0
     for feed in probes(speech, 0):
         longest = feed["features"].shape[1]
@@ -137,6 +138,8 @@ def test_ids_lengths_and_places_stay_within_what_the_graph_reads():
     assert (ids.low, ids.high) == (1, 98)
     assert (count.low, count.follows, count.reach) == (1, "length", 1)
     assert (place.low, place.follows, place.reach) == (0, "length", 0)
+    assert count.indexes
+    assert place.indexes
     for feed in probes(program, 0):
         assert feed["ids"].min() >= 1
         execute(program, [feed])
