@@ -26,7 +26,8 @@ class Layer:
     heads, kv: of queries, of keys and values. layout: where heads are while scores are computed: on an axis
     of their own, on the batch's, or on none (one head). scale: what is scaled. mask_shape, mask_dtype,
     masking: None for no mask; how it gets into the scores. lead: sizes of the leading axes are "batch" and
-    "length", or numbers. norm: of the residual sum. turned: rotary positions. batched: cosines vary by row.
+    "length", or numbers. norm: of the residual sum. turned: rotary positions, batched: cosines vary by row,
+    late: after heads were repeated. repeat: how heads of keys and values serve several of the queries.
     """
 
     heads: int = 2
@@ -44,6 +45,8 @@ class Layer:
     guarded: bool = False
     turned: str = ""
     batched: bool = False
+    repeat: str = "expand"
+    late: bool = False
     norm: str = "layer_norm"
     affine: tuple[bool, bool] = (True, True)
     act: str = "erf"
@@ -191,11 +194,13 @@ def _attention(w: Writer, x: str) -> str:
                 (q, layer.heads, layer.size), (k, layer.kv, layer.size), (v, layer.kv, layer.value_size)
             )
         )  # fmt: skip
-    if layer.turned:
-        cos, sin = _angles(w)
+    cos, sin = _angles(w) if layer.turned else ("", "")
+    if layer.turned and not layer.late:
         q, k = _turn(w, q, cos, sin), _turn(w, k, cos, sin)
     if layer.layout != "none" and layer.kv < layer.heads:
         k, v = _repeat(w, k, layer.size), _repeat(w, v, layer.value_size)
+    if layer.turned and layer.late:
+        q, k = _turn(w, q, cos, sin), _turn(w, k, cos, sin)
     number = layer.size**-0.5
     if layer.scale in ("query", "both"):
         q = w.Mul(q, w.const([number**0.5 if layer.scale == "both" else number]))
@@ -238,6 +243,12 @@ def _folded(w: Writer, x: str, size: int) -> str:
 def _repeat(w: Writer, x: str, size: int) -> str:
     layer = w.layer
     groups = layer.heads // layer.kv
+    if layer.repeat == "broadcast" and layer.kv == 1 and layer.layout == "heads":
+        return x
+    if layer.repeat == "gather":
+        return w.Gather(x, w.const(np.arange(layer.heads) // groups), axis=1)
+    if layer.repeat == "tile" and layer.kv == 1:
+        return w.Tile(x, w.const([1, groups, 1, 1]))
     wide = w.Unsqueeze(x, w.const([2]))
     b, n = w.Shape(x, start=0, end=1), w.Shape(x, start=2, end=3)
     many = w.Concat(b, w.const([layer.kv, groups]), n, w.const([size]), axis=0)

@@ -59,6 +59,9 @@ def operands(attention: Attention, grouped: bool) -> tuple[Operand, Operand, Ope
     query = back(a.query, parse(a.layouts[0]), a.heads, dim, 1)
     key = back(a.key, parse(a.layouts[1]), a.heads, dim, groups)
     value = back(a.value, parse(a.layouts[2]), a.heads, size, groups)
+    if key.heads != value.heads:  # one of them is turned after its heads were repeated
+        key = back(a.key, parse(a.layouts[1]), a.heads, dim, 1)
+        value = back(a.value, parse(a.layouts[2]), a.heads, size, 1)
     for operand in (query, key, value):
         if operand.axes not in (_TOKENS, _LENGTH_FIRST) and sorted(operand.axes) != ["b", "d", "h", "l"]:
             axes = ",".join(operand.axes)
@@ -67,6 +70,10 @@ def operands(attention: Attention, grouped: bool) -> tuple[Operand, Operand, Ope
             raise Unfit(
                 f"'{operand.value.name}' is {operand.value.dtype}, and the kernel computes in float32"
             )
+    if not grouped and key.heads != query.heads:
+        raise Unfit(
+            f"{key.heads} heads of keys serve {query.heads} of queries, which the kernel does not repeat"
+        )
     if key.heads != value.heads:
         raise Unfit(f"{key.heads} heads of keys, but {value.heads} of values")
     return query, key, value, a.scale / _inner(query.value) / _inner(key.value)
@@ -82,9 +89,14 @@ def back(value: Value, axes: Axes, heads: int, size: int, groups: int) -> Operan
 
     Args:
         value: with its axes named.
+        heads: of the queries, which one head of keys or values may serve as it is.
         groups: how often each head is repeated for grouped queries; the repetition is left out.
     """
     factor = 1.0
+    if "h" not in axes and axes.count("1") == 1:
+        axes = tuple("h" if axis == "1" else axis for axis in axes)
+    if "h" in axes and value.shape is not None and value.shape[axes.index("h")] == 1:
+        heads = groups = 1  # the product itself repeats the one head
     if axes == ("b", "l", "d"):
         return Operand(value, _TOKENS, 1, size, factor)
     while axes not in (_TOKENS, _LENGTH_FIRST):

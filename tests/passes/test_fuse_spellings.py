@@ -39,7 +39,9 @@ def layers(draw):
         mask_shape=mask, mask_dtype=draw(st.sampled_from(DTYPES)),
         masking=draw(st.sampled_from(["large", "infinite", "smallest", "double", "over", "added"])),
         causal=draw(st.sampled_from(["", "", "slice", "where"])), guarded=draw(st.booleans()), turned=turned,
-        batched=draw(st.booleans()), norm=draw(st.sampled_from(["operator", "layer_norm", "rms_norm"])),
+        batched=draw(st.booleans()), late=draw(st.booleans()),
+        repeat=draw(st.sampled_from(["expand", "broadcast", "gather", "tile"])),
+        norm=draw(st.sampled_from(["operator", "layer_norm", "rms_norm"])),
         affine=draw(st.tuples(st.booleans(), st.booleans())),
         act=draw(st.sampled_from(["erf", "tanh", "operator"])),
         batch=draw(st.sampled_from(["batch", "batch", 1, 2])),
@@ -96,3 +98,22 @@ def check(layer):
 @example(Layer(heads=1, kv=1, layout="none", mask_shape="bl", masking="over"))
 def test_a_fusion_leaves_a_graph_that_gives_what_it_gave(layer):
     check(layer)
+
+
+def test_heads_that_are_turned_after_they_were_repeated_are_fused_too():
+    program = layer_program(Layer(heads=4, kv=2, turned="halves", late=True))
+    run = Pipeline.parse(f"{FIRST},fuse-rotary,fuse-attention").run(program)
+    assert run.ok, [str(step.error) for step in run.steps]
+    assert run.steps[-1].statistics == {"attentions fused": "1 of 1"}, run.steps[-1].notes
+
+
+def test_one_head_of_keys_that_the_product_repeats_stays_one():
+    """Multi-query attention (Shazeer, 2019), as Falcon has it: one head is no operand of all of them."""
+    program = layer_program(Layer(heads=4, kv=1, repeat="broadcast", turned="halves"))
+    run = Pipeline.parse(f"{FIRST},fuse-rotary,fuse-attention").run(program)
+    assert run.ok, [str(step.error) for step in run.steps]
+    assert run.steps[-2].statistics == {"rotations fused": "2 of 2"}, run.steps[-2].notes
+    assert run.steps[-1].statistics == {"attentions fused": "1 of 1"}, run.steps[-1].notes
+    apart = Pipeline.parse(f"{FIRST},fuse-attention{{kernel=multi-head}}").run(program)
+    assert apart.ok
+    assert "1 heads of keys serve 4 of queries" in apart.steps[-1].notes[0]
