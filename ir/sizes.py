@@ -7,6 +7,7 @@ int, a symbol's name or None (unknown); a scalar and a vector of one element loo
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from .view import Dim, GraphValue
 
 Sizes = tuple[Dim, ...]
 SHAPING = {"Reshape", "Flatten", "Expand", "ConstantOfShape", "Slice", "Range"}
+_PRODUCT = re.compile(r"\w+(\*\w+)*")
 LARGEST = 64  # a longer vector is data, not a shape
 
 
@@ -144,8 +146,23 @@ def _arithmetic(function: Callable[[int, int], int], neutral: int) -> Any:
     return _elementwise(apply)
 
 
-def _divide(a: int, b: int) -> int:
-    return int(a / b) if b else 0
+def _multiply(a: Dim, b: Dim) -> Dim:
+    """The product of two sizes; none of them is negative where it is a symbol."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a * b
+    return reshaped((a, b), (-1,))[0] if _product(a) and _product(b) else None
+
+
+def _divide(a: Dim, b: Dim) -> Dim:
+    """The quotient, where symbols cancel and nothing remains."""
+    if isinstance(a, int) and isinstance(b, int):
+        return int(a / b) if b else 0
+    return reshaped((a,), (-1, b))[0] if _product(a) and _product(b) else None
+
+
+def _product(size: Dim) -> bool:
+    """Whether a size is a positive number, a symbol, or a product of them."""
+    return size > 0 if isinstance(size, int) else size is not None and bool(_PRODUCT.fullmatch(size))
 
 
 def _equal(a: Dim, b: Dim) -> Dim:
@@ -178,8 +195,8 @@ _RULES: Mapping[str, Any] = {
     "Concat": _concat,
     "Add": _arithmetic(operator.add, 0),
     "Sub": _arithmetic(operator.sub, 0),
-    "Mul": _arithmetic(operator.mul, 1),
-    "Div": _arithmetic(_divide, 1),
+    "Mul": _elementwise(_multiply),
+    "Div": _elementwise(_divide),
     "Mod": _elementwise(lambda a, b: a % b if isinstance(a, int) and isinstance(b, int) and b else None),
     "Equal": _elementwise(_equal),
     "Where": _elementwise(_where),

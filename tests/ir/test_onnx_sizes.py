@@ -111,3 +111,22 @@ def test_sizes_are_inferred_where_the_file_says_others(tmp_path):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     found = {value.name: value.shape for value in view(capture(tmp_path / "m.onnx"))}
     assert (found["f"], found["r"]) == (("n", 12), ("n", 1, 12))
+
+
+@pytest.mark.parametrize(
+    ("last", "wanted"),
+    [("a = Mul(t, t) l = Div(a, t)", ("4*n", "t", "t")), ("l = Mul(t, one)", ("4*n", "t", "t")),
+     ("a = Add(t, one) l = Div(a, one)", ("4*n", "t", "unk__1"))],  # onnx's name of what it does not know
+)  # fmt: skip
+def test_sizes_that_are_multiplied_and_divided_are_known(tmp_path, last, wanted):
+    """Bloom and DETR merge batch and heads by a shape that they compute."""
+    model = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 18]> m (float[n,4,t,t] x) => (float[i,j,k] y)
+            {{ n = Shape<start=0,end=1>(x) t = Shape<start=2,end=3>(x) m = Mul(n, four) {last}
+               s = Concat<axis=0>(m, t, l) r = Reshape(x, s) y = Relu(r) }}"""
+    )
+    for name, value in (("four", 4), ("one", 1)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    found = {value.name: value.shape for value in view(capture(tmp_path / "m.onnx"))}
+    assert found["r"] == wanted
