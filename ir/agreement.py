@@ -57,6 +57,8 @@ def row_cosines(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
     with NaN or infinities in the same places are compared by their finite numbers, rows without any are left
     out.
     """
+    if not expected.size:
+        return np.empty(0)
     a = _wide(expected).reshape(-1, expected.shape[-1] if expected.ndim else 1)
     b = _wide(actual).reshape(a.shape)
     finite = np.isfinite(a)

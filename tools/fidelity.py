@@ -94,7 +94,7 @@ class _Vectors:
     def score(self) -> Score:
         every = np.concatenate([*self.cosines, np.empty(0)])
         if not every.size:
-            return Score("cosine", 0.0, nothing="gives NaN alone")
+            return Score("cosine", 0.0, nothing="gives no numbers")
         a, b = np.concatenate(self.sizes, axis=1)
         use = np.isfinite(a) & np.isfinite(b) & (a > 0)
         length = float(np.median(b[use] / a[use])) if use.any() else 1.0
@@ -154,7 +154,7 @@ class _Logits:
 
     def score(self) -> Score:
         if not self.agreements:
-            return Score("agreement", 0.0, nothing="gives NaN alone")
+            return Score("agreement", 0.0, nothing="gives no numbers")
         agreed = np.concatenate(self.agreements)
         if not self.differ and agreed.all():
             return self.sure.score()  # a constant would agree as well
@@ -189,7 +189,7 @@ def ranked(expected: Array, found: Array) -> Score:
     told = np.isfinite(expected)
     expected, found = expected[told].astype(np.float64), found[told].astype(np.float64)
     if not expected.size:
-        return Score("rank correlation", 0.0, nothing="gives NaN alone")
+        return Score("rank correlation", 0.0, nothing="gives no numbers")
     if not varies(expected):
         return Score("rank correlation", 0.0, nothing="gives every input the same")
     use = np.isfinite(found)
@@ -216,4 +216,5 @@ def _rows(array: Array, real: Array | None) -> Array:
     """(rows, width); outputs of rank 0 and 1 have width 1."""
     if real is not None and array.ndim == 3 and array.shape[:2] == real.shape:
         return array[real]
-    return array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
+    width = array.shape[-1] if array.ndim > 1 else 1
+    return array.reshape(array.size // width if width else 0, width)

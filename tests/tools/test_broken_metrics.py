@@ -1,5 +1,6 @@
 """Every metric notices a model that was broken on purpose, and refuses what it can't tell from one."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from graphwright.backends.text import TextEncoder
@@ -177,7 +178,7 @@ def test_an_original_that_says_nothing_is_not_judged_by(encoder, model, change):
 
     run = lambda feed: {name: flat(array) for name, array in MODELS[model](feed).items()}
     score = Fidelity([encoder(texts(5)), encoder(texts(7))], run, "mask")(run)
-    assert score.nothing in {"gives every input the same", "gives NaN alone"}
+    assert score.nothing in {"gives every input the same", "gives no numbers"}
 
 
 def test_one_score_is_ranked_and_takes_labels_that_are_numbers(encoder):
@@ -211,3 +212,23 @@ def test_labels_that_are_all_alike_are_refused(task):
     with pytest.raises(DataError, match="it has one row"):
         labels_tell(Data("d.csv", "classification", (Row(1, "x", label="a"),)))
     labels_tell(Data("d.csv", "fidelity", (Row(1, "x"),)))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "metric", "nothing"),
+    [
+        ([np.array(1.0), np.array(2.0)], "rank correlation", ""),
+        ([np.array([[True, False]])], "agreement", ""),
+        ([np.array([["a", "b"]])], "agreement", ""),
+        ([np.array([[1.0, -np.inf], [0.0, 2.0]])], "cosine", ""),
+        ([np.zeros((0, 4), np.float32)], "cosine", "gives no numbers"),
+        ([np.zeros((2, 0), np.float32)], "cosine", "gives no numbers"),
+        ([np.ones((2, 3), ml_dtypes.bfloat16)], "cosine", "gives every input the same"),
+    ],
+)
+def test_outputs_of_every_rank_and_type_are_judged_or_said_to_say_nothing(outputs, metric, nothing):
+    given = iter([each for output in outputs for each in (output, output)])
+    run = lambda feed: {"y": next(given)}
+    score = Fidelity([{}] * len(outputs), run, None)(run)
+    assert (score.metric, score.nothing) == (metric, nothing)
+    assert nothing or score.value == pytest.approx(100)
