@@ -125,7 +125,13 @@ class Building:
                         f"this is {pipeline}"
                     )
                 return self.finished(tried[-1], True)
-        return self.finished(min(tried, key=lambda candidate: candidate.drop), False)
+        least = min(tried, key=lambda candidate: candidate.drop)
+        if len(tried) > 1:
+            self.work.notes.append(
+                f"{len(tried)} pipelines were tried and each lost more than {goal:g} points; this is the one "
+                f"that lost least, {least.pipeline}"
+            )
+        return self.finished(least, False)
 
     def _candidate(self, pipeline: Pipeline) -> Candidate:
         evidence = self.evidence()

@@ -113,9 +113,9 @@ class Work:
         self.notes += found.said
         self.reference = found.final(reference)
         if self.reference.nothing:
-            sentence = (
-                f"the model {self.reference.nothing} on {found.source}, so there is nothing to judge on"
-            )
+            why = f"the model {self.reference.nothing} on {found.source}"
+            why = f"{found.source} has one row" if found.rows == 1 and data is not None else why
+            sentence = f"{why}, so there is nothing to judge on"
             if self.config.data is not None:
                 raise DataError(sentence)
             self.unverified = sentence
