@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -143,21 +142,6 @@ def shared(program: Program, other: Program) -> Program:
         highs = [each.high for each in (spec, twin) if each.high is not None]
         inputs.append(replace(spec, low=max(spec.low, twin.low), high=min(highs, default=None)))
     return replace(program, inputs=tuple(inputs), symbols=symbols)
-
-
-def cut(specs: Iterable[InputSpec], example: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
-    """The example's first elements along every symbolic axis, values that follow a size within it.
-
-    Args:
-        example: arrays or tensors by input name. sizes: symbol -> size, no larger than the example's.
-    """
-    arrays = {}
-    for spec in specs:
-        part = tuple(slice(sizes[dim]) if isinstance(dim, str) else slice(None) for dim in spec.shape)
-        arrays[spec.name] = example[spec.name][part]
-        if isinstance(spec.follows, str):
-            arrays[spec.name] = arrays[spec.name].clip(spec.low, sizes[spec.follows] + spec.reach - 1)
-    return arrays
 
 
 def _hiding(shape: tuple[int, ...], pattern: str, visible: bool) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import zoo
 from graphwright.ir.execute import execute
-from graphwright.ir.probe import cut, example, feed, probes, shared
+from graphwright.ir.probe import example, feed, probes, shared
 from graphwright.ir.program import InputSpec, Program
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,13 +144,3 @@ def test_probes_of_two_programs_fit_both():
         assert 2 <= f["ids"].min() <= f["ids"].max() < 20
     apart = program(symbols={"batch": (1, 99), "length": (41, 50)})
     assert shared(one, apart).symbols["length"] == (1, 40)
-
-
-def test_an_example_is_cut_with_what_follows_its_sizes():
-    lengths = InputSpec("lengths", "int64", ("batch",), low=1, follows="length", reach=1)
-    place = InputSpec("place", "int64", ("batch",), follows="length")
-    given = {"ids": np.arange(15).reshape(3, 5), "lengths": np.array([5, 2, 4]), "place": np.array([4, 0, 2])}
-    found = cut((IDS, lengths, place), given, {"batch": 3, "length": 3})
-    assert found["ids"].tolist() == [[0, 1, 2], [5, 6, 7], [10, 11, 12]]
-    assert found["lengths"].tolist() == [3, 2, 3]
-    assert found["place"].tolist() == [2, 0, 2]
