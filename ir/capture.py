@@ -27,7 +27,8 @@ def capture(
     Args:
         source: an nn.Module; a Hugging Face or sentence-transformers directory, or a hub id; an .onnx file;
             a .pt2 file.
-        inputs: example tensors, for a module: by name, or in the order of forward's parameters.
+        inputs: example tensors, for a module: by name, in the order of forward's parameters, or one alone;
+            dicts and tuples of tensors are opened, and what is no tensor stays as it is.
         task: overrides the task found in the configuration.
         attn: how attention is spelled in a Hugging Face model's trace: "sdpa" (the default where the model
             offers it) keeps it one operator, "eager" writes it out.
