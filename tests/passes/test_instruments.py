@@ -164,5 +164,5 @@ def test_reproducer_of_an_fx_pass(tmp_path):
     Pipeline([Raises()]).run(program, instruments=[Reproducer(tmp_path)])
     loaded = torch.export.load(tmp_path / "model.pt2").module()
     x = torch.randn(5, 4)
-    torch.testing.assert_close(loaded(**{program.inputs[0].name: x})[0], module(x))
+    torch.testing.assert_close(loaded(x)[0], module(x))
     assert "ZeroDivisionError" in (tmp_path / "error.txt").read_text()
