@@ -162,12 +162,15 @@ def _polarity(view: GraphView, value: GraphValue, known: GraphValue, how: str, f
     least = float(np.finfo(_numpy(value.dtype)).min) if floats else 0
     for others in (1, 0, DEFAULT_SIZE):
         try:
-            shown = {
-                filled: _hidden(_computed(view, value, known, filled, others), how)
+            seen = {
+                filled: _computed(view, value, known, filled, others)
                 for filled in ((0, 1, least / 4) if floats else (0, 1))
             }
         except Unknown:
             return None
+        if how == "zero" and not all(_flags(array) for array in seen.values()):
+            return None
+        shown = {filled: _hidden(array, how) for filled, array in seen.items()}
         if floats and shown[least / 4] > shown[0]:
             return least
         if shown[0] != shown[1]:
@@ -188,6 +191,11 @@ def _computed(
 
 def _numpy(dtype: str | None) -> str:
     return "float32" if dtype in (None, "bfloat16") else dtype
+
+
+def _flags(seen: np.ndarray) -> bool:
+    """Whether there is one number beside zeros: sines of a position are zero at zero, and hide nothing."""
+    return np.unique(seen[seen != 0]).size <= 1
 
 
 def _hidden(seen: np.ndarray, how: str) -> float:

@@ -113,6 +113,8 @@ def _role(
         return "other"
     if found.hiding is not None or (not found.ranges and _called_mask(value)):
         return _mask_role(name, shape, found.hiding, ids, facts, shapes)
+    if "position_ids" in name and value.dtype is not None and "int" in value.dtype and len(shape) <= 2:
+        return "position_ids"  # turned by, as rotary ones are, and looked up nowhere
     if value.dtype is None or "float" in value.dtype:
         return _float_role(value, len(shape))
     return "other"
@@ -140,7 +142,10 @@ def _mask_role(
             each for each, fact in facts.items() if fact.hiding and each != name and len(shapes[each]) == 2
         )
         tokens = {shapes[each] for each in ids}
-        if how is None or not how.scores or any(shapes[each] in tokens for each in others):
+        told = (
+            how.scores if how is not None else "attention_mask" in name
+        )  # over a cache, it is longer than ids
+        if not told or any(shapes[each] in tokens for each in others):
             return "mask"
     decoder = name.startswith("decoder") or bool(like and all(each.startswith("decoder") for each in like))
     return "decoder_attention_mask" if decoder else "attention_mask"

@@ -7,7 +7,10 @@ import torch
 from graphwright import trace
 from graphwright.ir.execute import execute
 from graphwright.ir.probe import probes
+from graphwright.ir.roles import input_specs
 from graphwright.ir.sources.onnx_file import from_onnx
+from graphwright.ir.view import view
+from handmade import parsed
 from onnx import TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from torch import nn
@@ -306,3 +309,19 @@ def test_two_towers_keep_their_lengths_and_masks_apart(tmp_path):
     assert roles["document_ids"] == ("token_ids", "document_length")
     assert roles["document_mask"] == ("attention_mask", "document_length")
     execute(program, probes(program, 0))
+
+
+def test_a_position_that_turns_by_sines_is_no_mask_although_the_sine_of_zero_is_zero():
+    program = parsed(
+        """p = Cast <to=1> (position_ids)
+        column = Unsqueeze (p, last)
+        angle = Mul (column, frequencies)
+        sine = Sin (angle)
+        y = Mul (x, sine)""",
+        "float[batch,length,4] x, int64[batch,length] position_ids",
+        "float[batch,length,4] y",
+        {"last": np.array([-1]), "frequencies": np.array([1, 0.1, 0.01, 0.001], np.float32)},
+    )
+    shapes = {spec.name: spec.shape for spec in program.inputs}
+    specs = input_specs(view(program), shapes, {"x": "float32", "position_ids": "int64"})
+    assert [spec.role for spec in specs] == ["hidden", "position_ids"]
