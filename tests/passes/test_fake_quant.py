@@ -219,6 +219,7 @@ def test_a_fake_quantized_model_is_kept_whole():
     assert "quantized already" in again.notes[0]
 
 
+@pytest.mark.usefixtures("as_written")
 def test_what_stays_in_float_is_told():
     half = capture(linear_program().graph.bfloat16(), inputs=(torch.randn(4, 7, 24).bfloat16(),))
     result = FakeQuant().run(half, calibrated(half))

@@ -32,6 +32,7 @@ def outputs(program, tensors):
         return program.graph(*(tensors[spec.name] for spec in program.inputs))
 
 
+@pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_it_is_the_model_built_at_that_size(name):
     case = zoo.ARCHITECTURES[name]
@@ -66,6 +67,7 @@ class Kept(torch.nn.Module):
         return torch.zeros_like(x).index_copy(-1, self.kept, inner)
 
 
+@pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_it_is_the_model_whose_norms_see_the_rest_alone(name):
     """bert's output is the stream itself, and keeps its shape; gpt2's are logits of a tied table."""

@@ -39,6 +39,7 @@ def shapes(program):
 KINDS = ("bert", "gpt2", "llama", "qwen3", "t5", "albert", "modernbert", "mpnet", "bart")
 
 
+@pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize("name", KINDS)
 def test_it_equals_pytorch_with_those_columns_zero(name):
     """In float64, against the module itself; where a unit's columns are, is worked out here once more."""

@@ -112,6 +112,7 @@ def test_outputs_that_no_input_decides():
         assert np.array_equal(found[key], reference)
 
 
+@pytest.mark.usefixtures("as_written")
 def test_what_tvm_imports_and_cannot_lower_is_refused_at_once():
     program = capture(torch.nn.LayerNorm(5).double(), inputs=[torch.randn(3, 5, dtype=torch.float64)])
     with pytest.raises(BackendError, match=r"cannot lower the program: .*layer_norm: only support float32"):
