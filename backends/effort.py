@@ -10,12 +10,14 @@ TURNED, STARTED = 1.3, 1.0  # of a turn: its warm-up beside it; seconds for a co
 @dataclass(frozen=True)
 class Effort:
     """turn: seconds of timed calls that a turn aims at, where two programs are timed for a decision; seconds:
-    after which their ratio is taken as it stands. rounds, runs, limit: of the comparison at the end, its
-    timed calls a turn, and the seconds after which these end. eager: whether PyTorch takes part in that
-    comparison, which loads it once more."""
+    after which their ratio is taken as it stands; fewest: rounds, least: calls a turn, at any rate. rounds,
+    runs, limit: of the comparison at the end, its timed calls a turn, and the seconds after which these end.
+    eager: whether PyTorch takes part in that comparison, which loads it once more."""
 
     turn: float = 0.25
     seconds: float = 4.0
+    fewest: int = 3
+    least: int = 2
     rounds: int = 7
     runs: int = 4
     limit: float = 1.0
@@ -29,10 +31,13 @@ class Effort:
             contestants: of the final comparison.
             calls: seconds of one call of each workload.
         """
-        decided = sum(3 * 2 * TURNED * max(self.turn, 2 * call) + STARTED / len(calls) for call in calls)
+        decided = sum(
+            self.fewest * 2 * TURNED * max(self.turn, self.least * call) + STARTED / len(calls)
+            for call in calls
+        )
         turns = sum(min(self.limit, self.runs * call) + 2 * call for call in calls)
         return decisions * decided + contestants * (self.rounds * turns + STARTED)
 
 
 THOROUGH = Effort()
-QUICK = Effort(turn=0.03, seconds=0.3, rounds=3, runs=3, limit=0.1, eager=False)
+QUICK = Effort(turn=0.03, seconds=0.3, fewest=2, least=1, rounds=3, runs=3, limit=0.1, eager=False)

@@ -27,7 +27,7 @@ from .target import Target, detect
 from .workloads import Workload, fitted
 
 _PROTOCOL = 2  # part of every key: raised when the way of measuring changes
-_FEWEST, _MOST = 3, 9  # rounds
+_MOST = 9  # rounds
 _SAME = 0.02  # ratios within this of 1 are no difference
 
 
@@ -208,12 +208,14 @@ def interleave(
     """
     start = clock()
     once = max(ask(before, 1, 2), ask(after, 1, 2))
-    runs = min(max(round(effort.turn / max(once, 1e-6)), 2), 50)
+    runs = min(max(round(effort.turn / max(once, 1e-6)), effort.least), 50)
     taken: dict[str, list[float]] = {before: [], after: []}
     for number in range(1, _MOST + 1):
         for name in (before, after) if number % 2 else (after, before):
             taken[name].append(ask(name, runs, 1))
-        if number >= _FEWEST and (_plain(taken[before], taken[after]) or clock() - start > effort.seconds):
+        if number >= effort.fewest and (
+            _plain(taken[before], taken[after]) or clock() - start > effort.seconds
+        ):
             break
     return Rounds(tuple(taken[before]), tuple(taken[after]))
 
