@@ -89,14 +89,15 @@ def work(name: str, tvm: bool, sender: Any) -> None:
     record: dict[str, Any] = {"name": name}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            record |= examine(name, Path(folder), tvm)
+            examine(name, Path(folder), tvm, record)
     except Exception as error:
         record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         record["where"] = traceback.format_exc()[-1500:]
     sender.send(record)
 
 
-def examine(name: str, folder: Path, tvm: bool) -> dict[str, Any]:
+def examine(name: str, folder: Path, tvm: bool, record: dict[str, Any]) -> None:
+    """Fills a record, so that what was found before an error is kept."""
     import graphwright as gw
     from graphwright.backends.onnxruntime import OnnxRuntime
     from graphwright.backends.target import detect
@@ -109,7 +110,7 @@ def examine(name: str, folder: Path, tvm: bool) -> dict[str, Any]:
     model.save_pretrained(folder)
     began = time.perf_counter()
     program = gw.trace(folder)
-    record: dict[str, Any] = {"captured": True, "capture_s": round(time.perf_counter() - began, 1)}
+    record |= {"captured": True, "capture_s": round(time.perf_counter() - began, 1)}
     record["symbols"] = {symbol: list(bounds) for symbol, bounds in program.symbols.items()}
     record["inputs"] = {spec.name: f"{spec.role} {list(spec.shape)}" for spec in program.inputs}
     blocks = recognise(program)
@@ -133,12 +134,6 @@ def examine(name: str, folder: Path, tvm: bool) -> dict[str, Any]:
             max(e for e, _ in found),
             min(c for _, c in found),
         )
-        if preset == "exact":
-            onnx = recognise(run.program)
-            record["onnx_attention"], record["onnx_feed_forward"] = (
-                len(onnx.attention),
-                len(onnx.feed_forward),
-            )
     if tvm:
         from graphwright.backends.tvm.backend import Tvm
 
@@ -147,7 +142,6 @@ def examine(name: str, folder: Path, tvm: bool) -> dict[str, Any]:
         )
         artifact = Tvm().build(lowered, buckets=[_sizes(lowered, batches[1])])
         record["tvm_error"] = distances(program, batches[1], references[1], artifact.run(batches[1]))[0]
-    return record
 
 
 def _sizes(program: Any, feed: dict[str, np.ndarray]) -> dict[str, int]:
