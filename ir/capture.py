@@ -91,6 +91,14 @@ def _directory(path: Path, task: Task | None, attn: Spelling | None, kind: str |
     from .sources.hf import from_directory
     from .sources.sentence import from_sentence_directory, is_sentence_transformer
 
+    if (path / "manifest.json").is_file() and not (path / "config.json").exists():
+        graph = (
+            f"or its graph, {path / 'model.onnx'}" if (path / "model.onnx").is_file() else "which it names"
+        )
+        raise CaptureError(
+            f"'{path}' is a bundle that optimize wrote: give the model that it was made from, {graph}; "
+            "run, bench, verify and inspect --quant take the bundle itself."
+        )
     if is_sentence_transformer(path) and task in (None, "embedding"):
         return from_sentence_directory(path, attn, kind)
     if task == "embedding":

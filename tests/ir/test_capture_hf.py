@@ -240,3 +240,13 @@ def test_a_broken_tokenizer_is_named(saved, file):
     (saved / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')
     (saved / file).write_text('{"version')
     assert file in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    ("holds", "mend"), [("model.onnx", "or its graph, .*model.onnx"), ("model.so", "which it names")]
+)
+def test_a_bundle_is_called_one(tmp_path, holds, mend):
+    for name in ("manifest.json", holds):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(CaptureError, match=f"is a bundle that optimize wrote: give the model .*{mend}"):
+        capture(tmp_path)
