@@ -12,7 +12,7 @@ from typing import Any
 from ..ir.errors import DataError
 from .columns import Column, Record, called, choose, find_header, is_missing, is_number
 from .config import ROLES, TaskName
-from .records import SEPARATORS, SUFFIXES, records, separator
+from .records import SEPARATORS, SUFFIXES, kind, records, separator
 
 PEEK = 50  # records looked at before the columns are settled
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -84,7 +84,7 @@ def read(
                 f"name it with --columns {role}=NAME"
             )
     roles = [role for role in ROLES if role in chosen and _used(task, role, guessed.get(role))]
-    if Path(path).suffix != ".txt" and guessed.keys() & roles:
+    if kind(Path(path)) != ".txt" and guessed.keys() & roles:
         said.append(f"{name}: " + ", ".join(f"the {role} is {called(chosen[role])}" for role in roles))
     used = {role: chosen[role] for role in roles}
     rows = (_row(path, line, record, used, task) for line, record in chain(head, rest))
@@ -100,7 +100,7 @@ def _open(
     path: Path, told: Mapping[str, Column]
 ) -> tuple[list[tuple[int, Record]], Iterator[tuple[int, Record]], list[str]]:
     """The first records, the rest, both keyed by column, and what was found out about a header."""
-    usual = SUFFIXES.get(path.suffix, "")
+    usual = SUFFIXES.get(kind(path), "")
     apart = separator(path) if usual else ""
     stream = records(path, apart)
     head = list(islice(stream, PEEK))
@@ -110,7 +110,7 @@ def _open(
         return head, stream, []
     names: list[Column] = list(range(1, len(head[0][1]) + 1))
     said = [f"{path.name}: its columns are separated by {SEPARATORS[apart]}"] if apart != usual else []
-    if path.suffix != ".txt":
+    if kind(path) != ".txt":
         header = find_header([cells for _, cells in head], told)
         if header is None:
             said.append(f"{path.name}: the first row is taken as data, there being no header")

@@ -22,6 +22,14 @@ _PEEK = 50  # lines that a separator is looked for in
 _DECIMAL = re.compile(r"\s*-?\d+,\d+\s*")  # as it is written where columns are separated by semicolons
 
 
+csv.field_size_limit(MOST)  # whole reviews are longer than the 128 KB that it allows
+
+
+def kind(path: Path) -> str:
+    """The format that a file's name says, whichever case it is written in."""
+    return path.suffix.lower()
+
+
 def separator(path: Path) -> str:
     """What separates the columns of a csv or tsv file: what its name says, unless the lines fall into as many
     columns each by another character alone.
@@ -29,9 +37,9 @@ def separator(path: Path) -> str:
     Raises:
         DataError: the file is missing, or is not UTF-8 text.
     """
-    usual = SUFFIXES[path.suffix]
+    usual = SUFFIXES[kind(path)]
     head = list(islice(_lines(path), _PEEK + 1))
-    tables = {each: _table(head, each, path.suffix) for each in SEPARATORS}
+    tables = {each: _table(head, each, kind(path)) for each in SEPARATORS}
     found = {each: table for each, table in tables.items() if table}
     decimals = [
         each
@@ -68,15 +76,15 @@ def records(path: Path, separator: str = "") -> Iterator[tuple[int, Any]]:
         DataError: the file is missing, in no known format, not UTF-8 text, or malformed at a line it names.
     """
     check_suffix(path)
-    if path.suffix in {".jsonl", ".ndjson"}:
+    if kind(path) in {".jsonl", ".ndjson"}:
         yield from _json_records(path)
-    elif path.suffix == ".txt":
+    elif kind(path) == ".txt":
         for line, text in enumerate(_lines(path), 1):
             if text.strip():
                 yield line, [text.strip()]
     else:
-        delimiter = separator or SUFFIXES[path.suffix]
-        reader = csv.reader(_lines(path), delimiter=delimiter, quoting=_quoting(path.suffix))
+        delimiter = separator or SUFFIXES[kind(path)]
+        reader = csv.reader(_lines(path), delimiter=delimiter, quoting=_quoting(kind(path)))
         width, start = None, 1
         try:
             for cells in reader:
@@ -96,7 +104,7 @@ def records(path: Path, separator: str = "") -> Iterator[tuple[int, Any]]:
 
 def check_suffix(path: Path) -> None:
     """Raises DataError for a file whose name says no format that is read."""
-    if path.suffix not in SUFFIXES:
+    if kind(path) not in SUFFIXES:
         raise DataError(
             f"{path}: data is read from {', '.join(SUFFIXES)} files, and this ends in none of them"
         )

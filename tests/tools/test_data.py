@@ -196,3 +196,11 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path):
     (tmp_path / "d.csv").mkdir()
     with pytest.raises(DataError, match=r"cannot read .*d\.csv"):
         data.read(str(tmp_path / "d.csv"), "embedding")
+
+
+def test_names_in_capitals_and_long_fields_are_read(tmp_path):
+    path = tmp_path / "ROWS.CSV"
+    long = "a word " * 30_000
+    path.write_text(f"text,label\n{long},0\nshort,1\n")
+    found = data.read(str(path), "sequence-classification")
+    assert [row.text for row in found.rows] == [long, "short"]

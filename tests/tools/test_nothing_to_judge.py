@@ -58,7 +58,8 @@ def test_a_model_that_computes_nothing_ends_as_not_verified(tmp_path, kind, more
     assert "nan" not in text.replace("NaN", "")
 
 
-def test_a_promise_that_no_probe_could_break_is_not_called_kept(tmp_path):
+def test_a_promise_that_no_probe_could_break_is_not_called_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(building_graphs, "choose", lambda works, names, *_: dict.fromkeys(works, names[0]))
     body = "a = Add(one, one) z = MatMul(x, w) d = Sub(z, z) q = Div(d, d) p = Mul(q, a) y = Add(p, z)"
     weights = W | {"one": np.float32(1)}
     model = save(tmp_path / "m.onnx", parsed(body, "float[batch,8] x", "float[batch,8] y", weights))
