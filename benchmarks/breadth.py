@@ -36,7 +36,10 @@ def build(name: str) -> Any:
 
     torch.manual_seed(SEED)
     config = transformers.AutoConfig.for_model(name)
-    settings = {key: value for key, value in SMALL.items() if hasattr(config, key)} | SETTINGS.get(name, {})
+    own = SETTINGS.get(name, {})
+    other = config.attribute_map  # a size by its second name would win over one given by its first
+    small = {k: v for k, v in SMALL.items() if hasattr(config, k) and other.get(k, k) not in own}
+    settings = small | own
     config = transformers.AutoConfig.for_model(name, **settings)
     model = transformers.AutoModel.from_config(config).eval().float()
     generator = torch.Generator().manual_seed(1)
