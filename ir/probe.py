@@ -23,7 +23,7 @@ _PLANS = (
     (2, 33, "right"),
 )
 
-_FEW = 8  # a smallest size beyond this is one of convolutions
+_FEW = 2  # a smallest size beyond this is one of convolutions, which are to give more than one frame
 
 
 def probes(program: Program, seed: int) -> list[Feed]:

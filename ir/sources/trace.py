@@ -79,9 +79,7 @@ def traced(
     else:
         difference = difference or "its sizes depend on each other"
     if difference:
-        raise CaptureError(
-            f"the trace of {kind} disagrees with it at {trial.moved() or 'its example'}: {difference}"
-        )
+        raise CaptureError(f"the trace of {kind} disagrees with it: {difference}")
     symbols = _at_one(trial)
     fixed, notes = unmoved(eager, feed, wished, exported.shapes, reasons, refused, kind)
     return Traced(
@@ -158,7 +156,7 @@ def _rest_of_images(feed: Mapping[str, Tensor], shapes: Shapes, changed: Changes
 def _wanting(trial: Trial) -> tuple[Changes, str]:
     """({symbol: (another symbol that it is to equal, or None for fixed; the reason)}, what is wrong)."""
     sizes = trial.sizes
-    difference = trial.at(trial.moved())
+    difference = trial.everywhere()
     if difference == "":
         return {}, ""
     changed: Changes = {}

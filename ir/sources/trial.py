@@ -11,6 +11,9 @@ from torch import Tensor
 from .eager import REFUSALS, Eager, difference, drawn, empty_of_numbers, resized
 
 Shapes = Mapping[str, tuple[int | str, ...]]
+Step = Callable[[int], int]
+NEAR: tuple[Step, Step] = (lambda size: 1, lambda size: -1)
+FAR: tuple[Step, Step] = (lambda size: max(size // 2, 1), lambda size: -size)
 
 
 @dataclass(frozen=True)
@@ -71,34 +74,56 @@ class Trial:
             for t in tensors
         ]
 
-    def moved(self) -> dict[str, int]:
-        """Other sizes than the example's, smaller where that can be; apart where the example's are equal."""
+    def moved(self, by: Step | None = None) -> dict[str, int]:
+        """Other sizes than the example's, apart where the example's are equal. by: from a size, how much
+        smaller, or larger where negative; by default 1, smaller where that can be."""
         steps: dict[int, int] = {}
         found = {}
         for symbol, size in self.sizes.items():
-            steps[size] = step = steps.get(size, 0) + 1
-            found[symbol] = self._other(symbol, size, step)
+            step = by(size) if by else 1
+            steps[size] = count = steps.get(size, -1) + 1
+            found[symbol] = self._other(symbol, size, step + (count if step > 0 else -count))
+        return found
+
+    def everywhere(self) -> str | None:
+        """`at` with every symbol moved, first a little, then far; a difference names its sizes."""
+        found = None
+        for tries in ([self.moved()], [self.moved(by) for by in FAR]):
+            for sizes in tries:
+                if (found := self.at(sizes)) is not None:
+                    break
+            if found != "":
+                return f"{found} at {sizes or 'its example'}" if found else found
         return found
 
     def alone(self, symbols: Sequence[str]) -> str | None:
         """`at` with these symbols one smaller than in the example, or one larger where the module doesn't
-        take that, and all others as in the example."""
-        found: str | None = None
-        for step in (1, -1):
-            changed = {s: self._other(s, self.sizes[s], step) for s in symbols}
+        take that; then at half of it, or twice: an image one pixel wider may have as many patches. All others
+        as in the example."""
+        found = None
+        for tries in (NEAR, FAR):
+            found = self._first(
+                [{s: self._other(s, self.sizes[s], by(self.sizes[s])) for s in symbols} for by in tries]
+            )
+            if found != "":
+                break
+        return found
+
+    def _first(self, tries: Sequence[Mapping[str, int]]) -> str | None:
+        """`at` of the first sizes that the module takes."""
+        for changed in tries:
             if changed.items() <= self.sizes.items():
                 continue
-            found = self.at({**self.sizes, **changed})
-            if found is not None:
+            if (found := self.at({**self.sizes, **changed})) is not None:
                 return found
-        return found
+        return None
 
     def _other(self, symbol: str, size: int, step: int) -> int:
         low, high = self.symbols[symbol]
         smaller, larger = size - step, size + abs(step)
         if step > 0 and smaller >= max(2, low):
             return smaller
-        return larger if larger <= high else max(size - abs(step), low)
+        return min(larger, high) if size < high else max(size - abs(step), low)
 
 
 def run(eager: Eager, tensors: Sequence[Tensor]) -> list[Tensor] | None:

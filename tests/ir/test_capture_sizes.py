@@ -1,9 +1,12 @@
 """Which sizes a captured module takes: free where it can be, else fixed for a reason that is told."""
 
+import numpy as np
 import pytest
 import torch
+from graphwright.backends.onnxruntime import OnnxRuntime
 from graphwright.ir.capture import capture
 from graphwright.ir.extents import extents, told
+from graphwright.passes.manager import Pipeline
 from modules import Small, agree, floats, ids
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -134,3 +137,39 @@ def test_computed_sizes_of_outputs_are_expressions():
     last = extents(program)[-1]
     assert (last.kind, last.size, last.low) == ("computed", "length - 2", None)
     assert told(program)[1] == "length is 3 or more"
+
+
+@pytest.mark.parametrize("size", [24, 30])
+def test_an_image_of_as_many_patches_is_no_other_size(size):
+    """One pixel more or less may leave the patches as many: only far sizes tell that they are counted."""
+    patches = nn.Conv2d(3, 4, 8, 8)
+    module = Small(lambda self, x: self.mix(patches(x).flatten(2)), mix=nn.Linear((size // 8) ** 2, 5))
+    program = capture(module, inputs=[floats(2, 3, size, size)])
+    assert program.inputs[0].shape == ("batch", 3, size, size)
+    assert f"axis 2 of {size}" in next(line for line in told(program) if "the module takes no other" in line)
+    assert program.symbols["batch"] == FREE
+
+
+def test_patches_counted_in_the_graph_are_lowered_at_every_size():
+    """A grid of one patch would be traced as a constant."""
+
+    class Grid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv2d(3, 4, 8, 8)
+
+        def forward(self, x):
+            high, wide = x.shape[2] // 8, x.shape[3] // 8
+            places = [torch.arange(0.5, n, dtype=torch.float32) / n for n in (high, wide)]
+            grid = torch.stack(torch.meshgrid(*places, indexing="ij"), -1).flatten(0, 1)
+            return self.patches(x).flatten(2).mT + grid.repeat(1, 2)
+
+    module = Grid().eval()
+    program = Pipeline.parse("to-onnx").run(capture(module, inputs=[floats(2, 3, 24, 24)])).program
+    artifact = OnnxRuntime().build(program)
+    for shape in ((1, 3, 8, 8), (2, 3, 16, 40), (3, 3, 31, 24)):
+        x = floats(*shape)
+        with torch.no_grad():
+            expected = module(x).numpy()
+        (found,) = artifact.run({"x": x.numpy()}).values()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
