@@ -66,7 +66,9 @@ class OnnxRuntime(Backend):
                 f"cannot write the graph to {tempfile.gettempdir()} ({error.strerror}): "
                 "make room there, or set TMPDIR to a directory on a larger disk"
             ) from error
-        return OrtArtifact(program, open_session(model, threads, providers, prepack))
+        source = program.info.get("source")
+        called = f"the graph of '{source}'" if source else "the graph"
+        return OrtArtifact(program, open_session(model, threads, providers, prepack, called))
 
 
 class OrtArtifact:

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.errors import BackendError, did_you_mean
-from ..ir.runtime import as_written
+from ..ir.runtime import as_written, reason
 
 CPU = ("CPUExecutionProvider",)
 
 
 def open_session(
-    model: Path | bytes, threads: int | None = None, providers: Sequence[str] = CPU, prepack: bool = True
+    model: Path | bytes,
+    threads: int | None = None,
+    providers: Sequence[str] = CPU,
+    prepack: bool = True,
+    called: str = "",
 ) -> Any:
     """An onnxruntime.InferenceSession. Safe to run from several threads.
 
@@ -21,6 +25,7 @@ def open_session(
         model: a path (external data is then mapped, not read) or a whole serialized model.
         threads: intra-op threads; None leaves ONNX Runtime its default, every physical core.
         providers: execution providers in order of preference; any that the installed package offers.
+        called: what a sentence calls it, instead of the path's name.
         prepack: False keeps weights as they are stored: slower, but without a second copy in memory.
 
     Raises:
@@ -46,8 +51,8 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # each of ONNX Runtime's errors derives from Exception alone
-        what = model.name if isinstance(model, Path) else "the graph"
-        raise BackendError(f"ONNX Runtime cannot load {what}: {first_line(error)}") from error
+        what = called or (model.name if isinstance(model, Path) else "the graph")
+        raise BackendError(f"ONNX Runtime cannot load {what}: {reason(error)}") from error
 
 
 def run_session(session: Any, feed: Any) -> list[Any]:
@@ -55,7 +60,7 @@ def run_session(session: Any, feed: Any) -> list[Any]:
     try:
         return session.run(None, feed)
     except Exception as error:
-        raise BackendError(f"ONNX Runtime failed on this call: {first_line(error)}") from error
+        raise BackendError(f"ONNX Runtime failed on this call: {reason(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

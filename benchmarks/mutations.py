@@ -1,9 +1,10 @@
 """Inputs that nobody meant to write, 5,000 of them: each is taken, or refused in one sentence, in bounds.
 
-    python benchmarks/mutations.py [--cases 5000] [--kinds onnx,config] [--seed 0]
+    python benchmarks/mutations.py [--cases 5000] [--kinds onnx,config] [--seed 0] [--out FILE.jsonl]
 
-Cases run in a process that is watched, a fresh one after a crash, 5 seconds or a gigabyte. A case comes back
-by its kind and number: `--only onnx:17`.
+Cases run in a process that is watched, a fresh one after a crash, 5 seconds or a gigabyte. What was found is
+appended to the file, a line a case, and cases that are in it are not run again. A case comes back by its
+kind and number: `--only onnx:17`.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 SECONDS, BYTES = 5.0, 1 << 30
-FAULTS = ("unexpected", "over 5 s", "over 1 GB", "crashed", "left behind")
+FAULTS = ("accepted", "unexpected", "over 5 s", "over 1 GB", "crashed", "left behind")
 
 
 def main():
@@ -30,6 +31,7 @@ def main():
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--kinds", default="")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="appended to, a line a case")
     parser.add_argument("--only", default="", help="KIND:NUMBER, in this process, with its traceback")
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -50,7 +52,7 @@ def main():
             print(Material(place, bundles, native=True).said(kind, int(number)))
             return
         cases = [(kind, given.seed + n) for n in range(-(-given.cases // len(kinds))) for kind in kinds]
-        table(tried(Path(folder), cases[: given.cases]))
+        table(remembered(Path(folder), cases[: given.cases], given.out))
 
 
 def built(folder):
@@ -66,6 +68,22 @@ def built(folder):
         write(folder / "graph", [Variant("only", program)]),
         write_compiled(folder / "compiled", compiled),
     ]
+
+
+def remembered(folder, cases, out):
+    """As `tried`; cases that a file holds come from there, and the others go to it."""
+    if out is None:
+        yield from tried(folder, cases)
+        return
+    wanted = set(cases)
+    rows = [tuple(json.loads(line)) for line in out.read_text().splitlines()] if out.exists() else []
+    rows = [row for row in rows if row[:2] in wanted]
+    yield from rows
+    known = {row[:2] for row in rows}
+    with out.open("a") as file:
+        for row in tried(folder, [case for case in cases if case not in known]):
+            print(json.dumps(row), file=file, flush=True)
+            yield row
 
 
 def tried(folder, cases):
@@ -118,7 +136,7 @@ def serve(folder):
     """Answers a line a case."""
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from mutation import Material
+    from mutation import AcceptedError, Material
 
     material = Material(folder, [folder.parent / "graph", folder.parent / "compiled"], native=True)
     for kind in ("onnx", "exact", "config", "options", "data"):  # imports are nobody's seconds
@@ -133,6 +151,8 @@ def serve(folder):
         try:
             sentence = material.said(kind, int(seed))
             verdict, said = ("refused", sentence) if sentence is not None else ("taken", "")
+        except AcceptedError as error:
+            verdict, said = "accepted", str(error)
         except AssertionError as error:
             verdict, said = "left behind", str(error)
         except BaseException as error:

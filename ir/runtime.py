@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+_HEAD = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:\s*)?")
+
+
+def reason(error: BaseException) -> str:
+    """ONNX Runtime's reason in one line, without its numbers and the path of a file that may be temporary."""
+    return (_HEAD.sub("", str(error), count=1).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def as_written(options: Any) -> Any:

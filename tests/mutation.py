@@ -55,6 +55,10 @@ def program_of(path):
     )
 
 
+class AcceptedError(Exception):
+    """What had to be refused was taken."""
+
+
 class Material:
     """What is changed: a model file, a directory, a bundle, each small, and where cases are tried.
 
@@ -97,6 +101,7 @@ class Material:
 
         Raises:
             AssertionError: more than a sentence, or something left behind.
+            AcceptedError: a case that nothing may take was taken.
         """
         rng = random.Random(f"{kind} {seed}")
         case = self.folder / "case"
@@ -105,7 +110,7 @@ class Material:
         before, tempfile.tempdir = tempfile.tempdir, str(self.temporary)
         sentence = None
         try:
-            getattr(self, kind)(rng, case)
+            getattr(self, kind.replace("-", "_"))(rng, case)
         except GraphwrightError as error:
             sentence = str(error)
         finally:
@@ -212,6 +217,26 @@ class Material:
         bundle.run(dict.fromkeys(specs, ids))
         bundle(["a b"])
 
+    def bytes_onnxruntime(self, rng, case):
+        """One byte of the manifest of a bundle for ONNX Runtime."""
+        self._flipped(self.bundles[0], rng, case)
+
+    def bytes_tvm(self, rng, case):
+        """One byte of the manifest of a bundle for TVM."""
+        self._flipped(self.bundles[1], rng, case)
+
+    def _flipped(self, source, rng, case):
+        from graphwright.backends.runner import load
+
+        out = case / "bundle"
+        shutil.copytree(source, out)
+        content = bytearray((out / "manifest.json").read_bytes())
+        place = rng.randrange(len(content))
+        content[place] ^= rng.randrange(1, 256)
+        (out / "manifest.json").write_bytes(content)
+        load(out)
+        raise AcceptedError(f"byte {place} became {content[place]}")
+
     def options(self, rng, case):
         """Options of the command, as far as --dry-run looks."""
         from graphwright.tools import config
@@ -277,4 +302,7 @@ class Material:
         running.lines(running.run(str(self.bundles[0]), None, str(path)))
 
 
-KINDS = ("onnx", "exact", "config", "index", "manifest", "options", "settings", "data", "arrays")
+KINDS = (
+    "onnx", "exact", "config", "index", "manifest", "bytes-onnxruntime", "bytes-tvm", "options", "settings",
+    "data", "arrays",
+)  # fmt: skip

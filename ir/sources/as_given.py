@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,7 @@ from ..execute import execute_onnx
 from ..probe import Feed, probes
 from ..program import Program
 from ..residency import release
+from ..runtime import reason
 
 SINGLE, HALF = 1e-4, 2e-2  # of max(1, the largest number of an output): conversions keep float rounding alone
 _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -38,7 +40,7 @@ def compare_as_given(program: Program, path: Path, seed: int = 0) -> None:
     try:
         converted = execute_onnx(program.graph, program.outputs, feeds)
     except Exception as error:
-        raise CaptureError(f"'{path}' was converted to what does not run: {_line(error)}") from error
+        raise CaptureError(f"'{path}' was converted to what does not run: {reason(error)}") from error
     for feed, before, after in zip(feeds, given, converted, strict=True):
         for name in program.outputs:
             if (distance := apart(before[name], after[name])) > limit:
@@ -66,6 +68,32 @@ def _run_file(
     path: Path, outputs: Sequence[str], feeds: Sequence[Feed]
 ) -> tuple[list[Feed], list[dict[str, np.ndarray]], str]:
     """The feeds that the file takes, what it gives, and why it did not take the last one that it did not."""
+    taken, results, why = [], [], ""
+    try:
+        session = _session(path)
+    except Exception as error:
+        return [], [], reason(error)
+    for feed in feeds:
+        try:
+            found = session.run(list(outputs), dict(feed))
+        except Exception as error:
+            why = reason(error)
+            continue
+        taken.append(feed)
+        results.append(dict(zip(outputs, found, strict=True)))
+    return taken, results, why
+
+
+def why_not(path: Path) -> str:
+    """Why ONNX Runtime does not load a file; nothing where it does."""
+    try:
+        _session(path)
+    except Exception as error:
+        return reason(error)
+    return ""
+
+
+def _session(path: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -73,20 +101,7 @@ def _run_file(
     options.log_severity_level = 4
     options.intra_op_num_threads = 2
     options.add_session_config_entry("session.disable_prepacking", "1")  # mapped weights stay mapped
-    taken, results, why = [], [], ""
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        return [], [], _line(error)
-    for feed in feeds:
-        try:
-            found = session.run(list(outputs), dict(feed))
-        except Exception as error:
-            why = _line(error)
-            continue
-        taken.append(feed)
-        results.append(dict(zip(outputs, found, strict=True)))
-    return taken, results, why
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _operator(path: Path, program: Program, feed: Feed, limit: float) -> str:
@@ -122,7 +137,3 @@ def _all(model: ir.Model, names: Sequence[str], feed: Feed) -> Mapping[str, np.n
 def _narrow(model: ir.Model) -> bool:
     weights = (value.const_value for value in model.graph.initializers.values())
     return any(tensor is not None and tensor.dtype in _NARROW for tensor in weights)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]

@@ -7,11 +7,12 @@ from pathlib import Path
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..errors import CaptureError
+from ..errors import CaptureError, GraphwrightError
+from ..files import FAULTS
 from ..onnx import OnnxView
 from ..program import Program, Task
 from ..roles import input_specs
-from .as_given import compare_as_given
+from .as_given import compare_as_given, why_not
 from .config import facts, read_json, task_of
 from .contrib import write_out_contrib
 from .dims import name_axes, name_dims
@@ -44,6 +45,17 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
         CaptureError: not a model, cut off, weights missing, broken or outside of its directory, or an opset
             that cannot be raised without changing what is computed.
     """
+    try:
+        return _captured(path, task)
+    except GraphwrightError:
+        raise
+    except FAULTS as error:  # of a rule that met what no operator may be given
+        if why := why_not(path):
+            raise CaptureError(f"'{path}' is no valid model, as ONNX Runtime has it: {why}.") from error
+        raise
+
+
+def _captured(path: Path, task: Task | None) -> Program:
     model = _read(path)
     inlined = bool(model.functions)
     model = inline(model, path)

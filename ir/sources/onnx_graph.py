@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from graphlib import CycleError, TopologicalSorter
+from math import prod
 from pathlib import Path
 
 import onnx
@@ -14,6 +15,7 @@ from ..onnx import outer_values, subgraphs
 from ..opset import ONNX
 
 TURNS = 1_000_000  # of all loops around a node together, as far as the file says how often they turn
+MOST = 2**26  # numbers of one input, as far as its sizes are fixed: probes are drawn several at a time
 _LAYOUT = "com.microsoft.nchwc"
 
 
@@ -71,6 +73,11 @@ def _check_input(value: ir.Value, path: Path) -> None:
         raise CaptureError(f"'{path}' takes text in '{value.name}': only numbers are taken, tokenize before.")
     if any(isinstance(size, int) and size < 0 for size in value.shape):
         raise CaptureError(f"'{path}' is broken: its input '{value.name}' has a negative size.")
+    fixed = [size for size in value.shape if isinstance(size, int)]
+    if prod(fixed) > MOST:
+        raise CaptureError(
+            f"'{path}' takes {prod(fixed):,} numbers and more in '{value.name}'; at most {MOST:,} are taken."
+        )
 
 
 def _sort(graph: ir.Graph, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx_ir as ir
+from onnx.shape_inference import InferenceError
 from onnx.version_converter import ConvertError, convert_version
 
 from ..errors import CaptureError
@@ -30,7 +31,7 @@ def raise_opset(model: ir.Model, path: Path) -> ir.Model:
     try:
         raised = through_proto(model, lambda proto: convert_version(proto, TARGET))
         put_back(raised)
-    except (ConvertError, RuntimeError, ValueError) as error:
+    except (ConvertError, InferenceError, RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise CaptureError(
             f"'{path}' is of opset {version}, and cannot be raised to {TARGET}: {reason}"

@@ -66,6 +66,35 @@ def sparse_outside(made):
     made.graph.sparse_initializer.append(sparse)
 
 
+def attribute(name, kind=None, **values):
+    """Of the first node; of a kind of its own."""
+
+    def change(made):
+        node = made.graph.node[0]
+        node.attribute.append(onnx.AttributeProto(name=name, type=kind, **values))
+
+    return change
+
+
+def large_input(made):
+    made.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2**31
+
+
+def type_99(made):
+    made.graph.output[0].type.tensor_type.elem_type = 99
+
+
+def elsewhere(**entry):
+    def change(made):
+        tensor = made.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in entry.items():
+            tensor.external_data.add(key=key, value=value)
+
+    return change
+
+
 def constant(value):
     def change(made):
         tensor = numpy_helper.from_array(np.array([value], np.float32))
@@ -76,6 +105,24 @@ def constant(value):
 
 
 FAULTS = {
+    "the attribute 'axis' of Softmax (y) has no type": {
+        "body": "y = Softmax(x)", "change": attribute("axis", i=1)
+    },
+    "Softmax (y) has an attribute 'axis' of type STRING and not INT": {
+        "body": 'y = Softmax<axis="last">(x)'
+    },
+    "Softmax (y) has the attribute 'axis' twice": {
+        "body": "y = Softmax<axis=1>(x)", "change": attribute("axis", onnx.AttributeProto.INT, i=0)
+    },
+    "Relu (y) has an attribute 'slope', which ONNX doesn't know": {"body": "y = Relu<slope=2>(x)"},
+    "Loop (y) lacks its attribute 'body'": {"body": "y = Loop(, , x)"},
+    "Cast (y) makes a type that ONNX doesn't know (77)": {"body": "y = Cast<to=77>(x)"},
+    "Constant (c) gives 2 values": {"body": "c = Constant<value_int=1, value_float=1.0>() y = Add(x, w)"},
+    "'y' is of no type that ONNX knows (99)": {"change": type_99},
+    "takes 8,589,934,592 numbers and more in 'x'; at most 67,108,864": {"change": large_input},
+    "is of text, and holds raw_data": {"change": weight(data_type=TensorProto.STRING)},
+    "'w' lies in another file, and no entry says in which": {"change": elsewhere(offset="0")},
+    "the offset of the weight 'w' is no number: 'far'": {"change": elsewhere(location="w.bin", offset="far")},
     "its nodes form a cycle": {"body": "a = Add(x, b) b = Relu(a) y = MatMul(a, w)"},
     "sizes [5, 4] (FLOAT) needs 80 bytes and holds 64": {"change": weight(dims=[5, 4])},
     "has a negative size": {"change": weight(dims=[-4, 4])},
@@ -134,6 +181,29 @@ FAULTS = {
 def test_a_broken_file_is_refused_by_what_is_broken(tmp_path, sentence):
     arguments = dict(FAULTS[sentence])
     assert sentence in refusal(changed(arguments.pop("change", lambda made: None), **arguments), tmp_path)
+
+
+def test_names_that_are_not_utf_8_are_refused(tmp_path):
+    content = model(body="y = Relu(x)").SerializeToString().replace(b"Relu", b"Re\xffu")
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(CaptureError, match="a name in it is not UTF-8 text: b'Re") as refused:
+        capture(tmp_path / "m.onnx")
+    assert "\n" not in str(refused.value)
+
+
+def test_texts_among_the_weights_are_no_fault(tmp_path):
+    made = model()
+    made.graph.initializer.append(helper.make_tensor("t", TensorProto.STRING, [2], [b"a", b"\xff"]))
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    assert capture(tmp_path / "m.onnx").outputs == ("y",)
+
+
+def test_attributes_that_a_function_leaves_to_its_caller_are_taken(tmp_path):
+    function = """<opset_import: ["" : 18], domain: "f">
+                  g <along> (x) => (y) { y = Softmax<axis: int = @along>(x) }"""
+    made = model("y = f.g<along=1>(x)", functions=function)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    assert [node.op_type for node in capture(tmp_path / "m.onnx").graph.graph] == ["Softmax"]
 
 
 def test_a_loop_that_ends_soon_is_read(tmp_path):

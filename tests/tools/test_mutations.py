@@ -46,6 +46,19 @@ def tried(material, kind, seed):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 * GIB
 
 
+@cases(400)
+@example(seed=5)  # a negative size of an input
+def test_onnx_files(material, seed):
+    tried(material, "onnx", seed)
+
+
+@cases(200)
+@example(seed=33)  # an attribute without a type
+@example(seed=44)  # dimensions that are no sizes
+def test_onnx_files_through_passes_to_a_bundle(material, seed):
+    tried(material, "exact", seed)
+
+
 @cases(200)
 @example(seed=4)  # an architecture's name of 5,000 letters
 def test_configurations_of_directories(material, seed):
