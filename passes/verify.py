@@ -65,7 +65,7 @@ class Verifier:
         except Exception as error:
             raise ContractError(f"the graph it left does not run: {_first_line(error)}") from error
         compared: dict[str, list[np.ndarray]] = {name: [] for name in after.outputs}
-        rounding: dict[str, float] | None = None  # measured where it is asked for
+        rounded: dict[str, float] | None = None  # measured where it is asked for
         for number, (feed, expected, actual) in enumerate(zip(feeds, reference, found, strict=True), 1):
             for name in after.outputs:
                 where = f"output '{name}' on probe {number} of {len(feeds)} ({describe(feed)})"
@@ -75,9 +75,10 @@ class Verifier:
                 except ContractError:
                     if not isinstance(effect, Exact):
                         raise
-                    if rounding is None:
-                        rounding = self._rounding(before, after, feeds)
-                    wider = replace(effect, tolerance=max(effect.tolerance, rounding[name]))
+                    if rounded is None:
+                        program = before if before.dialect == "onnx" else after
+                        rounded = rounding(program, feeds, self.threads)
+                    wider = replace(effect, tolerance=max(effect.tolerance, rounded.get(name, 0.0)))
                     compare(expected[name], actual[name], wider, included, where)
                 compared[name].append(expected[name] if included is None else expected[name][included])
         if rounds:
@@ -105,28 +106,24 @@ class Verifier:
         except Exception as error:
             raise ContractError(f"the program before it does not run: {_first_line(error)}") from error
 
-    def _rounding(self, before: Program, after: Program, feeds: Sequence[Feed]) -> dict[str, float]:
-        """What each output of a program in 16 bits may move by; 0 for a program without.
 
-        Its graph in float32, with the rounding and without, says how far that takes each output.
-        """
-        from ..ir.precision import widened
+def rounding(program: Program, feeds: Sequence[Feed], threads: int = 2) -> dict[str, float]:
+    """What each output of an ONNX program in 16 bits may move by; 0 for a program without.
 
-        program = before if before.dialect == "onnx" else after
-        graphs = (
-            [widened(program.graph, rounding) for rounding in (False, True)]
-            if program.dialect == "onnx"
-            else []
-        )
-        if None in graphs or not graphs:
-            return dict.fromkeys(after.outputs, 0.0)
-        exact, rounded = (execute_onnx(graph, program.outputs, feeds, self.threads) for graph in graphs)
-        moved = {
-            name: max(_apart(e[name], r[name]) for e, r in zip(exact, rounded, strict=True))
-            for name in after.outputs
-        }
-        doubled = {name: max(_apart(e[name], 2 * e[name]) for e in exact) for name in after.outputs}
-        return {name: min(ROUNDINGS * moved[name], DOUBLED * doubled[name]) for name in after.outputs}
+    Its graph in float32, with the rounding and without, says how far that takes each output.
+    """
+    from ..ir.precision import widened
+
+    graphs = [widened(program.graph, each) for each in (False, True)] if program.dialect == "onnx" else [None]
+    if None in graphs:
+        return dict.fromkeys(program.outputs, 0.0)
+    exact, rounded = (execute_onnx(graph, program.outputs, feeds, threads) for graph in graphs)
+    moved = {
+        name: max(_apart(e[name], r[name]) for e, r in zip(exact, rounded, strict=True))
+        for name in program.outputs
+    }
+    doubled = {name: max(_apart(e[name], 2 * e[name]) for e in exact) for name in program.outputs}
+    return {name: min(ROUNDINGS * moved[name], DOUBLED * doubled[name]) for name in program.outputs}
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:

@@ -19,8 +19,8 @@ from .surroundings import prepare
 
 COMPLETE = "_OPTIMIZE_COMPLETE"  # in the environment while a shell asks for completions
 EXITS = (
-    "Exit status: 0 done, 1 error, 2 wrong usage, 3 a goal such as --max-drop not met or nothing verified, "
-    "130 interrupted."
+    "Exit status: 0 done, 1 error, 2 wrong usage, 3 a goal such as --max-drop or a promise not met, "
+    "or nothing verified, 130 interrupted."
 )
 
 app = typer.Typer(

@@ -21,7 +21,8 @@ from ..ir.execute import execute
 from ..ir.masks import real_tokens
 from ..ir.probe import probes
 from ..ir.program import Program
-from ..passes.base import Feed
+from ..passes.base import Exact, Feed
+from ..passes.verify import rounding
 from .data import Row
 from .scores import Outputs, Runner
 
@@ -48,13 +49,16 @@ class Calls:
 class Neighbours:
     """worst: the smallest cosine of a row alone and in other calls, by the way that they were made. own: that
     of the captured program, where `worst` is below `PROMISED`; empty otherwise. distance: of the build's
-    outputs from the captured program's, largest |a - b| / max(1, |a|). rows, what: how many of what."""
+    outputs from the captured program's, largest |a - b| / max(1, |a|). rows, what: how many of what. limit:
+    of the distance, for a build that promises equal outputs: wider where the program computes in 16 bits, and
+    None where it rounds to integers: a last bit may carry an activation over half a step."""
 
     worst: Mapping[str, float]
     own: Mapping[str, float]
     distance: float
     rows: int
     what: str
+    limit: float | None = Exact.tolerance
 
     @property
     def kept(self) -> bool:
@@ -136,7 +140,17 @@ def neighbours(program: Program, calls: Calls, run: Runner, plain: Program, thre
     own: Mapping[str, float] = {}
     if min(worst.values(), default=1.0) < PROMISED:
         _, own = _cosines(plain, calls, lambda feed: execute(plain, [feed], threads)[0])
-    return Neighbours(worst, own, distance, len(calls.alone), calls.what)
+    limit = _limit(plain, calls, threads) if distance > Exact.tolerance else Exact.tolerance
+    return Neighbours(worst, own, distance, len(calls.alone), calls.what, limit)
+
+
+def _limit(plain: Program, calls: Calls, threads: int) -> float | None:
+    """How far a program's outputs may be from another's that promises the same."""
+    if any(
+        node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear", "Round") for node in plain.graph.graph
+    ):
+        return None
+    return max(Exact.tolerance, *rounding(plain, calls.alone, threads).values())
 
 
 def of_texts(program: Program, rows: Sequence[Row], pairs: bool, run: Runner) -> Calls:

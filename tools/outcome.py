@@ -113,8 +113,10 @@ class Outcome:
     @property
     def status(self) -> int:
         """The exit status: 0; 1 when a pass was rolled back, unless told to keep going; 3 when the quality
-        goal was not met, or what a pass was asked for, or where nothing could be verified."""
+        goal was not met, or what a pass was asked for, or a promise, or where nothing could be verified."""
         if self.met is False or self.unverified or any(each.step.missed for each in self.steps):
+            return 3
+        if self.broken:
             return 3
         rolled_back = any(each.step.error for each in self.steps)
         return 1 if rolled_back and not self.config.keep_going else 0
@@ -133,6 +135,7 @@ class Outcome:
         sentences += [
             f"not verified: {sentence}; the bundle is saved all the same" for sentence in self.unverified
         ]
+        sentences += [f"{sentence}; the bundle is saved all the same" for sentence in self.broken]
         if self.met is False and self.quality is not None:
             sentences.append(
                 f"the goal was not met: {self.quality.drop:.2f} points of {self.quality.score.metric} are "
@@ -162,6 +165,22 @@ class Outcome:
     def faults(self) -> list[str]:
         """Contracts that passes broke: faults of graphwright's, a sentence each."""
         return [str(each.step.error) for each in self.steps if isinstance(each.step.error, ContractError)]
+
+    @property
+    def broken(self) -> list[str]:
+        """Promises that the bundle as it runs does not keep, a sentence each: equal outputs where every pass
+        promises them, and with a preset outputs that don't depend on the call."""
+        found, sentences = self.neighbours, []
+        if found is None:
+            return []
+        if self.exact and found.limit is not None and found.distance > found.limit:
+            sentences.append(
+                f"the bundle promises the captured model's outputs and is {found.distance:.1g} away from "
+                f"them (limit {found.limit:.1g})"
+            )
+        if self.config.pipeline is None and not found.kept:
+            sentences.append("the output for a row depends on the call that it is in, and should not")
+        return sentences
 
     @property
     def exact(self) -> bool:

@@ -12,6 +12,7 @@ from graphwright.ir.program import Program
 from graphwright.passes.base import Exact, Lossy, Ratio, Step
 from graphwright.tools import report
 from graphwright.tools.config import make, resolve
+from graphwright.tools.neighbours import Neighbours
 from graphwright.tools.outcome import PLAIN, PYTORCH, Outcome, Quality, StepEvidence
 from graphwright.tools.portability import Portability
 from graphwright.tools.quality import Score
@@ -134,3 +135,36 @@ def test_the_verdict_is_called_what_it_is(outcome):
     for line in text.splitlines():
         if line.startswith("| ") and "pass" not in line:
             assert line.count(" | ") in (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "pipeline", "words"),
+    [
+        (
+            Neighbours({"in batches of 8": 0.9995}, {"in batches of 8": 1.0}, 0, 8, "texts"),
+            None,
+            "depends on the",
+        ),
+        (Neighbours({"in batches of 8": 0.9995}, {"in batches of 8": 0.999}, 0, 8, "texts"), None, ""),
+        (Neighbours({"in batches of 8": 0.9995}, {"in batches of 8": 1.0}, 0, 8, "texts"), "p", ""),
+        (Neighbours({}, {}, 2e-4, 8, "texts"), None, "0.0002 away from them (limit 0.0001)"),
+        (Neighbours({}, {}, float("inf"), 8, "texts"), None, "inf away from them"),
+        (Neighbours({}, {}, 2e-4, 8, "texts", 1e-3), None, ""),
+        (Neighbours({}, {}, 2e-4, 8, "texts", None), None, ""),
+    ],
+)
+def test_a_promise_that_the_bundle_does_not_keep_is_no_success(outcome, neighbours, pipeline, words):
+    """Vectors that depend on the batch, or outputs that an exact bundle moved."""
+    exact = [each for each in outcome.steps if isinstance(each.step.effect, Exact) and not each.step.error]
+    config = outcome.config.model_copy(update={"pipeline": pipeline})
+    found = replace(outcome, steps=tuple(exact), met=None, neighbours=neighbours, config=config)
+    assert found.status == (3 if words else 0)
+    assert all(words in sentence for sentence in found.failures)
+    assert len(found.failures) == bool(words)
+
+
+def test_lossy_passes_promise_no_distance(outcome):
+    moved = replace(
+        outcome, steps=outcome.steps[:2], met=None, neighbours=Neighbours({}, {}, 0.5, 8, "texts")
+    )
+    assert moved.status == 0
