@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -191,5 +192,13 @@ def save_feeds(workloads: Sequence[Workload]) -> Iterator[dict[str, str]]:
         paths = {}
         for number, workload in enumerate(workloads):
             paths[workload.name] = str(Path(folder, f"{number}.npz"))
-            np.savez(paths[workload.name], **workload.feed)  # type: ignore[arg-type]
+            _save(paths[workload.name], workload.feed)
         yield paths
+
+
+def _save(path: str, feed: Mapping[str, np.ndarray]) -> None:
+    """What np.savez writes: its own parameters' names ("file") are no names of arrays there."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in feed.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)

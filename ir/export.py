@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,7 @@ def export(
     }
     try:
         # On its way out of an error torch.export prints the graph so far.
-        with quiet(), redirect_stderr(io.StringIO()), torch.no_grad(), plainly():
+        with quiet(), redirect_stderr(io.StringIO()), torch.no_grad(), plainly(), unasked():
             program = torch.export.export(
                 entry, tuple(inputs.values()), {}, dynamic_shapes=dynamic, strict=False
             )
@@ -210,6 +211,18 @@ def plainly() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def unasked() -> Iterator[None]:
+    """nn.TransformerEncoder and nn.TransformerDecoder don't look whether a mask is a causal one, which a
+    trace can't: it is a hint to kernels, and the mask says all."""
+    with patch.object(
+        torch.nn.modules.transformer,
+        "_detect_is_causal_mask",
+        lambda mask, is_causal=None, size=None: bool(is_causal),
+    ):
+        yield
 
 
 def mutates(node: torch.fx.Node) -> bool:

@@ -29,6 +29,10 @@ _LAYERS = re.compile(
 )
 _HEADS = re.compile(r"^(num|n)_(\w+_)?heads?$|^(en|de)coder_attention_heads$")
 _WIDTH = re.compile(r"(^|_)(vocab_size|hidden_sizes?|embedding_size|d_model|n_embd|embed_dim)$")
+# Of something that a model may be without, there may be none: DeBERTa has a type_vocab_size of 0.
+_NEEDED = re.compile(
+    r"^((num|n)_(attention_|key_value_)?heads?|vocab_size|hidden_size|embedding_size|d_model|n_embd|embed_dim)$"
+)
 _POSITIONS = re.compile(r"positions?(_embeddings)?$")
 _DEEPEST = 32
 _MANY_LAYERS, _MANY_LABELS, _MANY_POSITIONS = 256, 10**6, 2**24
@@ -82,8 +86,9 @@ def check_sizes(config: Mapping[str, Any], tensors: int) -> None:
     for name, value in _integers(config):
         last = name.rpartition(".")[2]
         layers, sized = _LAYERS.search(last), _HEADS.search(last) or _WIDTH.search(last)
-        if (value < 0 and layers) or (value < 1 and sized):
-            raise CaptureError(f"config.json gives {name} as {value}: a size is at least 1.")
+        least = 1 if _NEEDED.search(last) else 0
+        if value < least and (layers or sized):
+            raise CaptureError(f"config.json gives {name} as {value}: a size is at least {least}.")
         if layers and value > max(tensors, _MANY_LAYERS):
             raise CaptureError(
                 f"config.json gives {name} as {value}, and the checkpoint holds {tensors} tensors in all."

@@ -9,10 +9,11 @@ import pytest
 from graphwright.backends import contestants, measure, process
 from graphwright.backends.bundle import Variant, write
 from graphwright.backends.contestants import recognise, size_of, too_large
-from graphwright.backends.measure import compare, workloads
+from graphwright.backends.measure import compare, save_feeds, workloads
 from graphwright.backends.onnxruntime import save_model
 from graphwright.backends.process import Worker
 from graphwright.backends.worker import LEAST
+from graphwright.backends.workloads import Workload
 from graphwright.ir.errors import MeasureError
 
 
@@ -207,6 +208,14 @@ def test_nothing_to_compare_and_wrong_dialects_are_refused(make):
         compare({}, workloads(program, ["1x4"]))
     with pytest.raises(MeasureError, match="a is of the fx dialect: run to-onnx"):
         compare({"a": replace(program, dialect="fx")}, workloads(program, ["1x4"]))
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "a/b.npy"])
+def test_an_input_may_be_named_as_numpys_own_arguments_are(name):
+    array = np.arange(6.0).reshape(2, 3)
+    with save_feeds([Workload("w", {name: array})]) as paths, np.load(paths["w"]) as stored:
+        assert list(stored) == [name]
+        np.testing.assert_array_equal(stored[name], array)
 
 
 def test_a_workload_is_timed_within_its_seconds(make, tmp_path):

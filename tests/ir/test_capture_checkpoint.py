@@ -10,6 +10,7 @@ import torch
 import transformers
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import CaptureError
+from graphwright.ir.sources.config import check_sizes
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 
@@ -277,6 +278,26 @@ def test_a_tokenizer_that_gives_ids_beyond_the_table_is_refused(saved):
 def test_sizes_and_names_that_no_model_has_are_refused_before_any_work(saved, change, sentence):
     edit(saved, **change)
     assert sentence in refusal(saved)
+
+
+def test_what_a_model_may_be_without_may_have_a_size_of_zero():
+    """DeBERTa's type_vocab_size is 0."""
+    check_sizes({"type_vocab_size": 0, "additional_vocab_size": 0, "text": {"speaker_embedding_size": 0}}, 9)
+    with pytest.raises(CaptureError, match="type_vocab_size as -1: a size is at least 0"):
+        check_sizes({"type_vocab_size": -1}, 9)
+
+
+@pytest.mark.slow
+def test_no_configuration_that_transformers_makes_is_refused_for_its_sizes(caplog):
+    made = 0
+    for kind in transformers.CONFIG_MAPPING:
+        try:
+            config = transformers.CONFIG_MAPPING[kind]().to_dict()
+        except Exception:  # of composite models, which have no defaults
+            continue
+        check_sizes(config, 10**6)
+        made += 1
+    assert made > 300
 
 
 @pytest.mark.parametrize("depth", [40, 500, 100_000])

@@ -173,3 +173,30 @@ def test_patches_counted_in_the_graph_are_lowered_at_every_size():
             expected = module(x).numpy()
         (found,) = artifact.run({"x": x.numpy()}).values()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_mask_given_to_torchs_own_encoder_and_decoder_is_traced(causal):
+    """They look whether its values are causal, for a hint that a trace can't follow."""
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
+            self.decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), 1)
+
+        def forward(self, x, mask):
+            return self.decoder(x, self.encoder(x, mask=mask), tgt_mask=mask)
+
+    def masks(size, seed):
+        if causal:
+            return nn.Transformer.generate_square_subsequent_mask(size)
+        return torch.where(torch.eye(size) > 0, 0.0, floats(size, size, seed=seed))
+
+    module = Both().eval()
+    program = capture(module, inputs=[floats(2, 9, 8), masks(9, 0)])
+    assert [spec.shape for spec in program.inputs] == [("batch", "length", 8), ("length", "length")]
+    for mask in (masks(5, 1), torch.zeros(5, 5), nn.Transformer.generate_square_subsequent_mask(5)):
+        x = floats(3, 5, 8, seed=2)
+        # With gradients: without, torch's fused encoder takes a bias for a boolean mask (docs/semantics.md).
+        agree(program, [x, mask], [module(x, mask)])
