@@ -24,7 +24,7 @@ deberta-v2 convbert funnel big_bird longformer nystromformer fnet ernie esm mega
 roformer roberta-prelayernorm roc_bert splinter xlm flaubert xlnet xlm-roberta-xl data2vec-text ibert
 layoutlm layoutlmv3 lilt luke canine eurobert bert-generation markuplm clip_text_model siglip_text_model
 gpt2 gpt_neo gpt_neox gptj codegen opt bloom falcon mpt llama mistral mixtral qwen2 qwen2_moe qwen3
-qwen3_moe gemma gemma2 gemma3_text phi phi3 stablelm olmo olmo2 cohere starcoder2 openai-gpt biogpt xglm
+qwen3_moe olmoe gpt_oss gemma gemma2 gemma3_text phi phi3 stablelm olmo olmo2 cohere starcoder2 openai-gpt biogpt xglm
 smollm3 granite glm persimmon exaone4 mamba t5 mt5 umt5 bart mbart marian pegasus blenderbot-small m2m_100
 switch_transformers whisper vit deit beit dinov2 dinov3_vit swin siglip_vision_model clip_vision_model
 vit_msn wav2vec2 hubert wavlm audio-spectrogram-transformer
@@ -56,6 +56,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 40, "shared_expert_intermediate_size": 40, "decoder_sparse_step": 1},
     "qwen3_moe": {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2,
         "moe_intermediate_size": 40, "shared_expert_intermediate_size": 40, "decoder_sparse_step": 1},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6},
     "gemma2": {"sliding_window": 6, "query_pre_attn_scalar": 8},
     "gemma3_text": {"sliding_window": 6, "query_pre_attn_scalar": 8}, "phi3": {"pad_token_id": 0},
     "xglm": {"attention_heads": 4}, "smollm3": {"pad_token_id": 0}, "glm": {"pad_token_id": 0},

@@ -8,16 +8,20 @@ tensors, types NumPy lacks) goes one at a time through a temporary file that the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Timer
 from typing import IO, Any
 
 import numpy as np
 
+from .errors import GraphwrightError
 from .program import Program
 from .residency import release
 from .temporary import TemporaryFolder
 
 _INLINE_BYTES = 1024  # smaller initializers stay in the model: shape inference reads them there
+_PATIENCE = 60.0  # seconds for a call of a graph with a loop
 _PAGE = 4096  # ONNX Runtime maps external data at page boundaries
 
 
@@ -91,9 +95,37 @@ def stream_onnx(
     with TemporaryFolder() as directory:
         path = write(model, Path(directory), lend)
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        endless = any(
+            node.op_type == "Loop" for node in onnx_ir.traversal.RecursiveGraphIterator(model.graph)
+        )
         for feed in feeds:
-            yield dict(zip(outputs, session.run(list(outputs), dict(feed)), strict=True))
+            with _patience(_PATIENCE) if endless else nullcontext() as limit:
+                found = session.run(list(outputs), dict(feed), limit)
+            yield dict(zip(outputs, found, strict=True))
         del session  # before the file that it maps goes away
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[Any]:
+    """Options of a call (onnxruntime.RunOptions) that is ended after as long: what a loop waits for may never
+    come."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    timer = Timer(seconds, lambda: setattr(options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    except Exception as error:  # ONNX Runtime's errors have no base of their own
+        if not options.terminate:
+            raise
+        raise GraphwrightError(
+            f"a loop in the graph goes on after {seconds:g} seconds: its inputs decide how often it turns"
+        ) from error
+    finally:
+        timer.cancel()
 
 
 def write(model: Any, directory: Path, store: Callable[[str, Any, IO[bytes]], None]) -> Path:

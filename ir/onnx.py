@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -18,8 +18,8 @@ from .view import Dim, GraphValue, GraphView
 class OnnxView(GraphView):
     """The values of an onnx_ir.Model's main graph.
 
-    Initializers and the results of Constant nodes are "const". Subgraphs (If, Loop, Scan) are not entered,
-    but what they take from outside counts among their node's inputs. Shape arithmetic is folded into the
+    Initializers and the results of Constant nodes are "const". Subgraphs (If, Loop, Scan) are not entered
+    (ir/bodies.py opens them), but what they take from outside counts among their node's inputs. Shape arithmetic is folded into the
     attributes it feeds.
     """
 
@@ -120,9 +120,14 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 
 def outer_values(node: ir.Node) -> Iterator[ir.Value]:
     """What a node's subgraphs, at any depth, use of values not made in them; once each, in order."""
+    return taken_in(subgraphs(node))
+
+
+def taken_in(graphs: Iterable[ir.Graph]) -> Iterator[ir.Value]:
+    """What graphs, and those inside of them, use of values not made in them; once each, in order."""
     used: dict[ir.Value, None] = {}
     made: set[ir.Value] = set()
-    stack = list(subgraphs(node))
+    stack = list(graphs)
     while stack:
         graph = stack.pop()
         made.update(graph.inputs, graph.initializers.values())

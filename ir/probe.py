@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .cached import settled
+from .cached import cache_of, settled
 from .program import MASKS, UNBOUNDED, InputSpec, Program, numpy_dtype
 
 Feed = dict[str, np.ndarray]
@@ -23,6 +23,7 @@ _PLANS = (
     (2, 33, "right"),
 )
 
+_FIRST = ((1, 1, "ones"), (1, 9, "ones"), (2, 7, "left"))  # calls of a decoder whose cache is empty
 _FEW = 2  # a smallest size beyond this is one of convolutions, which are to give more than one frame
 
 
@@ -31,8 +32,10 @@ def probes(program: Program, seed: int) -> list[Feed]:
 
     Masks keep all, are right-padded, ragged, with a row of a single token, and left-padded. Values stay
     within what is known of each input (`InputSpec`); masked positions hold the padding id where the program
-    knows one.
+    knows one. A decoder's cache is empty in some where it may be. The body of a loop or a branch is tried on what was seen to enter it.
     """
+    if program.feeds:
+        return [dict(feed) for feed in program.feeds]
     feeds = []
     seen = set()
     for number, (batch, length, mask) in enumerate(_PLANS):
@@ -40,6 +43,11 @@ def probes(program: Program, seed: int) -> list[Feed]:
         key = (tuple(sizes.items()), mask if _varies(program) else "")
         if key not in seen:
             seen.add(key)
+            feeds.append(feed(program, sizes, mask, np.random.default_rng([seed, number])))
+    cache = cache_of(program)
+    if cache is not None and program.symbols[cache.past][0] == 0:
+        for number, (batch, length, mask) in enumerate(_FIRST, len(_PLANS)):
+            sizes = settled(program, {**_sizes(program, batch, length), cache.past: 0})
             feeds.append(feed(program, sizes, mask, np.random.default_rng([seed, number])))
     return feeds
 
@@ -104,6 +112,9 @@ def values(spec: InputSpec, sizes: Mapping[str, int], pattern: str, rng: np.rand
         return spec.masking(_mask(shape, pattern))
     if spec.role == "mask":
         return spec.masking(_hiding(shape, pattern, spec.low > 0))
+    if spec.role == "cache_flag":
+        filled = isinstance(spec.follows, str) and sizes[spec.follows] > 0
+        return np.full(shape, (1 - spec.hidden) if filled else spec.hidden).astype(dtype)
     if spec.role == "position_ids":
         start = spec.seen[0] if spec.seen else spec.low
         count = max(1, (spec.high or start + shape[-1]) - start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ Task = Literal[
 ]
 Role = Literal[
     "token_ids", "attention_mask", "token_type_ids", "position_ids", "decoder_token_ids",
-    "decoder_attention_mask", "mask", "pixel_values", "audio_features", "hidden", "other",
+    "decoder_attention_mask", "mask", "pixel_values", "audio_features", "hidden", "cache_flag", "other",
 ]  # fmt: skip
 MASKS: tuple[Role, ...] = ("decoder_attention_mask", "attention_mask")
 """Roles of the masks of tokens, (batch, length), that of the outputs' tokens first. A "mask" hides anything
@@ -42,7 +42,8 @@ class InputSpec:
     follows: the size, or the symbol of it, that values count or index: lengths, positions of tokens. They
         are at least `low` and below the size + `reach`. indexes: others are read past the axis' end.
     seen: least and greatest value in the examples that came with the model, of integers.
-    hidden: what a mask holds where it hides: 0, 1, or a number to be added to scores.
+    hidden: what a mask holds where it hides: 0, 1, or a number to be added to scores. What a "cache_flag"
+        holds where the cache, whose length it follows, is empty: 0 or 1.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Program:
     symbols: inclusive (smallest, largest) value of every symbol in the input shapes.
     tokenizer: file name -> content of the tokenizer's files ("tokenizer.json", ...), empty if none.
     info: JSON-able facts: source, max_length, pad_token_id, labels, causal, similarity, ...
+    feeds: what was seen to enter a program that is the body of a loop or a branch: its probes. Empty for others.
     """
 
     graph: Any
@@ -98,6 +100,7 @@ class Program:
     symbols: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     tokenizer: Mapping[str, bytes] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
+    feeds: Sequence[Mapping[str, np.ndarray]] = ()
 
     def __repr__(self) -> str:
         """Without the graph, whose code would fill a screen."""

@@ -125,6 +125,9 @@ class Pass(ABC):
     source: ClassVar[Dialect | None]  # None: runs on both dialects
     target: ClassVar[Dialect | None]  # None: the dialect it was given
     effect: ClassVar[Effect]
+    in_bodies: ClassVar[bool] = True
+    """Of a pass on ONNX programs: whether it may rewrite the body of an If or a Loop as a program of its own
+    (passes/bodies.py). False where it reads what inputs are for, or weighs all layers against each other."""
 
     @property
     def requires(self) -> tuple[str, ...]:

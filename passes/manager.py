@@ -13,6 +13,7 @@ from ..ir.errors import ContractError, GraphwrightError, PipelineError
 from ..ir.program import Dialect, Program
 from ..ir.size import weights
 from .base import Context, Pass, Ratio, Result, Run, Step
+from .bodies import run_with_bodies
 from .instruments import Instrument
 from .pipeline_text import checked, parse, print_pass
 from .readonly import read_only
@@ -186,7 +187,7 @@ def _call(pass_: Pass, before: Program, context: Context, step: Step) -> Result:
     start = time.perf_counter()
     try:
         with read_only(before, guard=not pass_.traces) as clone:
-            result = pass_.run(clone, context)
+            result = run_with_bodies(pass_, clone, context)
     except GraphwrightError:
         raise
     except Exception as error:

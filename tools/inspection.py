@@ -42,6 +42,7 @@ class Inspection:
             "symbols": {name: list(bounds) for name, bounds in program.symbols.items()},
             "blocks": {kind: len(getattr(self.blocks, kind)) for kind in KINDS},
             "attention": [attention_facts(each) for each in self.blocks.attention],
+            "bodies": _in_bodies(self.program),
             "stacks": [len(stack.layers) for stack in self.blocks.stack],
             "missed": [asdict(miss) for miss in self.blocks.missed],
         }
@@ -54,7 +55,31 @@ def inspect(model: str, model_type: str | None = None) -> Inspection:
         CaptureError: the model cannot be captured.
     """
     program = capture(model, model_type=model_type)
-    return Inspection(model, program, recognise(program), _parameters(program), weight_bytes(program))
+    return Inspection(model, program, _blocks(program), _parameters(program), weight_bytes(program))
+
+
+def _blocks(program: Program) -> Blocks:
+    """The blocks of a program, those in bodies of If and Loop included."""
+    if program.dialect != "onnx":
+        return recognise(program)
+    from ..ir.flattened import flattened
+    from ..ir.onnx import OnnxView
+
+    return recognise(OnnxView(flattened(program.graph)))
+
+
+def _in_bodies(program: Program) -> list[str]:
+    """What of it stands in which body."""
+    if program.dialect != "onnx":
+        return []
+    from ..ir.bodies import bodies
+
+    lines = []
+    for body in bodies(program):
+        counts = _blocks(body.program).summary()
+        found = ", ".join(_counted(kind, count) for kind, count in counts.items() if count)
+        lines.append(f"in {body}: {found or 'no block'}")
+    return lines
 
 
 def _parameters(program: Program) -> int:
@@ -102,16 +127,20 @@ def tables(found: Inspection) -> list[Any]:
     for kind in KINDS:
         count = len(getattr(blocks, kind))
         total = count + missed[kind]
-        noun = kind.replace("_", "-") + ("" if total == 1 else "s")
-        lines.append(f"{count} of {total} {noun}" if missed[kind] else f"{count} {noun}")
+        lines.append(f"{count} of {_counted(kind, total)}" if missed[kind] else _counted(kind, count))
         if kind == "attention":
             lines += [f"  {_described(facts, n)}" for facts, n in _grouped(blocks.attention)]
         lines += [f"  {miss.reason} (node {miss.node})" for miss in blocks.missed if miss.kind == kind]
     lines += [
         f"  {miss.kind}: {miss.reason} (node {miss.node})" for miss in blocks.missed if miss.kind not in KINDS
     ]
+    lines += _in_bodies(program)
     lines += [f"stack of {len(stack.layers)} like layers" for stack in blocks.stack]
     return lines
+
+
+def _counted(kind: str, count: int) -> str:
+    return f"{count} {kind.replace('_', '-')}{'' if count == 1 else 's'}"
 
 
 def _grouped(attentions: tuple[Attention, ...]) -> list[tuple[dict[str, Any], int]]:

@@ -9,10 +9,12 @@ from onnx_ir.passes import common
 
 from ..errors import CaptureError, GraphwrightError
 from ..files import FAULTS
+from ..flattened import flattened
 from ..onnx import OnnxView
 from ..program import Program, Task
 from ..roles import input_specs
 from .as_given import compare_as_given, why_not
+from .branches import from_the_start, steered
 from .config import facts, read_json, task_of
 from .contrib import write_out_contrib
 from .dims import name_axes, name_dims
@@ -72,10 +74,11 @@ def _captured(path: Path, task: Task | None) -> Program:
     fix_sizes(model)
     dtypes = {value.name or "": _dtype(value) for value in model.graph.inputs}
     as_named = {value.name or "": _shape(value) for value in model.graph.inputs}
-    shapes, symbols = name_dims(model, input_specs(OnnxView(model), as_named, dtypes))
-    view = OnnxView(model)
+    shapes, symbols = name_dims(model, input_specs(OnnxView(flattened(model)), as_named, dtypes))
+    whole = flattened(model)
+    view = OnnxView(whole)
     specs = input_specs(view, shapes, dtypes)
-    symbols = bounds(model, view, specs, symbols)
+    symbols = bounds(whole, view, specs, symbols)
     home = path.parent.parent if path.parent.name == "onnx" else path.parent
     config = read_json(home / "config.json") if (home / "config.json").is_file() else {}
     outputs = tuple(value.name or "" for value in model.graph.outputs)
@@ -91,7 +94,7 @@ def _captured(path: Path, task: Task | None) -> Program:
         low, high = symbols["length"]
         symbols["length"] = (low, max(low, min(positions, high)))
         info["max_length"] = min(symbols["length"][1], info.get("max_length", positions))
-    program = Program(model, "onnx", specs, outputs, task, symbols, files, info)
+    program = from_the_start(steered(Program(model, "onnx", specs, outputs, task, symbols, files, info)))
     if converted:
         compare_as_given(program, path)
     return program

@@ -27,6 +27,7 @@ class SpecialiseShapes(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Exact(1e-4)
+    in_bodies: ClassVar = False
 
     batch: int | None = None
     length: int | None = None

@@ -24,6 +24,7 @@ from .operands import Unfit, parse
 
 HALF = float(np.finfo(np.float32).min) / 2
 _HIDING = -1e30  # added to a score, this or less leaves nothing of it
+_ENOUGH = -5e3  # hides a key beside keys that are not hidden: what older models write
 _CONE = 500  # values looked at when searching a mask's constants
 
 
@@ -70,7 +71,7 @@ def mask(attention: Attention, zeroing: bool) -> Mask | None:
     kinds = {kind for _, term in attention.terms for kind in _hiding(term)}
     if chosen is not None:
         kinds.add("infinite" if chosen[2] == -math.inf else "finite")
-        if "finite" in kinds and any(_hiding(term) for _, term in attention.terms):
+        if "finite" in kinds and any(_hiding(term, _ENOUGH) for _, term in attention.terms):
             raise Unfit("two masks hide keys, one added to the scores and one written over them")
     if "infinite" in kinds and "finite" in kinds:
         raise Unfit("its mask mixes -inf with the smallest float")
@@ -104,8 +105,9 @@ def _wheres(attention: Attention) -> tuple[tuple[Value, bool, float] | None, boo
     return chosen, guarded
 
 
-def _hiding(term: Value) -> set[str]:
-    """How a mask hides keys: with "finite" numbers, "infinite" ones, or as it is "given" to the model."""
+def _hiding(term: Value, least: float = _HIDING) -> set[str]:
+    """How a mask hides keys: with "finite" numbers below `least`, "infinite" ones, or as it is "given" to the
+    model."""
     found: set[str] = set()
     seen = {term: None}
     stack = [term]
@@ -119,7 +121,7 @@ def _hiding(term: Value) -> set[str]:
             found.add("given")
         elif value.op in ("const", "full"):
             lowest = _lowest(value)
-            if lowest < _HIDING:
+            if lowest < least:
                 found.add("infinite" if lowest == -math.inf else "finite")
         for operand in value.inputs:
             if operand is not None and operand not in seen:

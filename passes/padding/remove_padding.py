@@ -47,6 +47,7 @@ class RemovePadding(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Exact(1e-4, where="mask")
+    in_bodies: ClassVar = False
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:

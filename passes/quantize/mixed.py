@@ -41,6 +41,7 @@ class QuantizeMixed(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Lossy()
+    in_bodies: ClassVar = False
 
     budget: Literal["latency", "size"] = "latency"
     limit: float = 0.5

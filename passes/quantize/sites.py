@@ -10,7 +10,6 @@ import onnx_ir as ir
 from ...ir.blocks.base import Linear
 from ...ir.blocks.linear import linears
 from ...ir.blocks.walk import Statics
-from ...ir.onnx import subgraphs
 from ...ir.program import Program
 from ...ir.view import view
 from .weights import deepest
@@ -137,14 +136,10 @@ def _unfit_attention(node: ir.Node) -> str:
 
 
 def _unrecognised(node: ir.Node, constant: Callable[[ir.Value], bool]) -> Iterator[str]:
-    """Products with a constant weight that are no Linear, and products inside subgraphs."""
+    """Products with a constant weight that are no Linear."""
     x, weight = [*node.inputs, None, None][:2]
     if node.op_type in _PRODUCTS and x is not None and weight is not None and weight.const_value is not None:
         reason = f"{node.op_type} is not read as a linear layer"
         if constant(x):
             reason = "nothing in it depends on the inputs: run fold-constants first"
         yield f"{node.outputs[0].name}: stays in float, {reason}"
-    inside = (deep for graph in subgraphs(node) for deep in ir.traversal.RecursiveGraphIterator(graph))
-    inner = sum(deep.op_type in _PRODUCTS for deep in inside)
-    if inner:
-        yield f"{node.outputs[0].name}: {inner} products inside its subgraphs stay in float"

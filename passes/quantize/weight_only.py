@@ -67,8 +67,13 @@ class QuantizeWeights(StoredPass):
 
     def run(self, program: Program, context: Context) -> Result:
         weights, notes = self.choose(program, context)
-        free = [(w, without_data(w, self.method, self._scheme(w))) for w in weights if self._free(w)]
-        fitted = [w for w in weights if not self._free(w)]
+        known = self._known(program, context)
+        free = [
+            (w, known.get(w.name) or without_data(w, self.method, self._scheme(w)))
+            for w in weights
+            if w.name in known or self._free(w)
+        ]
+        fitted = [w for w in weights if not (w.name in known or self._free(w))]
         scaled = Scaled()
         codes: Iterable[Coded] = ()
         if fitted and self.method == "gptq":
@@ -76,8 +81,15 @@ class QuantizeWeights(StoredPass):
         elif fitted:
             codes, scaled = by_awq(program, fitted, self._fitted, context)
         coded = [*free, *zip(fitted, codes, strict=True)]
+        known |= {weight.name: codes for weight, codes in coded}
         counts = repack(program.graph, [(w, nbit_form(w, c, self.compute)) for w, c in coded])
         return Result(program, bool(coded), _statistics(coded, counts, scaled), tuple(notes))
+
+    def _known(self, program: Program, context: Context) -> dict[str, Coded]:
+        """Codes of weights that another body has too, so that they are stored once; awq changes what is coded."""
+        if not program.feeds or context.chosen is None or self.method == "awq":
+            return {}
+        return context.chosen.setdefault(("codes", repr(self)), {})
 
     def _scheme(self, weight: Stored) -> Scheme:
         bits = self.bits_of(weight)

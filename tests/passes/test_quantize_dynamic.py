@@ -213,17 +213,17 @@ def test_half_precision_stays_and_says_why():
     )
 
 
-def test_products_inside_subgraphs_are_counted():
+def test_products_of_a_branch_are_in_int8_where_it_is_taken():
     program = feed_forward(
         body=(
             "h = MatMul (x, up) r = Relu (h) c = Constant <value_int = 1> () b = Cast <to = 9> (c) "
-            "y = If (b) <then_branch = then () => (float t) { t = MatMul (r, down) }, "
-            "else_branch = other () => (float e) { e = MatMul (r, down) }>"
+            "y = If (b) <then_branch = then () => (float[a,b,c] t) { t = MatMul (r, down) }, "
+            "else_branch = other () => (float[a,b,c] e) { e = MatMul (r, down) }>"
         )
     )
-    result = run(program, min_cosine=0.0)
-    assert result.statistics["products in int8"] == 1
-    assert result.notes[1:] == ("y: 2 products inside its subgraphs stay in float",)
+    step = Pipeline([QuantizeDynamic(min_cosine=0.0)]).run(program).steps[0]
+    assert step.statistics["products in int8"] == 2
+    assert step.notes[-1] == "in the else_branch of If 'y': left as it is: no probe enters it"
 
 
 def test_nothing_to_quantize():
