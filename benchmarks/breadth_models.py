@@ -24,8 +24,9 @@ deberta-v2 convbert funnel big_bird longformer nystromformer fnet ernie esm mega
 roformer roberta-prelayernorm roc_bert splinter xlm flaubert xlnet xlm-roberta-xl data2vec-text ibert
 layoutlm layoutlmv3 lilt luke canine eurobert bert-generation markuplm clip_text_model siglip_text_model
 gpt2 gpt_neo gpt_neox gptj codegen opt bloom falcon mpt llama mistral mixtral qwen2 qwen2_moe qwen3
-qwen3_moe olmoe gpt_oss gemma gemma2 gemma3_text phi phi3 stablelm olmo olmo2 cohere starcoder2 openai-gpt biogpt xglm
-smollm3 granite glm persimmon exaone4 mamba t5 mt5 umt5 bart mbart marian pegasus blenderbot-small m2m_100
+qwen3_moe olmoe gpt_oss gemma gemma2 gemma3_text phi phi3 stablelm olmo olmo2 cohere starcoder2
+openai-gpt biogpt xglm smollm3 granite glm persimmon exaone4 mamba t5 mt5 umt5 bart mbart marian pegasus
+blenderbot-small m2m_100
 switch_transformers whisper vit deit beit dinov2 dinov3_vit swin siglip_vision_model clip_vision_model
 vit_msn wav2vec2 hubert wavlm audio-spectrogram-transformer
 """.split()

@@ -1,8 +1,8 @@
 """Bodies: the graphs inside of If, Loop and Scan, opened as programs of their own, and put back.
 
-A pass that rewrites a program then rewrites a body without knowing it. What a body takes from the graph around
-it becomes an input or, where it is constant, a weight of the same name; so a weight that two branches share
-has one name in both, and what a pass makes of it is stored once if it is the same.
+A pass that rewrites a program then rewrites a body without knowing it. What a body takes from the graph
+around it becomes an input or, where it is constant, a weight of the same name; so a weight that two branches
+share has one name in both, and what a pass makes of it is stored once if it is the same.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .program import UNBOUNDED, InputSpec, Program, numpy_dtype
 class Body:
     """A body of a node of a program's main graph.
 
-    attribute: of the node, that holds it. program: a copy; its first inputs are the body's own (`formal` many:
-    a loop's turn, condition and state), the others stand for `captured`, values of the graph around it.
+    attribute: of the node, that holds it. program: a copy; its first inputs are the body's own (`formal`
+    many: a loop's turn, condition and state), the others stand for `captured`, values of the graph around it.
     """
 
     node: ir.Node
@@ -39,8 +39,8 @@ class Body:
 
 
 def bodies(program: Program) -> list[Body]:
-    """The bodies of a program's main graph, in order; those inside of them are in their programs. One of which
-    a type is not known, or that gives out a value of the graph around it, is left closed."""
+    """The bodies of a program's main graph, in order; those inside of them are in their programs. One of
+    which a type is not known, or that gives out a value of the graph around it, is left closed."""
     if program.dialect != "onnx":
         return []
     held = [
@@ -66,7 +66,8 @@ def _open(program: Program, around: OnnxView, node: ir.Node, attribute: str, gra
         tensor = None if value.is_graph_input() else ir.convenience.get_const_tensor(value)
         twin = twins[value] = ir.Value(name=value.name, shape=value.shape, type=copy(value.type))
         if tensor is not None:
-            twin.const_value, twin.shape, twin.dtype = tensor, tensor.shape, tensor.dtype
+            twin.const_value, twin.dtype = tensor, tensor.dtype
+            twin.shape = ir.Shape(tensor.shape.numpy())
             inner.register_initializer(twin)
         else:
             seen = around.of(value) if value in around else None
@@ -77,9 +78,9 @@ def _open(program: Program, around: OnnxView, node: ir.Node, attribute: str, gra
             inner.inputs.append(twin)
             captured.append(value)
     for each in ir.traversal.RecursiveGraphIterator(inner):
-        for position, value in enumerate(each.inputs):
-            if value in twins:
-                each.replace_input_with(position, twins[value])
+        for position, read in enumerate(each.inputs):
+            if read in twins:
+                each.replace_input_with(position, twins[read])
     if any(value.dtype is None or not value.name for value in inner.inputs):
         return None
     inner.opset_imports.update(program.graph.graph.opset_imports)
@@ -88,14 +89,15 @@ def _open(program: Program, around: OnnxView, node: ir.Node, attribute: str, gra
         known[str(outside.name)] if outside.is_graph_input() and outside.name in known else _spec(value)
         for value, outside in zip(inner.inputs, [*inner.inputs[:formal], *captured], strict=True)
     )
+    free = [dim for spec in specs for dim in spec.shape if isinstance(dim, str)]
     inside = replace(
         program,
         graph=ir.Model(inner, ir_version=program.graph.ir_version),
         inputs=specs,
         outputs=tuple(str(value.name) for value in inner.outputs),
-        symbols={d: program.symbols.get(d, (1, UNBOUNDED)) for s in specs for d in s.shape if isinstance(d, str)},
+        symbols={symbol: program.symbols.get(symbol, (1, UNBOUNDED)) for symbol in free},
         feeds=(),
-    )  # fmt: skip
+    )
     return Body(node, attribute, inside.clone(), formal, tuple(captured))
 
 

@@ -19,8 +19,8 @@ TURNS = 3  # of a loop, for each feed
 def body_feeds(
     program: Program, opened: Sequence[Body], feeds: Sequence[Feed], threads: int = 2
 ) -> list[list[Feed]]:
-    """For each body what enters it when the program is fed: once for each feed that takes its branch, for each
-    of the first turns of its loop. None for a Scan's."""
+    """For each body what enters it when the program is fed: once for each feed that takes its branch, for
+    each of the first turns of its loop. None for a Scan's."""
     wanted: dict[str, ir.Value] = {}
     for body in opened:
         for value in (*body.node.inputs, *body.captured):

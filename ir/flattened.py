@@ -1,8 +1,8 @@
 """A graph with the bodies of If, Loop and Scan written into it, to be looked at as a whole.
 
-Both branches of an If stand side by side and a loop's body stands there once, as its first turn: enough to see
-what inputs are for, how long they may be and what blocks there are. It computes something else, and is never
-run or rewritten.
+Both branches of an If stand side by side and a loop's body stands there once, as its first turn: enough to
+see what inputs are for, how long they may be and what blocks there are. It computes something else, and is
+never run or rewritten.
 """
 
 from __future__ import annotations
@@ -79,4 +79,4 @@ def _moved(editor: Editor, node: ir.Node, graph: ir.Graph) -> list[ir.Value | No
             if result.name:
                 result.name = editor.name(f"{result.name}.inner")
         editor.graph.insert_before(node, each)
-    return [value for value in outputs]
+    return list(outputs)

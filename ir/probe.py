@@ -32,7 +32,8 @@ def probes(program: Program, seed: int) -> list[Feed]:
 
     Masks keep all, are right-padded, ragged, with a row of a single token, and left-padded. Values stay
     within what is known of each input (`InputSpec`); masked positions hold the padding id where the program
-    knows one. A decoder's cache is empty in some where it may be. The body of a loop or a branch is tried on what was seen to enter it.
+    knows one. A decoder's cache is empty in some where it may be. The body of a loop or a branch is tried on
+    what was seen to enter it.
     """
     if program.feeds:
         return [dict(feed) for feed in program.feeds]

@@ -89,7 +89,7 @@ class Program:
     symbols: inclusive (smallest, largest) value of every symbol in the input shapes.
     tokenizer: file name -> content of the tokenizer's files ("tokenizer.json", ...), empty if none.
     info: JSON-able facts: source, max_length, pad_token_id, labels, causal, similarity, ...
-    feeds: what was seen to enter a program that is the body of a loop or a branch: its probes. Empty for others.
+    feeds: what was seen to enter a program that is the body of a loop or a branch: its probes.
     """
 
     graph: Any

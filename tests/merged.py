@@ -1,4 +1,4 @@
-"""Models whose main part stands in bodies: decoders merged from two exports, and loops. Made by onnx.helper."""
+"""Models whose main part stands in bodies: decoders merged from two exports, and loops."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def decoder(n: Nodes, ids: str, mask: str, past: tuple[str, str] | None) -> tupl
 
 
 def merged(seed: int = 0, flag: str = "use_cache_branch") -> onnx.ModelProto:
-    """A decoder in Optimum's form: one branch of an If reads the cache, the other doesn't; weights of the main
-    graph serve both."""
+    """A decoder in Optimum's form: one branch of an If reads the cache, the other doesn't; weights of the
+    main graph serve both."""
     branches = {}
     results = ("logits", "present.0.key", "present.0.value")
     for kind in ("then", "else"):
@@ -93,7 +93,7 @@ def merged(seed: int = 0, flag: str = "use_cache_branch") -> onnx.ModelProto:
     n.made.append(helper.make_node("If", [chosen], list(results), name="optimum::if", **branches))
     cache = ["batch", HEADS, "past_sequence_length", SIZE]
     grown = ["batch", HEADS, "total", SIZE]
-    return _model(
+    return model(
         n.made,
         [
             helper.make_tensor_value_info("input_ids", INT, ["batch", "sequence_length"]),
@@ -144,12 +144,12 @@ def layers(turns: int | str, seed: int = 0) -> onnx.ModelProto:
         inputs.append(helper.make_tensor_value_info(turns, INT, []))
     output = helper.make_tensor_value_info("logits", FLOAT, ["batch", "length", VOCABULARY])
     wanted = ("table", "up", "down", "head", "norm", "shift")
-    return _model(n.made, inputs, [output], {name: weights(seed)[name] for name in wanted})
+    return model(n.made, inputs, [output], {name: weights(seed)[name] for name in wanted})
 
 
-def _model(nodes, inputs, outputs, constants) -> onnx.ModelProto:
+def model(nodes, inputs, outputs, constants) -> onnx.ModelProto:
     initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "main", inputs, outputs, initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(model)
-    return model
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(made)
+    return made

@@ -86,7 +86,7 @@ class QuantizeWeights(StoredPass):
         return Result(program, bool(coded), _statistics(coded, counts, scaled), tuple(notes))
 
     def _known(self, program: Program, context: Context) -> dict[str, Coded]:
-        """Codes of weights that another body has too, so that they are stored once; awq changes what is coded."""
+        """Codes of weights that another body has too: they are stored once. awq changes what is coded."""
         if not program.feeds or context.chosen is None or self.method == "awq":
             return {}
         return context.chosen.setdefault(("codes", repr(self)), {})

@@ -105,13 +105,13 @@ def test_a_pass_for_whole_graphs_says_what_it_leaves(models):
     program, feeds, _ = models["merged"]
     notes = run(program, feeds, "remove-padding").steps[-1].notes
     assert notes[-1] == (
-        "2 attentions and 2 feed-forwards in 2 bodies of If: left alone, 'remove-padding' looks at a graph as "
-        "a whole"
+        "2 attentions and 2 feed-forwards in 2 bodies of If: left alone, 'remove-padding' looks at a graph "
+        "as a whole"
     )
 
 
 def test_a_branch_that_nothing_enters_is_left_as_it_is(models):
-    program, feeds, wanted = models["merged"]
+    program, feeds, _ = models["merged"]
     never = Pipeline.parse("quantize-weights{bits=8}")
     full = [feed for feed in feeds if feed["use_cache_branch"].all()]
 

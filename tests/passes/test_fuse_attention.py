@@ -1,11 +1,15 @@
 """fuse-attention: every mask in every way it is written, held to float64 NumPy and to the graph before."""
 
+import merged
 import numpy as np
+import onnx
 import pytest
 from fusing import fused, same, weights
 from graphwright.ir.execute import execute
+from graphwright.ir.sources.onnx_file import from_onnx
 from graphwright.passes.base import Context
 from graphwright.passes.fuse.attention import FuseAttention
+from graphwright.passes.manager import Pipeline
 from handmade import before_and_after, golden, operators, parsed
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -294,3 +298,22 @@ def _words(text):
             yield letter
             word = ""
     yield word
+
+
+def test_masks_that_hide_by_a_thousand_million_beside_one_written_over_the_scores(tmp_path):
+    """Older models add -1e9 where a key is padding and write -1e9 where it is later: a query that sees no key
+    takes the mean of all of them, which no one mask of a kernel says."""
+    nodes = merged.Nodes()
+    logits = merged.decoder(nodes, "input_ids", "attention_mask", None)[0]
+    nodes.named(logits, "logits")
+    sizes = ["batch", "length"]
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, merged.INT, sizes)
+        for name in ("input_ids", "attention_mask")
+    ]
+    output = onnx.helper.make_tensor_value_info("logits", merged.FLOAT, [*sizes, merged.VOCABULARY])
+    onnx.save(merged.model(nodes.made, inputs, [output], merged.weights()), tmp_path / "m.onnx")
+    program = from_onnx(tmp_path / "m.onnx")
+    step = Pipeline.parse("fold-constants,fuse-attention").run(program).steps[1]
+    assert step.status == "no change"
+    assert "two masks hide keys" in step.notes[0]
