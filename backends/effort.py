@@ -10,24 +10,28 @@ TURNED, STARTED = 1.3, 1.0  # of a turn: its warm-up beside it; seconds for a co
 @dataclass(frozen=True)
 class Effort:
     """turn: seconds of timed calls that a turn aims at, where two programs are timed for a decision; seconds:
-    after which their ratio is taken as it stands; fewest: rounds, least: calls a turn, at any rate. rounds,
-    runs, limit: of the comparison at the end, its timed calls a turn, and the seconds after which these end.
-    eager: whether PyTorch takes part in that comparison, which loads it once more."""
+    after which their ratio is taken as it stands; fewest: rounds, least: calls a turn, at any rate. warm:
+    calls before the first timed one. rounds, runs, limit: of the comparison at the end, its timed calls a
+    turn, and the seconds after which these end. gates: whether passes are timed one by one, and left out of
+    what they slow down; else the graph that all of them made is held against the un-rewritten export alone.
+    eager: whether PyTorch takes part in the comparison, which loads it once more."""
 
     turn: float = 0.25
     seconds: float = 4.0
     fewest: int = 3
     least: int = 2
+    warm: int = 2
     rounds: int = 7
     runs: int = 4
     limit: float = 1.0
+    gates: bool = True
     eager: bool = True
 
     def estimate(self, decisions: int, contestants: int, calls: list[float]) -> float:
         """Seconds that measuring takes, about.
 
         Args:
-            decisions: passes that are kept only where they pay, each timed against what was before it.
+            decisions: times that two programs are held against each other, at each workload.
             contestants: of the final comparison.
             calls: seconds of one call of each workload.
         """
@@ -35,9 +39,9 @@ class Effort:
             self.fewest * 2 * TURNED * max(self.turn, self.least * call) + STARTED / len(calls)
             for call in calls
         )
-        turns = sum(min(self.limit, self.runs * call) + 2 * call for call in calls)
+        turns = sum(min(self.limit, self.runs * call) + self.warm * call for call in calls)
         return decisions * decided + contestants * (self.rounds * turns + STARTED)
 
 
 THOROUGH = Effort()
-QUICK = Effort(turn=0.03, seconds=0.3, fewest=2, least=1, rounds=3, runs=3, limit=0.1, eager=False)
+QUICK = Effort(0.0125, 0.3, fewest=2, least=1, warm=1, rounds=3, runs=1, limit=0.05, gates=False, eager=False)

@@ -207,7 +207,7 @@ def interleave(
         ask: (contestant, runs, warm-up runs) -> the median seconds of its timed runs.
     """
     start = clock()
-    once = max(ask(before, 1, 2), ask(after, 1, 2))
+    once = max(ask(before, 1, effort.warm), ask(after, 1, effort.warm))
     runs = min(max(round(effort.turn / max(once, 1e-6)), effort.least), 50)
     taken: dict[str, list[float]] = {before: [], after: []}
     for number in range(1, _MOST + 1):

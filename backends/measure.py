@@ -88,6 +88,7 @@ def compare(
     rounds: int = 7,
     runs: int = 8,
     seconds: float = 2.0,
+    warm: int = 2,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda description, done, total: None,
     start: Callable[[str, str, Path, int], Any] | None = None,
@@ -102,8 +103,9 @@ def compare(
         workloads: a contestant is given the inputs of them that it takes.
         threads: of each contestant, pinned to as many CPUs where the machine has more.
         rounds: turns on each workload; each gives one ratio.
-        runs: timed calls a turn, after the warm-up; their median counts. Fewer (two at least) when `seconds`
-            end first.
+        runs: timed calls a turn, after the warm-up; their median counts. Fewer (two at least, where runs
+            are) when `seconds` end first.
+        warm: calls before them.
         seed: of the bootstrap.
         progress: called with (description, done, total).
         start: from (name, kind, path, threads), what is asked for times; None is a process here.
@@ -113,7 +115,7 @@ def compare(
     """
     if not contestants or not workloads:
         raise MeasureError("there is nothing to compare: give at least one contestant and one workload")
-    request = {"runs": runs, "seconds": seconds, "warmup": 2}
+    request = {"runs": runs, "seconds": seconds, "warmup": warm}
     with entries_of(contestants) as entries, save_feeds(workloads) as feeds:
         in_turn = too_large(size_of(path) for _, path in entries.values())
         if in_turn:

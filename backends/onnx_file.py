@@ -57,12 +57,13 @@ class WeightFile:
 
 def write_external(model: ir.Model, path: Path, weights: WeightFile) -> None:
     """Write the graph to `path`, its weights appended to a shared file in the same directory."""
-    shell = model.clone()
+    shell, read = model.clone(), 0
     for value in shell.graph.initializers.values():
         tensor = value.const_value
         if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes < INLINE:
             continue
         offset, length = weights.add(tensor)
+        read += length
         value.const_value = ir.ExternalTensor(
             weights.path.name,
             offset,
@@ -73,7 +74,7 @@ def write_external(model: ir.Model, path: Path, weights: WeightFile) -> None:
         )
     weights.flush()
     path.write_bytes(ir.serde.serialize_model(shell).SerializeToString(deterministic=True))
-    release()
+    release(read)
 
 
 def write_inline(model: ir.Model, path: Path) -> None:

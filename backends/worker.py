@@ -94,8 +94,8 @@ def _feed(path: str) -> dict[str, np.ndarray]:
 
 
 def _time(run: Run, request: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of each run after the warm-up: `runs` and `LEAST` seconds of them, or fewer (two at least) when
-    `seconds` end first."""
+    """Seconds of each run after the warm-up: `runs` and `LEAST` seconds of them, or fewer (two at least where
+    `runs` are) when `seconds` end first."""
     feed = _feed(request["feed"])
     begin, warm = time.perf_counter(), 0
     while warm < request["warmup"] or time.perf_counter() - begin < SETTLE:
@@ -110,7 +110,7 @@ def _time(run: Run, request: dict[str, Any]) -> dict[str, Any]:
         run(feed)
         end = time.perf_counter()
         taken.append(end - start)
-        if end - begin > request["seconds"] and len(taken) >= 2:
+        if end - begin > request["seconds"] and len(taken) >= min(2, request["runs"]):
             break
     used = energy.joules(zones, drawn, energy.read(zones)) / len(taken) if zones else None
     return {"seconds": taken, "peak_bytes": peak_bytes(), "joules": used}

@@ -160,5 +160,5 @@ def write(model: Any, directory: Path, store: Callable[[str, Any, IO[bytes]], No
         file.truncate(offset)
     with open(directory / "model.onnx", "wb") as file:
         file.write(onnx_ir.serde.serialize_model(shell).SerializeToString())
-    release()  # a session has its own copy of what was written
+    release(offset)  # a session has its own copy of what was written
     return directory / "model.onnx"

@@ -11,15 +11,19 @@ _SMAPS = Path("/proc/self/smaps")
 _HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+)")
 _LARGE = 1 << 24  # bytes; what is smaller is not worth a system call
 _DONTNEED = 4  # from <sys/mman.h>
+_WORTH = 1 << 26  # bytes; for less than this, asking the system what is mapped takes longer than it is worth
 
 
-def release() -> None:
+def release(read: int = _WORTH) -> None:
     """Let go of the resident pages of files that this process maps; reading brings them back unchanged.
 
     A mapping with pages of the process's own (written to, copied on write) is left alone. Nothing happens on
     systems other than Linux.
+
+    Args:
+        read: bytes of weights that were just read; few stay where they are.
     """
-    if not _SMAPS.exists():
+    if read < _WORTH or not _SMAPS.exists():
         return
     madvise = ctypes.CDLL(None).madvise
     for start, end in list(_clean()):

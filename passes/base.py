@@ -76,6 +76,7 @@ class Context:
     score: quality of a program on the user's metric, higher is better, for requires = ("score",).
     measure: times two programs in turn, ratio per workload name (`only` names the one to time, `processes`
         how many of each program to spread it over); None when nothing may be timed.
+    gates: whether gated passes are timed and kept only where they measure no slower, or else are trusted.
     conditions: JSON-able, what a measurement holds for beside the programs: target, threads, runtime,
         workloads. None: what was measured may not be kept.
     chosen: what passes chose by measurement, for the other graphs of one bundle to choose alike: a text's
@@ -94,6 +95,7 @@ class Context:
     original: Program | None = None
     score: Callable[[Program], float] | None = None
     measure: Callable[..., Mapping[str, Ratio]] | None = None
+    gates: bool = True
     conditions: Mapping[str, Any] | None = None
     chosen: dict[Any, Any] | None = None
     progress: Callable[[str, int, int], None] = lambda description, done, total: None

@@ -174,7 +174,7 @@ def _attempt(
     if not result.modified:
         return (before if result.program.dialect == before.dialect else result.program), context
     step.status = "applied"
-    if pass_.gated and context.measure is not None:
+    if pass_.gated and context.gates and context.measure is not None:
         step.ratios = context.measure(before, result.program)
         if slower(step.ratios.values()):
             step.status = "slower"

@@ -212,7 +212,10 @@ def optimize(
         bool, typer.Option("--keep-going", help="exit with 0 although a pass was rolled back")
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="a first look: two shapes, few rounds, not against PyTorch")
+        bool,
+        typer.Option(
+            "--quick", help="a first look: two shapes, few rounds, no pass timed by itself, no PyTorch"
+        ),
     ] = False,
     force: Force = False,
     *,

@@ -168,6 +168,10 @@ def closing(outcome: Outcome) -> list[str]:
     """The verdict in sentences."""
     lines = [*_unrewritten(outcome), *(f"Not verified: {each}." for each in outcome.unverified)]
     lines += [_gains(outcome)] if outcome.measured else []
+    if outcome.config.quick:
+        lines.append(
+            "A first look: no pass was timed by itself, and PyTorch not at all; without --quick they are."
+        )
     if outcome.weight_bytes is not None:
         held, original = (size / 1e6 for size in outcome.weight_bytes)
         lines.append(f"Its weights take {held:.1f} MB; the original's {original:.1f} MB.")

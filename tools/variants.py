@@ -19,7 +19,7 @@ def decisions(
 ) -> dict[frozenset[int], list[str]]:
     """Steps to leave out -> the workloads that are better without them.
 
-    A measured step is left out of a workload that it slowed beyond noise, or that cannot gain from it. The
+    A step is left out of a workload that it measured slower at beyond noise, or that cannot gain from it. The
     empty set, the pipeline as it ran, comes first and may serve no workload.
 
     Args:
@@ -33,8 +33,9 @@ def decisions(
             for number, step in enumerate(steps)
             if step.status == "applied"
             and (exact is None or exact[number])
-            and workload in step.ratios
-            and (step.ratios[workload].high < LOSS or not pays(number, workload))
+            and (
+                not pays(number, workload) or (workload in step.ratios and step.ratios[workload].high < LOSS)
+            )
         )
         groups.setdefault(left_out, []).append(workload)
     return groups

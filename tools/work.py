@@ -73,11 +73,11 @@ class Work:
     ) -> None:
         self.config, self.console, self.program = config, console, program
         self.threads = config.threads or 1
+        self.effort = QUICK if config.quick else THOROUGH
         self.target = named(config.target or "host")
         self.notes: list[str] = []
         self.backend = OnnxRuntime()
         self.plain, self.lowering = self._lower()
-        self.effort = QUICK if config.quick else THOROUGH
         shapes = config.shapes or default_names(self.plain)
         if config.shapes is None and config.quick:
             shapes = tuple(dict.fromkeys((shapes[0], shapes[-1])))
@@ -140,7 +140,8 @@ class Work:
             began = time.perf_counter()
             run(workload.feed)
             calls.append(time.perf_counter() - began)
-        decisions = sum(pass_.gated for pipeline in first for pass_ in pipeline.passes)
+        gated = [pass_.gated for pipeline in first for pass_ in pipeline.passes]
+        decisions = sum(gated) if self.effort.gates else len(first)
         seconds = self.effort.estimate(decisions, 2 + len(first), calls)
         names = ", ".join(workload.name for workload in self.workloads)
         less = "" if self.config.quick else "; --quick measures less, --shapes others"
@@ -162,6 +163,7 @@ class Work:
             original=self.program if self.program.dialect == "fx" else None,
             score=evidence.score if evidence and self.judged else None,
             measure=evidence.measure if evidence and evidence.timed else None,
+            gates=self.effort.gates,
             conditions=evidence.measurer.conditions if evidence else None,
             progress=self.console.progress,
         )
@@ -208,6 +210,7 @@ class Work:
             rounds=self.effort.rounds,
             runs=self.effort.runs,
             seconds=self.effort.limit,
+            warm=self.effort.warm,
             seed=self.config.seed,
             progress=self.console.progress,
         )
