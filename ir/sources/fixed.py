@@ -10,6 +10,8 @@ from ..export import Axes
 from .eager import Eager, resized
 from .trial import Shapes, run
 
+GIVEN = "as it was given"  # of an axis that was not to be free
+
 
 def unmoved(
     eager: Eager,
@@ -40,7 +42,7 @@ def unmoved(
             elif key in reasons:
                 groups.setdefault(key, []).append((name, axis))
             else:
-                found[key] = "as it was given"
+                found[key] = GIVEN
     for places in groups.values():
         name, axis = places[0]
         size = feed[name].shape[axis]

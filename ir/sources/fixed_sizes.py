@@ -23,9 +23,10 @@ def fix_sizes(model: ir.Model) -> dict[str, tuple[int, str]]:
     equal, in place.
 
     Returns:
-        name -> (size, the node that asks for it).
+        name -> (size, the node that asks for it), also of names that stand for another one now.
     """
     found: dict[str, tuple[int, str]] = {}
+    stands: dict[str, str] = {}
     for _ in range(_ROUNDS):
         names = {_name(dim) for value in model.graph.inputs for dim in value.shape or ()} - {""}
         sizes: dict[str, tuple[int, str]] = {}
@@ -40,7 +41,15 @@ def fix_sizes(model: ir.Model) -> dict[str, tuple[int, str]]:
         if not sizes and not alike:
             break
         found |= sizes
-        _write(model, {name: size for name, (size, _) in sizes.items()} or dict([alike.popitem()]))
+        if sizes:
+            _write(model, {name: size for name, (size, _) in sizes.items()})
+        else:
+            name, other = alike.popitem()
+            stands[name] = other
+            _write(model, {name: other})
+    for name, other in reversed(stands.items()):
+        if other in found:
+            found[name] = found[other]
     return found
 
 

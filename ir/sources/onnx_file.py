@@ -19,6 +19,7 @@ from .config import facts, read_json, task_of
 from .contrib import write_out_contrib
 from .dims import name_axes, name_dims
 from .external import check_external
+from .file_sizes import described
 from .finite import check_finite
 from .fixed_sizes import fix_sizes
 from .infer import infer_sizes
@@ -71,7 +72,8 @@ def _captured(path: Path, task: Task | None) -> Program:
     _interface(model)
     name_axes(model)
     infer_sizes(model)
-    fix_sizes(model)
+    named = {value.name or "": _shape(value) for value in model.graph.inputs}
+    asked = fix_sizes(model)
     dtypes = {value.name or "": _dtype(value) for value in model.graph.inputs}
     as_named = {value.name or "": _shape(value) for value in model.graph.inputs}
     shapes, symbols = name_dims(model, input_specs(OnnxView(flattened(model)), as_named, dtypes))
@@ -79,13 +81,14 @@ def _captured(path: Path, task: Task | None) -> Program:
     view = OnnxView(whole)
     specs = input_specs(view, shapes, dtypes)
     symbols = bounds(whole, view, specs, symbols)
+    told = described(model, specs, named, asked, symbols)
     home = path.parent.parent if path.parent.name == "onnx" else path.parent
     config = read_json(home / "config.json") if (home / "config.json").is_file() else {}
     outputs = tuple(value.name or "" for value in model.graph.outputs)
     if task is None:
         task = "embedding" if "sentence_embedding" in outputs else task_of(config)
     files = tokenizer_files(home)
-    info = {"source": str(path), **tokenizer_facts(files), **facts(config, task)}
+    info = {"source": str(path), **tokenizer_facts(files), **facts(config, task), **told}
     pad = pad_token_id(files)
     if pad is not None:
         info["pad_token_id"] = pad
@@ -93,6 +96,8 @@ def _captured(path: Path, task: Task | None) -> Program:
     if positions and "length" in symbols:
         low, high = symbols["length"]
         symbols["length"] = (low, max(low, min(positions, high)))
+        if positions < high:
+            told["sizes"]["reasons"]["length"] = f"config.json states {positions} positions"
         info["max_length"] = min(symbols["length"][1], info.get("max_length", positions))
     program = from_the_start(steered(Program(model, "onnx", specs, outputs, task, symbols, files, info)))
     if converted:

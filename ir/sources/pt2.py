@@ -18,6 +18,8 @@ from ..export import mutates
 from ..outputs import renamed
 from ..program import Program, Task
 from ..quiet import quiet
+from .file_sizes import PT2, STATED, fixed_by_file
+from .fixed import GIVEN
 from .module import from_module
 from .pt2_check import check
 
@@ -48,7 +50,22 @@ def from_pt2(path: Path, task: Task | None = None) -> Program:
     graph = torch.fx.GraphModule(module, module.graph)
     example = _example(program, axes)
     captured = from_module(graph, example, task, {"source": str(path)}, axes)
-    return _called(captured, _outputs(program))
+    return _called(_told(captured), _outputs(program))
+
+
+def _told(program: Program) -> Program:
+    """The program with what its file fixes, in words."""
+    sizes, notes = program.info["sizes"], program.info.get("notes", ())
+    given = {
+        f"{spec.name}.{axis}": STATED
+        for spec in program.inputs
+        for axis in range(len(spec.shape))
+        if sizes["reasons"].get(f"{spec.name}.{axis}") == GIVEN
+    }
+    reasons = {**sizes["reasons"], **given}
+    notes = [*notes, *fixed_by_file(program.inputs, reasons, PT2)]
+    info = {**program.info, "sizes": {**sizes, "reasons": reasons}}
+    return replace(program, info=info | ({"notes": notes} if notes else {}))
 
 
 def _called(program: Program, outputs: tuple[str, ...]) -> Program:

@@ -10,6 +10,7 @@ import torch
 import zoo
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import CaptureError
+from graphwright.ir.extents import extents
 from torch import nn
 
 TOLERANCE = 1e-5  # of max(1, |reference|)
@@ -49,6 +50,16 @@ def test_what_was_fixed_when_it_was_saved_stays_fixed(tmp_path):
     path = save(nn.Linear(4, 2), tmp_path / "m.pt2", {"input": torch.zeros(3, 4)})
     program = capture(path, task="features")
     assert (program.inputs[0].shape, dict(program.symbols)) == ((3, 4), {})
+    (note,) = program.info["notes"]
+    assert note == (
+        "axis 0 of 'input' is fixed at 3, as the file states it: other calls are refused; for those, export "
+        "the model anew with dynamic_shapes."
+    )
+    assert {each.reason for each in extents(program) if each.name == "input"} == {"the file states it"}
+
+
+def test_of_free_sizes_nothing_is_warned(bert):
+    assert "notes" not in capture(bert).info
 
 
 def refusal(path) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from graphwright.ir.capture import capture
 from graphwright.ir.execute import execute
+from graphwright.ir.extents import extents, told
 from graphwright.ir.probe import probes
 from graphwright.ir.view import view
 from onnx import numpy_helper, parser
@@ -130,3 +131,56 @@ def test_sizes_that_are_multiplied_and_divided_are_known(tmp_path, last, wanted)
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     found = {value.name: value.shape for value in view(capture(tmp_path / "m.onnx"))}
     assert found["r"] == wanted
+
+
+def test_a_size_that_the_graph_asks_for_is_told_with_the_node_that_does(tmp_path):
+    program = captured(tmp_path, *CASES["MatMul"][:2], **CASES["MatMul"][2])
+    assert told(program) == [
+        "n is free",
+        "t is free",
+        "x: axis 2 of 6 is fixed (the graph's 'y' takes no other size)",
+    ]
+    assert [(e.name, e.size, e.kind) for e in extents(program)] == [
+        ("x", "n", "free"), ("x", "t", "free"), ("x", 6, "fixed"),
+        ("y", "n", "free"), ("y", "t", "free"), ("y", 3, "fixed"),
+    ]  # fmt: skip
+    assert "notes" not in program.info
+
+
+def test_the_reason_of_a_size_is_that_of_the_one_it_must_equal(tmp_path):
+    body, signature = "s = Add(x, z) y = MatMul(s, k)", "(float[n,c] x, float[n,d] z) => (float[n,e] y)"
+    program = captured(tmp_path, body, signature, k=RNG.standard_normal((6, 3)))
+    assert shapes(program) == {"x": ("n", 6), "z": ("n", 6)}
+    reasons = {e.name: e.reason for e in extents(program) if e.axis == 1 and e.name in "xz"}
+    assert reasons == dict.fromkeys("xz", "the graph's 'y' takes no other size")
+
+
+def test_where_positions_end_and_what_convolutions_need_is_told(tmp_path):
+    body = """e = Gather(table, input_ids) s = Shape<start=1,end=2>(input_ids)
+              p = Slice(places, z, s, z) y = Add(e, p)"""
+    signature = "(int64[batch,sequence] input_ids) => (float[batch,sequence,8] y)"
+    program = captured(
+        tmp_path, body, signature, table=TABLE, places=RNG.standard_normal((24, 8)), z=np.array([0])
+    )
+    assert told(program) == ["batch is free", "length is 1 to 24 (a table of positions ends at 24)"]
+    program = captured(
+        tmp_path, "y = Conv(x, k)", "(float[n,4,t] x) => (float[n,a,b] y)", k=RNG.standard_normal((2, 4, 5))
+    )
+    assert told(program)[1] == "t is 5 or more (its convolutions need 5)"
+
+
+def test_rows_and_lengths_that_the_file_fixes_are_a_warning_with_the_mend(tmp_path):
+    body = "e = Gather(table, input_ids) f = Cast<to=1>(mask) g = Unsqueeze(f, z) y = Mul(e, g)"
+    signature = "(int64[1,16] input_ids, int64[1,16] mask) => (float[1,16,8] y)"
+    program = captured(tmp_path, body, signature, table=TABLE, z=np.array([2]))
+    assert program.info["notes"] == [
+        "axis 0 of 'input_ids', 'mask' is fixed at 1 and axis 1 of 'input_ids', 'mask' is fixed at 16, as "
+        "the file states it: other calls are refused; for those, export the model anew with dynamic axes."
+    ]
+    assert told(program)[0] == "input_ids: axis 0 of 1, axis 1 of 16 are fixed (the file states it)"
+
+
+def test_of_features_the_rows_alone_are_warned_of(tmp_path):
+    program = captured(tmp_path, "y = Relu(x)", "(float[2,5,4] x) => (float[2,5,4] y)")
+    (note,) = program.info["notes"]
+    assert note.startswith("axis 0 of 'x' is fixed at 2, as the file states it")
