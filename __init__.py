@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         MeasureError,
         PassError,
         PipelineError,
+        ProgramError,
         WeightError,
     )
     from .passes.manager import Pipeline
@@ -52,6 +53,7 @@ __all__ = [
     "PassError",
     "Pipeline",
     "PipelineError",
+    "ProgramError",
     "WeightError",
     "load",
     "optimize",

@@ -37,6 +37,10 @@ class ContractError(GraphwrightError):
     """A pass broke its contract and was rolled back."""
 
 
+class ProgramError(GraphwrightError):
+    """A program does not run as it is, so that nothing made of it can be compared with it."""
+
+
 class PassError(GraphwrightError):
     """A pass cannot do what it was asked to do to this program."""
 

@@ -6,11 +6,13 @@ import re
 from typing import Any
 
 _HEAD = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:\s*)?")
+_PLACE = re.compile(r"^/\S+\.(?:cc|h):\d+ \S.*?\) (?:const )?")  # in its source
 
 
 def reason(error: BaseException) -> str:
     """ONNX Runtime's reason in one line, without its numbers and the path of a file that may be temporary."""
-    return (_HEAD.sub("", str(error), count=1).strip() or type(error).__name__).splitlines()[0][:300]
+    text = _HEAD.sub("", str(error), count=1).strip() or type(error).__name__
+    return _PLACE.sub("", text.splitlines()[0])[:300]
 
 
 def as_written(options: Any) -> Any:

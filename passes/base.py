@@ -161,14 +161,15 @@ class Step:
 
     text: the pass as pipeline text. seconds: the pass itself; check_seconds: verification.
     bytes_before, bytes_after: weights. ratios: measured speed-up per workload, for gated passes.
-    missed: as its result says. error: why it was rolled back, in one sentence. A pass is not run where the
-    one that was to lower the program for it was rolled back. unverified: which outputs say nothing on probe
-    inputs, so that its promise was not checked there; a sentence, empty where all was.
+    missed: as its result says. error: why it was rolled back (it broke its contract) or refused (what it was
+    given, the data or the program, is nothing that it can work on), in one sentence. A pass is not run where
+    the one that was to lower the program for it left it as it was. unverified: which outputs say nothing on
+    probe inputs, so that its promise was not checked there; a sentence, empty where all was.
     """
 
     text: str
     effect: Effect
-    status: Literal["applied", "no change", "rolled back", "slower", "not run"] = "no change"
+    status: Literal["applied", "no change", "rolled back", "refused", "slower", "not run"] = "no change"
     seconds: float = 0.0
     check_seconds: float = 0.0
     bytes_before: int = 0
@@ -180,12 +181,21 @@ class Step:
     error: GraphwrightError | None = None
     unverified: str = ""
 
+    @property
+    def failure(self) -> str:
+        """What went wrong, in a sentence; empty where nothing did."""
+        if self.error is None:
+            return ""
+        if self.status == "refused":
+            return f"'{self.text.partition('{')[0]}' was left out: {self.error}"
+        return f"{self.error}; it was rolled back"
+
 
 @dataclass
 class Run:
     """A pipeline's outcome: the last program that kept every contract, and what each pass did.
 
-    ok: no pass was rolled back and the pipeline ran to its end.
+    ok: no pass was rolled back or refused, and the pipeline ran to its end.
     """
 
     program: Program

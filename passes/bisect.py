@@ -44,7 +44,7 @@ def bisect(
             contract; with it nothing else is, so that an error adding up over several passes is found too.
 
     Raises:
-        PipelineError: the pipeline cannot work on this program.
+        PipelineError: the pipeline cannot work on this program. ProgramError: it does not run as it is.
     """
     context = context or Context()
     pipeline.check(program, context)
@@ -90,7 +90,7 @@ class Bisect(Instrument):
     """Adds to the notes of a step that was rolled back which rewrite is to blame."""
 
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
-        if step.error is not None:
+        if step.status == "rolled back":
             culprit = find_rewrite(pass_, before, context)
             found = str(culprit) if culprit else "the pass fails no second time: it is not deterministic"
             step.notes = (*step.notes, f"bisected: {found}")

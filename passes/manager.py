@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
-from ..ir.errors import ContractError, GraphwrightError, PipelineError
+from ..ir.errors import ContractError, GraphwrightError, PipelineError, ProgramError
 from ..ir.program import Dialect, Program
 from ..ir.size import weights
 from .base import Context, Pass, Ratio, Result, Run, Step
@@ -108,15 +108,16 @@ class Pipeline:
         Args:
             verify: check well-formedness, honesty of `modified`, and outputs on probe inputs after each pass.
             instruments: told of every step.
-            keep_going: go on with the next pass after one was rolled back.
+            keep_going: go on with the next pass after one was rolled back or refused.
             verifier: replaces the default verification.
 
         Returns:
             The last program that kept every contract, and a step for each pass that ran. `ok` is False when
-            one was rolled back.
+            one was rolled back or refused.
 
         Raises:
             PipelineError: the pipeline cannot work on this program.
+            ProgramError: the program itself does not run on probe inputs.
         """
         context = context or Context()
         if program.dialect == "fx" and context.original is None:
@@ -166,8 +167,11 @@ def _attempt(
                 step.unverified = _check(pass_, before, result, verifier)
             finally:
                 step.check_seconds = time.perf_counter() - start
+    except ProgramError:
+        raise  # whatever the pass did
     except GraphwrightError as error:
-        step.status, step.error = "rolled back", error
+        step.status = "rolled back" if isinstance(error, ContractError) else "refused"
+        step.error = error
         _forget_locals(error)
         return before, context
     step.statistics, step.notes, step.missed = result.statistics, result.notes, result.missed

@@ -30,7 +30,7 @@ class Reproducer(Instrument):
         self.whole, self.written = str(pipeline), False
 
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
-        if step.error is None or self.written:
+        if step.error is None or step.status != "rolled back" or self.written:
             return
         self.written = True
         self.directory.mkdir(parents=True, exist_ok=True)

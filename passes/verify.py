@@ -16,11 +16,12 @@ from ..ir.agreement import (
     unverified,
     vacuity,
 )
-from ..ir.errors import ContractError
+from ..ir.errors import ContractError, ProgramError
 from ..ir.execute import execute, execute_onnx
 from ..ir.masks import real_tokens
 from ..ir.probe import probes
 from ..ir.program import Program
+from ..ir.runtime import reason
 from .base import Bounded, Effect, Exact, Feed, Lossy
 
 LENGTH = 1.5  # times that an output held by its cosine may grow or shrink by
@@ -54,6 +55,7 @@ class Verifier:
 
         Raises:
             ContractError: names the output, the probe, and how far it moved.
+            ProgramError: `before` does not run on its own probe inputs.
         """
         feeds, reference = self._reference(before, after)
         rounds = False
@@ -63,7 +65,7 @@ class Verifier:
         try:
             found = execute(_in_evaluation(after), feeds, self.threads)
         except Exception as error:
-            raise ContractError(f"the graph it left does not run: {_first_line(error)}") from error
+            raise ContractError(f"the graph it left does not run: {reason(error)}") from error
         compared: dict[str, list[np.ndarray]] = {name: [] for name in after.outputs}
         rounded: dict[str, float] | None = None  # measured where it is asked for
         for number, (feed, expected, actual) in enumerate(zip(feeds, reference, found, strict=True), 1):
@@ -101,10 +103,22 @@ class Verifier:
         if self._known is not None and self._known[0] is before and before.inputs == after.inputs:
             return self._known[1], self._known[2]
         feeds = self.make_probes(after, self.seed)
+        program = _in_evaluation(before)
         try:
-            return feeds, execute(_in_evaluation(before), feeds, self.threads)
+            return feeds, execute(program, feeds, self.threads)
         except Exception as error:
-            raise ContractError(f"the program before it does not run: {_first_line(error)}") from error
+            failure, why = error, reason(error)
+        if (before.inputs, before.symbols) != (after.inputs, after.symbols):
+            try:
+                execute(program, self.make_probes(before, self.seed), self.threads)
+            except Exception as error:
+                failure, why = error, reason(error)
+            else:
+                raise ContractError(f"the program before it does not take what it takes: {why}") from failure
+        raise ProgramError(
+            f"the model does not run on inputs that it should take ({describe(feeds[0])}): {why}; give "
+            "examples of what it takes, or repair it"
+        ) from failure
 
 
 def rounding(program: Program, feeds: Sequence[Feed], threads: int = 2) -> dict[str, float]:
@@ -237,7 +251,3 @@ def compared_at(program: Program, feed: Feed, output: np.ndarray, effect: Effect
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "none"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]

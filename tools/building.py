@@ -144,7 +144,7 @@ class Building:
         ran = Pipeline(passes).run(start, context, instruments=instruments, keep_going=True)
         if ran.program.dialect != "onnx":
             for step in ran.steps:
-                if step.status == "rolled back" and step.error is not None:
+                if step.error is not None:
                     raise step.error
             raise PipelineError(
                 "the pipeline leaves a PyTorch graph, which no bundle can hold: end it with to-onnx"

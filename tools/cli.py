@@ -209,7 +209,7 @@ def optimize(
     ] = None,
     model_type: ModelType = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="exit with 0 although a pass was rolled back")
+        bool, typer.Option("--keep-going", help="exit with 0 although a pass was rolled back or refused")
     ] = False,
     quick: Annotated[
         bool,

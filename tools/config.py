@@ -21,6 +21,8 @@ TaskName = Literal["classification", "similarity", "token-classification", "perp
 ROLES = ("text", "pair", "label")
 MOST_SHAPES = 64
 MOST_BYTES = 1 << 16  # of a file of settings
+MOST_EVENTS = 10_000  # values, beginnings and ends of collections in it
+DEEPEST = 10  # collections inside of each other there
 
 
 class RunConfig(BaseModel):
@@ -178,6 +180,19 @@ def make(settings: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(f"{where}: {what}{given}" if where else what) from error
 
 
+def _check_bounds(text: str) -> None:
+    """Raises YAMLError for what takes YAML's reader long: deep nesting, mappings merged into others."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if number > MOST_EVENTS:
+            raise yaml.YAMLError(f"it holds over {MOST_EVENTS:,} values")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"it is nested too deeply, over {DEEPEST} levels")
+        if isinstance(event, yaml.ScalarEvent) and event.value == "<<":
+            raise yaml.YAMLError("it merges mappings (<<), which are not read: write the settings out")
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file, unchecked; paths in it are relative to the working directory.
 
@@ -185,7 +200,9 @@ def read(path: str | Path) -> dict[str, Any]:
         ConfigError: the file is missing, not YAML, or not a mapping.
     """
     try:
-        settings = yaml.safe_load(read_regular(path, MOST_BYTES).decode("utf-8-sig"))
+        text = read_regular(path, MOST_BYTES).decode("utf-8-sig")
+        _check_bounds(text)
+        settings = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f"no such configuration file: {path}") from None
     except (OSError, UnicodeDecodeError) as error:

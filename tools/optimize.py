@@ -53,7 +53,8 @@ def optimize(
             as there (shapes="1x8,8x8") or in Python's types (shapes=("1x8", "8x8")); see `RunConfig`.
 
     Returns:
-        Everything found. `outcome.status` is 0, 1 when a pass was rolled back, 3 when `max_drop` is not met.
+        Everything found. `outcome.status` is 0, 1 when a pass was rolled back or refused, 3 when `max_drop`
+        is not met.
 
     Raises:
         GraphwrightError: one sentence on what is wrong with the model, the data or the pipeline.

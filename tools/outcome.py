@@ -112,21 +112,20 @@ class Outcome:
 
     @property
     def status(self) -> int:
-        """The exit status: 0; 1 when a pass was rolled back, unless told to keep going; 3 when the quality
-        goal was not met, or what a pass was asked for, or a promise, or where nothing could be verified."""
+        """The exit status: 0; 1 when a pass was rolled back or refused, unless told to keep going; 3 when the
+        quality goal was not met, or what a pass was asked for, or a promise, or where nothing could be
+        verified."""
         if self.met is False or self.unverified or any(each.step.missed for each in self.steps):
             return 3
         if self.broken:
             return 3
-        rolled_back = any(each.step.error for each in self.steps)
-        return 1 if rolled_back and not self.config.keep_going else 0
+        failed = any(each.step.error for each in self.steps)
+        return 1 if failed and not self.config.keep_going else 0
 
     @property
     def failures(self) -> list[str]:
         """A sentence for everything that keeps the status from being 0."""
-        sentences = [
-            f"{each.step.error}; it was rolled back" for each in self.steps if each.step.error is not None
-        ]
+        sentences = [each.step.failure for each in self.steps if each.step.error is not None]
         sentences += [
             f"{each.step.missed}; the best candidate is saved all the same"
             for each in self.steps

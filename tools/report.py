@@ -201,7 +201,8 @@ def closing(outcome: Outcome) -> list[str]:
         lines.append(outcome.portability.told(named(outcome.config.target or "host").name))
     for each in outcome.steps:
         if each.step.error is not None:
-            lines.append(f"Rolled back: {each.step.error}.")
+            broke = each.step.status == "rolled back"
+            lines.append(f"Rolled back: {each.step.error}." if broke else f"{each.step.failure}.")
     if faults := len(outcome.faults):
         lines.append(
             f"Contracts that passes broke: {faults}. It was undone; it is a fault of graphwright's, "

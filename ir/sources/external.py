@@ -34,10 +34,6 @@ def check_external(model: ir.Model, path: Path) -> None:
                 f"'{path}' is broken: the weight '{tensor.name}' needs {tensor.nbytes} bytes, and its "
                 f"entry for '{location}' says {tensor.length}."
             )
-        if (tensor.offset or 0) < 0:
-            raise CaptureError(
-                f"'{path}' is broken: the weight '{tensor.name}' lies before '{location}' begins."
-            )
         if (tensor.offset or 0) + tensor.nbytes > file.stat().st_size:
             raise CaptureError(f"'{file}' is truncated: it ends before the weight '{tensor.name}'.")
         if isinstance(holder, ir.Value) and tensor.nbytes <= _SMALL:

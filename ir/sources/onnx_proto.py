@@ -54,6 +54,10 @@ def read_proto(path: Path) -> ModelProto:
 def _versions(model: ModelProto, path: Path) -> None:
     if model.ir_version < 1:
         raise CaptureError(f"'{path}' is no valid model: it says no ir_version.")
+    if model.ir_version > onnx.IR_VERSION:
+        raise CaptureError(
+            f"'{path}' is of IR version {model.ir_version}; the onnx installed knows 1 to {onnx.IR_VERSION}."
+        )
     if not model.opset_import:
         raise CaptureError(f"'{path}' is no valid model: it imports no opset.")
     versions = Counter("" if each.domain == "ai.onnx" else each.domain for each in model.opset_import)

@@ -60,8 +60,10 @@ def _check_entry(tensor: TensorProto, what: str, path: Path) -> None:
     if not entry.get("location"):
         raise CaptureError(f"'{path}' is broken: {what} lies in another file, and no entry says in which.")
     for key in ("offset", "length"):
-        if key in entry and not re.fullmatch(r"-?\d{1,19}", entry[key]):
-            raise CaptureError(f"'{path}' is broken: the {key} of {what} is no number: {short(entry[key])}.")
+        if key in entry and not re.fullmatch(r"\d{1,19}", entry[key]):
+            raise CaptureError(
+                f"'{path}' is broken: the {key} of {what} is no whole number from 0 on: {short(entry[key])}."
+            )
     if tensor.data_type == TensorProto.STRING:
         raise CaptureError(f"'{path}' is broken: {what} is of text, which lies in no other file.")
 

@@ -122,7 +122,15 @@ FAULTS = {
     "takes 8,589,934,592 numbers and more in 'x'; at most 67,108,864": {"change": large_input},
     "is of text, and holds raw_data": {"change": weight(data_type=TensorProto.STRING)},
     "'w' lies in another file, and no entry says in which": {"change": elsewhere(offset="0")},
-    "the offset of the weight 'w' is no number: 'far'": {"change": elsewhere(location="w.bin", offset="far")},
+    "the offset of the weight 'w' is no whole number from 0 on: 'far'": {
+        "change": elsewhere(location="w.bin", offset="far")
+    },
+    "the offset of the weight 'w' is no whole number from 0 on: '-1'": {
+        "change": elsewhere(location="w.bin", offset="-1")
+    },
+    "is of IR version 1099511627776; the onnx installed knows 1 to": {
+        "change": lambda made: setattr(made, "ir_version", 2**40)
+    },
     "its nodes form a cycle": {"body": "a = Add(x, b) b = Relu(a) y = MatMul(a, w)"},
     "sizes [5, 4] (FLOAT) needs 80 bytes and holds 64": {"change": weight(dims=[5, 4])},
     "has a negative size": {"change": weight(dims=[-4, 4])},
@@ -181,6 +189,26 @@ FAULTS = {
 def test_a_broken_file_is_refused_by_what_is_broken(tmp_path, sentence):
     arguments = dict(FAULTS[sentence])
     assert sentence in refusal(changed(arguments.pop("change", lambda made: None), **arguments), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "body", "said"),
+    [
+        (
+            18,
+            "y = Transpose<perm=[5, 6]>(x)",
+            "is no valid model, as ONNX Runtime has it: Node () Op (Transpose)",
+        ),
+        (11, "y = Squeeze<axes=[1]>(x)", "does not run the file as it is (Node () Op (Squeeze)"),
+    ],
+)
+def test_what_onnx_runtime_says_of_a_file_is_told_without_its_numbers_and_paths(
+    tmp_path, version, body, said
+):
+    sentence = refusal(model(body, version), tmp_path)
+    assert said in sentence
+    assert "ONNXRuntimeError" not in sentence
+    assert sentence.count(str(tmp_path)) == 1
 
 
 def test_names_that_are_not_utf_8_are_refused(tmp_path):

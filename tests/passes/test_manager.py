@@ -8,10 +8,12 @@ import onnx_ir
 import pytest
 import torch
 from graphwright.ir.capture import capture
-from graphwright.ir.errors import PipelineError
+from graphwright.ir.errors import DataError, PassError, PipelineError, ProgramError
 from graphwright.ir.onnx import Editor
 from graphwright.passes.base import Bounded, Context, Exact, Lossy, Pass, Ratio, Result
+from graphwright.passes.instruments import Instrument
 from graphwright.passes.manager import Pipeline
+from graphwright.passes.reproducer import Reproducer
 from handmade import operators, parsed
 
 WEIGHTS = {"table": np.arange(32, dtype=np.float32).reshape(8, 4), "bias": np.ones(4, np.float32)}
@@ -347,6 +349,61 @@ def test_stops_at_a_failure_or_keeps_going():
     went_on = Pipeline([bad, good]).run(masked(), keep_going=True)
     assert [step.status for step in went_on.steps] == ["rolled back", "applied"]
     assert not went_on.ok
+
+
+@pytest.mark.parametrize("error", [DataError("the data are constant"), PassError("no head is found")])
+def test_a_pass_that_refuses_what_it_is_given_is_not_rolled_back(error, tmp_path):
+    def run(program, context):
+        add_zero(program, weight=1.0)
+        raise error
+
+    program = masked()
+    good = a_pass(lambda p, c: Result(add_zero(p), True))
+    passes = Pipeline([a_pass(run), good])
+    stopped = passes.run(program, instruments=[Reproducer(tmp_path / "case")])
+    assert [step.status for step in stopped.steps] == ["refused"]
+    assert stopped.steps[0].error is error
+    assert stopped.steps[0].failure == f"'suspect' was left out: {error}"
+    assert not stopped.ok
+    assert stopped.program is program
+    assert not (tmp_path / "case").exists()  # nothing of graphwright's to be reproduced
+    went_on = passes.run(program, keep_going=True)
+    assert [step.status for step in went_on.steps] == ["refused", "applied"]
+
+
+def test_a_program_that_does_not_run_is_no_passes_fault():
+    def rewrite(program, context):
+        return Result(add_zero(program, value="wide"), True)
+
+    judged = []
+
+    class Told(Instrument):
+        def after(self, pass_, step, before, after, context):
+            judged.append(step)
+
+    body = """
+        wide = Cast<to = 1>(mask)
+        shape = Constant<value_ints = [3, 7, 1]>()
+        hidden = Reshape(wide, shape)
+    """
+    program = parsed(body, "int64[batch,length] mask", "float[a,b,1] hidden", {})
+    passes = Pipeline([a_pass(rewrite), a_pass(rewrite)])
+    with pytest.raises(ProgramError, match=r"the model does not run on inputs .*mask .*Reshape") as refused:
+        passes.run(program, instruments=[Told()], keep_going=True)
+    assert "suspect" not in str(refused.value)
+    assert judged == []  # said once, of no pass
+
+
+def test_a_pass_that_takes_other_inputs_than_the_program_is_to_blame():
+    def run(program, context):
+        specs = [replace(spec, shape=("batch", 9)) for spec in program.inputs]
+        return Result(replace(add_zero(program), inputs=tuple(specs)), True)
+
+    body = "wide = Cast<to = 1>(mask) hidden = Add(wide, four)"
+    four = {"four": np.ones(4, np.float32)}
+    program = parsed(body, "int64[batch,length] mask", "float[batch,length] hidden", four)
+    program = replace(program, symbols={**program.symbols, "length": (4, 4)})
+    caught(program, a_pass(run), "broke its contract", "the program before it does not take what it takes")
 
 
 def test_passes_for_a_dialect_that_was_not_reached_are_not_run(linear):

@@ -119,7 +119,10 @@ def test_settings_of_every_type_are_named_in_a_short_sentence(settings, sentence
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("a: " + "[" * 4000, "is not YAML"),
+        ("a: " + "[" * 4000, "it is nested too deeply, over 10 levels"),
+        ("- " * 30000, "it is nested too deeply, over 10 levels"),
+        ("a: [" + "[]," * 20000 + "]", "it holds over 10,000 values"),
+        ("b: &b {seed: 1}\n<<: [*b, *b]", "it merges mappings"),
         ("seed: " + "9" * 5000, "is not YAML: "),
         ("a: !!timestamp foo", "is not YAML"),
         ("a: !!bool foo", "is not YAML"),
