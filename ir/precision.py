@@ -13,6 +13,25 @@ _FLOAT = ir.DataType.FLOAT
 _TYPES = frozenset({"to", "dtype", "output_dtype"})  # attributes that name a type
 
 
+def told(model: ir.Model) -> str:
+    """A sentence for who brings a model that computes in 16 bits; empty for others."""
+    view = OnnxView(model)
+    types = [
+        view.of(node.outputs[0]).dtype
+        for node in model.graph
+        if node.op_type in {"MatMul", "Gemm"} and node.outputs[0].name
+    ]
+    narrow = {dtype.name.lower() for dtype in _HALVES} & {str(each) for each in types}
+    if not narrow:
+        return ""
+    count = sum(each in narrow for each in types)
+    return (
+        f"{count} of {len(types)} products are computed in {' and '.join(sorted(narrow))}: attention, norms, "
+        "GELUs and embeddings are fused and products put in int8 in float32 alone; export the model in "
+        "float32 to have them"
+    )
+
+
 def widened(model: ir.Model, rounding: bool = False) -> ir.Model | None:
     """The model with float32 in place of float16 and bfloat16 everywhere but in its inputs; None if it has
     neither.

@@ -83,8 +83,10 @@ def _lookups(embedding: Embedding) -> _Lookups:
     if not 2 <= len(pairs) <= 3:
         raise Unfit(f"{len(pairs)} tables are added, and the kernel adds two or three")
     for table, ids in pairs:
-        if table.dtype != "float32" or len(table.shape or ()) != 2:
-            raise Unfit(f"'{table.name}' is no float32 table of two axes")
+        if table.dtype not in (None, "float32"):
+            raise Unfit(f"'{table.name}' is {table.dtype}, and only float32 is fused")
+        if table.dtype is None or len(table.shape or ()) != 2:
+            raise Unfit(f"'{table.name}' is no table of two axes")
         if ids.dtype not in ("int32", "int64") or len(ids.shape or ()) != 2:
             raise Unfit(f"'{ids.name}' does not give ids of two axes")
     # Words vary by row; of the others at most one is shared by all rows, and that is the positions'.

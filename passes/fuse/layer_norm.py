@@ -65,7 +65,7 @@ def _unfit(norm: Norm) -> str | None:
     if norm.kind == "rms_norm" and norm.bias is not None:
         return "an RMSNorm with a bias has no operator"
     if norm.input.dtype not in (None, "float32"):
-        return f"it is {norm.input.dtype}"
+        return f"it computes in {norm.input.dtype}, and only float32 is fused"
     return None
 
 

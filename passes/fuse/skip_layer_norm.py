@@ -61,7 +61,7 @@ def _unfit(norm: Norm) -> str | None:
     if norm.weight is None or norm.weight.shape != shapes[0][-1:]:
         return "its weight is no vector over the last axis"
     if total.dtype not in (None, "float32"):
-        return f"it is {total.dtype}"
+        return f"it computes in {total.dtype}, and only float32 is fused"
     return None
 
 

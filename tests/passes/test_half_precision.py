@@ -68,6 +68,30 @@ def shifted(program, factor):
     return twin
 
 
+@pytest.mark.parametrize("inside", ["float16", "bfloat16"])
+def test_what_16_bits_cost_is_said_with_the_mend(tmp_path, inside):
+    (note,) = encoder(tmp_path / "m.onnx", inside, "float32").info["notes"]
+    assert note.startswith(f"m.onnx: {2 * LAYERS} of {2 * LAYERS} products are computed in {inside}: ")
+    assert note.endswith("export the model in float32 to have them")
+
+
+def test_weights_stored_in_float16_and_computed_with_in_float32_are_no_note(tmp_path):
+    program = parsed("w32 = Cast<to=1> (w) y = MatMul (x, w32)", "float[b,4] x", "float[b,4] y",
+                     {"w": np.eye(4, dtype=np.float16)})  # fmt: skip
+    onnx_ir.save(program.graph, tmp_path / "m.onnx")
+    assert "notes" not in capture(tmp_path / "m.onnx").info
+
+
+def test_fusions_say_why_they_leave_a_float16_model_alone(tmp_path):
+    body = """a = LayerNormalization (x, w, w) g = Gelu (a) s = Add (x, g) y = LayerNormalization (s, w, w)"""
+    x, y = (f"float16[batch,length,8] {name}" for name in "xy")
+    program = parsed(body, x, y, {"w": np.ones(8, np.float16)}, opset=20)
+    for text, count in (("fuse-skip-layer-norm", 1), ("fuse-bias-gelu", 1)):
+        (step,) = Pipeline.parse(text).run(program).steps
+        assert step.status == "no change"
+        assert sum("computes in float16, and" in note and "float32" in note for note in step.notes) == count
+
+
 @pytest.mark.parametrize(("inside", "outside"), [("float16", "float16"), ("float16", "float32")])
 def test_canonical_passes_keep_a_float16_file(tmp_path, inside, outside):
     program = encoder(tmp_path / "half.onnx", inside, outside)

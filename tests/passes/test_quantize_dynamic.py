@@ -286,3 +286,32 @@ def test_weights_are_read_one_at_a_time():
         value.const_value = lazy(name, value.const_value.numpy())
     assert run(program, min_cosine=0.0).statistics["products in int8"] == 2
     assert len(alive) >= 2
+
+
+NAN = """low = ReduceMin<keepdims=1> (x, last) root = Sqrt (low)
+         h = MatMul (x, up) r = Relu (h) d = MatMul (r, down) y = Add (d, root)"""
+
+
+@pytest.mark.parametrize("text", ["quantize-dynamic", "quantize-dynamic{scale=tensor}", "quantize-static"])
+def test_outputs_that_are_nan_on_all_that_was_tried_say_nothing_of_int8(text):
+    """The square root of each row's least number: NaN on probes, which are negative in places."""
+    program = feed_forward({"last": np.array([-1])}, NAN)
+    rng = np.random.default_rng(0)
+    negative, positive = (
+        [{"x": (sign + rng.random((2, 5, 32))).astype(np.float32)} for _ in range(4)] for sign in (-2, 0)
+    )
+    assert all(np.isnan(each["y"]).all() for each in execute(program, negative))
+    tried = [negative] if text == "quantize-static" else [negative, ()]
+    for feeds in tried:
+        done = Pipeline.parse(text).run(program, Context(target=VNNI, calibration=feeds))
+        assert done.steps[0].status == "no change"
+        assert done.steps[0].notes[0].startswith("nothing is quantized: no output has a finite row")
+        assert done.program.fingerprint() == program.fingerprint()
+    both = Pipeline.parse(text).run(program, Context(target=VNNI, calibration=[*negative, *positive]))
+    assert both.steps[0].status == "applied"
+    before, after = (execute(each, positive) for each in (program, both.program))
+    for old, new in zip(before, after, strict=True):
+        rows = [each["y"].reshape(-1, 32).astype(np.float64) for each in (old, new)]
+        assert np.isfinite(rows[0]).all()
+        cosines = np.sum(rows[0] * rows[1], 1) / np.prod([np.linalg.norm(each, axis=1) for each in rows], 0)
+        assert cosines.mean() > 0.99
