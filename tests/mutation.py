@@ -277,6 +277,8 @@ class Material:
                 for n, row in enumerate(rows)
             ]
             content = b"\n".join(lines)
+            if rng.random() < 0.5:
+                kind, content = "json", b"[" + b", ".join(lines) + b"]"
         else:
             separator = {"csv": ",", "tsv": "\t", "txt": " "}[kind]
             lines = [["text", "pair", "label"], *([str(cell) for cell in row.values()] for row in rows)]

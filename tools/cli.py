@@ -160,7 +160,8 @@ def optimize(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the run as such a file and stop")] = False,
     data: Annotated[
-        str | None, typer.Option(help="csv, tsv, jsonl or txt file to judge quality on", show_default=False)
+        str | None,
+        typer.Option(help="csv, tsv, jsonl, json or txt file to judge quality on", show_default=False),
     ] = None,
     calibrate: Annotated[
         str | None,

@@ -12,7 +12,7 @@ from typing import Any
 from ..ir.errors import DataError
 from .columns import Column, Record, called, choose, find_header, is_missing, is_number
 from .config import ROLES, TaskName
-from .records import SEPARATORS, SUFFIXES, kind, records, separator
+from .records import SEPARATORS, SUFFIXES, kind, place, records, separator
 
 PEEK = 50  # records looked at before the columns are settled
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -26,7 +26,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One example. line: where it begins in the file, from 1. Tuples of words for token classification."""
+    """One example. line: where it begins in the file, from 1; its number in an array. Tuples of words for
+    token classification."""
 
     line: int
     text: str | tuple[str, ...]
@@ -52,7 +53,7 @@ def read(
     samples: int = 2000,
     seed: int = 0,
 ) -> Data:
-    """Read a csv, tsv, jsonl or plain text file (one text a line).
+    """Read a csv, tsv, jsonl, json (an array of rows) or plain text file (one text a line).
 
     The file is streamed, and at most `samples` rows are kept: a uniform sample over the whole file, drawn
     with `seed`, so that a file sorted by label still gives every label.
@@ -105,13 +106,14 @@ def _open(
     stream = records(path, apart)
     head = list(islice(stream, PEEK))
     if not head:
-        raise DataError(f"{path} is empty; it should hold one example a line")
+        meant = "an array of rows" if kind(path) == ".json" else "one example a line"
+        raise DataError(f"{path} is empty; it should hold {meant}")
     if isinstance(head[0][1], dict):
         return head, stream, []
     names: list[Column] = list(range(1, len(head[0][1]) + 1))
     said = [f"{path.name}: its columns are separated by {SEPARATORS[apart]}"] if apart != usual else []
     if kind(path) != ".txt":
-        header = find_header([cells for _, cells in head], told)
+        header = find_header([[str(cell) for cell in cells] for _, cells in head], told)
         if header is None:
             said.append(f"{path.name}: the first row is taken as data, there being no header")
         else:
@@ -144,26 +146,26 @@ def _row(path: str, line: int, record: Record, used: Mapping[str, Column], task:
     found: dict[str, Any] = {role: record.get(column) for role, column in used.items()}
     for role, column in used.items():
         if found[role] is None:
-            raise DataError(f"{path}, line {line}: has no {called(column)}")
+            raise DataError(f"{place(path, line)}: has no {called(column)}")
     if task == "token-classification":
         words, tags = (_words(found[role]) for role in ("text", "label"))
         if len(words) != len(tags):
-            raise DataError(f"{path}, line {line}: {len(words)} words and {len(tags)} labels")
+            raise DataError(f"{place(path, line)}: {len(words)} words and {len(tags)} labels")
         return Row(line, words, label=tags) if words else None
     word = str(found.get("label")).strip().lower()
     if is_missing(found.get("label", "there")) and (task == "similarity" or word in {"", "nan"}):
         where = called(used["label"])
         raise DataError(
-            f"{path}, line {line}: {where} is {found['label']!r}, which is no label: fill it in, or "
+            f"{place(path, line)}: {where} is {found['label']!r}, which is no label: fill it in, or "
             "leave the row out"
         )
     for role in used.keys() & {"text", "pair"}:
         if not isinstance(found[role], str):
-            raise DataError(f"{path}, line {line}: {called(used[role])} should be text, not {found[role]!r}")
+            raise DataError(f"{place(path, line)}: {called(used[role])} should be text, not {found[role]!r}")
     if task == "similarity":
         if not is_number(found["label"]):
             where = called(used["label"])
-            raise DataError(f"{path}, line {line}: {where} should be a number, not {found['label']!r}")
+            raise DataError(f"{place(path, line)}: {where} should be a number, not {found['label']!r}")
         found["label"] = float(found["label"])
     return Row(line, **found) if found["text"].strip() else None
 
@@ -180,6 +182,6 @@ def _sample(rows: Iterator[Row], samples: int, seed: int) -> tuple[list[Row], in
     for total, row in enumerate(rows, 1):
         if total <= samples:
             kept.append(row)
-        elif (place := draw.randrange(total)) < samples:
-            kept[place] = row
+        elif (seat := draw.randrange(total)) < samples:
+            kept[seat] = row
     return sorted(kept, key=lambda row: row.line), total

@@ -17,6 +17,7 @@ from .columns import is_number
 from .data import Data, Row
 from .fidelity import Fidelity
 from .metrics import cosine, f1, log_softmax, rank_correlation, spans, varies
+from .records import place
 from .scores import Judge, Runner, Score, class_scores, embedding, logits
 
 __all__ = ["BATCH", "Encoder", "Fidelity", "Judge", "Runner", "Score", "batches", "judge", "labels_tell"]
@@ -243,7 +244,7 @@ def _numbers(data: Data) -> np.ndarray:
     for row in data.rows:
         if not is_number(row.label) and not isinstance(row.label, bool):
             raise DataError(
-                f"{data.path}, line {row.line}: {row.label!r} is no number, and the model gives one score a "
+                f"{place(data.path, row.line)}: {row.label!r} is no number, and the model gives one score a "
                 "text: write labels as numbers"
             )
     return np.array([float(row.label) for row in data.rows])
@@ -275,4 +276,4 @@ def _label_ids(names: Sequence[str], data: Data) -> list[int]:
 def _wrong_label(path: str, line: int, label: str, names: Sequence[str]) -> DataError:
     known = f"the model's are {', '.join(names)}, or 0 to {len(names) - 1}"
     known = known if names else "write labels as whole numbers from 0"
-    return DataError(f"{path}, line {line}: {label!r} is no label of the model; {known}")
+    return DataError(f"{place(path, line)}: {label!r} is no label of the model; {known}")

@@ -1,4 +1,4 @@
-"""csv, tsv, jsonl and plain text files as a stream of records, checked line by line to be what they say."""
+"""csv, tsv, jsonl, json and plain text files as a stream of records, each checked to be what it should be."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from ..ir.errors import DataError
+from ..ir.errors import DataError, short
 from ..ir.files import MIB, open_regular, why
+from .json_rows import elements, is_array
 
 MOST = 4 * MIB  # bytes of a line
-SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".txt": ""}
+SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".json": "", ".txt": ""}
 
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_CALLED: dict[type[Any], str] = {dict: "object", list: "array", str: "text"}
 _PEEK = 50  # lines that a separator is looked for in
 _DECIMAL = re.compile(r"\s*-?\d+,\d+\s*")  # as it is written where columns are separated by semicolons
 
@@ -28,6 +30,11 @@ csv.field_size_limit(MOST)  # whole reviews are longer than the 128 KB that it a
 def kind(path: Path) -> str:
     """The format that a file's name says, whichever case it is written in."""
     return path.suffix.lower()
+
+
+def place(path: str | Path, number: int) -> str:
+    """How a sentence calls a record: by its line, in arrays by its number."""
+    return f"{path}, {'row' if kind(Path(path)) == '.json' else 'line'} {number}"
 
 
 def separator(path: Path) -> str:
@@ -76,7 +83,9 @@ def records(path: Path, separator: str = "") -> Iterator[tuple[int, Any]]:
         DataError: the file is missing, in no known format, not UTF-8 text, or malformed at a line it names.
     """
     check_suffix(path)
-    if kind(path) in {".jsonl", ".ndjson"}:
+    if kind(path) == ".json" and is_array(path):
+        yield from _array_records(path)
+    elif kind(path) in {".jsonl", ".ndjson", ".json"}:
         yield from _json_records(path)
     elif kind(path) == ".txt":
         for line, text in enumerate(_lines(path), 1):
@@ -110,6 +119,24 @@ def check_suffix(path: Path) -> None:
         )
 
 
+def _array_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | list[Any]]]:
+    """Objects as they are; arrays as cells, texts as one cell."""
+    first: tuple[type[Any], int] | None = None
+    for number, element in elements(path):
+        if not isinstance(element, dict | list | str):
+            raise DataError(
+                f'{place(path, number)}: should be a JSON object, such as {{"text": "…"}}, '
+                f"not {short(element)}"
+            )
+        record = [element] if isinstance(element, str) else element
+        first = first or (type(element), len(record))
+        if type(element) is not first[0]:
+            raise DataError(f"{place(path, number)}: is no {_CALLED[first[0]]}, as the first row is")
+        if isinstance(record, list) and len(record) != first[1]:
+            raise DataError(f"{place(path, number)}: {len(record)} columns, and the first row has {first[1]}")
+        yield number, record
+
+
 def _json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for line, text in enumerate(_lines(path), 1):
         if not text.strip():
@@ -117,9 +144,9 @@ def _json_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {line}: not JSON ({why(error)})") from error
+            raise DataError(f"{place(path, line)}: not JSON ({why(error)})") from error
         if not isinstance(record, dict):
-            raise DataError(f'{path}, line {line}: should be a JSON object, such as {{"text": "…"}}')
+            raise DataError(f'{place(path, line)}: should be a JSON object, such as {{"text": "…"}}')
         yield line, record
 
 

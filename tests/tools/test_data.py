@@ -1,10 +1,15 @@
 """Data files as people have them: four formats, columns told or guessed, every fault with its line."""
 
 import json
+import random
+import re
+import tracemalloc
 
 import pytest
 from graphwright.ir.errors import DataError
-from graphwright.tools import data
+from graphwright.tools import data, json_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 PAIRS = "A plane is taking off.,An air plane, 5.0\n"
 
@@ -41,6 +46,110 @@ def test_jsonl_columns_go_by_their_usual_names(tmp_path):
     path = write(tmp_path, "r.jsonl", "\n".join(map(json.dumps, lines)) + "\n\n")
     found = data.read(path, "sequence-classification")
     assert [(row.line, row.text, row.label) for row in found.rows] == [(1, "good", 1), (2, "bad", 0)]
+
+
+ROWS = [{"text": "good", "label": 1}, {"text": "bad, [so]", "label": 0}, {"label": 2, "text": "\u00fc\n"}]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_an_array_of_objects_is_a_row_each(tmp_path, indent, mark):
+    path = write(tmp_path, "r.JSON", mark + json.dumps(ROWS, indent=indent, ensure_ascii=False) + "\n")
+    found = data.read(path, "sequence-classification")
+    assert found.task == "classification"
+    assert [(row.line, row.text, row.label) for row in found.rows] == [
+        (1, "good", 1), (2, "bad, [so]", 0), (3, "\u00fc\n", 2)
+    ]  # fmt: skip
+
+
+def test_arrays_of_arrays_and_of_texts_are_columns(tmp_path):
+    pairs = write(tmp_path, "p.json", json.dumps([["a cat", "the cat", 4.5], ["a dog", "no dog", 0]]))
+    found = data.read(pairs, "embedding")
+    assert [(row.text, row.pair, row.label) for row in found.rows] == [
+        ("a cat", "the cat", 4.5), ("a dog", "no dog", 0.0)
+    ]  # fmt: skip
+    named = write(tmp_path, "n.json", json.dumps([["label", "text"], [1, "a cat"]]))
+    assert [(row.text, row.label) for row in data.read(named, "sequence-classification").rows] == [
+        ("a cat", 1)
+    ]
+    texts = write(tmp_path, "t.json", json.dumps(["a cat", "a dog"]))
+    assert [row.text for row in data.read(texts, "embedding").rows] == ["a cat", "a dog"]
+
+
+def test_objects_a_line_are_read_from_json_too(tmp_path):
+    path = write(tmp_path, "r.json", "\n".join(map(json.dumps, ROWS)))
+    assert [row.text for row in data.read(path, "embedding").rows] == ["good", "bad, [so]", "\u00fc\n"]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_an_array_is_read_alike_wherever_its_pieces_are_cut(tmp_path_factory, seed, chunk):
+    """Against json.loads of the whole."""
+    rng = random.Random(seed)
+    values = [
+        "",
+        "a \u2028 b",
+        "]",
+        "\\",
+        '"',
+        "\U0001f600",
+        1,
+        -2.5e-3,
+        10**20,
+        True,
+        None,
+        [[1], {}],
+        {"a": [1]},
+    ]
+    array = [{"text": rng.choice(values), "other": rng.choice(values)} for _ in range(rng.randrange(6))]
+    content = json.dumps(array, indent=rng.choice((None, 1)), ensure_ascii=rng.random() < 0.5)
+    path = tmp_path_factory.mktemp("array") / "r.json"
+    path.write_text(rng.choice(("", " \n")) + content, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "_CHUNK", chunk)
+        assert list(json_rows.elements(path)) == list(enumerate(json.loads(content), 1))
+
+
+def test_a_long_array_is_read_a_row_at_a_time(tmp_path):
+    path = tmp_path / "long.json"
+    with path.open("w") as file:
+        file.write("[" + ",".join(json.dumps({"text": f"{n} " + "word " * 80}) for n in range(8_000)) + "]")
+    tracemalloc.start()
+    found = data.read(str(path), "embedding", samples=10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size > 3 << 20
+    assert peak < 1 << 20
+    assert len(found.rows) == 10
+    assert [row.line for row in found.rows] == sorted(row.line for row in found.rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is empty; it should hold an array of rows"),
+        ("[]", "is empty; it should hold an array of rows"),
+        ('[{"text": "a"}', "row 1: is the last, and no ] follows"),
+        ('[{"text": "a"},', "row 2: not JSON"),
+        ('[{"text": "a"},]', "row 2: not JSON"),
+        ('[{"text": "a"} {"text": "b"}]', "row 1: is followed by '{' instead of a comma"),
+        ('[{"text": "a"}] 1', "goes on after its array has ended"),
+        ('[{"text": "a"}, 3]', "row 2: should be a JSON object"),
+        ('[{"text": "a"}, ["a"]]', "row 2: is no object, as the first row is"),
+        ('[["a", "b"], ["a"]]', "row 2: 1 columns, and the first row has 2"),
+        ('[{"text": "a"}, {"text": 3}]', "row 2: 'text' should be text, not 3"),
+        ('[{"text": "a"}, {"pair": "b"}]', "row 2: has no 'text'"),
+        ("[" * 100_000, "row 1: not JSON (it is nested too deeply)"),
+        ('[{"text": "' + "a" * (5 << 20) + '"}]', "row 1: not JSON (longer than 4 million characters)"),
+        ('[{"text": "' + "a" * (20 << 20), "row 1: not JSON (longer than 4 million characters)"),
+        (b'[{"text": "\xff"}]', "byte 12 is not UTF-8"),
+        (b'[{"text": "a"}, "\0"]', "holds a NUL byte"),
+        ('{\n  "data": [1]\n}', "row 1: not JSON"),
+    ],
+)
+def test_a_broken_array_is_refused_by_its_row(tmp_path, content, words):
+    with pytest.raises(DataError, match=re.escape(words)):
+        data.read(write(tmp_path, "r.json", content), "embedding", "fidelity")
 
 
 def test_plain_text_is_a_text_a_line(tmp_path):
