@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from ..errors import CaptureError
+from ..errors import CaptureError, short
 from ..program import Task
 from ..quiet import quiet
 from . import adapter
@@ -36,6 +37,11 @@ _AUTO: dict[str, str] = {
 }
 
 _LONGEST = 300  # of what transformers says, which may repeat a whole field
+_FIELD = re.compile(  # a value of another type than its field's, as huggingface_hub's validation says it
+    r"Field '(\w+)' (?:expected (\w+), got \w+ \(value: (.*?)\)"
+    r"|with value (.*?) doesn't match any type in \((.*?)\)\.)",
+    re.DOTALL,
+)
 
 
 @dataclass
@@ -188,6 +194,17 @@ def _concrete(maker: Any, folder: Path, options: Mapping[str, Any]) -> tuple[Any
 
 
 def _reason(error: Exception, directory: Path, folder: Path) -> str:
+    if found := _FIELD.search(str(error)):
+        name, kind, value, other, kinds = found.groups()
+        value, kind = value or other or "", kind or ", ".join(re.findall(r"(\w+)(?:'>|\[)", kinds))
+        value = value if len(value) <= 80 else f"{value[:77]}..."
+        return f"its config.json gives {name} as {value}, and {kind} is meant."
+    if isinstance(error, KeyError) and error.args:
+        config = read_json(folder / "config.json")
+        names = [name for name, value in config.items() if value == error.args[0]]
+        if names:
+            given = short(error.args[0])
+            return f"its config.json gives {names[0]} as {given}, which transformers does not know."
     lines = [line.strip() for line in str(error).strip().split("\n")]
     said = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).replace(str(folder), str(directory))
     said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."

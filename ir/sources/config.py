@@ -34,6 +34,7 @@ _NEEDED = re.compile(
     r"^((num|n)_(attention_|key_value_)?heads?|vocab_size|hidden_size|embedding_size|d_model|n_embd|embed_dim)$"
 )
 _POSITIONS = re.compile(r"positions?(_embeddings)?$")
+_DTYPES = "float64 float32 float16 bfloat16 float8_e4m3fn float8_e5m2 double float half".split()
 _DEEPEST = 32
 _MANY_LAYERS, _MANY_LABELS, _MANY_POSITIONS = 256, 10**6, 2**24
 
@@ -98,6 +99,12 @@ def check_sizes(config: Mapping[str, Any], tensors: int) -> None:
         )
         if value > limit:
             raise CaptureError(f"config.json gives {name} as {value}: at most {limit} are read.")
+    for name in ("dtype", "torch_dtype"):
+        kind = config.get(name)
+        if kind not in (None, "auto") and not (isinstance(kind, str) and kind.split(".")[-1] in _DTYPES):
+            raise CaptureError(
+                f"config.json gives {name} as {_shown(kind)}: the name of a type is meant, such as float32."
+            )
     labels = config.get("id2label")
     if labels is not None and not (isinstance(labels, Mapping) and all(_is_integer(k) for k in labels)):
         raise CaptureError("config.json gives id2label as something else than labels by number.")
