@@ -13,7 +13,7 @@ _FLOAT = ir.DataType.FLOAT
 _TYPES = frozenset({"to", "dtype", "output_dtype"})  # attributes that name a type
 
 
-def told(model: ir.Model) -> str:
+def in_half(model: ir.Model) -> str:
     """A sentence for who brings a model that computes in 16 bits; empty for others."""
     view = OnnxView(model)
     types = [

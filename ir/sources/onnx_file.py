@@ -11,7 +11,7 @@ from ..errors import CaptureError, GraphwrightError
 from ..files import FAULTS
 from ..flattened import flattened
 from ..onnx import OnnxView
-from ..precision import told
+from ..precision import in_half
 from ..program import Program, Task
 from ..roles import input_specs
 from .as_given import compare_as_given, why_not
@@ -93,8 +93,8 @@ def _captured(path: Path, task: Task | None) -> Program:
     pad = pad_token_id(files)
     if pad is not None:
         info["pad_token_id"] = pad
-    if note := told(model):
-        info["notes"] = [f"{path.name}: {note}"]
+    if note := in_half(model):
+        info["notes"] = [*info.get("notes", ()), f"{path.name}: {note}"]
     positions = info.pop("max_positions", None)
     if positions and "length" in symbols:
         low, high = symbols["length"]

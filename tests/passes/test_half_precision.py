@@ -70,7 +70,8 @@ def shifted(program, factor):
 
 @pytest.mark.parametrize("inside", ["float16", "bfloat16"])
 def test_what_16_bits_cost_is_said_with_the_mend(tmp_path, inside):
-    (note,) = encoder(tmp_path / "m.onnx", inside, "float32").info["notes"]
+    notes = encoder(tmp_path / "m.onnx", inside, "float32").info["notes"]
+    (note,) = [each for each in notes if "products" in each]
     assert note.startswith(f"m.onnx: {2 * LAYERS} of {2 * LAYERS} products are computed in {inside}: ")
     assert note.endswith("export the model in float32 to have them")
 
@@ -79,7 +80,7 @@ def test_weights_stored_in_float16_and_computed_with_in_float32_are_no_note(tmp_
     program = parsed("w32 = Cast<to=1> (w) y = MatMul (x, w32)", "float[b,4] x", "float[b,4] y",
                      {"w": np.eye(4, dtype=np.float16)})  # fmt: skip
     onnx_ir.save(program.graph, tmp_path / "m.onnx")
-    assert "notes" not in capture(tmp_path / "m.onnx").info
+    assert "float16" not in str(capture(tmp_path / "m.onnx").info.get("notes"))
 
 
 def test_fusions_say_why_they_leave_a_float16_model_alone(tmp_path):
