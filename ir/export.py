@@ -20,6 +20,8 @@ from .errors import CaptureError
 from .outputs import flattened
 from .program import UNBOUNDED
 from .quiet import quiet
+from .reasons import reason
+from .sources.untouched import attributes_kept
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,6 @@ class Exported:
         return shapes
 
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SYMBOL = re.compile(r"\b[a-z]+\d+\b")
 Axes = Mapping[str, tuple[int | str, ...]]
 Call = Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
@@ -125,7 +126,7 @@ def export(
     except CaptureError:
         raise
     except Exception as error:
-        raise CaptureError(f"torch.export cannot trace {type(module).__name__}: {said(error)}") from error
+        raise CaptureError(f"torch.export cannot trace {type(module).__name__}: {reason(error)}.") from error
     shapes, symbols, names = _symbols(program, inputs)
     return Exported(program, tuple(outputs), tuple(dropped), shapes, symbols, names)
 
@@ -156,7 +157,10 @@ class _Entry(nn.Module):
                         torch._check(size == sizes.setdefault(label, size))
             given = [t.clone() if name in written else t for name, t in zip(axes, tensors, strict=True)]
             args, kwargs = call(given)
-            output = module(*args, **kwargs)
+            with attributes_kept(
+                module
+            ):  # torch.export calls more than once: what one left is not for the next
+                output = module(*args, **kwargs)
             found, dropped[:] = flattened(output)
             outputs[:] = [name for name, _ in found]
             if not found:
@@ -187,17 +191,6 @@ def default_axes(inputs: Mapping[str, Tensor]) -> dict[str, tuple[int | str, ...
         name: tuple(f"{t.shape[0]}" if axis == 0 else f"{tuple(t.shape)}.{axis}" for axis in range(t.dim()))
         for name, t in inputs.items()
     }
-
-
-def said(error: BaseException) -> str:
-    """What an exception says, on one line, as far as its first full sentence or line goes."""
-    lines = [line.strip() for line in _COLOUR.sub("", str(error)).strip().split("\n")]
-    text = ""
-    for line in lines:
-        text = f"{text} {line}".strip()
-        if line.endswith((".", "!", "?", ")")) or not line:
-            break
-    return text.rstrip(":") or type(error).__name__
 
 
 @contextmanager

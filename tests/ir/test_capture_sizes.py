@@ -200,3 +200,45 @@ def test_a_mask_given_to_torchs_own_encoder_and_decoder_is_traced(causal):
         x = floats(3, 5, 8, seed=2)
         # With gradients: without, torch's fused encoder takes a bias for a boolean mask (docs/semantics.md).
         agree(program, [x, mask], [module(x, mask)])
+
+
+def grown(self, x):
+    n = x.shape[1]
+    if self.places is None or self.places.shape[1] < n:
+        self.places = torch.arange(n).float()[None, :, None]
+    return self.linear(x) + self.places[:, :n]
+
+
+def longest(self, x):
+    n = x.shape[1]
+    if n > self.longest:
+        self.longest, self.places = n, torch.arange(n).float()[None, :, None]
+    return self.linear(x) + self.places[:, :n]
+
+
+@pytest.mark.parametrize("forward", [grown, longest])
+def test_a_table_that_grows_with_the_longest_call_is_traced_for_every_length(forward):
+    """torch.export calls a module several times; what it keeps from one is no part of the next."""
+    module = Small(forward)
+    module.places, module.longest = None, 0
+    program = capture(module, inputs=[floats(2, 9, 4)])
+    assert program.inputs[0].shape == ("batch", "length", 4)
+    assert (module.places, module.longest) == (None, 0)
+    x = floats(3, 17, 4)
+    with torch.no_grad():
+        agree(program, [x], [module(x)])
+
+
+def test_tables_by_length_are_traced_for_the_length_of_the_example():
+    def forward(self, x):
+        n = x.shape[1]
+        if n not in self.tables:
+            self.tables[n] = torch.arange(n).float()[None, :, None]
+        return self.linear(x) + self.tables[n]
+
+    module = Small(forward)
+    module.tables = {}
+    program = capture(module, inputs=[floats(2, 9, 4)])
+    assert program.inputs[0].shape == ("batch", 9, 4)
+    assert "is fixed at 9, though Small takes others" in program.info["notes"][0]
+    assert module.tables == {}

@@ -1,0 +1,53 @@
+"""Why torch.export could not trace a module, for whoever wrote it, and the line that it stopped at."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import traceback
+from pathlib import Path
+
+import torch
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ROOMS = [Path(__file__).parents[1] / room for room in ("backends", "ir", "passes", "tools")]
+_OWN = (Path(torch.__file__).parent, *_ROOMS)
+_WIDEST = 120  # characters of a line of code
+# What torch says -> what it means.
+_MEANT = {
+    "data-dependent expression": "its Python code decides by the values of a tensor, which a graph can't: "
+    "write both ways, with torch.where, or torch.cond",
+    "in the exported program constant's list": "it uses a tensor that its graph doesn't know, such as that "
+    "of `.data`, or one kept from another call: use .detach(), or a buffer",
+    ".numpy() is not supported": "it leaves torch for NumPy, whose results a graph doesn't hold",
+}
+
+
+def reason(error: BaseException) -> str:
+    """One sentence without its full stop, and the line of the module's code where there is one."""
+    words = said(error)
+    words = next((meant for theirs, meant in _MEANT.items() if theirs in str(error)), words.rstrip("."))
+    place = _place(error)
+    return f"{words} ({place})" if place else words
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, on one line, as far as its first full sentence or line goes."""
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).strip().split("\n")]
+    text = ""
+    for line in lines:
+        text = f"{text} {line}".strip()
+        if line.endswith((".", "!", "?", ")")) or not line:
+            break
+    return text.rstrip(":") or type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line that is neither torch's nor ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if not any(Path(f.filename).is_relative_to(own) for own in _OWN)]
+    if not theirs or not Path(theirs[-1].filename).is_file():
+        return ""
+    last = theirs[-1]
+    line = linecache.getline(last.filename, last.lineno or 0).strip()[:_WIDEST]
+    return f"line {last.lineno} of {Path(last.filename).name}: {line}"
