@@ -38,10 +38,14 @@ def build(name: str) -> Any:
     config = transformers.AutoConfig.for_model(name)
     own = SETTINGS.get(name, {})
     other = config.attribute_map  # a size by its second name would win over one given by its first
-    small = {k: v for k, v in SMALL.items() if hasattr(config, k) and other.get(k, k) not in own}
+    known = config.to_dict().keys() | other.keys()
+    small = {k: v for k, v in SMALL.items() if k in known and other.get(k, k) not in own}
     settings = small | own
     config = transformers.AutoConfig.for_model(name, **settings)
-    model = transformers.AutoModel.from_config(config).eval().float()
+    kind = type(config).__name__.removesuffix("Config") + "Model"  # for those that AutoModel doesn't list
+    listed = type(config) in transformers.AutoModel._model_mapping
+    made = transformers.AutoModel.from_config(config) if listed else getattr(transformers, kind)(config)
+    model = made.eval().float()
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         if parameter.dim() == 1:

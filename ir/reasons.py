@@ -13,9 +13,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ROOMS = [Path(__file__).parents[1] / room for room in ("backends", "ir", "passes", "tools")]
 _OWN = (Path(torch.__file__).parent, *_ROOMS)
 _WIDEST = 120  # characters of a line of code
+_DECIDES = "data-dependent expression"
 # What torch says -> what it means.
 _MEANT = {
-    "data-dependent expression": "its Python code decides by the values of a tensor, which a graph can't: "
+    _DECIDES: "its Python code decides by the values of a tensor, which a graph can't: "
     "write both ways, with torch.where, or torch.cond",
     "in the exported program constant's list": "it uses a tensor that its graph doesn't know, such as that "
     "of `.data`, or one kept from another call: use .detach(), or a buffer",
@@ -27,8 +28,8 @@ def reason(error: BaseException) -> str:
     """One sentence without its full stop, and the line of the module's code where there is one."""
     words = said(error)
     words = next((meant for theirs, meant in _MEANT.items() if theirs in str(error)), words.rstrip("."))
-    place = _place(error)
-    return f"{words} ({place})" if place else words
+    stopped = place(error)
+    return f"{words} ({stopped})" if stopped else words
 
 
 def said(error: BaseException) -> str:
@@ -42,8 +43,13 @@ def said(error: BaseException) -> str:
     return text.rstrip(":") or type(error).__name__
 
 
-def _place(error: BaseException) -> str:
-    """The innermost line that is neither torch's nor ours."""
+def decides(error: BaseException | None) -> bool:
+    """Whether torch.export stopped where values decide what is computed."""
+    return _DECIDES in str(error)
+
+
+def place(error: BaseException) -> str:
+    """The innermost line that is neither torch's nor ours; empty where there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not any(Path(f.filename).is_relative_to(own) for own in _OWN)]
     if not theirs or not Path(theirs[-1].filename).is_file():

@@ -3,7 +3,6 @@ the others."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import CaptureError
 from ..program import Program
+from ..reasons import decides, place
 from .examples import example_inputs
 from .inputs import DECODER_LENGTH, Example
 from .padded import no_padded_windows
@@ -68,10 +68,10 @@ def attempted(model: Any, directory: Path, example: Example, trace: Trace) -> Pr
 
 def _reason(error: CaptureError, kind: str) -> CaptureError:
     """What torch.export says of values that decide what is computed, in words for a directory's user."""
-    if "data-dependent" not in str(error):
+    cause = error.__cause__
+    if cause is None or not decides(cause):
         return error
-    place = re.search(r"(modeling_\w+\.py)", str(error.__cause__))
-    where = f" (in {place[1]})" if place else ""
+    where = f" ({stopped})" if (stopped := place(cause)) else ""
     return CaptureError(
         f"{kind} decides by the values in its inputs what it computes{where}, and a graph holds one course "
         "of computation: it cannot be captured."

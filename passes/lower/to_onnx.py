@@ -94,7 +94,7 @@ def _converted(program: Any) -> ir.Model:
 
 def _reason(error: BaseException) -> str:
     """Which operator could not be converted, and why, out of a chain of reports in colour."""
-    from ...ir.export import said
+    from ...ir.reasons import said
 
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
