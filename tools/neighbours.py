@@ -130,8 +130,8 @@ def neighbours(program: Program, calls: Calls, run: Runner, plain: Program, thre
     reference = execute(plain, calls.alone, threads)
     distance = max(
         (
-            scaled_distance(expected[name], found[name])
-            for expected, found in zip(reference, alone, strict=True)
+            scaled_distance(_real(program, feed, expected[name]), _real(program, feed, found[name]))
+            for feed, expected, found in zip(calls.alone, reference, alone, strict=True)
             for name in expected.keys() & found.keys()
             if expected[name].dtype == found[name].dtype and expected[name].shape == found[name].shape
         ),

@@ -19,7 +19,7 @@ from graphwright.tools.console import Console
 from graphwright.tools.data import Row
 from graphwright.tools.judging import judging, read_data
 from graphwright.tools.neighbours import PROMISED, Neighbours, neighbours, of_probes, of_texts
-from handmade import operators
+from handmade import operators, parsed
 from transformers import BertConfig, BertModel
 
 RANGE = 0.4  # standard deviation of the weights
@@ -136,3 +136,19 @@ def test_a_number_for_each_text_is_judged_over_all_texts(plain):
     assert min(neighbours(plain, calls, scores, plain, 1).worst.values()) > 0.999999
     moved = neighbours(plain, calls, lambda feed: scores(feed, 0.5), plain, 1).worst
     assert moved["in batches of 32"] < moved["in batches of 8"] < PROMISED < moved["padded to 48"]
+
+
+def test_outputs_at_padding_are_nobodys_and_no_distance():
+    body = "e = Gather(table, ids) f = Cast<to=1>(mask) g = Unsqueeze(f, last) y = Mul(e, g)"
+    weights = {"table": np.random.default_rng(0).standard_normal((8, 4), np.float32), "last": np.array([2])}
+    inputs = "int64[batch,length] ids, int64[batch,length] mask"
+    program = parsed(body, inputs, "float[batch,length,4] y", weights)
+    run, calls = OnnxRuntime().build(program, threads=1).run, of_probes(program, 0)
+    assert any((feed["mask"] == 0).any() for feed in calls.alone)
+
+    def moved(at):
+        answer = lambda feed: {"y": run(feed)["y"] + (feed["mask"] == at)[..., None].astype(np.float32)}
+        return neighbours(program, calls, answer, program, 1).distance
+
+    assert moved(0) == 0
+    assert moved(1) > 0.1
