@@ -55,6 +55,45 @@ def program_of(path):
     )
 
 
+_TOKENIZER = {
+    "version": "1.0", "truncation": None, "padding": None, "normalizer": {"type": "Lowercase"},
+    "added_tokens": [{"id": 0, "content": "[PAD]", "single_word": False, "lstrip": False, "rstrip": False,
+                      "normalized": False, "special": True}],
+    "pre_tokenizer": {"type": "Whitespace"}, "decoder": None,
+    "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+    "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+              "max_input_chars_per_word": 100,
+              "vocab": {word: n for n, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefgh"))}},
+}  # fmt: skip
+BESIDE = {
+    "tokenizer.json": _TOKENIZER,
+    "tokenizer_config.json": {
+        "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "model_max_length": 12
+    },
+    "special_tokens_map.json": {"pad_token": {"content": "[PAD]", "lstrip": False}},
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+        {"idx": 3, "name": "3", "path": "3_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ],
+    "sentence_bert_config.json": {"max_seq_length": 10, "do_lower_case": False},
+    "config_sentence_transformers.json": {
+        "prompts": {"query": "a: "}, "default_prompt_name": None, "truncate_dim": 4,
+        "similarity_fn_name": "cosine",
+    },
+    "1_Pooling/config.json": {
+        "word_embedding_dimension": 16, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False,
+        "include_prompt": True,
+    },
+    "2_Dense/config.json": {
+        "in_features": 16, "out_features": 8, "bias": True,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+    },
+}  # fmt: skip
+"""The files that a sentence-transformers directory holds beside its configuration and weights."""
+
+
 class AcceptedError(Exception):
     """What had to be refused was taken."""
 
@@ -184,6 +223,29 @@ class Material:
         with reading(out):
             load(out, None, None)
 
+    def beside(self, rng, case):
+        """A file beside the configuration and the weights: of the tokenizer, or of what pools."""
+        import torch
+        from graphwright.backends.text import TextEncoder
+        from graphwright.ir.capture import capture
+        from safetensors.torch import save_file
+
+        out = case / "bert"
+        shutil.copytree(self.directory, out)
+        changed = rng.choice([*BESIDE, *["tokenizer.json"] * 3])
+        for name, content in BESIDE.items():
+            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).write_bytes(
+                mutated.changed_text(content, rng) if name == changed else mutated.dumped(content)
+            )
+        dense = {"linear.weight": torch.ones(8, 16), "linear.bias": torch.ones(8)}
+        save_file(dense, out / "2_Dense" / "model.safetensors")
+        program = capture(out)
+        encoder = TextEncoder(
+            program.tokenizer["tokenizer.json"], program.inputs, program.info, program.symbols
+        )
+        encoder(["a b", "c"])
+
     def manifest(self, rng, case):
         """A bundle's manifest, with or without the right hash of itself."""
         import hashlib
@@ -305,6 +367,6 @@ class Material:
 
 
 KINDS = (
-    "onnx", "exact", "config", "index", "manifest", "bytes-onnxruntime", "bytes-tvm", "options", "settings",
-    "data", "arrays",
+    "onnx", "exact", "config", "index", "beside", "manifest", "bytes-onnxruntime", "bytes-tvm", "options",
+    "settings", "data", "arrays",
 )  # fmt: skip

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import CaptureError
+from ..errors import CaptureError, short
 from ..program import Program
 from .checkpoint import load
 from .config import parsed, read_json
@@ -156,9 +156,17 @@ def _after(kind: str, path: Path) -> nn.Module:
     if kind not in ("Dense", "LayerNorm"):
         raise CaptureError(f"modules.json lists a {kind} after the pooling, which is not supported.")
     try:
-        config = read_json(path / "config.json")
-        module = Dense(config) if kind == "Dense" else LayerNorm(config)
-        module.load_state_dict(_weights(path))
+        config, weights = read_json(path / "config.json"), _weights(path)
+        dense = kind == "Dense"
+        name = "linear.weight" if dense else "norm.weight"
+        asked = [config[size] for size in (("out_features", "in_features") if dense else ("dimension",))]
+        if list(weights[name].shape) != asked:  # before memory is asked for
+            raise CaptureError(
+                f"'{path}' holds '{name}' of shape {tuple(weights[name].shape)}; its config.json asks for "
+                f"{short(asked)}."
+            )
+        module = Dense(config) if dense else LayerNorm(config)
+        module.load_state_dict(weights)
     except UnpicklingError as error:
         raise CaptureError(f"'{path}' holds a pickle that would run code: give model.safetensors.") from error
     except (KeyError, TypeError, RuntimeError, SafetensorError, OSError) as error:
@@ -176,6 +184,7 @@ def _activation(name: str | None) -> nn.Module:
     """An activation by the path of its class: only classes of torch.nn, made without arguments."""
     if name is None:
         return nn.Identity()
+    name = str(name)[:200]
     kind = getattr(nn, name.rpartition(".")[2], None)
     if not name.startswith(_ACTIVATIONS) or kind is None:
         raise CaptureError(f"a Dense module asks for the activation {name}, which is none of torch.nn's.")

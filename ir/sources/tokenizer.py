@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import CaptureError
+from ..errors import CaptureError, short
 from ..quiet import quiet
 from ..temporary import TemporaryFolder
 
@@ -69,6 +69,8 @@ def pad_token_id(files: Mapping[str, bytes]) -> int | None:
     token = token.get("content") if isinstance(token, dict) else token
     if token is None:
         return None
+    if not isinstance(token, str):
+        raise CaptureError(f"the tokenizer's files give pad_token as {short(token)}: a text is meant.")
     return _tokenizer(files).token_to_id(token)
 
 

@@ -10,6 +10,7 @@ from graphwright.ir.capture import capture
 from graphwright.ir.errors import CaptureError
 from graphwright.ir.view import view
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 
 TOLERANCE = 1e-5  # of max(1, |reference|)
 BERT = {
@@ -213,7 +214,10 @@ def test_shards_are_all_there_and_inside_the_directory(tmp_path):
         ),
         ({"num_hidden_layers": 2}, "the checkpoint has no encoder.layer.1"),
         ({"hidden_act": "nonesuch"}, "cannot be loaded"),
-        ({"hidden_size": "wide"}, "cannot be loaded: Validation error for field 'hidden_size': TypeError"),
+        (
+            {"hidden_size": "wide"},
+            "cannot be loaded: its config.json gives hidden_size as 'wide', and int is meant",
+        ),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(saved, change, sentence):
@@ -240,6 +244,12 @@ def test_a_broken_tokenizer_is_named(saved, file):
     (saved / "tokenizer_config.json").write_text('{"pad_token": "[PAD]"}')
     (saved / file).write_text('{"version')
     assert file in refusal(saved)
+
+
+def test_a_padding_token_that_is_no_text_is_named(saved):
+    Tokenizer(models.WordLevel({"w": 0}, unk_token="w")).save(str(saved / "tokenizer.json"))
+    (saved / "tokenizer_config.json").write_text('{"pad_token": true}')
+    assert "give pad_token as True: a text is meant" in refusal(saved)
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,10 @@ def refusal(folder) -> str:
             [dense(4, activation_function="torch.nn.modules.activation.MultiheadAttention")],
             "MultiheadAtt",
         ),
-        (MEAN, [dense(4, out_features=5)], "does not hold a Dense"),
+        (MEAN, [dense(4, out_features=5)], "its config.json asks for [5, 16]"),
+        (MEAN, [dense(4, out_features=10**12)], "its config.json asks for [1000000000000, 16]"),
+        (MEAN, [dense(4, out_features="4")], "its config.json asks for ['4', 16]"),
+        (MEAN, [dense(4, activation_function=7)], "asks for the activation 7, which is none"),
         (MEAN, [(*dense(4)[:2], None)], "does not hold a Dense"),
     ],
 )
