@@ -127,7 +127,7 @@ def export(
         raise
     except Exception as error:
         raise CaptureError(f"torch.export cannot trace {type(module).__name__}: {reason(error)}.") from error
-    shapes, symbols, names = _symbols(program, inputs)
+    shapes, symbols, names = _symbols(program, inputs, axes)
     return Exported(program, tuple(outputs), tuple(dropped), shapes, symbols, names)
 
 
@@ -251,8 +251,8 @@ def _retarget(module: torch.fx.GraphModule, old: Any, new: Any) -> None:
         graph.recompile()
 
 
-def _symbols(program: Any, inputs: Mapping[str, Tensor]) -> tuple[dict, dict, dict]:
-    """Reads the input shapes off the placeholders and gives every symbol a name."""
+def _symbols(program: Any, inputs: Mapping[str, Tensor], axes: Axes) -> tuple[dict, dict, dict]:
+    """Reads the input shapes off the placeholders and names symbols, by labels where those are names."""
     users = program.graph_signature.user_inputs
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     names: dict[str, str] = {}
@@ -266,7 +266,7 @@ def _symbols(program: Any, inputs: Mapping[str, Tensor]) -> tuple[dict, dict, di
                 shape.append(int(size))
                 continue
             if str(symbol) not in names:
-                names[str(symbol)] = ours = _readable(name, axis, set(names.values()))
+                names[str(symbol)] = ours = _readable(name, axis, axes[name][axis], set(names.values()))
                 bounds = program.range_constraints.get(symbol)
                 lower = int(bounds.lower) if bounds is not None and bounds.lower.is_Integer else 1
                 upper = int(bounds.upper) if bounds is not None and bounds.upper.is_Integer else UNBOUNDED
@@ -277,6 +277,8 @@ def _symbols(program: Any, inputs: Mapping[str, Tensor]) -> tuple[dict, dict, di
     return shapes, symbols, names
 
 
-def _readable(name: str, axis: int, taken: set[str]) -> str:
+def _readable(name: str, axis: int, label: int | str, taken: set[str]) -> str:
     wished = "batch" if axis == 0 else "decoder_length" if name.startswith("decoder") else "length"
+    if isinstance(label, str) and label.isidentifier() and not _SYMBOL.fullmatch(label):  # "s53" is torch's
+        wished = label
     return wished if wished not in taken else f"{name}_{axis}"

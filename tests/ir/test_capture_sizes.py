@@ -6,6 +6,7 @@ import torch
 from graphwright.backends.onnxruntime import OnnxRuntime
 from graphwright.ir.capture import capture
 from graphwright.ir.extents import extents, told
+from graphwright.ir.sources.module import from_module
 from graphwright.passes.manager import Pipeline
 from modules import Small, agree, floats, ids
 from torch import nn
@@ -242,3 +243,14 @@ def test_tables_by_length_are_traced_for_the_length_of_the_example():
     assert program.inputs[0].shape == ("batch", 9, 4)
     assert "is fixed at 9, though Small takes others" in program.info["notes"][0]
     assert module.tables == {}
+
+
+def test_axes_that_the_caller_names_are_called_so_and_not_by_torchs_own_symbols():
+    module = Small(lambda self, x: F.conv2d(x, self.kernel), kernel=floats(2, 3, 2, 2))
+    for labels, shape in (
+        (("batch", 3, "height", "width"), ("batch", 3, "height", "width")),
+        (("batch", 3, "s17", "s53"), ("batch", 3, "length", "x_3")),
+    ):
+        program = from_module(module, {"x": floats(2, 3, 6, 8)}, axes={"x": labels})
+        assert program.inputs[0].shape == shape
+        assert told(program)[1].startswith(f"{shape[2]} is ")
