@@ -112,6 +112,8 @@ class FxView(GraphView):
         if isinstance(size, int):
             return size
         expression = size.node.expr
+        if expression.is_Integer:  # a symbol that the trace found to be one number
+            return int(expression)
         if expression not in self._printed:
             self._printed[expression] = str(expression.subs(self._symbols))
         return self._printed[expression]

@@ -104,6 +104,7 @@ def attention_facts(attention: Attention) -> dict[str, Any]:
         "kv_heads": attention.kv_heads,
         "head_dim": attention.head_dim,
         "scale": attention.scale,
+        "softcap": attention.softcap,
         "mask": attention.mask_kind,
         "causal": attention.causal,
         "rotary": attention.rotary,
@@ -158,6 +159,7 @@ def _described(facts: dict[str, Any], count: int) -> str:
     heads = f"{facts['heads']} heads of {facts['head_dim']}"
     if facts["kv_heads"] != facts["heads"]:
         heads += f", {facts['kv_heads']} for keys and values"
+    heads += f", scores capped at {facts['softcap']:g}" if facts["softcap"] else ""
     mask = {"none": "no mask", "add": "an additive mask", "bool": "a boolean mask"}[facts["mask"]]
     more = [name.replace("_", " ") for name in ("causal", "rotary", "relative_bias", "cross") if facts[name]]
     return f"{count} with {heads}, scale {facts['scale']:.4g}, {', '.join([mask, *more])}"

@@ -99,6 +99,10 @@ def _attention(
     added = _added(core, masks)
     notes: list[Miss] = []
     causal = core.is_causal
+    if core.gate is not None:
+        if not masks.hides(core.gate, core.terms):
+            raise NoAttention(core.gate, "the scores are multiplied by what is no mask of the keys hidden after")
+        causal = causal or masks.reach(core.gate, False, True, 1.0).causal
     if added.mask is not None and not causal:
         reach = masks.reach(added.mask, added.kind == "add", added.keeps, added.factor)
         causal = reach.causal
@@ -131,6 +135,8 @@ def _attention(
         relative_bias=added.bias,
         terms=tuple(core.terms),
         selected=core.select is not None,
+        softcap=core.softcap,
+        gate=core.gate,
         cross=bare(query.source) != bare(key.source),
         layouts=(query.layout, key.layout, value.layout),
         q_features=query.features,

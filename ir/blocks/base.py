@@ -65,7 +65,7 @@ class Norm:
 
 @dataclass(frozen=True)
 class Attention:
-    """softmax(scale * query key^T + mask) value, with its projections.
+    """softmax(scale * query key^T + terms) value, with its projections.
 
     query, key, value: as they enter the scores and the context, rotary included, repeated heads included
     where the graph repeats them; layouts says where their axes are, for each of the three: b(atch), h(eads),
@@ -87,6 +87,10 @@ class Attention:
     relative_bias: a learned position bias that is added to the scores, on its own or inside `mask`.
     terms: (factor, value) of everything added to the scaled scores, in order: biases and additive masks. A
     bool mask may be written into a term (T5) instead of over the scores; selected: over the scores.
+    softcap: the scaled scores x become softcap * tanh(x / softcap) before anything is added (Gemma 2: Gemma
+    Team, 2024, arXiv:2408.00118, section 2); 0 where they are not capped.
+    gate: a mask of ones and zeros that multiplies the scores before terms are added, which hide each key
+    where it is 0 (GPT: Radford et al., 2018). None but there.
     cross: keys and values come from another stream than queries.
     probabilities: the softmax's result, None inside a single operator.
     body: every value from the projections' results to context, scores and probabilities included.
@@ -118,6 +122,8 @@ class Attention:
     mask_factor: float = 1.0
     terms: tuple[tuple[float, Value], ...] = ()
     selected: bool = False
+    softcap: float = 0.0
+    gate: Value | None = None
     layouts: tuple[str, str, str] = ("bhld", "bhld", "bhld")
     q_features: np.ndarray | None = field(default=None, compare=False)
     k_features: np.ndarray | None = field(default=None, compare=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,16 @@ class Masks:
         if key not in self._reach:
             self._reach[key] = _reach(mask, additive, keeps, factor)
         return self._reach[key]
+
+    def hides(self, gate: Value, terms: Sequence[tuple[float, Value]]) -> bool:
+        """Whether a gate is of ones and zeros, and where it is 0 the terms hide the key; False if unknown."""
+        try:
+            seen = evaluate(gate, _feeds(gate), {})
+            added = sum((factor * evaluate(term, _feeds(term), {}) for factor, term in terms), np.float64(0))
+            shut = np.broadcast_to(seen == 0, np.broadcast_shapes(seen.shape, np.shape(added)))
+        except (Unknown, ValueError):
+            return False
+        return bool(np.isin(seen, (0, 1)).all() and (np.broadcast_to(added, shut.shape)[shut] <= HIDDEN).all())
 
     def table(self, term: Value) -> Value | None:
         """The lookup in a learned table that a term added to the scores comes from, if it does."""

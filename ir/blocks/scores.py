@@ -45,7 +45,8 @@ class Product:
 
 @dataclass
 class Core:
-    """softmax(scale * query key^T + terms) value. letters: i queries, j keys, the rest as in `context`."""
+    """softmax(gate * capped(scale * query key^T) + terms) value. letters: i queries, j keys, the rest as in
+    `context`. softcap, gate: as Attention's."""
 
     query: Operand
     key: Operand
@@ -54,6 +55,8 @@ class Core:
     scale: float
     terms: list[tuple[float, Value]] = field(default_factory=list)
     select: tuple[Value, bool] | None = None
+    softcap: float = 0.0
+    gate: Value | None = None
     probabilities: Value | None = None
     is_causal: bool = False
     grouped: bool = False
@@ -75,7 +78,8 @@ def sdpa_core(root: Value) -> Core:
     batch = "bhgn"[: rank - 2]
     core = Core(
         Operand(query, batch + "id"), Operand(key, batch + "jd"), Operand(value, batch + "je"),
-        Operand(root, batch + "ie"), scale, is_causal=bool(root.attrs.get("causal")),
+        Operand(root, batch + "ie"), scale, softcap=root.attrs.get("softcap", 0.0),
+        is_causal=bool(root.attrs.get("causal")),
         grouped=bool(root.attrs.get("gqa")), body=[root],
     )  # fmt: skip
     if mask is not None:
@@ -96,9 +100,10 @@ def softmax_core(
         body: what the softmax itself consists of.
     """
     below = _below(probabilities, static)
-    product, scale, terms, select, above = _above(scores, static)
-    body = [*above, *body, *below[1]]
-    for _, term in terms:
+    above = _above(scores, static)
+    product = above.product
+    body = [*above.body, *body, *below[1]]
+    for _, term in above.terms:
         inner = masks.product(term)
         if inner is not None:
             raise NoAttention(
@@ -122,7 +127,8 @@ def softmax_core(
     right = _untransposed(right)
     return Core(
         left, right, Operand(values.value, rename(values.letters)),
-        Operand(context.value, rename(context.letters)), scale, terms, select, probabilities, body=body,
+        Operand(context.value, rename(context.letters)), above.scale, above.terms, above.select,
+        above.softcap, above.gate, probabilities, body=body,
     )  # fmt: skip
 
 
@@ -178,39 +184,76 @@ def _keeps_keys(view: Value, source: Value) -> bool:
     return bool(view.shape and source.shape and view.shape[-1] == source.shape[-1])
 
 
-Above = tuple[Product, float, list[tuple[float, Value]], tuple[Value, bool] | None, list[Value]]
+@dataclass
+class Above:
+    """What a softmax is taken of: see Core."""
+
+    product: Product
+    scale: float
+    terms: list[tuple[float, Value]]
+    select: tuple[Value, bool] | None
+    softcap: float
+    gate: Value | None
+    body: list[Value]
 
 
 def _above(scores: Value, static: Statics) -> Above:
-    """(product, scale, terms, selection, body) of what a softmax is taken of."""
-    value, factor = bare(scores), 1.0
+    value, factor, softcap = bare(scores), 1.0, 0.0
     terms: list[tuple[float, Value]] = []
     select: tuple[Value, bool] | None = None
+    gate: Value | None = None
     body: list[Value] = []
     for _ in range(DEEPEST):
         product = _product(value, static)
         if product is not None:
             if product.added is not None:
+                _check_outermost(value, softcap, gate)
                 terms.append((factor * product.added[0], product.added[1]))
-            return product, factor * product.scale, terms[::-1], select, [value, *body[::-1]]
+            found = [value, *body[::-1]]
+            return Above(product, factor * product.scale, terms[::-1], select, softcap, gate, found)
         body.append(value)
         number = times(value)
         if number is not None:
             factor, value = factor * number[0], bare(number[1])
         elif value.op in ("add", "sub"):
+            _check_outermost(value, softcap, gate)
             sign, value, term = _sum(value, static)
             terms.append((sign * factor, term))
         elif value.op == "where":
+            _check_outermost(value, softcap, gate)
             if select is not None:
                 raise NoAttention(value, "two selections, one over the other, hide keys")
             value, select = selection(value)
+        elif value.op == "tanh" and not softcap and value.inputs[0] is not None:
+            softcap, value = abs(factor), bare(value.inputs[0])
+        elif value.op == "mul" and gate is None and select is None:
+            value, gate = _gated(value, static)
         elif value.op in VIEWS and value.inputs[0] is not None and _keeps_keys(value, value.inputs[0]):
             value = bare(value.inputs[0])
         elif value.op in ("maximum", "clip") and _floor(value) is not None:
+            _check_outermost(value, softcap, gate)
             value = _floor(value)  # type: ignore[assignment]
         else:
             raise NoAttention(value, f"the scores come from {value.op}, not from query·key^T")
     raise NoAttention(value, "no product of query and key within reach of the softmax")
+
+
+def _check_outermost(value: Value, softcap: float, gate: Value | None) -> None:
+    """Refuses what is done to scores before they are capped or multiplied by a mask."""
+    if softcap or gate is not None:
+        later = "capped" if softcap else "multiplied by a mask"
+        raise NoAttention(value, f"the scores are changed ({value.op}) before they are {later}")
+
+
+def _gated(value: Value, static: Statics) -> tuple[Value, Value]:
+    """(scores, what they are multiplied by)."""
+    a, b = value.inputs[0], value.inputs[1]
+    assert a is not None
+    assert b is not None
+    first, second = _toward(a, static, DEEPEST), _toward(b, static, DEEPEST)
+    if first == second:
+        raise NoAttention(value, "the scores come from mul, not from query·key^T")
+    return (bare(a), b) if first else (bare(b), a)
 
 
 def times(value: Value) -> tuple[float, Value] | None:
@@ -253,7 +296,7 @@ def _toward(value: Value, static: Statics, left: int) -> bool:
     number = times(value)
     if number is not None:
         return _toward(number[1], static, left - 1)
-    if value.op in ("add", "sub", "where", *VIEWS):
+    if value.op in ("add", "sub", "where", "tanh", "mul", *VIEWS):
         under = value.inputs[1:] if value.op == "where" else value.inputs
         return any(_toward(v, static, left - 1) for v in under if v is not None and v.op != "const")
     return False

@@ -36,7 +36,7 @@ def describe(block: Attention | FeedForward) -> Hashable:
     """Everything about a block but its weights and its mask: equal for layers of one structure."""
     if isinstance(block, Attention):
         projections = tuple(_size(linear) for linear in (block.q, block.k, block.v, block.o))
-        sizes = (block.heads, block.kv_heads, block.head_dim, round(block.scale, 6))
+        sizes = (block.heads, block.kv_heads, block.head_dim, round(block.scale, 6), round(block.softcap, 6))
         return (
             "attention",
             *sizes,

@@ -28,7 +28,7 @@ class FuseAttention(Pass):
     MultiHeadAttention, heads of keys repeated where grouped), or "auto": the former, the latter where the
     model cannot be read as opset 23.
 
-    Masks stay as they are: padding, causal, windows, relative biases, alone or summed. A row without any key
+    Scores are capped as they were (softcap). Masks stay as they are: padding, causal, windows, relative biases, alone or summed. A row without any key
     gives what it gave (zero, in Attention, where that was NaN). What a kernel cannot express stays as it is,
     with a note.
     """
@@ -83,6 +83,7 @@ class _Plan:
     scale: float
     mask: Mask | None
     merge: tuple[str, ...]
+    softcap: float
 
 
 def _plan(attention: Attention, kernel: str) -> _Plan:
@@ -91,10 +92,14 @@ def _plan(attention: Attention, kernel: str) -> _Plan:
     if attention.probabilities.native.is_graph_output():
         raise Unfit("its probabilities are an output of the model")
     modern = kernel == "attention"
+    if attention.gate is not None:
+        raise Unfit(f"its scores are multiplied by the mask '{attention.gate.name}', which no kernel does")
+    if attention.softcap and not modern:
+        raise Unfit(f"its scores are capped at {attention.softcap:g}, which MultiHeadAttention does not do")
     query, key, value, scale = operands(attention, grouped=modern)
     if scale <= 0:
         raise Unfit(f"its scale is {scale:g}, and kernels take positive ones only")
-    return _Plan(query, key, value, scale, mask(attention, zeroing=modern), merged(attention))
+    return _Plan(query, key, value, scale, mask(attention, zeroing=modern), merged(attention), attention.softcap)
 
 
 class _Writer:
@@ -116,6 +121,7 @@ class _Writer:
         attrs: dict[str, Any] = {"scale": plan.scale}
         if self.kernel == "attention":
             attrs |= {"q_num_heads": plan.query.heads, "kv_num_heads": plan.key.heads}
+            attrs |= {"softcap": plan.softcap} if plan.softcap else {}
             inputs += [] if bias is None else [bias]
             node = self.editor.node("Attention", inputs, name, before=before, attrs=attrs)
         else:

@@ -19,6 +19,7 @@ ATTENDING = [
     ("squeezebert", "eager"), ("modernbert", "eager"), ("gpt2", "eager"), ("opt", "sdpa"), ("llama", "eager"),
     ("llama", "sdpa"), ("qwen3", "sdpa"), ("t5", "eager"), ("t5", "sdpa"), ("bart", "sdpa"),
     ("torch_encoder", "sdpa"), ("nanogpt", "eager"), ("nanogpt", "sdpa"), ("einsum", "eager"),
+    ("gemma2", "eager"), ("openai_gpt", "eager"),
 ]  # fmt: skip
 REARRANGED = {"bhld": (0, 1, 2, 3), "bhdl": (0, 1, 3, 2), "blhd": (0, 2, 1, 3)}
 
@@ -69,6 +70,8 @@ def attend(run: Run, a: Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, 
     """The context, (batch, length, heads * head_dim)."""
     k, v = (np.repeat(x, a.heads // x.shape[1], axis=1) for x in (k, v))
     scores = scale * q @ k.swapaxes(-1, -2)
+    scores = a.softcap * np.tanh(scores / a.softcap) if a.softcap else scores
+    scores = scores if a.gate is None else scores * run[a.gate]
     for factor, term in a.terms:
         scores = scores + factor * run[term]
     if a.selected:

@@ -22,6 +22,7 @@ HEADS: dict[str, tuple[int, int, int, float]] = {
     "mobilebert": (4, 4, 6, 6**-0.5),
     "llama": (6, 2, 8, 8**-0.5),
     "qwen2": (6, 2, 8, 8**-0.5),
+    "gemma2": (6, 2, 8, 0.25),
     "qwen3": (6, 2, 16, 0.25),
     "t5": (3, 3, 8, 1.0),
     "torch_encoder": (5, 5, 8, 8**-0.5),
@@ -29,9 +30,9 @@ HEADS: dict[str, tuple[int, int, int, float]] = {
     "einsum": (3, 3, 8, 8**-0.5),
 }
 ENCODER_DECODER = {"t5", "bart"}
-CAUSAL = {"gpt2", "opt", "llama", "qwen2", "qwen3", "nanogpt", "clip_text"}
-ROTARY = {"llama", "qwen2", "qwen3", "modernbert"}
-FUSED = {"gpt2", "nanogpt", "modernbert", "torch_encoder"}
+CAUSAL = {"gpt2", "opt", "llama", "qwen2", "qwen3", "nanogpt", "clip_text", "gemma2", "openai_gpt"}
+ROTARY = {"llama", "qwen2", "qwen3", "modernbert", "gemma2"}
+FUSED = {"gpt2", "openai_gpt", "nanogpt", "modernbert", "torch_encoder"}
 # width, activation, gated
 FEED_FORWARD: dict[str, tuple[int, str, bool]] = {
     "mobilebert": (72, "relu", False),
@@ -41,6 +42,8 @@ FEED_FORWARD: dict[str, tuple[int, str, bool]] = {
     "opt": (72, "relu", False),
     "llama": (88, "silu", True),
     "qwen2": (88, "silu", True),
+    "gemma2": (88, "gelu_tanh", True),
+    "openai_gpt": (128, "gelu_tanh", False),
     "qwen3": (88, "silu", True),
     "t5": (72, "relu", False),
     "clip_text": (72, "quick_gelu", False),
@@ -49,10 +52,10 @@ FEED_FORWARD: dict[str, tuple[int, str, bool]] = {
     "nanogpt": (80, "gelu_tanh", False),
     "einsum": (60, "relu", False),
 }
-RMS = {"llama", "qwen2", "qwen3", "t5"}
+RMS = {"llama", "qwen2", "qwen3", "t5", "gemma2"}
 PRE_NORM = {
     "gpt2", "opt", "llama", "qwen2", "qwen3", "t5", "whisper", "vit", "clip_text", "clip_vision",
-    "modernbert", "torch_encoder", "nanogpt",
+    "modernbert", "torch_encoder", "nanogpt", "gemma2",
 }  # fmt: skip
 
 

@@ -220,6 +220,19 @@ def test_spellings(spelling, kernel):
     assert "Softmax" not in operators(result.program)
 
 
+CAPPED = "qk = MatMul(qh, kh) z = Mul(qk, scale) r = Div(z, two) t = Tanh(r) scores = Mul(t, two)"
+
+
+def test_capped_scores_stay_capped_before_the_mask():
+    """Gemma 2's order, and Attention's: cap, then mask. Scores here are far beyond the cap."""
+    middle, scores = masked(True, True, False, True, False)
+    result = fuse(middle, scores, products=CAPPED, constants={"two": F32(2)})
+    assert result.statistics["attentions fused"] == "1 of 1", result.notes
+    (node,) = [node for node in result.program.graph.graph if node.op_type == "Attention"]
+    assert node.attributes["softcap"].as_float() == 2
+    assert "Tanh" not in operators(result.program)
+
+
 def test_an_old_opset_gets_the_runtime_s_kernel():
     result = fuse(opset=17)
     assert "MultiHeadAttention" in operators(result.program)
@@ -237,6 +250,15 @@ NEAR_MISSES = {
     "its scale is negative": (
         {"products": SCORES.replace("scale", "minus")},
         "its scale is -0.5, and kernels take positive ones only",
+    ),
+    "its scores are capped, and the kernel caps none": (
+        {"products": CAPPED, "constants": {"two": F32(2)}, "kernel": "multi-head"},
+        "its scores are capped at 2, which MultiHeadAttention does not do",
+    ),
+    "its scores are multiplied by a mask": (
+        {"middle": PLACES + "past = LessOrEqual(columns, rows) b = Cast<to = 1>(past) sb = Mul(scores, b) "
+         "i = Sub(one, b) l = Mul(i, far) h = Add(sb, l)", "scores": "h", "constants": {"far": F32(-1e4)}},
+        "its scores are multiplied by the mask 'b', which no kernel does",
     ),
     "its mask hides queries": (
         {"middle": "m = Unsqueeze(mask, sides) f = Cast<to = 1>(m) i = Sub(one, f) l = Mul(i, fill) "

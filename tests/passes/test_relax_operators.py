@@ -84,8 +84,8 @@ def test_embedding_norm(kinds, positions):
     same(body, feed, weights)
 
 
-def sides(width=12, keys=None):
-    return {"q": floats(2, 5, width), "k": floats(2, 5, keys or width), "v": floats(2, 5, keys or width)}
+def sides(width=12, keys=None, scale=1.0):
+    return {"q": floats(2, 5, width, scale=scale), "k": floats(2, 5, keys or width), "v": floats(2, 5, keys or width)}
 
 
 KEYS = np.broadcast_to(MASK, (2, 1, 5, 5)).copy()
@@ -112,6 +112,16 @@ def test_attention(node, more):
 def test_grouped_attention():
     node = "y = Attention <q_num_heads = 6, kv_num_heads = 2> (q, k, v)"
     same(node, sides(24, 8), opset=23)
+
+
+def test_capped_scores():
+    """The mask is added to capped scores: under the cap it would hide nothing."""
+    feed = {**sides(scale=3.0), "m": np.broadcast_to(MASK, (2, 1, 5, 5)).copy()}
+    same(
+        "y = Attention <q_num_heads = 3, kv_num_heads = 3, softcap = 0.5> (q, k, v, m)", feed,
+        inputs="float[2,5,12] q, float[2,5,12] k, float[2,5,12] v, float[2,1,5,5] m",
+        outputs="float[2,5,12] y", opset=23,
+    )  # fmt: skip
 
 
 def test_a_row_without_keys_gives_zero():
@@ -265,8 +275,8 @@ def test_rows_of_packed_tables():
     ("node", "what"),
     [
         (
-            "Attention <q_num_heads = 3, kv_num_heads = 3, softcap = 2.0> (q, k, v)",
-            "Attention with softcap=2",
+            "Attention <q_num_heads = 3, kv_num_heads = 3, qk_matmul_output_mode = 1> (q, k, v)",
+            "Attention with qk_matmul_output_mode=1",
         ),
         ("com.microsoft.MultiHeadAttention <num_heads = 3> (q, k, v, , p)", "MultiHeadAttention with packed"),
     ],

@@ -226,6 +226,37 @@ ARCHITECTURES: dict[str, Case] = {
     "qwen3": Case(
         _hf("Qwen3ForCausalLM", "Qwen3Config", head_dim=16, **_DECODER), _text(103), _counts(2, 2, 9, 1)
     ),
+    # Scores are capped; the first layer attends within a window. Norms before and after each sub-layer.
+    "gemma2": Case(
+        _hf(
+            "Gemma2ForCausalLM",
+            "Gemma2Config",
+            head_dim=8,
+            sliding_window=6,
+            query_pre_attn_scalar=16,
+            attn_logit_softcapping=2.0,
+            initializer_range=0.2,
+            **_DECODER,
+        ),
+        _text(103),
+        _counts(2, 2, 9, 1),
+        attns=("eager",),
+    ),
+    # Scores are multiplied by the causal mask before -10000 is added where it is 0.
+    "openai_gpt": Case(
+        _hf(
+            "OpenAIGPTLMHeadModel",
+            "OpenAIGPTConfig",
+            vocab_size=103,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            n_positions=64,
+        ),
+        _text(103),
+        _counts(2, 2, 4, 1),
+        attns=("eager",),
+    ),
     # Encoder: one attention a layer; decoder: self and cross. Norms: 2 * 2 + 1 and 2 * 3 + 1.
     "t5": Case(
         _hf(

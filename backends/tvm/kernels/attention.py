@@ -20,7 +20,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from .dot import dot
 from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
-from .vector import LARGEST, Expr, chunks, each, exp, fold, load, splat, store, transposed
+from .vector import LARGEST, Expr, chunks, each, exp, fold, load, softcapped, splat, store, transposed
 
 # Scores of keys that a mask hides by a finite number, by -inf, and of keys that there are none of.
 HIDDEN, SHUT, ABSENT = -3e38, -3.2e38, -3.4e38
@@ -38,7 +38,8 @@ class Columns:
 @dataclass(frozen=True)
 class Attention:
     """heads of queries; kv_heads divide them (grouped queries, arXiv:2305.13245). dim: of queries and keys,
-    value_dim: of values. scale: of the products. causal: query i of n sees the keys up to i + keys - n.
+    value_dim: of values. scale: of the products. softcap: what scaled scores x become, softcap *
+    tanh(x / softcap), before anything is added; 0 leaves them. causal: query i of n sees the keys up to i + keys - n.
     keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
     (batch, heads): an additive mask for sequences that all have `keys` keys. A query from which it hides all
     keys gets zeros where it does that with -inf, the mean of all values where with a finite number.
@@ -56,6 +57,7 @@ class Attention:
     causal: bool = False
     bias: tuple[bool, bool] | None = None
     finish: Finish = field(default_factory=Finish)
+    softcap: float = 0.0
 
 
 def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
@@ -236,6 +238,7 @@ class Kernel:
             for i in range(height):
                 for v in range(vectors):
                     value = load(sums, i, v * lanes, lanes=lanes) * splat(spec.scale, lanes)
+                    value = softcapped(value, spec.softcap) if spec.softcap else value
                     store(scores, value, i, number * self.block + v * lanes)
 
     def _softmax(

@@ -209,6 +209,12 @@ def _sigmoid(x: Expr) -> Expr:
     return splat(1.0, lanes) / (splat(1.0, lanes) + exp(T.min(splat(0.0, lanes) - x, splat(88.0, lanes))))
 
 
+def softcapped(x: Expr, cap: float) -> Expr:
+    """cap tanh(x / cap); tanh(u) = 2 sigmoid(2u) - 1."""
+    lanes = lanes_of(x)
+    return T.fma(splat(2 * cap, lanes), _sigmoid(x * splat(2 / cap, lanes)), splat(-cap, lanes))
+
+
 def gelu(x: Expr) -> Expr:
     """x Phi(x) (Hendrycks and Gimpel, 2016, arXiv:1606.08415)."""
     lanes = lanes_of(x)

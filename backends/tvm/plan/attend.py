@@ -43,7 +43,7 @@ def turning(a: Attention) -> Rotation | None:
 def fitting(a: Attention) -> bool:
     """Whether the kernel's context, (batch, length, heads of features side by side), is the graph's."""
     shape, asked = a.context.shape, a.query.shape
-    if shape is None or asked is None or a.key.shape is None or len(shape) != 3:
+    if shape is None or asked is None or a.key.shape is None or len(shape) != 3 or a.gate is not None:
         return False
     terms = [value for _, value in a.terms] + ([a.mask] if a.mask is not None else [])
     ranks = [list(value.shape or ()) for value in terms]
@@ -93,7 +93,7 @@ def _write(site: Site, a: Attention) -> None:
     spec = Spec(
         a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
         columns[0], columns[1], columns[2],
-        causal, axes, finish,
+        causal, axes, finish, a.softcap,
     )  # fmt: skip
     starts, q_starts = _starts(site, batch, lengths)
     if em.packed:

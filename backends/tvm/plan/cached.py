@@ -54,7 +54,7 @@ def _cached(a: Attention, linears: Mapping[Value, Linear], norms: Mapping[Value,
         return None
     inside = set(a.body)
     keys, values = (_joined(value, a.heads, inside) for value in (a.key, a.value))
-    if keys is None or values is None or a.relative_bias is not None:
+    if keys is None or values is None or a.relative_bias is not None or a.softcap or a.gate is not None:
         return None
     new = [joined.inputs[1] for joined in (keys, values)]
     sides: list[tuple[Linear, np.ndarray]] = [(a.q, a.q_features)]

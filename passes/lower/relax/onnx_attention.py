@@ -21,9 +21,8 @@ def attention(node: Node) -> Any:
     A row whose keys are all hidden gives zero.
     """
     query, key, value, mask = node.operands(4)
-    for name in ("softcap", "qk_matmul_output_mode"):
-        if node.attrs.get(name):
-            raise node.unfit(f"{name}={node.attrs[name]}")
+    if node.attrs.get("qk_matmul_output_mode"):
+        raise node.unfit(f"qk_matmul_output_mode={node.attrs['qk_matmul_output_mode']}")
     flat = len(shape(query)) == 3
     if flat:
         heads, groups = int(node.attrs["q_num_heads"]), int(node.attrs["kv_num_heads"])
@@ -121,7 +120,7 @@ def _repeated(node: Node, x: Any, times: int) -> Any:
 
 
 def _attend(node: Node, sides: Sequence[Any], masks: Sequence[Any], zeroing: bool = False) -> Any:
-    """softmax(q k^T scale + masks) v over (batch, heads, length, size).
+    """softmax(capped(q k^T scale) + masks) v over (batch, heads, length, size).
 
     Args:
         zeroing: rows whose keys are all hidden, NaN in softmax, become 0.
@@ -130,6 +129,10 @@ def _attend(node: Node, sides: Sequence[Any], masks: Sequence[Any], zeroing: boo
     scale = node.number("scale", 0) or shape(query)[-1] ** -0.5
     scores = node.emit(relax.op.matmul(query, node.emit(relax.op.permute_dims(key, [0, 1, 3, 2]))))
     scores = node.emit(relax.op.multiply(scores, node.like(scale, scores)))
+    cap = node.number("softcap", 0)
+    if cap:
+        part = node.emit(relax.op.tanh(node.emit(relax.op.multiply(scores, node.like(1 / cap, scores)))))
+        scores = node.emit(relax.op.multiply(part, node.like(cap, scores)))
     scores = node.sum([scores, *masks])
     weights = node.emit(relax.op.nn.softmax(scores, -1))
     if zeroing and any(mask is not None and array(mask) is None for mask in masks):

@@ -131,12 +131,13 @@ def test_static_rounding_saturates():
     assert np.abs(found - np.clip(exact, 0, 255)).max() <= 1  # a half may round either way
 
 
-def reference_attention(q, k, v, heads, scale, bias, causal):
+def reference_attention(q, k, v, heads, scale, bias, causal, cap=0):
     """One sequence in float64; queries without keys give zeros."""
     split = lambda x, count: x.reshape(len(x), count, -1).transpose(1, 0, 2).astype(np.float64)
     q, k, v = split(q, heads[0]), split(k, heads[1]), split(v, heads[1])
     k, v = (x.repeat(heads[0] // heads[1], 0) for x in (k, v))
-    scores = q @ k.transpose(0, 2, 1) * scale + bias
+    scores = q @ k.transpose(0, 2, 1) * scale
+    scores = (cap * np.tanh(scores / cap) if cap else scores) + bias
     if causal:
         seen = np.tril(np.ones(scores.shape[1:], bool), scores.shape[2] - scores.shape[1])
         scores = np.where(seen, scores, -np.inf)
@@ -148,14 +149,17 @@ def reference_attention(q, k, v, heads, scale, bias, causal):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "heads", "dim", "causal"),
-    [([50, 3, 1, 17], (4, 4), 32, False), ([50, 7], (6, 2), 20, True), ([16], (3, 3), 8, True)],
-)
-def test_attention_of_packed_sequences(lengths, heads, dim, causal):
+    ("lengths", "heads", "dim", "causal", "cap"),
+    [
+        ([50, 3, 1, 17], (4, 4), 32, False, 0), ([50, 7], (6, 2), 20, True, 0), ([16], (3, 3), 8, True, 0),
+        ([50, 7], (6, 2), 20, True, 2.0),
+    ],
+)  # fmt: skip
+def test_attention_of_packed_sequences(lengths, heads, dim, causal, cap):
     rng, width = np.random.default_rng(0), (heads[0] + 2 * heads[1]) * dim
     at = (0, heads[0] * dim, (heads[0] + heads[1]) * dim)
     columns = [Columns(width, start) for start in at]
-    spec = Attention(*heads, dim, dim, dim**-0.5, max(lengths), *columns, causal)
+    spec = Attention(*heads, dim, dim, dim**-0.5, max(lengths), *columns, causal, softcap=cap)
     x = 2 * rng.standard_normal((sum(lengths), width), np.float32)
     starts = np.cumsum([0, *lengths]).astype(np.int32)
     shape = (len(x), heads[0] * dim)
@@ -163,7 +167,7 @@ def test_attention_of_packed_sequences(lengths, heads, dim, causal):
     q, k, v = x[:, : at[1]], x[:, at[1] : at[2]], x[:, at[2] :]
     for first, last in pairwise(starts):
         part = slice(first, last)
-        expected = reference_attention(q[part], k[part], v[part], heads, dim**-0.5, 0.0, causal)
+        expected = reference_attention(q[part], k[part], v[part], heads, dim**-0.5, 0.0, causal, cap)
         np.testing.assert_allclose(y[part], expected, atol=2e-5)
 
 
