@@ -375,7 +375,11 @@ def _attention(call: Call) -> Spec | None:
     query, key = call.operands[0], call.operand(1)
     if query is None or key is None or query.shape is None or len(query.shape) != 4:
         return None
-    if call.attr("qk_matmul_output_mode", 0) != 0 or len(call.node.outputs) > 1 or any(not call.absent(i) for i in range(4, 7)):
+    if (
+        call.attr("qk_matmul_output_mode", 0) != 0
+        or len(call.node.outputs) > 1
+        or any(not call.absent(i) for i in range(4, 7))
+    ):
         return None
     gqa = key.shape is not None and key.shape[1] != query.shape[1]
     attrs = {"causal": bool(call.attr("is_causal", 0)), "scale": call.attr("scale"), "gqa": gqa}

@@ -36,7 +36,7 @@ def attentions(
     for linear in linears.values():
         inputs.setdefault(bare(linear.input), []).append(linear)
         inputs.setdefault(linear.input, []).append(linear)
-    masks = Masks()
+    masks = Masks(linears)
     found: dict[Value, Attention] = {}
     missed: list[Miss] = []
     softmaxes = {probabilities: (scores, body) for probabilities, scores, body in anchors(list(view.values))}
@@ -51,8 +51,8 @@ def attentions(
             else:
                 scores, body = softmaxes[value]
                 _check_axis(value)
-                core = softmax_core(value, scores, body, static, masks)
-            attention, notes = _attention(core, linears, norms, inputs, masks)
+                core = softmax_core(value, scores, body, static)
+            attention, notes = _attention(core, linears, norms, inputs, masks, static)
         except (NoAttention, Lost) as near:
             missed.append(Miss("attention", near.value.name, near.reason))
             continue
@@ -73,11 +73,12 @@ def _attention(
     norms: Mapping[Value, Norm],
     inputs: Mapping[Value, list[Linear]],
     masks: Masks,
+    static: Statics,
 ) -> tuple[Attention, list[Miss]]:
     i, j, d, e = _letters(core)
-    query = heads(core.query, i, d, linears, norms)
-    key = heads(core.key, j, d, linears, norms)
-    value = heads(core.value, j, e, linears, norms)
+    query = heads(core.query, i, d, linears, norms, static)
+    key = heads(core.key, j, d, linears, norms, static)
+    value = heads(core.value, j, e, linears, norms, static)
     if value.scale != 1 or value.rotary:
         raise NoAttention(value.value, "the values are scaled or rotated on their way to the scores' side")
     if query.head_dim != key.head_dim:
@@ -101,7 +102,9 @@ def _attention(
     causal = core.is_causal
     if core.gate is not None:
         if not masks.hides(core.gate, core.terms):
-            raise NoAttention(core.gate, "the scores are multiplied by what is no mask of the keys hidden after")
+            raise NoAttention(
+                core.gate, "the scores are multiplied by what is no mask of the keys hidden after"
+            )
         causal = causal or masks.reach(core.gate, False, True, 1.0).causal
     if added.mask is not None and not causal:
         reach = masks.reach(added.mask, added.kind == "add", added.keeps, added.factor)
@@ -137,6 +140,8 @@ def _attention(
         selected=core.select is not None,
         softcap=core.softcap,
         gate=core.gate,
+        products=tuple(product for _, term in core.terms for product in masks.products(term)),
+        shifted=query.shifted or key.shifted or value.shifted,
         cross=bare(query.source) != bare(key.source),
         layouts=(query.layout, key.layout, value.layout),
         q_features=query.features,
@@ -217,7 +222,7 @@ def _unmasked(term: Value, masks: Masks) -> tuple[Value | None, tuple[Value, boo
 
     The bias is the term itself where no mask was put into it, and None where nothing learned is in it.
     """
-    if masks.table(term) is None:
+    if not masks.learned(term):
         return None, None
     value = bare(term)
     for _ in range(DEEPEST):
@@ -229,7 +234,7 @@ def _unmasked(term: Value, masks: Masks) -> tuple[Value | None, tuple[Value, boo
             return scores, select
         a, b = [*value.inputs, None, None][:2]
         if value.op == "add" and a is not None and b is not None:
-            first, second = masks.table(a) is not None, masks.table(b) is not None
+            first, second = masks.learned(a), masks.learned(b)
             if first != second:
                 return (a if first else b), None
             break

@@ -84,13 +84,17 @@ class Attention:
     causal: positions only look back, whether by flag or by the mask's own construction; is_causal: by flag,
     so that no mask says it.
     rotary: the query and key are rotated by position. q_norm, k_norm: norms of query and key, per head.
-    relative_bias: a learned position bias that is added to the scores, on its own or inside `mask`.
+    relative_bias: a learned position bias that is added to the scores, on its own or inside `mask`; it may
+    depend on what the tokens hold (WavLM: Chen et al., 2021, arXiv:2110.13900, gates it).
     terms: (factor, value) of everything added to the scaled scores, in order: biases and additive masks. A
     bool mask may be written into a term (T5) instead of over the scores; selected: over the scores.
     softcap: the scaled scores x become softcap * tanh(x / softcap) before anything is added (Gemma 2: Gemma
     Team, 2024, arXiv:2408.00118, section 2); 0 where they are not capped.
     gate: a mask of ones and zeros that multiplies the scores before terms are added, which hide each key
     where it is 0 (GPT: Radford et al., 2018). None but there.
+    products: products inside of terms, of queries or keys with positions (Transformer-XL: Dai et al., 2019,
+    arXiv:1901.02860; DeBERTa: He et al., 2020, arXiv:2006.03654); such terms count as relative_bias.
+    shifted: a vector is added to queries, keys or values after their projection (and its bias).
     cross: keys and values come from another stream than queries.
     probabilities: the softmax's result, None inside a single operator.
     body: every value from the projections' results to context, scores and probabilities included.
@@ -124,6 +128,8 @@ class Attention:
     selected: bool = False
     softcap: float = 0.0
     gate: Value | None = None
+    products: tuple[Value, ...] = ()
+    shifted: bool = False
     layouts: tuple[str, str, str] = ("bhld", "bhld", "bhld")
     q_features: np.ndarray | None = field(default=None, compare=False)
     k_features: np.ndarray | None = field(default=None, compare=False)

@@ -13,7 +13,7 @@ from .base import Linear, Norm
 from .layout import Atom, Layout, Lost
 from .rotary import OPERATORS, rotary
 from .scores import Operand, times
-from .walk import LAYOUT, bare, passes, users
+from .walk import LAYOUT, Statics, bare, passes, users
 
 ROTATES = {"add", "concat", "stack", "reshape"} | OPERATORS
 LONGEST = 40  # steps between a projection and the scores, at most
@@ -25,7 +25,8 @@ class Heads:
 
     linear: its projection, None where the walk ended at something else: `source`.
     outer: the number that the product's operand is `value` times. scale: the product of all numbers on the
-    way from the projection, that one included. features: (heads, head_dim) of the projection's outputs.
+    way from the projection, that one included. shifted: a vector is added after the projection.
+    features: (heads, head_dim) of the projection's outputs.
     layout: letters as in Attention.layouts. axes: for each axis, its atoms.
     """
 
@@ -36,6 +37,7 @@ class Heads:
     scale: float
     rotary: bool
     norm: Norm | None
+    shifted: bool
     layout: str
     heads: int
     head_dim: int
@@ -45,8 +47,9 @@ class Heads:
 
 
 def heads(
-    operand: Operand, length: str, size: str, linears: Mapping[Value, Linear], norms: Mapping[Value, Norm]
-) -> Heads:
+    operand: Operand, length: str, size: str, linears: Mapping[Value, Linear], norms: Mapping[Value, Norm],
+    static: Statics,
+) -> Heads:  # fmt: skip
     """Follow an operand up to its projection, and its features down again.
 
     Args:
@@ -57,18 +60,24 @@ def heads(
     """
     steps: list[Value] = []
     body: list[Value] = []
-    turned, norm = False, None
+    turned, norm, shifted = False, None, False
     outer, operand = _unscaled(operand, body)
     scale, value = outer, operand.value
     while value not in linears and len(steps) < LONGEST:
         number = times(value)
         rotation = rotary(value) if value.op in ROTATES else None
-        if number is not None and norm is None:
+        added = _shift(value, static)
+        if number is not None and norm is None and not shifted:
             scale *= number[0]
             body.append(value)
             value = number[1]
             continue
-        if value in norms and norm is None:
+        if added is not None and norm is None and not turned:
+            shifted = True
+            steps.append(value)
+            body.append(value)
+            value = added
+        elif value in norms and norm is None and not shifted:
             norm = norms[value]
             body += norm.body
             steps.append(value)
@@ -87,7 +96,7 @@ def heads(
     letters, place = operand.letters, operand.letters.index
     if linear is None:
         return _bare_heads(
-            operand, place(length), place(size), value, outer, scale, turned, norm, tuple(body)
+            operand, place(length), place(size), value, outer, scale, turned, norm, shifted, tuple(body)
         )
     if linear.root.shape is None:
         raise Lost(linear.root, "its shape is unknown")
@@ -103,9 +112,21 @@ def heads(
         raise Lost(operand.value, "features of the projection lie on the axis of positions") from None
     features = columns.reshape(-1, columns.shape[-1])
     return Heads(
-        operand.value, linear.input, linear, outer, scale, turned, norm, text, features.shape[0],
+        operand.value, linear.input, linear, outer, scale, turned, norm, shifted, text, features.shape[0],
         features.shape[1], features, layout.axes, (*linear.body, *body[::-1]),
     )  # fmt: skip
+
+
+def _shift(value: Value, static: Statics) -> Value | None:
+    """x, of x + a parameter of no more axes."""
+    if value.op != "add" or len(value.inputs) != 2 or None in value.inputs:
+        return None
+    for x, vector in (value.inputs, value.inputs[::-1]):
+        assert x is not None
+        assert vector is not None
+        if vector.shape and static(vector) and not static(x) and same_shape(x, value):
+            return x
+    return None
 
 
 def _unscaled(operand: Operand, body: list[Value]) -> tuple[float, Operand]:
@@ -149,7 +170,7 @@ def _read(operand: Operand, layout: Layout, length: int, size: int) -> tuple[str
 
 def _bare_heads(
     operand: Operand, length: int, size: int, source: Value, outer: float, scale: float, turned: bool,
-    norm: Norm | None, body: tuple[Value, ...],
+    norm: Norm | None, shifted: bool, body: tuple[Value, ...],
 ) -> Heads:  # fmt: skip
     """Heads that no projection stands over: told by position, (batch, heads, length, size)."""
     shape = operand.value.shape
@@ -167,8 +188,8 @@ def _bare_heads(
         atoms = {"h": Atom("h", count, True), "d": Atom("d", head_dim, True)}
         axes[axis] = (atoms.get(letter, Atom(letter, shape[axis])),)
     return Heads(
-        operand.value, source, None, outer, scale, turned, norm, "".join(text), count, head_dim, None,
-        tuple(axes), body[::-1],
+        operand.value, source, None, outer, scale, turned, norm, shifted, "".join(text), count, head_dim,
+        None, tuple(axes), body[::-1],
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +26,11 @@ class Reach:
 class Masks:
     """Answers about masks, kept: the layers of a model share them."""
 
-    def __init__(self) -> None:
+    def __init__(self, projections: Container[Value] = ()) -> None:
+        """projections: values that hold what tokens hold; nothing is searched beyond them."""
+        self._projections = projections
         self._reach: dict[tuple[Value, bool, bool, float], Reach] = {}
-        self._origin: dict[Value, tuple[Value | None, Value | None]] = {}
+        self._origin: dict[Value, tuple[bool, tuple[Value, ...]]] = {}
 
     def reach(self, mask: Value, additive: bool, keeps: bool, factor: float) -> Reach:
         """What a mask lets through when no token is padding.
@@ -52,19 +54,21 @@ class Masks:
             shut = np.broadcast_to(seen == 0, np.broadcast_shapes(seen.shape, np.shape(added)))
         except (Unknown, ValueError):
             return False
-        return bool(np.isin(seen, (0, 1)).all() and (np.broadcast_to(added, shut.shape)[shut] <= HIDDEN).all())
+        return bool(
+            np.isin(seen, (0, 1)).all() and (np.broadcast_to(added, shut.shape)[shut] <= HIDDEN).all()
+        )
 
-    def table(self, term: Value) -> Value | None:
-        """The lookup in a learned table that a term added to the scores comes from, if it does."""
+    def learned(self, term: Value) -> bool:
+        """Whether a term added to the scores comes from a learned table, or from what the tokens hold."""
         return self._search(term)[0]
 
-    def product(self, term: Value) -> Value | None:
-        """The product of two computed values that a term added to the scores comes from, if it does."""
+    def products(self, term: Value) -> tuple[Value, ...]:
+        """The products of two computed values that a term added to the scores comes from."""
         return self._search(term)[1]
 
-    def _search(self, term: Value) -> tuple[Value | None, Value | None]:
+    def _search(self, term: Value) -> tuple[bool, tuple[Value, ...]]:
         if term not in self._origin:
-            self._origin[term] = _origins(term)
+            self._origin[term] = _origins(term, self._projections)
         return self._origin[term]
 
 
@@ -98,12 +102,14 @@ def _feeds(mask: Value) -> Mapping[Value, np.ndarray]:
     return feeds
 
 
-def _cone(value: Value) -> list[Value]:
-    """Everything a value is computed from, itself included, up to LEARNED values."""
+def _cone(value: Value, ends: Container[Value] = ()) -> list[Value]:
+    """Everything a value is computed from, itself and `ends` included, up to LEARNED values."""
     seen = {value: None}
     stack = [value]
     while stack and len(seen) < LEARNED:
         top = stack.pop()
+        if top in ends:
+            continue
         if top.op in ("dim", "shape") and top.inputs[0] is not None and top.inputs[0].op != "input":
             continue  # how long something is says nothing of what it holds
         for operand in top.inputs:
@@ -113,17 +119,21 @@ def _cone(value: Value) -> list[Value]:
     return list(seen)
 
 
-def _origins(term: Value) -> tuple[Value | None, Value | None]:
-    """(lookup in a float table, product of computed values) in what a term is computed from."""
-    lookup: Value | None = None
-    for value in _cone(term):
-        if value.op == "matmul" and not any(_constant(v) for v in value.inputs):
-            return lookup, value
-        if lookup is None and value.op in ("embedding", "gather", "index", "gather_elements"):
+def _origins(term: Value, projections: Container[Value]) -> tuple[bool, tuple[Value, ...]]:
+    """(whether a float table or a projection, products of computed values) is in what a term comes from."""
+    learned = False
+    products: list[Value] = []
+    for value in _cone(term, projections):
+        if value in projections:
+            learned = True
+        elif value.op in ("matmul", "einsum", "aten.baddbmm.default"):
+            if not any(_constant(v) for v in value.inputs):
+                learned = True
+                products.append(value)
+        elif value.op in ("embedding", "gather", "index", "gather_elements"):
             table = value.inputs[0]
-            if table is not None and "float" in (table.dtype or "") and _constant(table):
-                lookup = value
-    return lookup, None
+            learned |= table is not None and "float" in (table.dtype or "") and _constant(table)
+    return learned, tuple(products)
 
 
 def _constant(value: Value | None) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..view import Value
 from .evaluate import scalar
-from .mask import HIDDEN, Masks
+from .mask import HIDDEN
 from .walk import Statics, bare, operands, users
 
 DEEPEST = 16  # operators between a product and the softmax, at most
@@ -90,9 +90,7 @@ def sdpa_core(root: Value) -> Core:
     return core
 
 
-def softmax_core(
-    probabilities: Value, scores: Value, body: list[Value], static: Statics, masks: Masks
-) -> Core:
+def softmax_core(probabilities: Value, scores: Value, body: list[Value], static: Statics) -> Core:
     """The core around a softmax. Raises NoAttention.
 
     Args:
@@ -103,14 +101,6 @@ def softmax_core(
     above = _above(scores, static)
     product = above.product
     body = [*above.body, *body, *below[1]]
-    for _, term in above.terms:
-        inner = masks.product(term)
-        if inner is not None:
-            raise NoAttention(
-                product.root,
-                f"the scores add products other than query·key^T ({inner.name}): "
-                "disentangled attention is not supported",
-            )
     keys = product.letters[-1]
     left, right = product.left, product.right
     if keys in left.letters:
@@ -277,9 +267,7 @@ def _sum(value: Value, static: Statics) -> tuple[float, Value, Value]:
     assert b is not None
     first, second = _toward(a, static, DEEPEST), value.op == "add" and _toward(b, static, DEEPEST)
     if first and second:
-        raise NoAttention(
-            value, "the scores add products other than query·key^T: disentangled attention is not supported"
-        )
+        raise NoAttention(value, "the scores add two products, and which is query·key^T cannot be told")
     if not first and not second:
         raise NoAttention(value, "the scores come from a sum without query·key^T")
     sign = 1.0 if value.op == "add" else -1.0

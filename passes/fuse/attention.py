@@ -28,9 +28,9 @@ class FuseAttention(Pass):
     MultiHeadAttention, heads of keys repeated where grouped), or "auto": the former, the latter where the
     model cannot be read as opset 23.
 
-    Scores are capped as they were (softcap). Masks stay as they are: padding, causal, windows, relative biases, alone or summed. A row without any key
-    gives what it gave (zero, in Attention, where that was NaN). What a kernel cannot express stays as it is,
-    with a note.
+    Scores are capped as they were (softcap). Masks stay as they are: padding, causal, windows, relative
+    biases, alone or summed. A row without any key gives what it gave (zero, in Attention, where that was
+    NaN). What a kernel cannot express stays as it is, with a note.
     """
 
     name: ClassVar[str] = "fuse-attention"
@@ -99,7 +99,9 @@ def _plan(attention: Attention, kernel: str) -> _Plan:
     query, key, value, scale = operands(attention, grouped=modern)
     if scale <= 0:
         raise Unfit(f"its scale is {scale:g}, and kernels take positive ones only")
-    return _Plan(query, key, value, scale, mask(attention, zeroing=modern), merged(attention), attention.softcap)
+    return _Plan(
+        query, key, value, scale, mask(attention, zeroing=modern), merged(attention), attention.softcap
+    )
 
 
 class _Writer:

@@ -123,6 +123,8 @@ def _values(attention: Attention) -> tuple[Target, ...]:
     """The values' projection, where every head of the context has values of its own."""
     if attention.v is None or attention.v_features is None or attention.heads != attention.kv_heads:
         return ()
+    if attention.shifted:  # a vector that is added to the values would have to be divided, too
+        return ()
     return _rows(attention.v, attention.v_features.reshape(-1))
 
 

@@ -11,7 +11,7 @@ import torch
 from graphwright.ir.blocks import recognise
 from graphwright.ir.blocks.base import Attention, FeedForward, Linear, Norm
 from graphwright.ir.view import view
-from zoo import ARCHITECTURES, fx_program
+from zoo import ARCHITECTURES, SCORES, fx_program
 
 TOLERANCE = 1e-5
 ATTENDING = [
@@ -19,7 +19,7 @@ ATTENDING = [
     ("squeezebert", "eager"), ("modernbert", "eager"), ("gpt2", "eager"), ("opt", "sdpa"), ("llama", "eager"),
     ("llama", "sdpa"), ("qwen3", "sdpa"), ("t5", "eager"), ("t5", "sdpa"), ("bart", "sdpa"),
     ("torch_encoder", "sdpa"), ("nanogpt", "eager"), ("nanogpt", "sdpa"), ("einsum", "eager"),
-    ("gemma2", "eager"), ("openai_gpt", "eager"),
+    ("gemma2", "eager"), ("openai_gpt", "eager"), ("deberta", "eager"),
 ]  # fmt: skip
 REARRANGED = {"bhld": (0, 1, 2, 3), "bhdl": (0, 1, 3, 2), "blhd": (0, 2, 1, 3)}
 
@@ -29,7 +29,7 @@ class Run:
 
     def __init__(self, name: str, attn: str) -> None:
         self.program = fx_program(name, attn)
-        feed = ARCHITECTURES[name].inputs()
+        feed = (ARCHITECTURES | SCORES)[name].inputs()
         seen: dict[torch.fx.Node, Any] = {}
 
         class Recorder(torch.fx.Interpreter):
@@ -108,7 +108,7 @@ def test_an_attention_computes_what_its_fields_say(name: str, attn: str) -> None
         context = attend(run, a, *operands, a.operand_scale)  # type: ignore[arg-type]
         np.testing.assert_allclose(context.reshape(wanted.shape), wanted, atol=TOLERANCE)
 
-        if not a.rotary and a.q_norm is None:
+        if not a.rotary and a.q_norm is None and not a.shifted:
             features = ((a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features))
             projected = [heads(run, linear, chosen) for linear, chosen in features]
             if name == "torch_encoder":

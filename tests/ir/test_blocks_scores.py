@@ -93,4 +93,6 @@ def test_a_change_that_is_not_known_says_so(dialect):
     assert blocks.attention == ()
     missed = [miss.reason for miss in blocks.missed if miss.kind == "attention"]
     wanted = [reason for _, reason in REFUSED.values()]
-    assert [reason in given for reason, given in zip(wanted, missed, strict=True)] == [True] * len(wanted), missed
+    assert [reason in given for reason, given in zip(wanted, missed, strict=True)] == [True] * len(wanted), (
+        missed
+    )

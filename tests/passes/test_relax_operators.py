@@ -85,7 +85,11 @@ def test_embedding_norm(kinds, positions):
 
 
 def sides(width=12, keys=None, scale=1.0):
-    return {"q": floats(2, 5, width, scale=scale), "k": floats(2, 5, keys or width), "v": floats(2, 5, keys or width)}
+    return {
+        "q": floats(2, 5, width, scale=scale),
+        "k": floats(2, 5, keys or width),
+        "v": floats(2, 5, keys or width),
+    }
 
 
 KEYS = np.broadcast_to(MASK, (2, 1, 5, 5)).copy()

@@ -112,3 +112,16 @@ class TorchEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         x = self.words(input_ids) + self.places(torch.arange(input_ids.shape[1], device=input_ids.device))
         return self.encoder(x, src_key_padding_mask=attention_mask == 0)
+
+
+class Clipped(nn.Module):
+    """An attention that no recogniser takes: its scores are cut off at a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (f(x).unflatten(-1, (3, 4)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        context = (q @ k.mT / 2).clip(-3, 3).softmax(-1) @ v
+        return x + self.o(context.transpose(1, 2).flatten(-2))

@@ -38,8 +38,8 @@ class Columns:
 @dataclass(frozen=True)
 class Attention:
     """heads of queries; kv_heads divide them (grouped queries, arXiv:2305.13245). dim: of queries and keys,
-    value_dim: of values. scale: of the products. softcap: what scaled scores x become, softcap *
-    tanh(x / softcap), before anything is added; 0 leaves them. causal: query i of n sees the keys up to i + keys - n.
+    value_dim: of values. scale: of the products. softcap: scaled scores x become softcap * tanh(x / softcap)
+    before anything is added; 0 leaves them. causal: query i of n sees the keys up to i + keys - n.
     keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
     (batch, heads): an additive mask for sequences that all have `keys` keys. A query from which it hides all
     keys gets zeros where it does that with -inf, the mean of all values where with a finite number.

@@ -31,7 +31,8 @@ def direct(a: Attention) -> bool:
     sides = ((a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features))
     known = all(linear is not None and fits(linear) and features is not None for linear, features in sides)
     turned = not a.rotary or turning(a) is not None
-    return known and turned and a.q_norm is None and a.k_norm is None and a.relative_bias is None
+    plain = a.q_norm is None and a.k_norm is None and not a.shifted
+    return known and turned and plain and a.relative_bias is None
 
 
 def turning(a: Attention) -> Rotation | None:

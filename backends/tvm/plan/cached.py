@@ -12,7 +12,7 @@ from ....ir.blocks.base import Attention, Blocks, Linear
 from ....ir.blocks.heads import Heads, heads
 from ....ir.blocks.layout import Lost
 from ....ir.blocks.scores import Operand
-from ....ir.blocks.walk import bare
+from ....ir.blocks.walk import Statics, bare
 from ....ir.view import Value
 from ..kernels.attention import Columns
 from ..kernels.cached_attention import CachedAttention, cached_attention
@@ -54,14 +54,28 @@ def _cached(a: Attention, linears: Mapping[Value, Linear], norms: Mapping[Value,
         return None
     inside = set(a.body)
     keys, values = (_joined(value, a.heads, inside) for value in (a.key, a.value))
-    if keys is None or values is None or a.relative_bias is not None or a.softcap or a.gate is not None:
+    if (
+        keys is None
+        or values is None
+        or a.relative_bias is not None
+        or a.softcap
+        or a.gate is not None
+        or a.shifted
+    ):
         return None
     new = [joined.inputs[1] for joined in (keys, values)]
     sides: list[tuple[Linear, np.ndarray]] = [(a.q, a.q_features)]
     rotated = False
     for value in new:
         side = _heads(value, linears, norms)
-        if side is None or side.linear is None or side.features is None or side.norm or side.scale != 1:
+        if (
+            side is None
+            or side.linear is None
+            or side.features is None
+            or side.norm
+            or side.shifted
+            or side.scale != 1
+        ):
             return None
         rotated |= side.rotary
         assert value is not None
@@ -80,7 +94,7 @@ def _heads(value: Value | None, linears: Mapping[Value, Linear], norms: Mapping[
     if value is None or value.shape is None:
         return None
     try:
-        return heads(Operand(value, "bhld"), "l", "d", linears, norms)
+        return heads(Operand(value, "bhld"), "l", "d", linears, norms, Statics())
     except Lost:
         return None
 
