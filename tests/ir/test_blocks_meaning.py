@@ -77,7 +77,7 @@ def attend(run: Run, a: Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, 
     if a.selected:
         assert a.mask is not None
         keep = run[a.mask].astype(bool) == a.mask_keeps
-        scores = np.where(keep, scores, -np.inf)
+        scores = np.where(keep, scores, -1e30)  # a padded query of DeBERTa sees no key: the mean
     if a.is_causal:
         scores = np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
