@@ -55,9 +55,10 @@ KINDS = (
 @pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize("name", KINDS)
 def test_it_equals_pytorch_with_those_columns_zero(name):
-    """In float64, against the module itself; where a unit's columns are, is worked out here once more."""
+    """In float64 where it can be, against the module itself; where a unit's columns are, is worked out here once more."""
     case = (zoo.ARCHITECTURES | zoo.SCORES)[name]
-    module = case.build().double()
+    single = name == "gemma2"  # its norms and softmax compute in float32 whatever it is in
+    module = case.build() if single else case.build().double()
     program = capture(copy.deepcopy(module), inputs=case.inputs())
     rng = np.random.default_rng(1)
     going = {one: rng.permutation(one.size)[: rng.integers(1, one.size)] for one in units(program)}
@@ -76,7 +77,7 @@ def test_it_equals_pytorch_with_those_columns_zero(name):
     with torch.no_grad():
         expected = module(**tensors)[program.outputs[0]]
         got = program.graph(*(tensors[spec.name] for spec in program.inputs))[0]
-    exact = 1e-6 if name == "gemma2" else 1e-12  # its norms and softmax compute in float32
+    exact = 1e-5 if single else 1e-12
     torch.testing.assert_close(got, expected, atol=exact, rtol=max(exact, 1e-10))
 
 
