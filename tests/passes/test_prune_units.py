@@ -55,7 +55,8 @@ KINDS = (
 @pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize("name", KINDS)
 def test_it_equals_pytorch_with_those_columns_zero(name):
-    """In float64 where it can be, against the module itself; where a unit's columns are, is worked out here once more."""
+    """In float64 where it can be, against the module itself; where a unit's columns are, is worked out once
+    more."""
     case = (zoo.ARCHITECTURES | zoo.SCORES)[name]
     single = name == "gemma2"  # its norms and softmax compute in float32 whatever it is in
     module = case.build() if single else case.build().double()
