@@ -121,13 +121,13 @@ def examine(name: str, folder: Path, tvm: bool, record: dict[str, Any]) -> None:
     record["symbols"] = {symbol: list(bounds) for symbol, bounds in program.symbols.items()}
     record["inputs"] = {spec.name: f"{spec.role} {list(spec.shape)}" for spec in program.inputs}
     blocks = recognise(program)
-    record["attention"], record["feed_forward"] = len(blocks.attention), len(blocks.feed_forward)
+    record["attention"], record["feed_forward"] = counts(blocks)
     record["missed"] = [f"{m.kind}: {m.reason}" for m in blocks.missed][:6]
     batches = feeds(program)
     references = [eager(model, program, feed) for feed in batches]
     lowered = Pipeline.parse("to-onnx").run(program).program
     onnx = recognise(lowered)
-    record["onnx_attention"], record["onnx_feed_forward"] = len(onnx.attention), len(onnx.feed_forward)
+    record["onnx_attention"], record["onnx_feed_forward"] = counts(onnx)
     for preset in ("exact", "balanced"):
         context = Context(target=detect(), calibration=batches)
         run = chain(preset, program)[0].run(program, context, keep_going=True)
@@ -149,6 +149,11 @@ def examine(name: str, folder: Path, tvm: bool, record: dict[str, Any]) -> None:
         )
         artifact = Tvm().build(lowered, buckets=[_sizes(lowered, batches[1])])
         record["tvm_error"] = distances(program, batches[1], references[1], artifact.run(batches[1]))[0]
+
+
+def counts(blocks: Any) -> tuple[int, int]:
+    """(attentions, feed-forwards and mixtures of them)"""
+    return len(blocks.attention), len(blocks.feed_forward) + len(blocks.experts)
 
 
 def _sizes(program: Any, feed: dict[str, np.ndarray]) -> dict[str, int]:

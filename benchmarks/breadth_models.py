@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "funnel": {"block_sizes": [1, 1], "num_decoder_layers": 1, "d_model": 32},
     "big_bird": {"attention_type": "original_full"}, "longformer": {"attention_window": [4, 4]},
     "nystromformer": {"num_landmarks": 64, "segment_means_seq_len": 64, "conv_kernel_size": 5},
-    "esm": {"mask_token_id": 4, "token_dropout": False},
+    "esm": {"mask_token_id": 4},
     "rembert": {"input_embedding_size": 24, "output_embedding_size": 24},
     "layoutlmv3": {"input_size": 24, "coordinate_size": 4, "shape_size": 8},
     "luke": {"entity_vocab_size": 11, "entity_emb_size": 16, "use_entity_aware_attention": False},
@@ -83,11 +83,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "audio-spectrogram-transformer": {"num_mel_bins": 24, "max_length": 40},
 }  # fmt: skip
 
-# (attentions, feed-forwards), read off the models' code, where they are not two of each; None: nobody says.
+# (attentions, feed-forwards; a mixture of experts is one), read off the models' code, where they are not two
+# of each; None: nobody says.
 COUNTS: dict[str, tuple[int | None, int | None]] = {
     "mobilebert": (2, 4), "funnel": (None, None), "longformer": (None, 2), "nystromformer": (None, 2),
     "fnet": (0, 2), "lilt": (None, None), "canine": (None, None), "mamba": (0, None), "t5": (6, 4),
     "mt5": (6, 4), "umt5": (6, 4), "bart": (6, 4), "mbart": (6, 4), "marian": (6, 4), "pegasus": (6, 4),
     "blenderbot-small": (6, 4), "m2m_100": (6, 4), "switch_transformers": (6, None), "whisper": (6, 4),
+    "qwen2_moe": (2, 4),
     "swin": (None, None), "siglip_vision_model": (3, 3),
 }  # fmt: skip

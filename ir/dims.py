@@ -514,4 +514,11 @@ _RULES: dict[str, Rule] = {
     "einsum": _einsum,
     # Everything below is read or written by position: its axes stay as they are.
     **dict.fromkeys("gather_elements ai.onnx::GatherND ai.onnx::ScatterND".split(), _frozen),
+    # As is what sorts tokens by their experts, and what multiplies them there.
+    **dict.fromkeys(
+        "aten.topk.default aten.sort.default aten.histc.default aten.empty_like.default "
+        "aten.index_put.default aten.floor_divide.default aten._grouped_mm.default "
+        "transformers.grouped_mm_fallback.default".split(),
+        _frozen,
+    ),
 }

@@ -117,7 +117,7 @@ def export(
     }
     try:
         # On its way out of an error torch.export prints the graph so far.
-        with quiet(), redirect_stderr(io.StringIO()), torch.no_grad(), plainly(), unasked():
+        with quiet(), redirect_stderr(io.StringIO()), torch.no_grad(), plainly(), unasked(), unmoved():
             program = torch.export.export(
                 entry, tuple(inputs.values()), {}, dynamic_shapes=dynamic, strict=False
             )
@@ -215,6 +215,23 @@ def unasked() -> Iterator[None]:
         "_detect_is_causal_mask",
         lambda mask, is_causal=None, size=None: bool(is_causal),
     ):
+        yield
+
+
+@contextmanager
+def unmoved() -> Iterator[None]:
+    """A module that casts a part of itself as it runs, to the type that it has, leaves it as it is: a trace
+    can't put other weights in it."""
+    cast = nn.Module.to
+
+    def to(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        device, dtype, _, form = torch._C._nn._parse_to(*args, **kwargs)
+        held = [*self.parameters(), *self.buffers()]
+        same = dtype is None or all(each.dtype == dtype or not each.is_floating_point() for each in held)
+        placed = device is None or all(each.device == device for each in held)
+        return self if same and placed and form is None else cast(self, *args, **kwargs)
+
+    with patch.object(nn.Module, "to", to):
         yield
 
 

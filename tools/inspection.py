@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..ir.blocks import recognise
-from ..ir.blocks.base import Attention, Blocks
+from ..ir.blocks.base import Attention, Blocks, Experts
 from ..ir.capture import capture
 from ..ir.extents import extents, told
 from ..ir.program import Program
 from ..ir.size import weight_bytes
 from ..ir.view import view
 
-KINDS = ("attention", "feed_forward", "norm", "embedding", "residual")
+KINDS = ("attention", "feed_forward", "experts", "norm", "embedding", "residual")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Inspection:
             "symbols": {name: list(bounds) for name, bounds in program.symbols.items()},
             "blocks": {kind: len(getattr(self.blocks, kind)) for kind in KINDS},
             "attention": [attention_facts(each) for each in self.blocks.attention],
+            "experts": [experts_facts(each) for each in self.blocks.experts],
             "bodies": _in_bodies(self.program),
             "stacks": [len(stack.layers) for stack in self.blocks.stack],
             "missed": [asdict(miss) for miss in self.blocks.missed],
@@ -113,6 +115,20 @@ def attention_facts(attention: Attention) -> dict[str, Any]:
     }
 
 
+def experts_facts(mixture: Experts) -> dict[str, Any]:
+    """What tells one mixture of experts from another."""
+    return {
+        "node": mixture.root.name,
+        "experts": mixture.experts,
+        "per_token": mixture.router.per_token,
+        "width": mixture.width,
+        "activation": mixture.activation,
+        "gated": mixture.gated,
+        "scoring": mixture.router.scoring,
+        "normalised": mixture.router.normalised,
+    }
+
+
 def tables(found: Inspection) -> list[Any]:
     """Lines to print."""
     program, blocks = found.program, found.blocks
@@ -130,7 +146,12 @@ def tables(found: Inspection) -> list[Any]:
         total = count + missed[kind]
         lines.append(f"{count} of {_counted(kind, total)}" if missed[kind] else _counted(kind, count))
         if kind == "attention":
-            lines += [f"  {_described(facts, n)}" for facts, n in _grouped(blocks.attention)]
+            lines += [
+                f"  {_described(facts, n)}" for facts, n in _grouped(map(attention_facts, blocks.attention))
+            ]
+        if kind == "experts":
+            facts = map(experts_facts, blocks.experts)
+            lines += [f"  {_mixed(each, n)}" for each, n in _grouped(facts)]
         lines += [f"  {miss.reason} (node {miss.node})" for miss in blocks.missed if miss.kind == kind]
     lines += [
         f"  {miss.kind}: {miss.reason} (node {miss.node})" for miss in blocks.missed if miss.kind not in KINDS
@@ -141,18 +162,29 @@ def tables(found: Inspection) -> list[Any]:
 
 
 def _counted(kind: str, count: int) -> str:
+    if kind == "experts":
+        return f"{count} mixture{'' if count == 1 else 's'} of experts"
     return f"{count} {kind.replace('_', '-')}{'' if count == 1 else 's'}"
 
 
-def _grouped(attentions: tuple[Attention, ...]) -> list[tuple[dict[str, Any], int]]:
-    """Facts shared by attentions that differ in nothing but their node, and how many there are."""
+def _grouped(each: Iterable[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
+    """Facts shared by blocks that differ in nothing but their node, and how many there are."""
     counts: dict[tuple, int] = {}
-    for attention in attentions:
-        facts = attention_facts(attention)
+    for facts in each:
         facts.pop("node")
         key = tuple(facts.items())
         counts[key] = counts.get(key, 0) + 1
     return [(dict(key), count) for key, count in counts.items()]
+
+
+def _mixed(facts: dict[str, Any], count: int) -> str:
+    gate = "gated " if facts["gated"] else ""
+    scores = {"none": "scores"}.get(facts["scoring"], f"a {facts['scoring']} of scores")
+    sums = ", made to add up to one" if facts["normalised"] else ""
+    return (
+        f"{count} with {facts['experts']} experts of {facts['width']} features "
+        f"({gate}{facts['activation']}), {facts['per_token']} a token, weighed by {scores}{sums}"
+    )
 
 
 def _described(facts: dict[str, Any], count: int) -> str:

@@ -9,6 +9,7 @@ from ..view import View, view
 from .attention import attentions
 from .base import Attention, Blocks, FeedForward
 from .embedding import embeddings
+from .experts import experts
 from .feed_forward import feed_forwards
 from .linear import linears
 from .norm import norms
@@ -32,11 +33,17 @@ def recognise(program: Program | View | Any) -> Blocks:
     missed += more
     feed_forward, more = feed_forwards(graph, linear)
     missed += more
+    mixed, more = experts(graph, static, linear)
+    missed += more
+    routed = {v.name for each in mixed.values() for v in each.body}  # their scores are no attention's
+    missed = [miss for miss in missed if miss.node not in routed]
     readers = {v for x in linear.values() for v in x.body} | {v for x in norm.values() for v in x.body}
     embedding = embeddings(graph, static, linear, readers)
     found: list[Attention | FeedForward] = [*attention.values(), *feed_forward.values()]
-    taken = {v for block in (*found, *norm.values(), *embedding.values()) for v in block.body}
-    residual = Residuals(graph, static, attention, feed_forward, linear, norm, taken)
+    taken = {
+        v for block in (*found, *mixed.values(), *norm.values(), *embedding.values()) for v in block.body
+    }
+    residual = Residuals(graph, static, attention, {**feed_forward, **mixed}, linear, norm, taken)
     missed += residual.missed
     order = {value: i for i, value in enumerate(graph.values)}
     found.sort(key=lambda block: order[block.root])
@@ -48,5 +55,6 @@ def recognise(program: Program | View | Any) -> Blocks:
         residual=tuple(residual.found.values()),
         stack=stacks(found),
         linear=tuple(linear.values()),
+        experts=tuple(mixed.values()),
         missed=tuple(missed),
     )

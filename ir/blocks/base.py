@@ -161,6 +161,45 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
+class Router:
+    """The choice of experts for each token. root: the experts' results, weighed by it.
+
+    linear: the projection to one score an expert. per_token: experts that each token is given to. scoring:
+    what makes weights of scores ("softmax", "sigmoid", "none"). normalised: the weights of a token's experts
+    are made to add up to one.
+    """
+
+    root: Value
+    linear: Linear
+    experts: int
+    per_token: int
+    scoring: str
+    normalised: bool
+    body: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of feed-forwards. root: the weighed sum, before it joins the stream.
+
+    input: what the router and the experts read. up, down: weights, (experts, out, in) or (experts, in, out),
+    or one an expert; `up` holds the gates too, where it is gated. activation: as of a FeedForward, "other"
+    where it is none of those. width: features of the activation in each expert.
+    """
+
+    root: Value
+    input: Value
+    router: Router
+    experts: int
+    up: tuple[Value, ...]
+    down: tuple[Value, ...]
+    activation: str
+    gated: bool
+    width: int
+    body: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
 class Embedding:
     """Tables looked up by ids and added: words, positions, types. root: the sum, before any norm.
 
@@ -175,7 +214,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Residual:
-    """stream + branch. branch comes out of `of` ("attention", "feed_forward" or "other")."""
+    """stream + branch. branch comes out of `of` ("attention", "feed_forward", for experts too, "other")."""
 
     root: Value
     stream: Value
@@ -205,6 +244,7 @@ class Blocks:
     residual: tuple[Residual, ...] = ()
     stack: tuple[Stack, ...] = ()
     linear: tuple[Linear, ...] = ()
+    experts: tuple[Experts, ...] = ()
     missed: tuple[Miss, ...] = field(default=())
 
     def summary(self) -> dict[str, int]:
@@ -212,6 +252,7 @@ class Blocks:
         return {
             "attention": len(self.attention),
             "feed_forward": len(self.feed_forward),
+            "experts": len(self.experts),
             "norm": len(self.norm),
             "embedding": len(self.embedding),
             "residual": len(self.residual),

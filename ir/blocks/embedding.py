@@ -3,8 +3,9 @@
 Definition: the largest sum of which one term at least is a lookup of ids in a table of floats, or a
 convolution of a graph input (over patches or frames: its weight counts as the table), and of which every
 other term is one of these or a parameter (learned positions, whole or sliced). Scaling by a number (BART),
-a projection of one term (MobileBERT, OPT), a class token put in front (ViT) and activations over a
-convolution (Whisper) belong to it. Tables that only position biases or rotations read are none.
+a projection of one term (MobileBERT, OPT), a class token put in front (ViT), activations over a convolution
+(Whisper), and what is counted from ids and masks alone, tokens that are zeroed and one number a token (ESM),
+belong to it. Tables that only position biases or rotations read are none.
 
 A table may hold codes, small integers: then the lookup is all that turns its rows into floats, by constants
 and by lookups of the same ids (scales, zeros).
@@ -17,10 +18,12 @@ from dataclasses import dataclass, replace
 
 from ..view import Value, View
 from .base import Embedding, Linear
+from .evaluate import scalar
 from .feed_forward import ELEMENTWISE
 from .scores import times
 from .walk import Statics, bare, passes, users
 
+_CONE = 60  # values behind a number that is counted from ids
 CONVOLUTIONS = {"conv1d", "conv2d"}
 MOVES = {"reshape", "unsqueeze", "squeeze", "expand", "slice", "concat", "pad"}
 LOOKUPS = {"embedding", "gather", "index"}
@@ -95,6 +98,8 @@ def _term(
         return _convolved(value, terms, static)
     parts = [terms[v] for v in operands if v in terms]
     scaled = times(value)
+    if scaled is None and (counted := _counted(value, terms)) is not None:
+        return _joined(value, [counted])
     if scaled is not None and scaled[1] in terms:
         parts = [terms[scaled[1]]]
     elif len(parts) != len(operands) or not any(p.tables for p in parts):
@@ -108,6 +113,39 @@ def _term(
     ):
         return None
     return _joined(value, parts)
+
+
+def _counted(value: Value, terms: Mapping[Value, Term]) -> Term | None:
+    """The term that a value multiplies by one number a token or a row, or has zeros of where a token says so.
+    Numbers are counted from ids and masks: one that hidden states make is a gate, no part of an embedding."""
+    operands = [v for v in value.inputs if v is not None]
+    if value.op in ("mul", "div") and len(operands) == 2:
+        pairs = [(operands[0], operands[1])] + ([(operands[1], operands[0])] if value.op == "mul" else [])
+    elif value.op == "where" and len(operands) == 3:
+        condition, *branches = operands
+        pairs = [(x, condition) for x in branches if any(scalar(v) == 0 for v in branches if v is not x)]
+    else:
+        return None
+    for x, by in pairs:
+        if x in terms and terms[x].tables and (by.shape or (None,))[-1] == 1 and _told(by, terms):
+            return terms[x]
+    return None
+
+
+def _told(value: Value, terms: Mapping[Value, Term]) -> bool:
+    """Whether a value comes from graph inputs and numbers alone."""
+    stack, seen, inputs = [value], {value}, False
+    while stack:
+        top = stack.pop()
+        if (top in terms and terms[top].tables) or len(seen) > _CONE:
+            return False
+        if top.op == "const" and len(top.shape or ()) > 1 and "float" in (top.dtype or ""):
+            return False  # a weight
+        inputs |= top.op == "input"
+        new = [v for v in top.inputs if v is not None and v not in seen]
+        seen.update(new)
+        stack += new
+    return inputs
 
 
 def _coded(value: Value, terms: Mapping[Value, Term], static: Statics) -> Term | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..view import Value, View
-from .base import Attention, Embedding, FeedForward, Linear, Miss, Norm, Position, Residual
+from .base import Attention, Embedding, Experts, FeedForward, Linear, Miss, Norm, Position, Residual
 from .scores import times
 from .walk import Statics, bare, users
 
@@ -18,7 +18,7 @@ MOVES = {"reshape", "transpose", "squeeze", "unsqueeze"}
 FURTHEST = 16  # steps back when looking for what two values have in common
 CONE = 400  # values looked at when a Linear's branch goes through what is no block
 
-Block = Attention | FeedForward | Linear
+Block = Attention | FeedForward | Experts | Linear
 
 
 class Residuals:
@@ -29,7 +29,7 @@ class Residuals:
         view: View,
         static: Statics,
         attentions: Mapping[Value, Attention],
-        feed_forwards: Mapping[Value, FeedForward],
+        feed_forwards: Mapping[Value, FeedForward | Experts],
         linears: Mapping[Value, Linear],
         norms: Mapping[Value, Norm],
         taken: set[Value],
@@ -92,6 +92,8 @@ class Residuals:
                 value = scaled[1]
             elif value.op == "mul" and any(v is not None and self._static.vector(v) for v in value.inputs):
                 value = next(v for v in value.inputs if v is not None and not self._static(v))
+            elif value.op == "mul" and (whole := _gated(value)) is not None:
+                value = whole
             elif value.op in MOVES and value.inputs[0] is not None:
                 value = value.inputs[0]
             else:
@@ -115,6 +117,13 @@ class Residuals:
             else:
                 break
         return seen
+
+
+def _gated(value: Value) -> Value | None:
+    """What a product multiplies by one number a token, as the gate of a shared expert."""
+    operands = [v for v in value.inputs if v is not None]
+    narrow = [v.shape is not None and len(v.shape) > 1 and v.shape[-1] == 1 for v in operands]
+    return operands[narrow.index(False)] if sorted(narrow) == [False, True] else None
 
 
 def _comes_from(value: Value, source: Value) -> bool:

@@ -82,6 +82,9 @@ def _lookups(embedding: Embedding) -> _Lookups:
     pairs = list(zip(embedding.tables, embedding.ids, strict=True))
     if not 2 <= len(pairs) <= 3:
         raise Unfit(f"{len(pairs)} tables are added, and the kernel adds two or three")
+    scaled = next((value for value in embedding.body if value.op in ("mul", "div", "where", "linear")), None)
+    if scaled is not None:
+        raise Unfit(f"'{scaled.name}' changes what is looked up, and the kernel only adds")
     for table, ids in pairs:
         if table.dtype not in (None, "float32"):
             raise Unfit(f"'{table.name}' is {table.dtype}, and only float32 is fused")

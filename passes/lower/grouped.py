@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 import torch
 from onnxscript import opset20
 
@@ -37,3 +39,61 @@ def _grouped_mm(input: Any, weight: Any, offs: Any, *_: Any, **__: Any) -> Any:
         matrix = op.Gather(weight, op.Constant(value_int=group), axis=0)
         parts.append(op.MatMul(rows, matrix))
     return op.Concat(*parts, axis=0)
+
+
+def store_apart(model: ir.Model) -> int:
+    """Makes a weight of each matrix of a stack, (experts, rows, columns), where they are only ever taken by
+    number, so that it is a layer's like any other; returns how many stacks there were."""
+    count = 0
+    for stack in list(model.graph.initializers.values()):
+        tensor = stack.const_value
+        if tensor is None or len(tensor.shape) != 3 or stack.is_graph_output() or not stack.uses():
+            continue
+        taken = [_taken(use.node, stack) for use in stack.uses()]
+        if any(each is None for each in taken):
+            continue
+        for node, number, perm in [one for each in taken for one in each or ()]:
+            name = f"{stack.name}.{number}"
+            weight = model.graph.initializers.get(name)
+            if weight is None:
+                part = _part(tensor, number, perm, name)
+                weight = ir.Value(
+                    name=name, shape=part.shape, type=ir.TensorType(part.dtype), const_value=part
+                )
+                model.graph.register_initializer(weight)
+            node.outputs[0].replace_all_uses_with(weight)
+            model.graph.remove(node, safe=True)
+        for node in [use.node for use in stack.uses()]:  # turned, and taken no more
+            model.graph.remove(node, safe=True)
+        del model.graph.initializers[str(stack.name)]
+        count += 1
+    return count
+
+
+def _taken(node: ir.Node, stack: ir.Value) -> list[tuple[ir.Node, int, tuple[int, int]]] | None:
+    """(the node that takes it, its number, its axes' order) of each matrix; None if others read it."""
+    perm = (0, 1)
+    readers = [node]
+    if node.op_type == "Transpose" and list(node.attributes.get_ints("perm", ())) == [0, 2, 1]:
+        perm, stack = (1, 0), node.outputs[0]
+        readers = [use.node for use in stack.uses()]
+    found = []
+    for reader in readers:
+        index = reader.inputs[1] if len(reader.inputs) == 2 else None
+        chosen = None if index is None else ir.convenience.get_const_tensor(index)
+        if reader.op_type != "Gather" or reader.attributes.get_int("axis", 0) != 0 or chosen is None:
+            return None
+        if reader.inputs[0] is not stack or len(chosen.shape) != 0 or reader.outputs[0].is_graph_output():
+            return None
+        found.append((reader, int(chosen.numpy()), perm))
+    return found
+
+
+def _part(tensor: ir.TensorProtocol, number: int, perm: tuple[int, int], name: str) -> ir.LazyTensor:
+    sizes = [int(size) for size in tensor.shape.numpy()[1:]]
+
+    def cut() -> ir.Tensor:
+        return ir.Tensor(np.transpose(tensor.numpy()[number], perm), name=name)
+
+    shape = ir.Shape([sizes[axis] for axis in perm])
+    return ir.LazyTensor(cut, dtype=tensor.dtype, shape=shape, name=name, cache=False)

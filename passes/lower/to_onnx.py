@@ -37,9 +37,11 @@ class ToOnnx(Pass):
 
     def run(self, program: Program, context: Context) -> Result:
         from ...ir.mode import set_mode
+        from .grouped import store_apart
 
         set_mode(program.graph, training=False)
         model = _export(program)
+        store_apart(model)
         transposed = _store_transposed(model)
         store_codes(model)
         common.ClearMetadataAndDocStringPass()(model)

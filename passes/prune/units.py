@@ -122,6 +122,10 @@ def survey(program: Program) -> tuple[list[Units], list[Miss]]:
                 known.places,
                 known.groups,
             )
+    missed += [
+        Miss("feed_forward", each.root.name, f"a mixture of {each.experts} experts, which are left whole")
+        for each in blocks.experts
+    ]
     return list(by_first.values()), missed
 
 

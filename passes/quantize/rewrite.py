@@ -67,6 +67,7 @@ class Writer:
         self.editor, self.limit, self.static = Editor(model), limit, static or Static()
         self.weights: dict[tuple[ir.Value, bool], tuple[ir.Value, ir.Value]] = {}
         self.constants: dict[str, ir.Value] = {}
+        self._largest: dict[ir.Value, ir.Value] = {}  # of rows that are sliced
 
     def write(self, site: Site, rung: Rung, guard: bool = False) -> None:
         """Rewrite one site in place.
@@ -127,7 +128,22 @@ class Writer:
         return self._node("Where", [node.outputs[0], zero, x], f"{x.name}.finite", before, like=x)
 
     def _rows(self, x: ir.Value, before: ir.Node) -> ir.Value:
-        """The largest magnitude in each row: (..., 1)."""
+        """The largest magnitude in each row: (..., 1).
+
+        Of a slice of rows it is a slice: of no rows, as an expert without a token has, ONNX Runtime's
+        reductions keep the features.
+        """
+        cut = x.producer()
+        if cut is not None and _takes_rows(cut) and cut.inputs[0] is not None:
+            whole = cut.inputs[0]
+            if whole not in self._largest:
+                readers = {use.node for use in whole.uses()}
+                earliest = next(node for node in self.editor.graph if node in readers)
+                self._largest[whole] = self._rows(whole, earliest)
+            largest = self._largest[whole]
+            shape = None if x.shape is None else ir.Shape([*x.shape[:-1], 1])
+            named = f"{x.name}.row"
+            return self._node("Slice", [largest, *cut.inputs[1:]], named, before, like=x, shape=shape)
         shape = None if x.shape is None else ir.Shape([*x.shape[:-1], 1])
         magnitude = self._node("Abs", [x], f"{x.name}.abs", before, like=x)
         attrs: dict[str, Any] = {"keepdims": 1}
@@ -249,6 +265,14 @@ class Writer:
         result.type = ir.TensorType(ir.DataType.FLOAT)
         result.shape = shape if shape is not None else like.shape
         return result
+
+
+def _takes_rows(node: ir.Node) -> bool:
+    """Whether a node is a Slice of the first axis of several."""
+    axes = node.inputs[3] if node.op_type == "Slice" and len(node.inputs) > 3 else None
+    chosen = None if axes is None else ir.convenience.get_const_tensor(axes)
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    return chosen is not None and chosen.numpy().tolist() == [0] and shape is not None and len(shape) > 1
 
 
 def write(
