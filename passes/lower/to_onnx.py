@@ -26,8 +26,9 @@ class ToOnnx(Pass):
 
     The graph is exported anew, with the program's symbolic axes, to opset 20: LayerNormalization and Gelu
     stay whole. Inputs, outputs, axes and weights carry the program's own names; a weight that is only ever
-    read transposed, as a linear layer's is, is stored so, lazily and under its parameter's name. Constants
-    are folded as long as no weight takes part, so nothing of a weight's size is computed or copied.
+    read transposed, as a linear layer's is, is stored so, lazily and under its parameter's name; of a stack
+    of experts each is stored by itself, under that name and its number. Constants are folded as long as no
+    weight takes part, so nothing of a weight's size is computed or copied.
     """
 
     name = "to-onnx"
