@@ -43,7 +43,7 @@ def build(name: str) -> Any:
     settings = small | own
     config = transformers.AutoConfig.for_model(name, **settings)
     kind = type(config).__name__.removesuffix("Config") + "Model"  # for those that AutoModel doesn't list
-    listed = type(config) in transformers.AutoModel._model_mapping
+    listed = isinstance(transformers.AutoModel._model_mapping.get(type(config), None), type)
     made = transformers.AutoModel.from_config(config) if listed else getattr(transformers, kind)(config)
     model = made.eval().float()
     generator = torch.Generator().manual_seed(1)

@@ -83,7 +83,9 @@ def _converted(program: Any) -> ir.Model:
     import torch
 
     from .grouped import translations
+    from .unspelled import spell
 
+    spell(program)
     try:
         found = torch.onnx.export(
             program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET,
