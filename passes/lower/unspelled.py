@@ -24,7 +24,7 @@ def spell(program: Any) -> None:
 
 def _rsub(graph: Graph, node: Node) -> None:
     """1.0 - x of integers: the exporter looks for a subtraction from a number, which is none of torch's."""
-    x, dtype = node.args[0], node.meta["val"].dtype
+    x, dtype = node.all_input_nodes[0], node.meta["val"].dtype
     if x.meta["val"].dtype != dtype:
         node.update_arg(0, graph.call_function(aten.to.dtype, (x, dtype)))
 
@@ -36,7 +36,7 @@ def _arange(graph: Graph, node: Node) -> None:
 
 def _isin(graph: Graph, node: Node) -> None:
     """Decomposed by sorting, which ONNX has no search in."""
-    elements, tests = node.args[:2]
+    elements, tests = node.all_input_nodes
     row = graph.call_function(aten.reshape.default, (tests, [-1]))
     column = graph.call_function(aten.unsqueeze.default, (elements, -1))
     found = graph.call_function(aten.any.dim, (graph.call_function(aten.eq.Tensor, (column, row)), -1))
