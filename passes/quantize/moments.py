@@ -43,7 +43,8 @@ def calibration(program: Program, context: Context) -> list[Feed]:
 
 
 def moments(program: Program, cascade: Cascade, use: Use, feeds: Sequence[Feed]) -> Moments:
-    """Of what enters a weight at one of its uses.
+    """Of what enters a weight at one of its uses; where no row at all does, features of one size that have
+    nothing to do with each other.
 
     Args:
         cascade: over the same feeds, not past the use.
@@ -53,13 +54,17 @@ def moments(program: Program, cascade: Cascade, use: Use, feeds: Sequence[Feed])
     """
     assert use.other is not None
     total: Moments | None = None
+    given, width = 0, 0
     for feed, array in zip(feeds, cascade.before(use.node, use.other), strict=True):
         rows = real_rows(program, feed, np.moveaxis(array, 1, -1) if use.kind == "convolution" else array)
+        given, width = given + array.size, rows.shape[-1]
         rows = rows.astype(np.float32, copy=False)
         part = Moments(
             (rows.T @ rows).astype(np.float64), np.abs(rows).sum(axis=0, dtype=np.float64), len(rows)
         )
         total = part if total is None else total + part
+    if width and not given:  # an expert that no token was given to: all features count alike
+        return Moments(np.eye(width), np.ones(width), 1)
     if total is None or total.rows == 0:
         raise DataError(
             f"the calibration data leaves '{use.other.name}' without one finite row: check the model's "
