@@ -39,7 +39,9 @@ def build(name: str) -> Any:
     own = SETTINGS.get(name, {})
     other = config.attribute_map  # a size by its second name would win over one given by its first
     known = config.to_dict().keys() | other.keys()
-    small = {k: v for k, v in SMALL.items() if k in known and other.get(k, k) not in own}
+    small = {
+        k: v for k, v in SMALL.items() if k in known and other.get(k, k) not in own and _settable(config, k)
+    }
     settings = small | own
     config = transformers.AutoConfig.for_model(name, **settings)
     kind = type(config).__name__.removesuffix("Config") + "Model"  # for those that AutoModel doesn't list
@@ -51,6 +53,11 @@ def build(name: str) -> Any:
         if parameter.dim() == 1:
             parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
     return model
+
+
+def _settable(config: Any, name: str) -> bool:
+    held = getattr(type(config), name, None)
+    return not isinstance(held, property) or held.fset is not None
 
 
 def feeds(program: Any) -> list[dict[str, np.ndarray]]:
@@ -132,7 +139,7 @@ def examine(name: str, folder: Path, tvm: bool, record: dict[str, Any]) -> None:
         context = Context(target=detect(), calibration=batches)
         run = chain(preset, program)[0].run(program, context, keep_going=True)
         record[f"{preset}_rolled_back"] = [
-            f"{s.text}: {s.error}" for s in run.steps if s.status == "rolled back"
+            f"{s.text}: {s.error}" for s in run.steps if s.status in ("rolled back", "refused")
         ]
         record[f"{preset}_unverified"] = [s.unverified for s in run.steps if s.unverified][:1]
         artifact = OnnxRuntime().build(run.program)
