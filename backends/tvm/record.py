@@ -95,7 +95,7 @@ class Compiled:
         )
         functions = tuple(
             Function(
-                {text(symbol): whole(count, 1) for symbol, count in table(each["sizes"]).items()},
+                {text(symbol): whole(count) for symbol, count in table(each["sizes"]).items()},
                 text(each["name"]),
                 many(text, each["weights"]),
                 maybe(text, each["mask"]),

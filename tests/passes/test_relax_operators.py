@@ -1,5 +1,7 @@
 """Each ONNX operator that graphwright converts to Relax itself, against ONNX Runtime or exact arithmetic."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tvm_run
@@ -289,3 +291,15 @@ def test_forms_that_are_not_converted_are_named(node, what):
     kinds = ", ".join(f"float[2,5,12] {name}" for name in "qkv") + ", int32[2,5] p"
     with pytest.raises(BackendError, match=f"TVM has no .*{what}"):
         relax_module(parsed(f"y = {node}", kinds, "float[2,5,12] y", opset=23), {})
+
+
+@pytest.mark.parametrize("past", [0, 3])
+def test_a_cache_before_its_first_token_is_joined_to_it(past):
+    """TVM's importer takes a size of 0 for an unknown one."""
+    program = parsed(
+        "y = Concat <axis=1> (p, x)", "float[batch,past,4] p, float[batch,1,4] x", "float[batch,total,4] y"
+    )
+    program = replace(program, symbols={**program.symbols, "past": (0, 9)})
+    feed = {"p": floats(2, past, 4), "x": floats(2, 1, 4)}
+    (value,) = tvm_run.run(relax_module(program, {"batch": 2, "past": past}), feed, level=1).values()
+    np.testing.assert_array_equal(value, np.concatenate([feed["p"], feed["x"]], axis=1))

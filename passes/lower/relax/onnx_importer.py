@@ -43,6 +43,8 @@ class Importer(onnx_frontend.ONNXGraphImporter):
         for name, value in list(model.graph.initializers.items()):
             self._tensors[name] = value.const_value
             del model.graph.initializers[name]
+        # Of a size of 0, such as a cache before its first token, the importer would make an unknown one.
+        self._shape = {value.name: [int(size) for size in value.shape] for value in model.graph.inputs}
         with redirect_stdout(io.StringIO()):  # an importer in trouble prints its operands
             return self.from_onnx(ir.to_proto(model).graph, model.graph.opset_imports[""])
 

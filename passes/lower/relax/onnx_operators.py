@@ -31,6 +31,14 @@ def _shape(node: Node) -> Any:
     return relax.const(np.array(sizes[start:end]), "int64")
 
 
+def _concat(node: Node) -> Any:
+    """TVM's cannot tell the size beside a tensor of none, such as a cache before its first token."""
+    full = [value for value in node.inputs if 0 not in shape(value)]
+    if len(full) == len(node.inputs) or not full:
+        return None
+    return full[0] if len(full) == 1 else relax.op.concat(full, axis=int(node.attrs["axis"]))
+
+
 def _constant(node: Node) -> Any:
     """TVM's knows tensors only."""
     for name, dtype in (("float", "float32"), ("int", "int64")):
@@ -150,6 +158,7 @@ def _pairwise(operator: Any) -> Converter:
 _STANDARD: dict[str, Converter] = {
     "Attention": onnx_attention.attention,
     "Cast": _cast,
+    "Concat": _concat,
     "Constant": _constant,
     "DynamicQuantizeLinear": onnx_integers.dynamic_quantize_linear,
     "Einsum": _einsum,
