@@ -44,7 +44,7 @@ class Importer(onnx_frontend.ONNXGraphImporter):
             self._tensors[name] = value.const_value
             del model.graph.initializers[name]
         # Of a size of 0, such as a cache before its first token, the importer would make an unknown one.
-        self._shape = {value.name: [int(size) for size in value.shape] for value in model.graph.inputs}
+        self._shape = {v.name: list(v.shape.numpy()) for v in model.graph.inputs if v.shape is not None}
         with redirect_stdout(io.StringIO()):  # an importer in trouble prints its operands
             return self.from_onnx(ir.to_proto(model).graph, model.graph.opset_imports[""])
 
