@@ -11,6 +11,7 @@ from ..errors import CaptureError
 from ..export import Axes
 from ..program import Program, Task
 from .attempts import attempted
+from .cacheless import of_padding
 from .checkpoint import Loaded, load
 from .module import from_module
 
@@ -37,7 +38,10 @@ def from_directory(directory: Path, task: Task | None, attn: str | None, kind: s
     def trace(tensors: dict[str, Tensor], axes: Axes) -> Program:
         return from_module(model, tensors, loaded.task, info, axes)
 
-    return finish(attempted(model, directory, loaded.inputs, trace), loaded)
+    program = finish(attempted(model, directory, loaded.inputs, trace), loaded)
+    if note := of_padding(model, loaded.inputs):
+        program = replace(program, info={**program.info, "notes": [*program.info.get("notes", ()), note]})
+    return program
 
 
 def finish(program: Program, loaded: Loaded, prefix: str = "") -> Program:

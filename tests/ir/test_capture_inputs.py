@@ -263,8 +263,18 @@ def test_a_decoder_that_keeps_a_cache_by_its_own_setting_has_a_free_length(tmp_p
         encoder=half, decoder={**half, "cross_attention_hidden_size": 16}, vocab_size=61
     )
     transformers.T5GemmaForConditionalGeneration(config).save_pretrained(tmp_path)
-    shapes = {spec.name: spec.shape for spec in capture(tmp_path).inputs}
+    program = capture(tmp_path)
+    shapes = {spec.name: spec.shape for spec in program.inputs}
     assert shapes["decoder_input_ids"] == ("batch", "decoder_length")
+    # Its default call, over a cache, hides no padding: findings/transformers-t5gemma-...
+    assert any("hides padding tokens where it has no cache" in note for note in program.info["notes"])
+
+
+def test_nothing_is_said_of_a_cache_that_changes_nothing(tmp_path):
+    make("T5Model", vocab_size=61, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2).save_pretrained(
+        tmp_path
+    )
+    assert not any("cache" in note for note in capture(tmp_path).info.get("notes", ()))
 
 
 def test_images_that_are_padded_to_windows_are_of_one_size_at_once(tmp_path):
