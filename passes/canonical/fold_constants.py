@@ -121,7 +121,7 @@ class _Folder:
             raise _StaysError(f"it would add {added:.0f} bytes of weights")
         try:
             computed = evaluation.compute()
-        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError) as error:
             raise _StaysError(f"the reference implementation fails: {error}") from error
         named = zip(node.outputs, results, computed, strict=True)
         return "nodes folded", [ir.Tensor(array, dtype=r[0], name=v.name) for v, r, array in named]

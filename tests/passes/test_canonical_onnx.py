@@ -455,3 +455,26 @@ def test_integers_that_become_as_small_numbers_are_folded():
         {"numbers": np.arange(100, dtype=F32), "one": np.ones(1, np.float16)},
     )
     assert operators(after("fold-constants", program)) == ["Add", "CastLike"]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_elements_gathered_along_a_long_axis_are_folded_to_the_right_ones(axis):
+    """onnx's reference takes others beyond 63 (findings/onnx-reference-gather-elements-ends-at-63.sh)."""
+    table = np.arange(200, dtype=F32).reshape(100, 2)
+    table, indices = (
+        (table, np.full((3, 2), -1)) if axis == 0 else (table.T.copy(), np.arange(6).reshape(2, 3) * 9)
+    )
+    program = parsed(
+        f"""
+        picked = GatherElements<axis = {axis}>(table, indices)
+        one = ReduceMax<keepdims = 0>(picked)
+        y = Add(x, one)
+        """,
+        X3,
+        Y3,
+        {"table": table, "indices": indices},
+    )
+    folded = after("fold-constants", program)
+    assert [node.op_type for node in folded.graph.graph] == ["Add"]
+    (value,) = [each.const_value.numpy() for each in folded.graph.graph.initializers.values()]
+    assert value == np.take_along_axis(table, indices % 100, axis).max()
