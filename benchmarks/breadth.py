@@ -174,7 +174,7 @@ def summary(records: list[dict[str, Any]]) -> None:
         r
         for r in good
         if all(
-            COUNTS.get(r["name"], TWO)[i] in (None, r[key])
+            COUNTS.get(r["name"], TWO)[i] in (None, r[key]) and r.get(f"onnx_{key}") == r[key]
             for i, key in enumerate(("attention", "feed_forward"))
         )
     ]
@@ -196,6 +196,7 @@ def summary(records: list[dict[str, Any]]) -> None:
         parts = [r["error"]] if "error" in r else []
         if r in good and r not in complete:
             parts.append(f"found {r['attention']}, {r['feed_forward']} of {expected} {r['missed'][:2]}")
+            parts.append(f"in ONNX {r.get('onnx_attention')}, {r.get('onnx_feed_forward')}")
         parts += [*r.get("exact_rolled_back", []), *r.get("balanced_rolled_back", [])]
         parts += [f"exact off by {r['exact_error']:.2g}"] if r.get("exact_error", 0) > 1e-5 else []
         parts += [f"balanced {r['balanced_cosine']:.5f}"] if r.get("balanced_cosine", 1) < 0.999 else []

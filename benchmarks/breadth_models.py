@@ -86,8 +86,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # (attentions, feed-forwards; a mixture of experts is one), read off the models' code, where they are not two
 # of each; None: nobody says.
 COUNTS: dict[str, tuple[int | None, int | None]] = {
-    "mobilebert": (2, 4), "funnel": (None, None), "longformer": (None, 2), "nystromformer": (None, 2),
-    "fnet": (0, 2), "lilt": (None, None), "canine": (None, None), "mamba": (0, None), "t5": (6, 4),
+    "mobilebert": (2, 4), "funnel": (None, None), "longformer": (None, 2), "nystromformer": (2, 2),
+    "fnet": (0, 2), "lilt": (3, 3), "canine": (None, None), "mamba": (0, None), "t5": (6, 4),
     "mt5": (6, 4), "umt5": (6, 4), "bart": (6, 4), "mbart": (6, 4), "marian": (6, 4), "pegasus": (6, 4),
     "blenderbot-small": (6, 4), "m2m_100": (6, 4), "switch_transformers": (6, None), "whisper": (6, 4),
     "qwen2_moe": (2, 4),
