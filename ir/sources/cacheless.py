@@ -12,17 +12,14 @@ from .inputs import Example
 
 
 def of_padding(model: Any, example: Example) -> str:
-    """A note where the model's default call, over a cache, gives other outputs than without for ids that are
-    padding; empty where it doesn't, or has no cache."""
-    pad = getattr(model.config.get_text_config(decoder=True), "pad_token_id", None)
-    ids = [name for name in example.tensors if name.endswith("input_ids")]
-    cached = any(hasattr(part.config, "use_cache") for part in model.modules() if hasattr(part, "config"))
-    if pad is None or not ids or not cached:
-        return ""
+    """A note where the model's default call, over a cache, gives other outputs than without for a decoder's
+    ids that are padding; empty where it doesn't, or has no cache, or is told by a mask."""
     tensors = {name: tensor.clone() for name, tensor in example.tensors.items()}
-    for name in ids:
-        tensors[name][:, 0] = pad
+    if "decoder_input_ids" not in tensors or "decoder_attention_mask" in tensors:
+        return ""
     try:
+        pad = model.config.get_text_config(decoder=True).pad_token_id
+        tensors["decoder_input_ids"][:, 0] = pad
         with torch.no_grad():
             with_cache, without = (
                 flattened(model(**tensors, use_cache=each).to_tuple()[0])[0][0][1] for each in (True, False)

@@ -36,7 +36,7 @@ def _arange(graph: Graph, node: Node) -> None:
 
 def _isin(graph: Graph, node: Node) -> None:
     """Decomposed by sorting, which ONNX has no search in."""
-    elements, tests = node.all_input_nodes
+    elements, tests = (node.all_input_nodes * 2)[:2]  # one node may be both
     row = graph.call_function(aten.reshape.default, (tests, [-1]))
     column = graph.call_function(aten.unsqueeze.default, (elements, -1))
     found = graph.call_function(aten.any.dim, (graph.call_function(aten.eq.Tensor, (column, row)), -1))

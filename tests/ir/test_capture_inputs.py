@@ -7,7 +7,9 @@ import torch
 import transformers
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import CaptureError
+from graphwright.ir.sources.cacheless import of_padding
 from graphwright.ir.sources.examples import example_inputs
+from graphwright.ir.sources.inputs import Example
 from graphwright.ir.sources.processor import processor
 
 TEXT = {
@@ -290,3 +292,15 @@ def test_a_broken_description_of_a_processor_is_named(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(CaptureError, match=r"preprocessor_config\.json' cannot be read"):
         capture(tmp_path)
+
+
+def test_a_configuration_of_several_texts_says_nothing_of_padding():
+    class Config:
+        def get_text_config(self, decoder):
+            raise ValueError("Multiple valid text configs were found")
+
+    class Model:
+        config = Config()
+
+    tensors = {"decoder_input_ids": torch.ones(2, 3, dtype=torch.long)}
+    assert of_padding(Model(), Example(tensors, {"decoder_input_ids": ("batch", "decoder_length")})) == ""

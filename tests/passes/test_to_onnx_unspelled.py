@@ -17,6 +17,7 @@ EXPRESSIONS = {
     "down to zero": lambda x, m: x + torch.arange(x.shape[1], 0, -1)[None, :, None],
     "one of some": lambda x, m: x * torch.isin(m, torch.tensor([0, 3, 7]))[..., None],
     "none of some": lambda x, m: x * torch.isin(m, torch.tensor([[0], [3]]), invert=True)[..., None],
+    "each of itself": lambda x, m: x * torch.isin(m, m)[..., None],
 }
 
 
