@@ -24,7 +24,7 @@ demo: $(STAMP)
 
 # What tests of other architectures need (qemu-user and such) is installed where that is allowed, and named else.
 test: check
-	$(RUN) tests/emulated.py || true
+	$(RUN) tests/support/emulated.py || true
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 check: $(STAMP)

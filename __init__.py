@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .backends.runner import load
+    from .backends.running.runner import load
     from .ir.capture import capture as trace
     from .ir.errors import (
         BackendError,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         ProgramError,
         WeightError,
     )
-    from .passes.manager import Pipeline
-    from .tools.optimize import optimize
+    from .passes.manager.pipeline import Pipeline
+    from .tools.verbs.optimize import optimize
 
 __all__ = [
     "BackendError",
@@ -61,9 +61,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Pipeline": (".passes.manager", "Pipeline"),
-    "load": (".backends.runner", "load"),
-    "optimize": (".tools.optimize", "optimize"),
+    "Pipeline": (".passes.manager.pipeline", "Pipeline"),
+    "load": (".backends.running.runner", "load"),
+    "optimize": (".tools.verbs.optimize", "optimize"),
     "trace": (".ir.capture", "capture"),
     **{name: (".ir.errors", name) for name in __all__ if name.endswith("Error")},
 }

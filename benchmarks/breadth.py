@@ -61,7 +61,7 @@ def _settable(config: Any, name: str) -> bool:
 
 
 def feeds(program: Any) -> list[dict[str, np.ndarray]]:
-    from graphwright.ir.probe import feed
+    from graphwright.ir.inputs.probe import feed
 
     found = []
     for number, (batch, length, mask) in enumerate(SHAPES):
@@ -113,12 +113,12 @@ def work(name: str, tvm: bool, sender: Any) -> None:
 def examine(name: str, folder: Path, tvm: bool, record: dict[str, Any]) -> None:
     """Fills a record, so that what was found before an error is kept."""
     import graphwright as gw
-    from graphwright.backends.onnxruntime import OnnxRuntime
+    from graphwright.backends.runtimes.onnxruntime import OnnxRuntime
     from graphwright.backends.target import detect
     from graphwright.ir.blocks import recognise
-    from graphwright.passes.base import Context
-    from graphwright.passes.manager import Pipeline
-    from graphwright.tools.presets import chain
+    from graphwright.passes.manager.contract import Context
+    from graphwright.passes.manager.pipeline import Pipeline
+    from graphwright.tools.build.presets import chain
 
     model = build(name)
     model.save_pretrained(folder)

@@ -19,12 +19,12 @@ import graphwright as gw
 import numpy as np
 import onnx_ir
 import onnxruntime
-from graphwright.backends.text import TextEncoder
-from graphwright.passes.base import Context
-from graphwright.tools.data import Row
-from graphwright.tools.demo import model_directory
-from graphwright.tools.quality import batches
-from graphwright.tools.records import records
+from graphwright.backends.running.text import TextEncoder
+from graphwright.passes.manager.contract import Context
+from graphwright.tools.judge.data import Row
+from graphwright.tools.judge.quality import batches
+from graphwright.tools.judge.records import records
+from graphwright.tools.verbs.demo import model_directory
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr

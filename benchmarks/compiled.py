@@ -23,17 +23,17 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import numpy as np
-from graphwright.backends.measure import compare
-from graphwright.backends.onnxruntime import save_model
+from graphwright.backends.measuring.measure import compare
+from graphwright.backends.measuring.workloads import workloads
+from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.target import detect
-from graphwright.backends.tvm.artifact import write_compiled
 from graphwright.backends.tvm.backend import Tvm
-from graphwright.backends.tvm.padding import padding_of
-from graphwright.backends.workloads import workloads
+from graphwright.backends.tvm.build.padding import padding_of
+from graphwright.backends.tvm.run.artifact import write_compiled
 from graphwright.ir.capture import capture
-from graphwright.passes.base import Context
-from graphwright.passes.manager import Pipeline
-from graphwright.tools.demo import model_directory
+from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.tools.verbs.demo import model_directory
 from int8 import EXACT, PIPELINES, theirs
 from rich.console import Console
 from rich.table import Table
@@ -97,7 +97,7 @@ def ours(shape, threads, integers):
     from graphwright.backends.tvm.kernels.machine import Machine
     from graphwright.backends.tvm.kernels.rows import Finish
     from graphwright.backends.tvm.kernels.tile import choose
-    from graphwright.backends.tvm.llvm_target import llvm_target
+    from graphwright.backends.tvm.machine.llvm_target import llvm_target
 
     (m, k, n), (x, w, q, w8) = shape, operands(shape)
     machine = Machine.of(detect(), threads)
@@ -317,7 +317,7 @@ def base(args, console):
 
 PEAK = """
 import sys, numpy as np, graphwright as gw
-from graphwright.backends.worker import peak_bytes
+from graphwright.backends.measuring.worker import peak_bytes
 bundle = gw.load(sys.argv[1])
 for batch, length in eval(sys.argv[2]):
     ids = np.full((batch, length), 7)

@@ -25,12 +25,12 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import numpy as np
-from graphwright.backends.onnxruntime import save_model
-from graphwright.backends.tvm.artifact import write_compiled
+from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.tvm.backend import Tvm
-from graphwright.backends.tvm.fitting import aligned
+from graphwright.backends.tvm.run.artifact import write_compiled
+from graphwright.backends.tvm.run.fitting import aligned
 from graphwright.ir.capture import capture
-from graphwright.passes.manager import Pipeline
+from graphwright.passes.manager.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 

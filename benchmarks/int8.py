@@ -18,14 +18,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from graphwright.backends.measure import compare
-from graphwright.backends.onnxruntime import save_model
+from graphwright.backends.measuring.measure import compare
+from graphwright.backends.measuring.workloads import workloads
+from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.target import detect
-from graphwright.backends.workloads import workloads
 from graphwright.ir.capture import capture
-from graphwright.passes.base import Context
-from graphwright.passes.manager import Pipeline
-from graphwright.tools.demo import model_directory
+from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.tools.verbs.demo import model_directory
 from rich.console import Console
 from rich.table import Table
 from sentences import Feed, export, feeds, rows, runner, score, spread

@@ -58,9 +58,9 @@ def main():
 
 def built(folder):
     """Bundles for both runtimes, of the smallest encoder."""
-    from graphwright.backends.bundle import Variant, write
-    from graphwright.backends.tvm.artifact import write_compiled
+    from graphwright.backends.bundles.bundle import Variant, write
     from graphwright.backends.tvm.backend import Tvm
+    from graphwright.backends.tvm.run.artifact import write_compiled
     from mutation import program_of
 
     program = program_of(folder / "base.onnx")

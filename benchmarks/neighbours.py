@@ -24,9 +24,9 @@ from pathlib import Path
 
 import graphwright as gw
 import numpy as np
-from graphwright.backends.measure import compare
-from graphwright.backends.workloads import workloads
-from graphwright.tools.demo import model_directory
+from graphwright.backends.measuring.measure import compare
+from graphwright.backends.measuring.workloads import workloads
+from graphwright.tools.verbs.demo import model_directory
 from rich.console import Console
 from rich.table import Table
 from sentences import Feed, embedded, export, feeds, rows, runner

@@ -18,8 +18,8 @@ import numpy as np
 import onnx_ir as ir
 import typer
 from graphwright.ir.program import InputSpec, Program
-from graphwright.passes.base import Run
-from graphwright.passes.manager import Pipeline
+from graphwright.passes.manager.contract import Run
+from graphwright.passes.manager.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from graphwright.backends.onnxruntime import save_model
+from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.ir.capture import capture
+from graphwright.ir.host.quiet import quiet
 from graphwright.ir.program import Program
-from graphwright.ir.quiet import quiet
-from graphwright.passes.base import Context
-from graphwright.passes.manager import Pipeline
+from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
 
 CANONICAL = "to-onnx,fold-constants,eliminate-identities,eliminate-common-subexpressions,eliminate-dead-code"
 LENGTH = 512

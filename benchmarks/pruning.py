@@ -19,18 +19,18 @@ from pathlib import Path
 import graphwright as gw
 import numpy as np
 from graphwright.backends.cache import cache_directory
-from graphwright.backends.gate import Measurer
-from graphwright.backends.measure import compare
-from graphwright.backends.onnxruntime import save_model
+from graphwright.backends.measuring.gate import Measurer
+from graphwright.backends.measuring.measure import compare
+from graphwright.backends.measuring.workloads import workloads
+from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.target import detect
-from graphwright.backends.workloads import workloads
+from graphwright.ir.footprint import weight_bytes
 from graphwright.ir.program import Program
-from graphwright.ir.size import weight_bytes
-from graphwright.passes.base import Context
-from graphwright.passes.manager import Pipeline
-from graphwright.passes.prune.choose import Method
-from graphwright.tools.demo import model_directory
-from graphwright.tools.presets import chain
+from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.passes.prune.importance.choose import Method
+from graphwright.tools.build.presets import chain
+from graphwright.tools.verbs.demo import model_directory
 from rich.console import Console
 from rich.table import Table
 from sentences import feeds, rows, runner, score
@@ -133,9 +133,9 @@ def int8(bench: Bench) -> None:
 
 def compiled(bench: Bench, program: Program, before: Program, name: str) -> Path:
     """before: not rounded yet, which moves with the range of the padding in ONNX Runtime and not here."""
-    from graphwright.backends.tvm.artifact import write_compiled
     from graphwright.backends.tvm.backend import Tvm
-    from graphwright.backends.tvm.padding import padding_of
+    from graphwright.backends.tvm.build.padding import padding_of
+    from graphwright.backends.tvm.run.artifact import write_compiled
 
     sizes = [{"batch": 1, "length": 128}, {"batch": 32, "length": 64}]
     build = bench.folder / name.replace(" ", "-")

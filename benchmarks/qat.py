@@ -31,12 +31,12 @@ import onnxruntime
 import torch
 from graphwright.backends.target import detect
 from graphwright.ir.capture import capture
-from graphwright.ir.kernels import INTEGER, kernels
-from graphwright.ir.mode import set_mode
+from graphwright.ir.fx.mode import set_mode
+from graphwright.ir.onnx.kernels import INTEGER, kernels
 from graphwright.ir.program import Program
-from graphwright.passes.base import Context
-from graphwright.passes.manager import Pipeline
-from graphwright.tools.demo import model_directory
+from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.tools.verbs.demo import model_directory
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import graphwright as gw
 import numpy as np
 import onnxruntime
-from graphwright.ir.quiet import quiet
+from graphwright.ir.host.quiet import quiet
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from graphwright.backends.onnxruntime import save_model
+from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.ir.capture import capture
+from graphwright.ir.host.quiet import quiet
 from graphwright.ir.program import Program
-from graphwright.ir.quiet import quiet
-from graphwright.passes.base import Context
-from graphwright.passes.manager import Pipeline
-from graphwright.tools.demo import model_directory
+from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.tools.verbs.demo import model_directory
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr

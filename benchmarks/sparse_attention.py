@@ -13,12 +13,12 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from graphwright.backends.measure import compare
-from graphwright.backends.onnxruntime import save_model
+from graphwright.backends.measuring.measure import compare
+from graphwright.backends.measuring.workloads import workloads
+from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.tvm.backend import Tvm
-from graphwright.backends.workloads import workloads
 from graphwright.ir.capture import capture
-from graphwright.passes.manager import Pipeline
+from graphwright.passes.manager.pipeline import Pipeline
 from int8 import EXACT
 from torch import Tensor, nn
 from torch.nn import functional

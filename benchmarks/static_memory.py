@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from graphwright.tools.demo import model_directory
+from graphwright.tools.verbs.demo import model_directory
 from rich.console import Console
 from rich.table import Table
 from sentences import export, feeds, spread
@@ -25,8 +25,8 @@ from sentences import export, feeds, spread
 def calibrated(plain: Path, texts: Path, samples: int, ranges: str) -> int:
     """Bytes at the peak of this process, which should have done nothing else."""
     from graphwright.ir.capture import capture
-    from graphwright.passes.base import Context
-    from graphwright.passes.quantize.static import QuantizeStatic
+    from graphwright.passes.manager.contract import Context
+    from graphwright.passes.quantize.quantize_static import QuantizeStatic
 
     program = capture(plain)
     given = list(feeds(model_directory(), spread(texts, samples), length=128))

@@ -2,7 +2,7 @@
 
     python benchmarks/tiles.py
 
-takes some minutes on an idle machine and writes backends/tvm/tiles.jsonl, which is shipped: the tiles
+takes some minutes on an idle machine and writes backends/tvm/tune/tiles.jsonl, which is shipped: the tiles
 that are faster than the analytic choice. Lines of other processors stay as they are.
 """
 
@@ -15,9 +15,9 @@ import tempfile
 from pathlib import Path
 
 from graphwright.backends.target import detect
-from graphwright.backends.tvm import tiles, tunables
-from graphwright.backends.tvm.jsonl import read_lines
-from graphwright.backends.tvm.tunable import Question, tune_tiles
+from graphwright.backends.tvm.tune import tiles, tunables
+from graphwright.backends.tvm.tune.jsonl import read_lines
+from graphwright.backends.tvm.tune.tunable import Question, tune_tiles
 
 assert tunables  # registers the kernels
 

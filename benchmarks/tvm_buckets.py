@@ -20,9 +20,9 @@ import numpy as np
 from graphwright.backends.target import detect
 from graphwright.backends.tvm.backend import Tvm
 from graphwright.ir.capture import capture
-from graphwright.passes.base import Context
-from graphwright.tools.demo import model_directory
-from graphwright.tools.presets import chain
+from graphwright.passes.manager.contract import Context
+from graphwright.tools.build.presets import chain
+from graphwright.tools.verbs.demo import model_directory
 
 CALLS = 3000
 RUN = """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import CaptureError, GraphwrightError
-from .files import path_of, why
+from .host.files import path_of, why
 from .program import Program, Task
 
 Spelling = Literal["sdpa", "eager"]

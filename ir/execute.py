@@ -16,9 +16,9 @@ from typing import IO, Any
 import numpy as np
 
 from .errors import GraphwrightError
+from .host.residency import release
+from .host.temporary import TemporaryFolder
 from .program import Program
-from .residency import release
-from .temporary import TemporaryFolder
 
 _INLINE_BYTES = 1024  # smaller initializers stay in the model: shape inference reads them there
 _PATIENCE = 60.0  # seconds for a call of a graph with a loop
@@ -37,7 +37,7 @@ def execute(
     """
     if program.dialect == "onnx":
         return execute_onnx(program.graph, program.outputs, feeds, threads)
-    from .execute_fx import execute_fx
+    from .fx.execute import execute_fx
 
     return execute_fx(program, feeds)
 
@@ -58,7 +58,7 @@ def observe(
         names: of values of the main graph; constants are not among them.
     """
     if program.dialect == "fx":
-        from .execute_fx import observe_fx
+        from .fx.execute import observe_fx
 
         return observe_fx(program, names, feeds)
     model = program.graph.clone()

@@ -60,7 +60,7 @@ def _type(tensor: Any) -> tuple[str, list[int]]:
 
 def _bytes(tensor: Any) -> Iterator[bytes | memoryview]:
     if hasattr(tensor, "_version"):
-        from .fx import to_numpy
+        from .fx.graph import to_numpy
 
         yield from _pieces(to_numpy(tensor))
         return
@@ -101,7 +101,7 @@ def _fx_lines(gm: Any) -> Iterator[str]:
     from torch import Tensor
     from torch.fx import GraphModule, Node
 
-    from .fx import attribute
+    from .fx.graph import attribute
 
     numbers: dict[Node, int] = {}
 

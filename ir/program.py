@@ -110,10 +110,10 @@ class Program:
     def clone(self) -> Program:
         """A program whose graph may be edited without touching this one; weights are shared."""
         if self.dialect == "onnx":
-            from . import onnx
+            from .onnx import graph as onnx
 
             return replace(self, graph=onnx.clone(self.graph))
-        from . import fx
+        from .fx import graph as fx
 
         return replace(self, graph=fx.clone(self.graph))
 

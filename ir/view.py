@@ -168,9 +168,9 @@ class GraphView:
 def view(program: Any) -> GraphView:
     """The view over a program's graph, made by its dialect's adapter."""
     if program.dialect == "onnx":
-        from .onnx import OnnxView
+        from .onnx.graph import OnnxView
 
         return OnnxView(program.graph)
-    from .fx import FxView
+    from .fx.graph import FxView
 
     return FxView(program.graph, program.inputs)

@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from graphwright.backends.onnxruntime import OnnxRuntime
+from graphwright.backends.runtimes.onnxruntime import OnnxRuntime
 from graphwright.backends.tvm.backend import Tvm
+from graphwright.backends.tvm.frontend.relax import relax_module
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import BackendError
 from graphwright.ir.execute import execute
-from graphwright.passes.lower.to_tvm import relax_module
-from graphwright.passes.manager import Pipeline
-from graphwright.tools.presets import chain
+from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.tools.build.presets import chain
 from handmade import parsed
 from torch import nn
 from tvm_run import run, sizes_of

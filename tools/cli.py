@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from ..ir.errors import GraphwrightError
-from .console import Console, complain
 from .routing import DEFAULT, DefaultGroup
+from .show.console import Console, complain
 from .surroundings import prepare
 
 COMPLETE = "_OPTIMIZE_COMPLETE"  # in the environment while a shell asks for completions
@@ -241,7 +241,7 @@ def optimize(
         raise typer.BadParameter("name a MODEL, or a --config file that does")
     run = configs.make(settings)
     if dry_run:
-        from .preflight import passes_of
+        from .build.preflight import passes_of
 
         resolved = configs.resolve(run)
         passes_of(resolved)
@@ -249,7 +249,7 @@ def optimize(
         return 0
     if run.out is None:
         raise typer.BadParameter("name the bundle's directory with -o OUT")
-    from .optimize import run as run_config
+    from .verbs.optimize import run as run_config
 
     return _report(run_config(run, console), console)
 
@@ -261,7 +261,7 @@ def _columns(text: str | None) -> str | None:
 
 
 def _report(outcome: Any, console: Console) -> int:
-    from . import report
+    from .show import report
 
     if console.json:
         console.value(outcome.to_json())
@@ -283,7 +283,7 @@ def demo(
     console: Console,
 ) -> int:
     """Make a real sentence encoder (all-MiniLM-L6-v2) faster."""
-    from .demo import run_demo
+    from .verbs.demo import run_demo
 
     return _report(run_demo(out, threads, seed, force, console), console)
 
@@ -296,8 +296,8 @@ def passes(
     console: Console,
 ) -> None:
     """List the passes, or describe one."""
-    from ..passes.registry import names
-    from . import catalog
+    from ..passes.manager.registry import names
+    from .verbs import passes as catalog
 
     entries = [catalog.entry(known) for known in ([name] if name else names())]
     if console.json:
@@ -321,7 +321,7 @@ def inspect_model(
 ) -> None:
     """Say what MODEL is made of, and what was not recognised and why."""
     if quant:
-        from . import quantization
+        from .verbs import inspect_quant as quantization
 
         layers = quantization.rows(model)
         if console.json:
@@ -329,7 +329,7 @@ def inspect_model(
         else:
             console.show(quantization.table(layers))
         return
-    from . import inspection
+    from .verbs import inspect_model as inspection
 
     found = inspection.inspect(model, model_type)
     if console.json:
@@ -364,9 +364,9 @@ def bench(
     console: Console,
 ) -> None:
     """Time models side by side; each ratio is against the first."""
+    from ..backends.measuring.workloads import names_in
     from ..backends.target import check_threads
-    from ..backends.workloads import names_in
-    from . import bench as benching
+    from .verbs import bench as benching
 
     if threads is not None and rpc is None:
         check_threads(threads)
@@ -413,7 +413,7 @@ def tune(
 
     Everything timed is kept: an interrupted search goes on where it was.
     """
-    from . import tuning
+    from .verbs import tune as tuning
 
     given = {
         "preset": preset, "pipeline": pipeline, "threads": threads, "seed": seed, "shapes": shapes,
@@ -440,7 +440,7 @@ def verify(
     console: Console,
 ) -> int:
     """Check that A and B give the same outputs; status 1 if not, 3 if their outputs verify nothing."""
-    from . import verification
+    from .verbs import verify as verification
 
     result = verification.verify(first, second, tolerance, seed)
     if console.json:
@@ -469,7 +469,7 @@ def run(
     console: Console,
 ) -> None:
     """Run a bundle on texts or arrays and print what it says."""
-    from . import running
+    from .verbs import run as running
 
     found = running.run(bundle, text, inputs)
     if console.json:
@@ -482,7 +482,7 @@ def run(
 @verb
 def targets(*, console: Console) -> None:
     """List the hardware that --target can name."""
-    from . import targets as listing
+    from .verbs import targets as listing
 
     found = listing.listed()
     if console.json:

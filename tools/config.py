@@ -10,10 +10,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..backends.measuring.workloads import names_in
 from ..backends.target import most_threads, named
-from ..backends.workloads import names_in
 from ..ir.errors import ConfigError, MeasureError, did_you_mean, short
-from ..ir.files import FAULTS, path_of, read_regular, why
+from ..ir.host.files import FAULTS, path_of, read_regular, why
 
 PresetName = Literal["exact", "balanced", "fast", "small"]
 BackendName = Literal["onnxruntime", "tvm", "auto"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backends.manifest import Manifest, is_bundle
+from ..backends.bundles.manifest import Manifest, is_bundle
 from ..ir.program import Program
 
 
@@ -28,7 +28,7 @@ def open_model(name: str, threads: int = 2) -> Opened:
         BundleError: a bundle that is incomplete or was tampered with.
     """
     if is_bundle(name):
-        from ..backends.runner import load
+        from ..backends.running.runner import load
 
         bundle = load(name, threads)
         return Opened(name, program_of(bundle.manifest), bundle.run)
@@ -36,10 +36,10 @@ def open_model(name: str, threads: int = 2) -> Opened:
 
     program = capture(name)
     if program.dialect == "onnx":
-        from ..backends.onnxruntime import OnnxRuntime
+        from ..backends.runtimes.onnxruntime import OnnxRuntime
 
         return Opened(name, program, OnnxRuntime().build(program, threads=threads).run)
-    from ..backends.reference import Reference
+    from ..backends.runtimes.reference import Reference
 
     return Opened(name, program, Reference().build(program, threads=threads).run)
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...ir.errors import BackendError
+from ...ir.host.temporary import TemporaryFolder
 from ...ir.program import Program
-from ...ir.temporary import TemporaryFolder
 from ..base import Backend
+from ..bundles.record import MODULE, WEIGHTS, Compiled, Function, Padding
+from ..measuring.workloads import workloads
 from ..target import Target, detect
-from ..workloads import workloads
-from . import versions
-from .artifact import TvmArtifact
-from .link import link, linker
-from .record import MODULE, WEIGHTS, Compiled, Function, Padding
-from .sizes import covering
+from .build.sizes import covering
+from .machine.link import link, linker
+from .run import versions
+from .run.artifact import TvmArtifact
 
 
 def ready(target: Target) -> None:
@@ -57,13 +57,13 @@ class Tvm(Backend):
             BackendError: TVM is missing or of another version, lacks an operator, or nothing links here for
                 the target.
         """
-        from .library import compiler
+        from .run.library import compiler
 
         compiler()
-        from .compile import compile_buckets
-        from .llvm_target import needs
-        from .padding import padding_of
-        from .weights_file import write
+        from .build.compile import compile_buckets
+        from .build.padding import padding_of
+        from .machine.llvm_target import needs
+        from .run.weights_file import write
 
         target = target or detect()
         padding = padding or padding_of(program, next(iter(buckets), None))

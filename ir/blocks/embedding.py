@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ..ops.evaluate import scalar
 from ..view import Value, View
 from .base import Embedding, Linear
-from .evaluate import scalar
 from .feed_forward import ELEMENTWISE
 from .scores import times
 from .walk import Statics, bare, passes, users

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ops.evaluate import Unknown, evaluate, gelu, scalar, sigmoid
 from ..view import Value, View
 from .base import FeedForward, Linear, Miss
-from .evaluate import Unknown, evaluate, gelu, scalar, sigmoid
 from .walk import LAYOUT, bare, passes
 
 GRID = np.linspace(-6, 6, 241)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..ops.evaluate import scalar
 from ..view import Value, View
 from .base import Miss, Norm
-from .evaluate import scalar
 from .walk import Statics, bare, users
 
 MEANS = {"mean", "var"}

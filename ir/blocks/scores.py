@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..ops.evaluate import scalar
 from ..view import Value
-from .evaluate import scalar
 from .mask import HIDDEN
 from .walk import Statics, bare, operands, users
 

@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from ..onnx import OnnxView
-from ..opset import ONNX
+from ..onnx.graph import OnnxView
+from ..onnx.opset import ONNX
 from .written_out import Result, Rule, Writer, write_out
 
 _APART = "graphwright.apart"

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from ..agreement import mismatch
 from ..errors import CaptureError
 from ..execute import execute_onnx
-from ..probe import Feed, probes
+from ..host.residency import release
+from ..inputs.probe import Feed, probes
+from ..onnx.runtime import reason
 from ..program import Program
-from ..residency import release
-from ..runtime import reason
 
 SINGLE, HALF = 1e-4, 2e-2  # of max(1, the largest number of an output): conversions keep float rounding alone
 _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CaptureError
+from ..fx.reasons import decides, place
 from ..program import Program
-from ..reasons import decides, place
 from .examples import example_inputs
 from .inputs import DECODER_LENGTH, Example
 from .padded import no_padded_windows

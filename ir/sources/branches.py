@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from ..cached import cache_of, settled
 from ..execute import execute
-from ..onnx import taken_in
-from ..probe import feed
+from ..inputs.cached import cache_of, settled
+from ..inputs.probe import feed
+from ..onnx.graph import taken_in
 from ..program import InputSpec, Program
 
 _CARRIES = frozenset({"Identity", "Squeeze", "Unsqueeze", "Reshape", "Cast", "Gather", "Not"})

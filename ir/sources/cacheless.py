@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..outputs import flattened
+from ..fx.outputs import flattened
 from .eager import AGREE, REFUSALS, apart
 from .inputs import Example
 

@@ -17,8 +17,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from ..errors import CaptureError, short
+from ..host.quiet import quiet
 from ..program import Task
-from ..quiet import quiet
 from . import adapter
 from .config import architecture, check_sizes, facts, read_json, task_of
 from .examples import first_example

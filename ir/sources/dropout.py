@@ -15,8 +15,8 @@ from torch.fx import GraphModule
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ..fx_ops import packet
-from ..mode import RATE, modal, set_argument
+from ..fx.mode import RATE, modal, set_argument
+from ..fx.operators import packet
 from .eager import REFUSALS, Eager
 
 _DROPOUTS = {

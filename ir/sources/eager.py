@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..export import Call, plainly
-from ..outputs import flattened
-from ..quiet import quiet
-from .untouched import Writes, untouched
+from ..fx.export import Call, plainly
+from ..fx.outputs import flattened
+from ..fx.untouched import Writes, untouched
+from ..host.quiet import quiet
 
 AGREE = 1e-4  # of max(1, |reference|), on a float32 output
 REFUSALS = (

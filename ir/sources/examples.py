@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CaptureError
-from ..quiet import quiet
+from ..host.quiet import quiet
 from .inputs import DECODER_LENGTH, LENGTH, Example, Maker
 from .processor import processor
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ..onnx import OnnxView
+from ..onnx.graph import OnnxView
 from ..program import UNBOUNDED, InputSpec
 
 STATED = "the file states it"

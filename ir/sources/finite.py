@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import CaptureError
-from ..residency import release
+from ..host.residency import release
 
 # What these multiply is a weight, where infinity is a fault; elsewhere it may be a mask.
 _MULTIPLY = {"MatMul", "Gemm", "Conv", "Mul", "LayerNormalization", "RMSNormalization"}

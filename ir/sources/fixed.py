@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..export import Axes
+from ..fx.export import Axes
 from .eager import Eager, resized
 from .trial import Shapes, run
 

@@ -8,8 +8,8 @@ from math import prod
 
 import onnx_ir as ir
 
-from ..onnx import OnnxView
-from ..shapes import BROADCAST, Shape, factors
+from ..onnx.graph import OnnxView
+from ..ops.shapes import BROADCAST, Shape, factors
 from ..view import Dim, GraphValue
 
 _ROUNDS = 64  # one size may follow from another

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import CaptureError
-from ..export import Axes
+from ..fx.export import Axes
 from ..program import Program, Task
 from .attempts import attempted
 from .cacheless import of_padding

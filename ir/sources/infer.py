@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ..onnx import subgraphs
-from ..opset import ONNX
+from ..onnx.graph import subgraphs
+from ..onnx.opset import ONNX
 
 
 def infer_sizes(model: ir.Model) -> None:

@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, inliner
 from onnx_ir.passes import common
 
 from ..errors import CaptureError
-from ..opset import cannot_raise_nodes
+from ..onnx.opset import cannot_raise_nodes
 from .standin import through_proto
 
 MOST = 200_000  # nodes, when all functions are written out

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CaptureError
-from ..export import Axes
-from ..fx import FxView, to_numpy
-from ..in_float32 import UNKNOWN, in_float32, own_precision
-from ..outputs import renamed
-from ..positions import longest
+from ..fx.export import Axes
+from ..fx.graph import FxView, to_numpy
+from ..fx.in_float32 import UNKNOWN, in_float32, own_precision
+from ..fx.outputs import renamed
+from ..fx.untouched import attributes_kept
+from ..inputs.positions import longest
+from ..inputs.roles import input_specs
 from ..program import InputSpec, Program, Task
-from ..roles import input_specs
 from .arguments import arguments
 from .dropout import record_rates
 from .eager import Eager, shifted
 from .state import judged
 from .trace import traced
-from .untouched import attributes_kept
 from .unwrap import unwrapped
 from .widen import widened
 

@@ -8,12 +8,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ..errors import CaptureError, GraphwrightError
-from ..files import FAULTS
-from ..flattened import flattened
-from ..onnx import OnnxView
-from ..precision import in_half
+from ..host.files import FAULTS
+from ..inputs.roles import input_specs
+from ..onnx.flattened import flattened
+from ..onnx.graph import OnnxView
+from ..onnx.precision import in_half
 from ..program import Program, Task
-from ..roles import input_specs
 from .as_given import compare_as_given, why_not
 from .branches import from_the_start, steered
 from .config import facts, read_json, task_of

@@ -11,8 +11,8 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import CaptureError
-from ..onnx import outer_values, subgraphs
-from ..opset import ONNX
+from ..onnx.graph import outer_values, subgraphs
+from ..onnx.opset import ONNX
 
 TURNS = 1_000_000  # of all loops around a node together, as far as the file says how often they turn
 MOST = 2**26  # numbers of one input, as far as its sizes are fixed: probes are drawn several at a time

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto
 
 from ..errors import CaptureError, short
-from ..opset import ONNX
+from ..onnx.opset import ONNX
 
 _FREE = {"doc_string", "metadata_props", "producer_name", "producer_version"}  # nothing reads them
 _TYPES = {each.value for each in ir.DataType}

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from ..execute import execute_onnx
-from ..onnx import OnnxView
-from ..probe import values
+from ..inputs.probe import values
+from ..onnx.graph import OnnxView
 from ..program import InputSpec
 
 Bounds = tuple[int, int]

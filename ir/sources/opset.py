@@ -9,7 +9,7 @@ from onnx.shape_inference import InferenceError
 from onnx.version_converter import ConvertError, convert_version
 
 from ..errors import CaptureError
-from ..opset import OLDEST, opset
+from ..onnx.opset import OLDEST, opset
 from .apart import put_back, set_apart
 from .standin import through_proto
 

@@ -14,10 +14,10 @@ from torch.export.graph_signature import TensorArgument
 from torch.fx.graph import CodeGen
 
 from ..errors import CaptureError
-from ..export import mutates
-from ..outputs import renamed
+from ..fx.export import mutates
+from ..fx.outputs import renamed
+from ..host.quiet import quiet
 from ..program import Program, Task
-from ..quiet import quiet
 from .file_sizes import PT2, STATED, fixed_by_file
 from .fixed import GIVEN
 from .module import from_module

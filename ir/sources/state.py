@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..errors import CaptureError
+from ..fx.untouched import Writes
 from .eager import Eager, difference, drawn, empty_of_numbers
-from .untouched import Writes
 
 _SAME = 1e-6  # of max(1, |reference|), between two calls of one module
 

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CaptureError, short
-from ..quiet import quiet
-from ..temporary import TemporaryFolder
+from ..host.quiet import quiet
+from ..host.temporary import TemporaryFolder
 
 FILES = (
     "tokenizer.json",

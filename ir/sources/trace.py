@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..complex import in_reals
 from ..errors import CaptureError
-from ..export import Axes, Exported, default_axes, export
+from ..fx.complex import in_reals
+from ..fx.export import Axes, Exported, default_axes, export
 from .eager import Eager
 from .fixed import unmoved
 from .trial import Shapes, Trial

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..onnx import OnnxView
+from ..onnx.graph import OnnxView
 
 Result = Sequence[ir.Value | None] | None
 """What stands for a node's results, None for one that is not computed; nothing where a rule does not fit."""

@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.onnx import OnnxView
+from ...ir.onnx.graph import OnnxView
 from ...ir.program import Program
-from ..base import Context, Exact, Pass, Result
-from .evaluate import Evaluation, foldable, nbytes
+from ..manager.contract import Context, Exact, Pass, Result
+from .parts.evaluate import Evaluation, foldable, nbytes
 
 _FEW = 8  # bytes: so little is a number or two, no weight
 

@@ -11,7 +11,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from ...ir.errors import PipelineError
 from ...ir.program import Program
-from ..base import Context, Exact, Pass, Result
+from ..manager.contract import Context, Exact, Pass, Result
 from .fold_constants import FoldConstants, fold
 
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.blocks.evaluate import Unknown, evaluate, scalar
-from ...ir.onnx import Editor
+from ...ir.onnx.graph import Editor
+from ...ir.ops.evaluate import Unknown, evaluate, scalar
 from ...ir.program import Program
 from ...ir.view import Dim, GraphValue, view
-from ..base import Context, Exact, Pass, Result
+from ..manager.contract import Context, Exact, Pass, Result
 
 Shape = tuple[Dim, ...]
 

@@ -11,11 +11,11 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from ...ir.errors import CaptureError, PassError
-from ...ir.probe import example
+from ...ir.host.quiet import quiet
+from ...ir.inputs.probe import example
 from ...ir.program import Program
-from ...ir.quiet import quiet
-from ..base import Context, Exact, Pass, Result
-from .codes import store_codes
+from ..manager.contract import Context, Exact, Pass, Result
+from .parts.codes import store_codes
 
 OPSET = 20  # the first with a Gelu of its own
 
@@ -37,8 +37,8 @@ class ToOnnx(Pass):
     effect = Exact(1e-4)
 
     def run(self, program: Program, context: Context) -> Result:
-        from ...ir.mode import set_mode
-        from .grouped import store_apart
+        from ...ir.fx.mode import set_mode
+        from .parts.grouped import store_apart
 
         set_mode(program.graph, training=False)
         model = _export(program)
@@ -54,9 +54,9 @@ def _export(program: Program) -> ir.Model:
     import torch
     from onnxscript.optimizer import optimize_ir
 
-    from ...ir.export import export
-    from .fake_quant import lower_fake_quant
-    from .sdpa import spell_masks
+    from ...ir.fx.export import export
+    from .parts.fake_quant import lower_fake_quant
+    from .parts.sdpa import spell_masks
 
     graph = spell_masks(program)
     lower_fake_quant(graph)
@@ -82,8 +82,8 @@ def _converted(program: Any) -> ir.Model:
     """
     import torch
 
-    from .grouped import translations
-    from .unspelled import spell
+    from .parts.grouped import translations
+    from .parts.unspelled import spell
 
     spell(program)
     try:
@@ -99,7 +99,7 @@ def _converted(program: Any) -> ir.Model:
 
 def _reason(error: BaseException) -> str:
     """Which operator could not be converted, and why, out of a chain of reports in colour."""
-    from ...ir.reasons import said
+    from ...ir.fx.reasons import said
 
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:

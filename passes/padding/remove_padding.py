@@ -10,15 +10,15 @@ import onnx_ir as ir
 
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
-from ...ir.masks import real_tokens
-from ...ir.onnx_ops import dtype_name
+from ...ir.inputs.masks import real_tokens
+from ...ir.onnx.operators import dtype_name
 from ...ir.program import MASKS, InputSpec, Program
 from ...ir.view import view
-from ..base import Context, Exact, Feed, Pass, Result
-from .looks import looks
-from .pack import TOKENS, Packer
-from .shifts import before_shifts
-from .tokenwise import Axes, token_operands
+from ..manager.contract import Context, Exact, Feed, Pass, Result
+from .parts.looks import looks
+from .parts.pack import TOKENS, Packer
+from .parts.shifts import before_shifts
+from .parts.tokenwise import Axes, token_operands
 
 KERNELS = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention"})
 _DTYPES = {dtype_name(dtype): dtype for dtype in ir.DataType}

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...ir.program import Program
-from ..base import Context, Lossy, Pass, Result
-from .affine import Affine, fit, integers
-from .calibration import calibrate
-from .ranges import Kind, estimator
-from .weights import Range, limit_for
+from ..common.calibration import calibrate
+from ..manager.contract import Context, Lossy, Pass, Result
+from .calibrate.ranges import Kind, estimator
+from .codes.affine import Affine, fit, integers
+from .int8.weights import Range, limit_for
 
 _BITS = (8, 4, 3, 2)
 
@@ -62,8 +62,9 @@ class FakeQuant(Pass):
             raise ValueError(f"block is {self.block}, and a block has at least one weight")
 
     def run(self, program: Program, context: Context) -> Result:
-        from . import fake_ops, fake_sites
-        from .fx_weights import find, quantized
+        from ..common.fx_weights import find, quantized
+        from .fake import operators as fake_ops
+        from .fake import sites as fake_sites
 
         if (operator := quantized(program.graph)) is not None:
             return Result(program, False, notes=(f"the model is quantized already: it has {operator}",))
@@ -98,7 +99,7 @@ class FakeQuant(Pass):
 
     def _mappings(self, program: Program, names: list[str], context: Context) -> dict[str, Affine]:
         """How each activation is mapped, from its range over the calibration feeds."""
-        from ...ir.mode import evaluated
+        from ...ir.fx.mode import evaluated
 
         if not names:
             return {}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...ir.errors import PipelineError
 from ...ir.program import Program
-from ..base import Context, Feed, Result
-from .alike import alike
-from .recovery import Recovery
+from ..manager.contract import Context, Feed, Result
+from .teaching.comparable import alike
+from .training.recovery import Recovery
 
 if TYPE_CHECKING:
-    from .losses.base import Term
+    from .teaching.losses.base import Term
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Distill(Recovery):
         if self.progressive and not (self.hidden or self.attention or self.values):
             raise ValueError("progressive goes layer by layer: give hidden, attention or values a weight")
         if self.layers:
-            from .depth import read
+            from .teaching.depth import read
 
             read(self.layers)
 
     def run(self, program: Program, context: Context) -> Result:
-        from ...ir.mode import evaluated
-        from .depth import exits
-        from .objective import Objective, Watched
+        from ...ir.fx.mode import evaluated
+        from .teaching.depth import exits
+        from .teaching.objective import Objective, Watched
 
         assert context.original is not None
         teacher = evaluated(context.original)
@@ -78,7 +78,7 @@ class Distill(Recovery):
     def _terms(
         self, teacher: Program, student: Program, feed: Feed, seed: int
     ) -> tuple[list[Term], list[str]]:
-        from .losses.by_task import at_outputs
+        from .teaching.losses.by_task import at_outputs
 
         weights = {name: getattr(self, name) for name in ("output", "similarity", "soft", "hard")}
         found, notes = at_outputs(teacher, student, feed, self.temperature, **weights)
@@ -90,9 +90,9 @@ class Distill(Recovery):
         return found, notes
 
     def _at_layers(self, teacher: Program, student: Program, seed: int) -> tuple[list[Term], list[str]]:
-        from .depth import attention_of, check, layered, read, shown, uniform
-        from .losses.attention import Maps, Relations, map_nodes, native
-        from .losses.hidden import hidden
+        from .teaching.depth import attention_of, check, layered, read, shown, uniform
+        from .teaching.losses.attention import Maps, Relations, map_nodes, native
+        from .teaching.losses.hidden import hidden
 
         (above, _), (below, notes) = layered(teacher), layered(student)
         teachers = [layer for stream in above for layer in stream.layers]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...ir.program import Program
-from ..base import Context, Result
-from .alike import alike
-from .recovery import Recovery
+from ..manager.contract import Context, Result
+from .teaching.comparable import alike
+from .training.recovery import Recovery
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class LayerDrop(Recovery):
     def run(self, program: Program, context: Context) -> Result:
         import torch
 
-        from ...ir.mode import evaluated
-        from .chain import chain, through
-        from .depth import one_stream
-        from .losses.by_task import at_outputs
-        from .objective import Objective
+        from ...ir.fx.mode import evaluated
+        from .teaching.chain import chain, through
+        from .teaching.depth import one_stream
+        from .teaching.losses.by_task import at_outputs
+        from .teaching.objective import Objective
 
         assert context.original is not None
         teacher = evaluated(context.original)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ...ir.program import Program
-from ..base import Context, Lossy, Pass, Result
+from ..manager.contract import Context, Lossy, Pass, Result
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class SetMode(Pass):
     training: bool = True
 
     def run(self, program: Program, context: Context) -> Result:
-        from ...ir.mode import modal, rate, set_mode
+        from ...ir.fx.mode import modal, rate, set_mode
 
         changed = set_mode(program.graph, self.training)
         nodes = [node for node, _ in modal(program.graph)]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...ir.errors import PipelineError
 from ...ir.program import Program
-from ..base import Context, Result
-from .alike import alike
-from .recovery import Recovery
+from ..manager.contract import Context, Result
+from .teaching.comparable import alike
+from .training.recovery import Recovery
 
 if TYPE_CHECKING:
-    from ..prune.streams import Stream
+    from ...ir.blocks.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Theseus(Recovery):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name):g}, and it must be from 0 to 1")
         if self.layers:
-            from .depth import read
+            from .teaching.depth import read
 
             read(self.layers)
 
@@ -51,11 +51,11 @@ class Theseus(Recovery):
     def run(self, program: Program, context: Context) -> Result:
         import torch
 
-        from ...ir.mode import evaluated
-        from .chain import chain, frozen, through
-        from .depth import one_stream
-        from .losses.by_task import at_outputs
-        from .objective import Objective
+        from ...ir.fx.mode import evaluated
+        from .teaching.chain import chain, frozen, through
+        from .teaching.depth import one_stream
+        from .teaching.losses.by_task import at_outputs
+        from .teaching.objective import Objective
 
         assert context.original is not None
         teacher = evaluated(context.original)
@@ -78,7 +78,7 @@ class Theseus(Recovery):
 
     def _cuts(self, above: Stream, below: Stream) -> tuple[str, list[str], list[str]]:
         """(pairs as text, where the captured model is cut, where the program is), by the names of nodes."""
-        from .depth import check, read, shown, uniform
+        from .teaching.depth import check, read, shown, uniform
 
         pairs = read(self.layers) if self.layers else uniform([below], [above])
         many, most = len(below.layers), len(above.layers)

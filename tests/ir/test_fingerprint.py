@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 import torch
 import zoo
-from graphwright.ir import fx
 from graphwright.ir.fingerprint import tensor_digest
+from graphwright.ir.fx import graph as fx
 from graphwright.ir.program import InputSpec, Program
 from hypothesis import given, settings
 from hypothesis import strategies as st

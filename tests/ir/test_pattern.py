@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 import pytest
-from graphwright.ir.onnx import OnnxView
+from graphwright.ir.onnx.graph import OnnxView
 from graphwright.ir.pattern import any_of, commutative, const, find, op, optional, through, var
 from onnx import parser
 

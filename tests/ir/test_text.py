@@ -51,7 +51,7 @@ def test_the_text_of_a_clone_is_the_same_and_of_another_model_is_not():
     assert text(source.clone()) == text(source)
     changed = source.clone()
     weight = next(node for node in changed.graph.graph.nodes if node.op == "get_attr")
-    from graphwright.ir import fx
+    from graphwright.ir.fx import graph as fx
 
     tensor = fx.attribute(changed.graph, weight.target).detach().clone()
     tensor.view(-1)[0] += 1

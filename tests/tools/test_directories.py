@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import transformers
-from graphwright.tools.optimize import optimize
+from graphwright.tools.verbs.optimize import optimize
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 

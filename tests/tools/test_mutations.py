@@ -6,9 +6,9 @@ The cases are the same in every run; `benchmarks/mutations.py` tries others, and
 import resource
 
 import pytest
-from graphwright.backends.bundle import Variant, write
-from graphwright.backends.tvm.artifact import write_compiled
+from graphwright.backends.bundles.bundle import Variant, write
 from graphwright.backends.tvm.backend import Tvm
+from graphwright.backends.tvm.run.artifact import write_compiled
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mutation import Material, program_of

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 import yaml
 from graphwright.backends.target import NAMES
-from graphwright.passes.registry import resolve
+from graphwright.passes.manager.registry import resolve
 from graphwright.tools.cli import app
 from typer.testing import CliRunner
 

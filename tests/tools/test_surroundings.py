@@ -132,7 +132,7 @@ def test_processes_that_the_system_does_not_allow_are_named(monkeypatch, capsys)
     def refuse(*_, **__):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("graphwright.tools.catalog.entry", refuse)
+    monkeypatch.setattr("graphwright.tools.verbs.passes.entry", refuse)
     result = CliRunner().invoke(app, ["passes"])
     assert result.exit_code == 1
     assert "the system allows no further process or thread: raise its limit" in result.stderr

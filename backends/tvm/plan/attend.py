@@ -9,7 +9,7 @@ import numpy as np
 from tvm import relax
 
 from ....ir.blocks.base import Attention, Linear
-from ....ir.blocks.evaluate import scalar
+from ....ir.ops.evaluate import scalar
 from ..kernels.attention import Attention as Spec
 from ..kernels.attention import Columns, attention
 from ..kernels.rotate import Rotate, rotate

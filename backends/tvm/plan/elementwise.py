@@ -8,10 +8,10 @@ from typing import Any
 import tvm
 
 from ....ir.view import Value
-from ..view import RelaxView
 from .items import Item
 from .rebuild import over
 from .site import Site
+from .view import RelaxView
 
 ROWWISE = {
     "add", "sub", "mul", "div", "pow", "maximum", "minimum", "neg", "abs", "exp", "sqrt", "rsqrt", "erf",

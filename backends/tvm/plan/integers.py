@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ....ir.blocks.base import Linear
-from ....ir.blocks.evaluate import scalar
+from ....ir.ops.evaluate import scalar
 from ....ir.pattern import any_of, commutative, const, find, op, var
 from ....ir.view import Value
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....ir.blocks.base import Blocks, Norm
-from ....ir.blocks.evaluate import scalar
 from ....ir.blocks.walk import bare, users
+from ....ir.ops.evaluate import scalar
 from ....ir.view import Value, View
 from ..kernels.embedding import Embedding, embedding
 from .items import Item

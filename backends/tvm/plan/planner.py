@@ -13,7 +13,6 @@ from ....ir.program import InputSpec
 from ....ir.view import Value
 from ..kernels.machine import Machine
 from ..kernels.tile import Tile, choose
-from ..view import RelaxView
 from .attend import direct, fitting, write_attention
 from .cached import cached, write_cached
 from .chains import chains
@@ -30,6 +29,7 @@ from .pools import pools, write_pool
 from .products import as_floats
 from .rebuild import bindings, with_kernels
 from .site import Site
+from .view import RelaxView
 
 
 @dataclass(frozen=True)

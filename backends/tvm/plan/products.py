@@ -18,9 +18,9 @@ from typing import Any
 from tvm import relax
 
 from ....ir.view import Value
-from ....passes.lower.relax.onnx_integers import dynamic_quantize_linear
-from ..view import RelaxView
+from ..frontend.onnx_integers import dynamic_quantize_linear
 from .rebuild import bindings, over, with_kernels
+from .view import RelaxView
 
 
 @dataclass(frozen=True)

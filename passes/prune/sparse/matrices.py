@@ -8,10 +8,10 @@ import torch
 from torch.fx import Node
 
 from ....ir.errors import PassError
-from ....ir.fx import add_tensor, attribute, call, prune, set_attribute
+from ....ir.fx.graph import add_tensor, attribute, call, prune, set_attribute
 from ....ir.program import Program
-from ...base import Context
-from ...quantize.fx_weights import Matrix, find, quantized
+from ...common.fx_weights import Matrix, find, quantized
+from ...manager.contract import Context
 from .patterns import Pattern
 
 ATEN = torch.ops.aten

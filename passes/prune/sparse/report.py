@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ....ir.program import Program
-from ...base import Context
-from ...quantize.fx_weights import Matrix
-from ..latency import Timing
+from ...common.fx_weights import Matrix
+from ...manager.contract import Context
+from ..timing.latency import Timing
 from .matrices import weight
 from .patterns import Pattern
 from .stored import sizes

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ....ir.program import Program
-from ...base import Context, Feed, Result
-from ...recover.alike import alike
-from ...recover.recovery import Recovery
+from ...manager.contract import Context, Feed, Result
+from ...recover.teaching.comparable import alike
+from ...recover.training.recovery import Recovery
 from .patterns import Pattern, Scope
 
 if TYPE_CHECKING:
-    from ...recover.objective import Objective
+    from ...recover.teaching.objective import Objective
     from .matrices import Masks
 
 
@@ -37,9 +37,9 @@ class Sparsifying(Recovery):
         self, program: Program, context: Context, batches: tuple[list[Feed], list[Feed]]
     ) -> tuple[Objective, list[str]]:
         """The distance of the outputs to the captured model's, and notes. The graph is taken as it stands."""
-        from ....ir.mode import evaluated
-        from ...recover.losses.by_task import at_outputs
-        from ...recover.objective import Objective, Watched
+        from ....ir.fx.mode import evaluated
+        from ...recover.teaching.losses.by_task import at_outputs
+        from ...recover.teaching.objective import Objective, Watched
 
         assert context.original is not None
         teacher = evaluated(context.original)

@@ -4,22 +4,22 @@ import emulated
 import numpy as np
 import pytest
 import tvm
-from graphwright.backends.onnxruntime import OnnxRuntime
+from graphwright.backends.bundles.record import MODULE, WEIGHTS
+from graphwright.backends.runtimes.onnxruntime import OnnxRuntime
 from graphwright.backends.target import named
-from graphwright.backends.tvm import tunables
 from graphwright.backends.tvm.backend import Tvm
-from graphwright.backends.tvm.kept import Kept
 from graphwright.backends.tvm.kernels.codes import by_panel, codes_of, packed
 from graphwright.backends.tvm.kernels.dense import Dense, dense
 from graphwright.backends.tvm.kernels.dot import dot, float_dot
 from graphwright.backends.tvm.kernels.few_bits import FewBits, columns_of, few_bits
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.tile import choose
-from graphwright.backends.tvm.link import link
-from graphwright.backends.tvm.llvm_target import llvm_target
-from graphwright.backends.tvm.record import MODULE, WEIGHTS
-from graphwright.backends.tvm.weights_file import read
-from graphwright.ir import probe
+from graphwright.backends.tvm.machine.link import link
+from graphwright.backends.tvm.machine.llvm_target import llvm_target
+from graphwright.backends.tvm.run.kept import Kept
+from graphwright.backends.tvm.run.weights_file import read
+from graphwright.backends.tvm.tune import tunables
+from graphwright.ir.inputs import probe
 from zoo import onnx_program
 
 MACHINES = [("aarch64-neon", "cortex-a53"), ("aarch64-dotprod", "cortex-a76")]

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from graphwright.backends.reference import Reference
+from graphwright.backends.runtimes.reference import Reference
 from graphwright.backends.tvm.backend import Tvm
 from graphwright.ir.errors import InputError
-from graphwright.ir.probe import feed, probes
+from graphwright.ir.inputs.probe import feed, probes
 from zoo import fx_program, onnx_program
 
 pytestmark = pytest.mark.slow  # most of it the export

@@ -10,10 +10,10 @@ import sys
 import graphwright as gw
 import numpy as np
 import pytest
-from graphwright.backends.manifest import read_manifest, sha256, write_manifest
-from graphwright.backends.measure import compare, workloads
-from graphwright.backends.tvm.artifact import write_compiled
-from graphwright.backends.tvm.versions import PINS
+from graphwright.backends.bundles.manifest import read_manifest, sha256, write_manifest
+from graphwright.backends.measuring.measure import compare, workloads
+from graphwright.backends.tvm.run.artifact import write_compiled
+from graphwright.backends.tvm.run.versions import PINS
 from graphwright.ir.errors import BundleError, InputError
 
 

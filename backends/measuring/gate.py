@@ -1,0 +1,226 @@
+"""The measuring function of a pass manager's Context: two programs, few rounds where the answer is plain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from ...ir.errors import MeasureError
+from ...ir.footprint import weight_bytes
+from ...ir.program import Program
+from ..cache import cache_directory
+from ..runtimes.onnxruntime import Scratch
+from ..target import Target, detect
+from .contestants import too_large
+from .decisions import Decisions, Rounds, digest
+from .effort import THOROUGH, Effort
+from .measure import save_feeds
+from .process import Worker
+from .ratios import Speedup
+from .workloads import Workload, fitted
+
+_PROTOCOL = 2  # part of every key: raised when the way of measuring changes
+_MOST = 9  # rounds
+_SAME = 0.02  # ratios within this of 1 are no difference
+
+
+class Measurer:
+    """measure(before, after) -> speed-up of `after` by workload name.
+
+    Processes live from one call to the next, since a pass's `after` is often the next one's `before`; use the
+    measurer in a `with`, or close it. Measurements are remembered across runs under the cache directory.
+
+    ms: of one call of the last `after`, by workload name.
+
+    Args:
+        workloads: what to time.
+        threads: of each contestant.
+        target: part of what a measurement is remembered by; None detects.
+        effort: how long to time.
+        remember: False measures anew and records nothing.
+        progress: called with (description, done, total).
+        contestant: (kind, path) of what runs a program, as process.Worker takes them; None runs its graph in
+            ONNX Runtime.
+    """
+
+    def __init__(
+        self,
+        workloads: Sequence[Workload],
+        threads: int = 2,
+        target: Target | None = None,
+        *,
+        effort: Effort = THOROUGH,
+        remember: bool = True,
+        progress: Callable[[str, int, int], None] = lambda description, done, total: None,
+        contestant: Callable[[Program], tuple[str, Path]] | None = None,
+    ) -> None:
+        if not workloads:
+            raise MeasureError("there is nothing to measure on: give at least one workload")
+        self.workloads = tuple(workloads)
+        self.threads = threads
+        self.effort = effort
+        self.progress = progress
+        self._contestant = contestant
+        self.decisions = Decisions(cache_directory() / "measurements") if remember else None
+        self._where = {
+            "protocol": _PROTOCOL,
+            "threads": threads,
+            "target": (target or detect()).to_json(),
+            "onnxruntime": onnxruntime.__version__,
+        }
+        if effort != THOROUGH:
+            self._where["effort"] = asdict(effort)
+        self._digests = {workload.name: digest(workload) for workload in workloads}
+        self.ms: dict[str, float] = {}
+        self._stack = ExitStack()
+        self._feeds: dict[str, str] | None = None
+        self._scratch: Scratch | None = None
+        self._workers: dict[str, Any] = {}
+
+    @property
+    def conditions(self) -> dict[str, Any] | None:
+        """What a measurement depends on beside the programs; None where none is remembered."""
+        return {**self._where, "workloads": self._digests} if self.decisions else None
+
+    def __call__(
+        self, before: Program, after: Program, only: str | None = None, processes: int = 1
+    ) -> dict[str, Speedup]:
+        """Ratios by workload name, measured or remembered.
+
+        Args:
+            only: the one workload to measure.
+            processes: new ones of each program that the rounds are spread over, where it matters how much
+                faster one is: the same program can differ by a tenth from one process to another.
+
+        Raises:
+            MeasureError: a program isn't of the onnx dialect, or fails at a workload.
+        """
+        for program in (before, after):
+            if program.dialect != "onnx":
+                raise MeasureError(
+                    f"only onnx programs are timed, and this one is {program.dialect}: run to-onnx first"
+                )
+        self._fit((before, after))
+        names = (before.fingerprint(), after.fingerprint())
+        ratios: dict[str, Speedup] = {}
+        self.ms = {}
+        for number, workload in enumerate(self.workloads):
+            if only not in (None, workload.name):
+                continue
+            self.progress(f"timing {workload.name}", number, len(self.workloads))
+            key = {**self._where, "programs": names, "workload": self._digests[workload.name]}
+            if processes > 1:
+                key["processes"] = processes
+            rounds = self.decisions.get(key) if self.decisions else None
+            if rounds is None:
+                rounds = self._measure(names, (before, after), workload.name, processes)
+                if self.decisions:
+                    rounds = self.decisions.put(key, rounds)
+            ratios[workload.name] = rounds.speedup
+            self.ms[workload.name] = rounds.ms
+        self.progress("timed", len(self.workloads), len(self.workloads))
+        return ratios
+
+    def _fit(self, programs: tuple[Program, Program]) -> None:
+        """Make every workload one that both programs can be called with."""
+        workloads = tuple(fitted(self.workloads, programs))
+        if any(new is not old for new, old in zip(workloads, self.workloads, strict=True)):
+            self.workloads = workloads
+            self._digests = {workload.name: digest(workload) for workload in workloads}
+            self._feeds = None
+
+    def close(self) -> None:
+        """End the processes and remove the temporary files."""
+        self._keep(())
+        if self._scratch is not None:
+            self._scratch.close()
+            self._scratch = None
+        self._stack.close()
+        self._feeds = None
+
+    def __enter__(self) -> Measurer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _measure(
+        self, names: tuple[str, str], pair: tuple[Program, Program], workload: str, processes: int
+    ) -> Rounds:
+        if self._feeds is None:
+            self._feeds = self._stack.enter_context(save_feeds(self.workloads))
+        self._keep(names)
+        programs = dict(zip(names, pair, strict=True))
+        in_turn = too_large(weight_bytes(program) for program in programs.values())
+        feed = self._feeds[workload]
+
+        def ask(name: str, runs: int, warmup: int) -> float:
+            if in_turn:
+                self._keep((name,))
+            if name not in self._workers:
+                self._workers[name] = self._start(programs[name])
+            request = {"runs": runs, "seconds": 4 * self.effort.turn, "warmup": warmup}
+            return float(np.median(self._workers[name].ask(do="time", feed=feed, **request)["seconds"]))
+
+        found: list[Rounds] = []
+        for _ in range(processes):
+            if processes > 1:
+                self._keep(())
+            found.append(interleave(ask, *names, self.effort))
+        if in_turn:
+            self._keep(())  # nor beside the next pass
+        return Rounds(
+            tuple(s for one in found for s in one.before), tuple(s for one in found for s in one.after)
+        )
+
+    def _start(self, program: Program) -> Worker:
+        if self._contestant is not None:
+            return Worker("the program", *self._contestant(program), self.threads)
+        self._scratch = self._scratch or Scratch()
+        return Worker("the program", "onnxruntime", self._scratch.save(program), self.threads)
+
+    def _keep(self, names: Any) -> None:
+        """End the processes of every program but these."""
+        for name in [name for name in self._workers if name not in names]:
+            self._workers.pop(name).close()
+
+
+def interleave(
+    ask: Callable[[str, int, int], float],
+    before: str,
+    after: str,
+    effort: Effort = THOROUGH,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Rounds:
+    """Rounds of A B, B A, A B, ... until the answer is plain, nine are done or the time is up.
+
+    Plain is every round well above 1, every round well below, or every round within 2% of it.
+
+    Args:
+        ask: (contestant, runs, warm-up runs) -> the median seconds of its timed runs.
+    """
+    start = clock()
+    once = max(ask(before, 1, effort.warm), ask(after, 1, effort.warm))
+    runs = min(max(round(effort.turn / max(once, 1e-6)), effort.least), 50)
+    taken: dict[str, list[float]] = {before: [], after: []}
+    for number in range(1, _MOST + 1):
+        for name in (before, after) if number % 2 else (after, before):
+            taken[name].append(ask(name, runs, 1))
+        if number >= effort.fewest and (
+            _plain(taken[before], taken[after]) or clock() - start > effort.seconds
+        ):
+            break
+    return Rounds(tuple(taken[before]), tuple(taken[after]))
+
+
+def _plain(before: Sequence[float], after: Sequence[float]) -> bool:
+    ratios = [b / a for b, a in zip(before, after, strict=True)]
+    least, most = min(ratios), max(ratios)
+    return least > 1 + 2 * _SAME or most < 1 - 2 * _SAME or (least > 1 - _SAME and most < 1 + _SAME)

@@ -1,0 +1,206 @@
+"""Wall clock, side by side: contestants take turns within one run, so that a drift hits all of them alike."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...ir.errors import MeasureError
+from ...ir.host.temporary import TemporaryFolder
+from .contestants import Contestant, entries_of, size_of, too_large
+from .process import Worker
+from .ratios import Speedup, speedup
+from .workloads import Workload, default_names, workloads
+
+__all__ = ["Cell", "Comparison", "Workload", "compare", "default_names", "workloads"]
+
+TURNS = 3  # rounds when every round loads anew
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One contestant on one workload.
+
+    ms: the median of the rounds' medians; low_ms, high_ms their quartiles. speedup: over the first
+    contestant. joules: of one call, where the machine tells. rounds: seconds, the median of each round.
+    """
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    speedup: Speedup
+    joules: float | None = None
+    rounds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """cells: contestant -> workload -> Cell, in the order given. peak_bytes: largest resident size of the
+    contestant's process, interpreter and runtime included. in_turn: one contestant was loaded at a time."""
+
+    cells: Mapping[str, Mapping[str, Cell]]
+    peak_bytes: Mapping[str, int]
+    threads: int
+    rounds: int
+    in_turn: bool
+
+    def faster(self, workload: str, name: str, than: str) -> Speedup:
+        """How many times faster `name` is than another contestant at a workload."""
+        return speedup(self.cells[than][workload].rounds, self.cells[name][workload].rounds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dictionaries, as manifests and `--json` hold them."""
+        return {
+            "threads": self.threads,
+            "rounds": self.rounds,
+            "contestants": {
+                name: {
+                    "peak_bytes": self.peak_bytes[name],
+                    "workloads": {work: _cell_json(cell) for work, cell in row.items()},
+                }
+                for name, row in self.cells.items()
+            },
+        }
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    found = {
+        "ms": round(cell.ms, 4),
+        "ms_quartiles": [round(cell.low_ms, 4), round(cell.high_ms, 4)],
+        "speedup": round(cell.speedup.median, 4),
+        "quartiles": [round(cell.speedup.low, 4), round(cell.speedup.high, 4)],
+        "interval95": [round(edge, 4) for edge in cell.speedup.interval],
+    }
+    return found if cell.joules is None else {**found, "joules": round(cell.joules, 4)}
+
+
+def compare(
+    contestants: Mapping[str, Contestant],
+    workloads: Sequence[Workload],
+    threads: int = 2,
+    rounds: int = 7,
+    runs: int = 8,
+    seconds: float = 2.0,
+    warm: int = 2,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda description, done, total: None,
+    start: Callable[[str, str, Path, int], Any] | None = None,
+) -> Comparison:
+    """Time every contestant on every workload, in turn (A B, B A, A B, ...), only one working at a time.
+
+    Args:
+        contestants: by name; the first is what the others are compared with. A Program of the onnx dialect,
+            or a path: an .onnx file, a bundle, or a Hugging Face directory (PyTorch eager).
+            "torch-compile:DIR" names the kind where the path can't tell; so do "torch:", "onnxruntime:" and
+            "bundle:".
+        workloads: a contestant is given the inputs of them that it takes.
+        threads: of each contestant, pinned to as many CPUs where the machine has more.
+        rounds: turns on each workload; each gives one ratio.
+        runs: timed calls a turn, after the warm-up; their median counts. Fewer (two at least, where runs
+            are) when `seconds` end first.
+        warm: calls before them.
+        seed: of the bootstrap.
+        progress: called with (description, done, total).
+        start: from (name, kind, path, threads), what is asked for times; None is a process here.
+
+    Raises:
+        MeasureError: a contestant can't be loaded or fails; names it and gives its last word.
+    """
+    if not contestants or not workloads:
+        raise MeasureError("there is nothing to compare: give at least one contestant and one workload")
+    request = {"runs": runs, "seconds": seconds, "warmup": warm}
+    with entries_of(contestants) as entries, save_feeds(workloads) as feeds:
+        in_turn = too_large(size_of(path) for _, path in entries.values())
+        if in_turn:
+            rounds = min(rounds, TURNS)
+        begin = lambda name: (start or Worker)(name, *entries[name], threads)
+        times, peak, energy = _take_turns(list(entries), begin, feeds, rounds, request, in_turn, progress)
+    first = next(iter(entries))
+    cells = {
+        name: {work: _cell(times[name, work], times[first, work], energy[name, work], seed) for work in feeds}
+        for name in entries
+    }
+    return Comparison(cells, peak, threads, rounds, in_turn)
+
+
+def _cell(own: list[float], base: list[float], joules: list[float], seed: int) -> Cell:
+    low, median, high = (1e3 * float(q) for q in np.quantile(own, [0.25, 0.5, 0.75]))
+    used = float(np.median(joules)) if joules else None
+    return Cell(median, low, high, speedup(base, own, seed), used, tuple(own))
+
+
+_Times = dict[tuple[str, str], list[float]]
+
+
+def _take_turns(
+    names: list[str],
+    start: Callable[[str], Any],
+    feeds: Mapping[str, str],
+    rounds: int,
+    request: Mapping[str, Any],
+    in_turn: bool,
+    progress: Callable[[str, int, int], None],
+) -> tuple[_Times, dict[str, int], _Times]:
+    """Medians of every round by (contestant, workload), each contestant's peak memory, and joules."""
+    times: _Times = {(name, work): [] for name in names for work in feeds}
+    energy: _Times = {key: [] for key in times}
+    peak = dict.fromkeys(names, 0)
+    done, total = 0, rounds * len(times)
+
+    def turn(worker: Any, name: str, work: str) -> None:
+        nonlocal done
+        progress(f"{name} at {work}", done, total)
+        answer = worker.ask(do="time", feed=feeds[work], **request)
+        times[name, work].append(float(np.median(answer["seconds"])))
+        peak[name] = max(peak[name], answer["peak_bytes"])
+        if answer["joules"] is not None:
+            energy[name, work].append(answer["joules"])
+        done += 1
+
+    if in_turn:
+        for number in range(rounds):
+            for name in _order(names, number):
+                with start(name) as worker:
+                    for work in feeds:
+                        turn(worker, name, work)
+    else:
+        with ExitStack() as stack:
+            workers = {name: stack.enter_context(start(name)) for name in names}
+            for work in feeds:
+                for number in range(rounds):
+                    for name in _order(names, number):
+                        turn(workers[name], name, work)
+    progress("measured", total, total)
+    return times, peak, energy
+
+
+def _order(names: list[str], number: int) -> list[str]:
+    """Every other round backwards: whoever comes second would otherwise always find the caches as the first
+    left them."""
+    return names[::-1] if number % 2 else names
+
+
+@contextlib.contextmanager
+def save_feeds(workloads: Sequence[Workload]) -> Iterator[dict[str, str]]:
+    """Workload name -> .npz file, which workers read; removed afterwards."""
+    with TemporaryFolder() as folder:
+        paths = {}
+        for number, workload in enumerate(workloads):
+            paths[workload.name] = str(Path(folder, f"{number}.npz"))
+            _save(paths[workload.name], workload.feed)
+        yield paths
+
+
+def _save(path: str, feed: Mapping[str, np.ndarray]) -> None:
+    """What np.savez writes: its own parameters' names ("file") are no names of arrays there."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in feed.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)

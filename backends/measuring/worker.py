@@ -1,0 +1,137 @@
+"""One contestant of a measurement, in a process of its own: `python -m graphwright.backends.measuring.worker`.
+
+Requests come as JSON lines on stdin, answers go as JSON lines to stdout. The process ends when its parent
+closes stdin or dies, whatever it is doing then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...ir.errors import GraphwrightError, InputError
+from . import energy
+
+Run = Callable[[Mapping[str, np.ndarray]], Any]
+
+# When a process takes its turn, the scheduler needs some hundredths of a second to give each thread a core of
+# its own again: until then calls of a few milliseconds take up to twice their time.
+SETTLE, LEAST = 0.03, 0.1  # seconds of warm-up, and of timed calls, where `runs` end sooner
+
+
+def main() -> None:
+    # Libraries print to stdout; the protocol keeps the real one to itself.
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    requests: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    run: Run | None = None
+    try:
+        while True:
+            request = requests.get()
+            if request["do"] == "load":
+                run = _load(request)
+                answer: dict[str, Any] = {"ready": True}
+            else:
+                assert run is not None
+                answer = _time(run, request)
+            channel.write(json.dumps(answer) + "\n")
+            channel.flush()
+    except GraphwrightError as error:
+        sys.exit(str(error))
+
+
+def _listen(requests: queue.Queue[dict[str, Any]]) -> None:
+    for line in sys.stdin:
+        requests.put(json.loads(line))
+    os._exit(0)
+
+
+def _load(request: dict[str, Any]) -> Run:
+    """The contestant, on the CPUs it is given; the pinning comes first, so that every pool sees it."""
+    if request["cpus"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request["cpus"])
+    path, threads = Path(request["path"]), request["threads"]
+    if request["kind"] == "onnxruntime":
+        from ..runtimes.session import open_session, run_session
+
+        session = open_session(path, threads)
+        names = [entry.name for entry in session.get_inputs()]
+        return lambda feed: run_session(session, _chosen(names, feed))
+    if request["kind"] == "bundle":
+        from ..running.runner import load
+
+        bundle = load(path, threads, verify=False)
+        return lambda feed: bundle.run(_chosen(bundle.input_names, feed))
+    from ..runtimes.reference import open_directory
+
+    artifact = open_directory(path, threads, compiled=request["kind"] == "torch-compile")
+    return lambda feed: artifact.run(_chosen([n for n in artifact.input_names if n in feed], feed))
+
+
+def _chosen(names: Any, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that this contestant takes; workloads may have more of them."""
+    missing = [name for name in names if name not in feed]
+    if missing:
+        raise InputError(f"it takes an input {missing[0]!r} that the workload does not have")
+    return {name: feed[name] for name in names}
+
+
+@cache
+def _feed(path: str) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _time(run: Run, request: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of each run after the warm-up: `runs` and `LEAST` seconds of them, or fewer (two at least where
+    `runs` are) when `seconds` end first."""
+    feed = _feed(request["feed"])
+    begin, warm = time.perf_counter(), 0
+    while warm < request["warmup"] or time.perf_counter() - begin < SETTLE:
+        run(feed)
+        warm += 1
+    zones = energy.domains()
+    taken: list[float] = []
+    drawn = energy.read(zones)
+    begin = end = time.perf_counter()
+    while len(taken) < request["runs"] or end - begin < LEAST:
+        start = time.perf_counter()
+        run(feed)
+        end = time.perf_counter()
+        taken.append(end - start)
+        if end - begin > request["seconds"] and len(taken) >= min(2, request["runs"]):
+            break
+    used = energy.joules(zones, drawn, energy.read(zones)) / len(taken) if zones else None
+    return {"seconds": taken, "peak_bytes": peak_bytes(), "joules": used}
+
+
+def peak_bytes() -> int:
+    """The largest resident size of this process so far.
+
+    VmHWM where there is one: getrusage's figure starts from the parent's size on Linux.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main()

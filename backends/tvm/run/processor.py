@@ -1,0 +1,50 @@
+"""Whether this processor can run compiled functions: an instruction that it lacks would kill the process."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ....ir.errors import BundleError
+
+
+def check(arch: str, needs: Sequence[str]) -> None:
+    """Refuse functions compiled for another processor.
+
+    Args:
+        arch: "x86_64" or "aarch64".
+        needs: instruction sets, as `plain` spells them.
+
+    Raises:
+        BundleError: naming what the processor lacks.
+    """
+    machine = platform.machine().lower()
+    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    if arch != here:
+        raise BundleError(
+            f"the bundle was built for {arch} and this machine is {here}: build it for this one"
+        )
+    has = offered(here)
+    if has and (lacking := [name for name in needs if name not in has]):
+        raise BundleError(
+            f"the bundle was built for a processor with {', '.join(lacking)}, which this one lacks: "
+            "build it on this machine, or for it with --target"
+        )
+
+
+def offered(arch: str) -> frozenset[str]:
+    """This processor's instruction sets, spelled by `plain`; none where the system does not tell."""
+    field = "Features" if arch == "aarch64" else "flags"  # an emulator may show the file of its host
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return frozenset()
+    found = re.search(rf"(?m)^{field}\s*:(.*)$", text)
+    return frozenset(map(plain, found[1].split())) if found else frozenset()
+
+
+def plain(name: str) -> str:
+    """One spelling of LLVM's avx512vp2intersect and sse4.1, and Linux's avx512_vp2intersect and sse4_1."""
+    return re.sub(r"[-_.]", "", name)

@@ -1,0 +1,102 @@
+"""Kernels whose tile may be searched for: what they register, what a build asked of them, and the search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from ...target import Target
+from ..run.executor import Executor
+from .search import Timer, search
+from .tiles import lookup, record
+
+_registered: dict[str, Tunable] = {}
+_asked: ContextVar[dict[Question, None] | None] = ContextVar("asked", default=None)
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """A kernel of the library as the search sees it.
+
+    candidates: (shape, dtype, target) -> tiles, the analytic choice first; a tile is a dictionary of what
+    JSON can hold. build: (shape, dtype, target, tile) -> what times turns of it here (`search.timer`).
+    """
+
+    kernel: str
+    candidates: Callable[[Sequence[int], str, Target], Sequence[dict[str, Any]]]
+    build: Callable[[Sequence[int], str, Target, dict[str, Any]], Timer]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which tile? target.cores: the threads that share the work."""
+
+    kernel: str
+    shape: tuple[int, ...]
+    dtype: str
+    target: Target
+
+    def __str__(self) -> str:
+        return f"{self.kernel} {'x'.join(map(str, self.shape))} {self.dtype}"
+
+
+def register(tunable: Tunable) -> None:
+    """Make a kernel known to `choose` and to tuning."""
+    _registered[tunable.kernel] = tunable
+
+
+def choose(kernel: str, shape: Sequence[int], dtype: str, target: Target) -> dict[str, Any]:
+    """The tile to build a registered kernel with: the one on record, else the analytic choice."""
+    question = Question(kernel, tuple(shape), dtype, target)
+    seen = _asked.get()
+    if seen is not None:
+        seen[question] = None
+    found = lookup(kernel, shape, dtype, target)
+    return found if found is not None else dict(_registered[kernel].candidates(shape, dtype, target)[0])
+
+
+@contextmanager
+def asked() -> Iterator[dict[Question, None]]:
+    """Collects every question that `choose` answers meanwhile, in order, each once."""
+    seen: dict[Question, None] = {}
+    token = _asked.set(seen)
+    try:
+        yield seen
+    finally:
+        _asked.reset(token)
+
+
+def tune_tiles(
+    questions: Iterable[Question],
+    progress: Callable[[str, int, int], None] = lambda description, done, total: None,
+) -> Iterator[tuple[Question, float]]:
+    """Searches a tile for each question that nothing on record answers, and records it at once.
+
+    Yields:
+        The question, and times as fast as the analytic choice what was found is.
+
+    Raises:
+        GraphwrightError: the record can't be written.
+    """
+    open_questions = [q for q in questions if lookup(q.kernel, q.shape, q.dtype, q.target) is None]
+    for number, question in enumerate(open_questions):
+        progress(str(question), number, len(open_questions))
+        yield question, _tune(question)
+
+
+def _tune(question: Question) -> float:
+    tunable = _registered[question.kernel]
+    named = (question.shape, question.dtype, question.target)
+    tiles = [dict(tile) for tile in tunable.candidates(*named)]
+    there = Executor(question.target.cores, lambda: None)
+
+    def build(tile: dict[str, Any]) -> Timer:
+        turn = there.do(lambda _: tunable.build(*named, tile))
+        return lambda: there.do(lambda _: turn())
+
+    tile, gain = search(tiles[1:], build, tiles[0])
+    record(question.kernel, *named, tile, gain)
+    return gain

@@ -1,0 +1,70 @@
+"""The library's kernels as the search for tiles sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import tvm
+
+from ...target import Target
+from ..kernels.dense import Dense, dense
+from ..kernels.dot import Dot, dot, float_dot, panels
+from ..kernels.machine import Machine
+from ..kernels.tile import Tile, candidates
+from ..machine.llvm_target import llvm_target
+from .search import Timer, timer
+from .tunable import Tunable, choose, register
+
+
+def dense_tile(rows: int, k: int, n: int, dtype: Literal["float32", "int8"], target: Target) -> Tile:
+    """The tile for a product of [rows, k] with [k, n]: the one on record, else the analytic choice.
+
+    target: its cores are the threads that share the rows.
+    """
+    return Tile(**choose("dense", (rows, k, n), dtype, target))
+
+
+def _tiles(shape: Sequence[int], dtype: str, target: Target) -> list[dict[str, Any]]:
+    rows, _, n = shape
+    machine = Machine.of(target, target.cores)
+    return [
+        {"rows": t.rows, "columns": t.columns} for t in candidates(n, machine, -(-rows // machine.threads))
+    ]
+
+
+def _build(shape: Sequence[int], dtype: str, target: Target, tile: dict[str, Any]) -> Timer:
+    """A dense kernel with a bias, its rows float32 or rounded one by one, on random numbers."""
+    rows, k, n = shape
+    machine = Machine.of(target, target.cores)
+    integers = dtype == "int8"
+    split: Literal["rows", "columns"] = "columns" if rows < 2 * machine.threads else "rows"
+    spec = Dense(k, n, "dynamic" if integers else "float", split=split)
+    chosen = Tile(**tile)
+    module = tvm.IRModule({"main": dense(spec, machine, chosen).with_attr("global_symbol", "main")})
+    function = tvm.compile(module, target=llvm_target(target, machine.threads))["main"]
+    arrays = _arrays(rows, k, n, chosen, dot(machine) if integers else float_dot(machine), integers)
+    return timer(partial(function, *map(tvm.runtime.tensor, arrays)))
+
+
+def _arrays(rows: int, k: int, n: int, tile: Tile, product: Dot, integers: bool) -> list[np.ndarray]:
+    """The kernel's arguments in its order."""
+    rng = np.random.default_rng(0)
+    padded = -(-n // tile.columns) * tile.columns
+    vector = lambda: rng.standard_normal(padded).astype(np.float32)
+    if not integers:
+        x = rng.standard_normal((rows, k)).astype(np.float32)
+        w = rng.standard_normal((k, n)).astype(np.float32)
+        given = [x, panels(w, tile.columns)]
+    else:
+        x = rng.integers(0, 120, (rows, k)).astype(product.dtype)
+        w = rng.integers(-127, 128, (k, n)).astype(np.int8)
+        scale, zero = np.full(rows, 0.01, np.float32), np.full(rows, 60, np.int32)
+        sums = np.zeros(padded, np.int32)
+        given = [x, scale, zero, panels(w, tile.columns, product.step), vector(), sums]
+    return [*given, vector(), np.empty((rows, n), np.float32)]
+
+
+register(Tunable("dense", _tiles, _build))

@@ -1,0 +1,25 @@
+"""Which tokens of a call are real, whatever way round the model's masks are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ..program import MASKS, InputSpec
+
+
+def real_tokens(
+    inputs: Iterable[InputSpec], feed: Mapping[str, np.ndarray], *roles: str
+) -> dict[str, np.ndarray]:
+    """Booleans (batch, length) by the name of each mask of tokens, that of the outputs' tokens first.
+
+    Args:
+        roles: of the masks wanted; by default every one of `MASKS`.
+    """
+    wanted = roles or MASKS
+    specs = [spec for spec in inputs if spec.role in wanted and spec.name in feed]
+    return {
+        spec.name: spec.kept(feed[spec.name])
+        for spec in sorted(specs, key=lambda spec: wanted.index(spec.role))
+    }

@@ -1,0 +1,211 @@
+"""Pass, its contract, and what a pass is given and gives back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from ...ir.errors import GraphwrightError
+from ...ir.program import Dialect, Program
+
+Feed = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The same function up to float rounding: outputs differ by at most `tolerance` (absolute, on outputs
+    scaled by max(1, |reference|)).
+
+    That is for programs that compute in float32. One that computes in float16 or bfloat16 is held to four
+    times the distance between its outputs and those of the same graph in float32, where that is more; never
+    to more than a tenth of what doubling the output would be (passes/manager/verify.py).
+
+    where: "mask" leaves out the (batch, position) places whose attention mask is 0, for a pass that promises
+    nothing about padding.
+    """
+
+    tolerance: float = 1e-4
+    where: Literal["everywhere", "mask"] = "everywhere"
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Outputs may move, but `metric` (over probe inputs) stays at or above `limit`.
+
+    metric: "cosine" (smallest cosine between reference and output rows).
+    where: as in `Exact`.
+    """
+
+    metric: Literal["cosine"]
+    limit: float
+    where: Literal["everywhere", "mask"] = "everywhere"
+
+
+@dataclass(frozen=True)
+class Lossy:
+    """No promise: judged by the user's own metric."""
+
+
+Effect = Exact | Bounded | Lossy
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Speed-up of `after` over `before` (above 1 is faster): median of per-round ratios, with quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass
+class Context:
+    """What a run hands to each pass.
+
+    target: the hardware (backends.target.Target). threads: intra-op threads to build and measure with.
+    calibration: feeds of real data, for passes that say requires = ("calibration",).
+    training: feeds of real data to train on, as many as there are; where it is empty, calibration serves.
+    cache: a folder where work may be kept between runs, such as a training's checkpoints; None keeps none.
+    original: the program as captured, of the fx dialect, for requires = ("original",); the manager fills it
+        in.
+    score: quality of a program on the user's metric, higher is better, for requires = ("score",).
+    measure: times two programs in turn, ratio per workload name (`only` names the one to time, `processes`
+        how many of each program to spread it over); None when nothing may be timed.
+    gates: whether gated passes are timed and kept only where they measure no slower, or else are trusted.
+    conditions: JSON-able, what a measurement holds for beside the programs: target, threads, runtime,
+        workloads. None: what was measured may not be kept.
+    chosen: what passes chose by measurement, for the other graphs of one bundle to choose alike: a text's
+        vector must not depend on which of them answers. None remembers nothing.
+    progress: called with (description, done, total).
+    allow: a pass asks it, naming the rewrite, right before each rewrite, and skips the rewrite on False.
+        Bisection answers True to the first n only; every prefix must leave a valid graph.
+    """
+
+    target: Any = None
+    threads: int = 2
+    seed: int = 0
+    calibration: Sequence[Feed] = ()
+    training: Sequence[Feed] = ()
+    cache: Path | None = None
+    original: Program | None = None
+    score: Callable[[Program], float] | None = None
+    measure: Callable[..., Mapping[str, Ratio]] | None = None
+    gates: bool = True
+    conditions: Mapping[str, Any] | None = None
+    chosen: dict[Any, Any] | None = None
+    progress: Callable[[str, int, int], None] = lambda description, done, total: None
+    allow: Callable[[str], bool] = lambda rewrite: True
+
+
+@dataclass(frozen=True)
+class Result:
+    """modified must be honest. statistics are declared numbers, printed beside time and size.
+    notes: one sentence each for what was not rewritten and why.
+    context: what the passes after get, where ids no longer mean what they did.
+    missed: what was asked for and could not be reached, in a sentence; the program is the best that could."""
+
+    program: Program
+    modified: bool
+    statistics: Mapping[str, int | float | str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    context: Context | None = None
+    missed: str = ""
+
+
+class Pass(ABC):
+    """A rewrite. Subclasses are frozen dataclasses whose fields are their options.
+
+    run receives a clone: it may edit `program.graph` in place and return it.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[Dialect | None]  # None: runs on both dialects
+    target: ClassVar[Dialect | None]  # None: the dialect it was given
+    effect: ClassVar[Effect]
+    in_bodies: ClassVar[bool] = True
+    """Of a pass on ONNX programs: whether it may rewrite the body of an If or a Loop as a program of its own
+    (passes/manager/bodies.py). False where it reads what inputs are for, or weighs all layers against each other."""
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Fields of the context that must not be empty."""
+        return ()
+
+    @property
+    def gated(self) -> bool:
+        """Whether it is kept only where it measures no slower."""
+        return False
+
+    @property
+    def traces(self) -> bool:
+        """Whether it lowers programs, which takes PyTorch modes of its own."""
+        return self.target == "onnx"
+
+    @abstractmethod
+    def run(self, program: Program, context: Context) -> Result: ...
+
+    def pays(self, program: Program, feed: Feed) -> bool:
+        """Whether calls like this one can gain from the pass at all. Those that can't do without it: a
+        later pass may make everything else faster, and what this one costs count for more."""
+        return True
+
+
+@dataclass
+class Step:
+    """What one pass did in a run.
+
+    text: the pass as pipeline text. seconds: the pass itself; check_seconds: verification.
+    bytes_before, bytes_after: weights. ratios: measured speed-up per workload, for gated passes.
+    missed: as its result says. error: why it was rolled back (it broke its contract) or refused (what it was
+    given, the data or the program, is nothing that it can work on), in one sentence. A pass is not run where
+    the one that was to lower the program for it left it as it was. unverified: which outputs say nothing on
+    probe inputs, so that its promise was not checked there; a sentence, empty where all was.
+    """
+
+    text: str
+    effect: Effect
+    status: Literal["applied", "no change", "rolled back", "refused", "slower", "not run"] = "no change"
+    seconds: float = 0.0
+    check_seconds: float = 0.0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    statistics: Mapping[str, int | float | str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
+    missed: str = ""
+    error: GraphwrightError | None = None
+    unverified: str = ""
+
+    @property
+    def failure(self) -> str:
+        """What went wrong, in a sentence; empty where nothing did."""
+        if self.error is None:
+            return ""
+        if self.status == "refused":
+            return f"'{self.text.partition('{')[0]}' was left out: {self.error}"
+        return f"{self.error}; it was rolled back"
+
+
+@dataclass
+class Run:
+    """A pipeline's outcome: the last program that kept every contract, and what each pass did.
+
+    ok: no pass was rolled back or refused, and the pipeline ran to its end.
+    """
+
+    program: Program
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def applied(self) -> tuple[int, ...]:
+        """Numbers of the steps that are in the program."""
+        return tuple(number for number, step in enumerate(self.steps) if step.status == "applied")
+
+    @property
+    def ok(self) -> bool:
+        return all(step.error is None for step in self.steps)

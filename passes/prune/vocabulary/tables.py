@@ -1,0 +1,122 @@
+"""prune-vocabulary's work on the fx graph: tables with fewer rows, and outputs over fewer tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ....ir.blocks.linear import linears
+from ....ir.blocks.walk import Statics
+from ....ir.errors import PassError
+from ....ir.fx.graph import attribute, propagate, set_attribute
+from ....ir.program import Program
+from ....ir.view import GraphView, Value, view
+from ..surgery.ties import memory
+from .token_ids import ROLES, Uses, uses
+
+_LABELS = ("sequence-classification", "token-classification", "question-answering")
+# What gives each token its own number from its own number, so that fewer tokens change no other's.
+_EACH = frozenset({"identity", "dropout", "cast", "tanh", "mul", "add", "sub", "div", "neg"})
+
+
+def cut(program: Program, kept: Sequence[int]) -> Program:
+    """The program with these tokens alone, by their order; its graph is edited in place.
+
+    Args:
+        kept: ids in ascending order, those that `required` names among them.
+
+    Raises:
+        PassError: the graph uses ids, or tokens' scores, in a way that cannot be followed.
+    """
+    graph = view(program)
+    found = uses(program, graph)
+    rows = torch.tensor([number for number in kept if number < found.rows])
+    new = {old: number for number, old in enumerate(kept)}
+    cuts: dict[Node, int] = {}  # every get_attr node of a tensor that tokens have an axis of, and that axis
+    for table in found.tables:
+        cuts |= dict.fromkeys(table.readers, 1 if table.turned else 0)
+    for head in _heads(program, graph, found):
+        cuts |= _scores(graph, head, found.rows)
+    shared: dict[Any, Any] = {}
+    for node, axis in cuts.items():
+        tensor = attribute(program.graph, str(node.target))
+        where = memory(tensor)
+        if where not in shared:
+            shorter = tensor.detach().index_select(axis, rows)
+            trains = isinstance(tensor, torch.nn.Parameter)
+            shared[where] = torch.nn.Parameter(shorter, tensor.requires_grad) if trains else shorter
+        if attribute(program.graph, str(node.target)) is not shared[where]:
+            set_attribute(program.graph, str(node.target), shared[where])
+    for (node, position), number in zip(found.compared, found.numbers, strict=True):
+        if number in new:
+            node.args = (*node.args[:position], new[number], *node.args[position + 1 :])
+    propagate(program.graph)
+    program.graph.recompile()
+    inputs = tuple(
+        replace(spec, high=len(rows)) if spec.role in ROLES and spec.high is not None else spec
+        for spec in program.inputs
+    )
+    ids = {key: value for key, value in program.info.items() if key.endswith("_token_id") and value in new}
+    return replace(program, inputs=inputs, info={**program.info, **{key: new[ids[key]] for key in ids}})
+
+
+def required(program: Program) -> tuple[set[int], int, int]:
+    """The ids that the graph itself knows, how many rows its tables have, and bytes of all of them.
+
+    Raises:
+        PassError: as `cut`.
+    """
+    found = uses(program, view(program))
+    known = {value for key, value in program.info.items() if key.endswith("_token_id") and type(value) is int}
+    ids = {number for number in known | set(found.numbers) if 0 <= number < found.rows}
+    return ids, found.rows, sum(table.tensor.nbytes for table in found.tables)
+
+
+def _heads(program: Program, graph: GraphView, found: Uses) -> list[Value]:
+    """Products that score each token: those with a table, and those whose outputs are as many."""
+    calls = {call for table in found.tables for call, *_ in table.products}
+    heads = []
+    for linear in linears(graph, Statics()).values():
+        tied = any(value.native in calls for value in linear.body)
+        untied = linear.out_features == found.rows and program.task not in _LABELS
+        if tied or untied:
+            heads.append(next(value for value in linear.body if value.op in ("linear", "matmul", "conv1d")))
+    return heads
+
+
+def _scores(graph: GraphView, head: Value, rows: int) -> dict[Node, int]:
+    """The tensors that a head and what follows it read, and the axis of the tokens in each.
+
+    Raises:
+        PassError: something follows that a token's absence would change for others.
+    """
+    found: dict[Node, int] = {}
+    stack, seen = [head], {head}
+    while stack:
+        value = stack.pop()
+        for operand in value.inputs:
+            if operand is None or operand in seen or not operand.shape:
+                continue
+            if operand.op == "const" and isinstance(operand.native, Node):
+                axis = (
+                    0 if value is head and operand == head.inputs[1] and head.attrs.get("transposed") else -1
+                )
+                if operand.shape[axis] == rows:
+                    found[operand.native] = axis % len(operand.shape)
+            elif value is not head and operand.shape[-1] == rows:
+                raise PassError(
+                    f"{value.name} joins the tokens' scores to {operand.name}: it cannot be followed"
+                )
+        for user in value.users:
+            if user.op not in _EACH and not (user.op == "slice" and (user.shape or (0,))[-1] == rows):
+                raise PassError(
+                    f"{user.name} ({user.op}) reads the scores of all tokens, and fewer would change it"
+                )
+            if user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return found

@@ -1,0 +1,218 @@
+"""A tokenizer with fewer tokens that gives the same tokens for every text that used only the ones it keeps.
+
+WordPiece takes the longest piece that fits, Unigram the best path: taking away pieces that a text doesn't use
+changes nothing for it. BPE applies the merge of lowest rank that fits, so a token needs all merges that it is
+made by, and their results. Words that used a token that is gone fall into smaller pieces, at worst into
+single characters, which are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+from ....ir.errors import PassError
+
+MODELS = ("WordPiece", "Unigram", "BPE", "WordLevel")
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+class Tokens:
+    """The tokens of a tokenizer.json.
+
+    ids: token -> id, added ones included.
+
+    Args:
+        files: the tokenizer's, by name.
+
+    Raises:
+        PassError: there is no tokenizer.json, or its model is of an unknown kind.
+    """
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        if "tokenizer.json" not in files:
+            raise PassError(
+                "the model has no tokenizer.json that could be rewritten with its vocabulary: put it beside "
+                "the model"
+            )
+        self.files = files
+        self.content: dict[str, Any] = json.loads(files["tokenizer.json"])
+        self.model: dict[str, Any] = self.content["model"]
+        self.kind = self.model.get("type") or _kind(self.model)
+        if self.kind not in MODELS:
+            raise PassError(
+                f"the tokenizer's model is {self.kind}, and one of {', '.join(MODELS)} can be rewritten"
+            )
+        vocabulary = self.model["vocab"]
+        if self.kind == "Unigram":
+            self.vocabulary = {piece: i for i, (piece, _) in enumerate(vocabulary)}
+        else:
+            self.vocabulary = dict(vocabulary)
+        self.added = {token["content"]: int(token["id"]) for token in self.content.get("added_tokens") or ()}
+        self.ids = {**self.vocabulary, **self.added}
+
+    @property
+    def unknown(self) -> int:
+        """The id of the token for what no other token says; any added one where there is none."""
+        if self.kind == "Unigram" and self.model.get("unk_id") is not None:
+            return int(self.model["unk_id"])
+        return self.ids.get(self.model.get("unk_token") or "", min(self.added.values(), default=0))
+
+    def needed(self, seen: Iterable[int], characters: bool = True) -> set[int]:
+        """Ids of the tokens that must stay so that those seen do: added and special ones, single characters
+        and bytes, and what BPE makes seen tokens from.
+
+        characters: keep those of no seen token too.
+        """
+        names = {i: token for token, i in self.vocabulary.items()}
+        kept = {*seen, *self.added.values(), *_special(self.content), self.unknown}
+        if self.kind == "Unigram":
+            # What an unknown character costs is reckoned from the lowest score.
+            scores = [score for _, score in self.model["vocab"]]
+            kept.add(scores.index(min(scores)))
+        used = {character for i in kept for character in self._core(names.get(i, ""))}
+        for token, i in self.vocabulary.items():
+            core = self._core(token)
+            if _BYTE.fullmatch(token) or (len(core) == 1 and (characters or core in used)):
+                kept.add(i)
+        if self.kind == "BPE":
+            kept |= {self.vocabulary[part] for i in sorted(kept) for part in self._parts(names.get(i, ""))}
+        return kept
+
+    def rewritten(self, kept: Sequence[int]) -> dict[str, bytes]:
+        """The files with these ids alone, numbered anew in ascending order.
+
+        Raises:
+            PassError: the package tokenizers reads other ids from the result.
+        """
+        new = {old: i for i, old in enumerate(kept)}
+        files = dict(self.files)
+        names = {token: new[i] for token, i in self.ids.items() if i in new}
+        content = json.loads(files["tokenizer.json"])
+        self._cut(content["model"], new)
+        for token in content.get("added_tokens") or ():
+            token["id"] = new[int(token["id"])]
+        for place, key in _references(content):
+            place[key] = new[place[key]]
+        files["tokenizer.json"] = json.dumps(content, ensure_ascii=False).encode()
+        if "vocab.txt" in files:
+            lines = files["vocab.txt"].decode().splitlines()
+            files["vocab.txt"] = "".join(f"{lines[i]}\n" for i in kept if i < len(lines)).encode()
+        for name in ("vocab.json", "added_tokens.json"):
+            if name in files:
+                held = {token: new[i] for token, i in json.loads(files[name]).items() if i in new}
+                files[name] = json.dumps(held, ensure_ascii=False).encode()
+        if "merges.txt" in files:
+            lines = files["merges.txt"].decode().splitlines()
+            stays = (
+                line for line in lines if line.startswith("#version") or self._stays(line.split(" "), names)
+            )
+            files["merges.txt"] = "".join(f"{line}\n" for line in stays).encode()
+        if "tokenizer_config.json" in files:
+            settings = json.loads(files["tokenizer_config.json"])
+            if "added_tokens_decoder" in settings:
+                decoder = settings["added_tokens_decoder"].items()
+                settings["added_tokens_decoder"] = {str(new[int(i)]): t for i, t in decoder if int(i) in new}
+                files["tokenizer_config.json"] = json.dumps(settings, ensure_ascii=False, indent=2).encode()
+        _check(files["tokenizer.json"], names)
+        return files
+
+    def _cut(self, model: dict[str, Any], new: Mapping[int, int]) -> None:
+        """Leaves the tokens that have new ids, in place."""
+        if self.kind == "Unigram":
+            model["vocab"] = [piece for i, piece in enumerate(model["vocab"]) if i in new]
+            if model.get("unk_id") is not None:
+                model["unk_id"] = new[model["unk_id"]]
+            return
+        model["vocab"] = {token: new[i] for token, i in model["vocab"].items() if i in new}
+        if self.kind == "BPE":
+            model["merges"] = [pair for pair in model["merges"] if self._stays(_pair(pair), model["vocab"])]
+
+    def _stays(self, pair: Sequence[str], names: Mapping[str, int]) -> bool:
+        """Whether both parts of a merge and its result are kept."""
+        return len(pair) == 2 and all(part in names for part in (*pair, self._joined(*pair)))
+
+    def _joined(self, left: str, right: str) -> str:
+        return left + right.removeprefix(self.model.get("continuing_subword_prefix") or "")
+
+    def _core(self, token: str) -> str:
+        """A token without the marks of its place in a word."""
+        core = token.removeprefix(self.model.get("continuing_subword_prefix") or "")
+        return core.removesuffix(self.model.get("end_of_word_suffix") or "") or token
+
+    @cached_property
+    def _ranks(self) -> dict[tuple[str, ...], int]:
+        return {tuple(_pair(pair)): rank for rank, pair in enumerate(self.model["merges"])}
+
+    def _parts(self, token: str) -> set[str]:
+        """What BPE makes a token from, on the way from characters; nothing for one that no merges make."""
+        if self.kind != "BPE" or len(self._core(token)) < 2:
+            return set()
+        prefix, suffix = (
+            self.model.get(key) or "" for key in ("continuing_subword_prefix", "end_of_word_suffix")
+        )
+        parts = list(self._core(token))
+        if suffix and token.endswith(suffix):
+            parts[-1] += suffix
+        first = prefix if prefix and token.startswith(prefix) else ""
+        parts = [(prefix if i else first) + part for i, part in enumerate(parts)]
+        used = set(parts)
+        while len(parts) > 1:
+            pairs = list(pairwise(parts))
+            rank, at = min((self._ranks.get(pair, len(self._ranks)), i) for i, pair in enumerate(pairs))
+            if rank == len(self._ranks):
+                return set()
+            parts[at : at + 2] = [self._joined(*pairs[at])]
+            used.add(parts[at])
+        return used & self.vocabulary.keys()
+
+
+def _kind(model: Mapping[str, Any]) -> str:
+    """Of a model that doesn't state it, as old files don't."""
+    if isinstance(model.get("vocab"), list):
+        return "Unigram"
+    return "BPE" if "merges" in model else "WordPiece" if "max_input_chars_per_word" in model else "WordLevel"
+
+
+def _pair(merge: str | Sequence[str]) -> Sequence[str]:
+    return merge.split(" ") if isinstance(merge, str) else merge
+
+
+def _references(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Every place outside the vocabulary where an id stands, as (container, key)."""
+    padding = content.get("padding")
+    if padding:
+        yield padding, "pad_id"
+    stack = [content.get("post_processor")]
+    while stack:
+        processor = stack.pop()
+        if processor is None:
+            continue
+        stack += processor.get("processors") or ()
+        for end in ("sep", "cls"):
+            if end in processor:
+                yield processor[end], 1
+        for token in (processor.get("special_tokens") or {}).values():
+            yield from ((token["ids"], i) for i in range(len(token["ids"])))
+
+
+def _special(content: Mapping[str, Any]) -> Iterator[int]:
+    return (place[key] for place, key in _references(content))
+
+
+def _check(content: bytes, names: Mapping[str, int]) -> None:
+    from tokenizers import Tokenizer
+
+    try:
+        found = Tokenizer.from_str(content.decode()).get_vocab(with_added_tokens=True)
+    except Exception as error:  # tokenizers raises nothing more specific
+        raise PassError(f"the tokenizer could not be rewritten: {error}") from error
+    for token, number in names.items():
+        if found.get(token) != number:
+            raise PassError(
+                f"the tokenizer could not be rewritten: {token!r} has the id {found.get(token)} in it"
+            )

@@ -1,0 +1,48 @@
+"""Which terms at the outputs suit a program's task."""
+
+from __future__ import annotations
+
+from .....ir.errors import PassError
+from .....ir.program import Program
+from ....manager.contract import Feed
+from ...training.own import floating
+from .base import Term
+from .outputs import LABELS, HardLabels, Outputs, Similarity, SoftLabels
+
+
+def at_outputs(
+    teacher: Program,
+    student: Program,
+    feed: Feed,
+    temperature: float = 2.0,
+    output: float | None = None,
+    similarity: float | None = None,
+    soft: float | None = None,
+    hard: float = 0.0,
+) -> tuple[list[Term], list[str]]:
+    """Terms by their weights, None as the task has it: soft labels where the outputs are logits, distance
+    and, for sentences, similarity where they are vectors. With them, a sentence for what could not be had.
+
+    Raises:
+        PassError: soft labels are wanted of outputs that are no logits.
+    """
+    given, made = floating(teacher), floating(student)
+    vectors = student.task in ("embedding", "features")
+    output = float(vectors) if output is None else output
+    similarity = float(student.task == "embedding") if similarity is None else similarity
+    soft = float(not vectors) if soft is None else soft
+    if soft and vectors:
+        raise PassError("the outputs hold no logits, so there are no soft labels: leave soft out")
+    found: list[Term] = []
+    notes = []
+    if output:
+        found.append(Outputs(output, None, given, made, program=student))
+    if similarity and made and made[0].meta["val"].dim() == 2:
+        found.append(Similarity(similarity, None, given[:1], made[:1]))
+    if soft:
+        found.append(SoftLabels(soft, None, given, made, program=student, temperature=temperature))
+    if hard and LABELS in feed:
+        found.append(HardLabels(hard, None, given[:1], made[:1]))
+    elif hard:
+        notes.append("the data have no labels, so there are no hard labels to learn from")
+    return found, notes

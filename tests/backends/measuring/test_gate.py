@@ -1,0 +1,198 @@
+from dataclasses import replace
+
+import pytest
+from graphwright.backends.cache import cache_directory
+from graphwright.backends.measuring import gate
+from graphwright.backends.measuring.decisions import Decisions, Rounds, digest
+from graphwright.backends.measuring.effort import Effort
+from graphwright.backends.measuring.gate import Measurer, interleave
+from graphwright.backends.measuring.workloads import Workload, workloads
+from graphwright.backends.target import named
+from graphwright.ir.errors import MeasureError
+
+
+class Script:
+    """Answers with given ratios, round by round, and counts its own time."""
+
+    def __init__(self, ratios, once=0.01):
+        self.ratios, self.once, self.now, self.asked = ratios, once, 0.0, []
+
+    def __call__(self, name, runs, warmup):
+        self.now += self.once * (runs + warmup)
+        turn = max(0, len(self.asked) - 2) // 2
+        self.asked.append((name, runs))
+        return self.once if name == "before" else self.once / self.ratios[min(turn, len(self.ratios) - 1)]
+
+    def clock(self):
+        return self.now
+
+
+def rounds_of(script, seconds=100.0):
+    return interleave(script, "before", "after", Effort(seconds=seconds), script.clock)
+
+
+@pytest.mark.parametrize("ratio", [2.0, 0.5, 1.0, 1.01])
+def test_a_plain_answer_takes_the_fewest_rounds(ratio):
+    found = rounds_of(Script([ratio]))
+    assert len(found.after) == 3
+    assert found.speedup.median == pytest.approx(ratio)
+
+
+def test_an_undecided_one_goes_on():
+    found = rounds_of(Script([1.2, 0.9, 1.1, 0.95, 1.05, 1.1, 0.9, 1.2, 1.0]))
+    assert len(found.after) == 9
+    assert found.speedup.low < 1 < found.speedup.high
+
+
+def test_an_undecided_one_stops_when_the_time_is_up():
+    assert len(rounds_of(Script([1.2, 0.9]), seconds=0.0).after) == 3
+
+
+def test_rounds_alternate_and_short_calls_are_repeated():
+    script = Script([1.2, 0.9, 1.1, 0.9])
+    rounds_of(script, seconds=0.0)
+    assert [name for name, _ in script.asked[2:]] == ["before", "after", "after", "before", "before", "after"]
+    assert {runs for _, runs in script.asked[2:]} == {25}
+    slow = Script([2.0], once=3.0)
+    rounds_of(slow)
+    assert {runs for _, runs in slow.asked[2:]} == {2}
+
+
+def test_measures_and_remembers(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
+    before, after = make.encoder(), make.encoder(make.weights(1))
+    calls = workloads(before, ["1x4", "8x12"])
+    effort = Effort(seconds=0.5)
+    with Measurer(calls, threads=1, effort=effort) as measure:
+        first = measure(before, after)
+        assert first.keys() == measure.ms.keys() == {"1x4", "8x12"}
+        assert all(0 < ratio.low <= ratio.median <= ratio.high for ratio in first.values())
+        ms = dict(measure.ms)
+        assert len(measure._workers) == 2
+    monkeypatch.setattr(gate, "Worker", None)  # a second run starts nothing
+    with Measurer(calls, threads=1, effort=effort) as measure:
+        assert measure(before, after) == first
+        assert measure.ms == ms
+    with Measurer(calls, threads=1) as measure, pytest.raises(TypeError):  # a quick look is no decision
+        measure(before, after)
+
+
+def test_processes_live_on_as_the_next_before(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
+    programs = [make.encoder(make.weights(seed)) for seed in range(3)]
+    started = []
+    real = gate.Worker
+    monkeypatch.setattr(gate, "Worker", lambda *a: started.append(a[2]) or real(*a))
+    with Measurer(workloads(programs[0], ["1x4"]), threads=1, effort=Effort(seconds=0.1)) as measure:
+        measure(programs[0], programs[1])
+        measure(programs[1], programs[2])
+        assert len(started) == 3
+        assert len(measure._workers) == 2
+
+
+def test_rounds_over_several_processes(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
+    before, after = make.encoder(), make.encoder(make.weights(1))
+    started, taken = [], []
+    real, put = gate.Worker, Decisions.put
+    monkeypatch.setattr(gate, "Worker", lambda *a: started.append(a[2]) or real(*a))
+    monkeypatch.setattr(Decisions, "put", lambda self, key, r: taken.append(r) or put(self, key, r))
+    with Measurer(workloads(before, ["1x4"]), threads=1, effort=Effort(seconds=0.0)) as measure:
+        few = measure(before, after)
+        sure = measure(before, after, "1x4", 3)
+        assert len(started) == 2 + 6
+        assert [len(rounds.after) for rounds in taken] == [3, 9]
+        assert (measure(before, after), measure(before, after, "1x4", 3)) == (few, sure)  # kept apart
+        assert len(started) == 8
+
+
+def test_huge_programs_are_never_both_loaded(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(gate, "too_large", lambda sizes: list(sizes) == [3584, 3584])
+    with Measurer(workloads(make.encoder(), ["1x4"]), threads=1, effort=Effort(seconds=0.0)) as measure:
+        side_by_side, keep = [], measure._keep
+        monkeypatch.setattr(
+            measure, "_keep", lambda names: (keep(names), side_by_side.append(len(measure._workers)))
+        )
+        measure(make.encoder(), make.encoder(make.weights(1)))
+        assert max(side_by_side) == 1
+        assert not measure._workers  # nor does one stay beside the next pass
+
+
+def test_what_a_measurement_depends_on_is_in_its_key(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr(gate, "interleave", lambda *_: Rounds((1.0,), (0.5,)))
+    a, b = make.encoder(), make.encoder(make.weights(1))
+    calls = workloads(a, ["1x4"])
+
+    def files(programs=(a, b), workloads=calls, threads=1, target=None):
+        with Measurer(workloads, threads, target or named("x86-64-avx2")) as measure:
+            measure(*programs)
+        return len(list(tmp_path.rglob("*.json")))
+
+    assert files() == files() == 1
+    assert files(programs=(b, a)) == 2
+    assert files(threads=2) == 3
+    assert files(target=named("x86-64-vnni")) == 4
+    assert files(workloads=[Workload("1x4", make.feed(1, 4, padding=1))]) == 5
+
+
+def test_damaged_records_are_measured_again(tmp_path):
+    decisions, key = Decisions(tmp_path), {"k": 1}
+    assert decisions.get(key) is None
+    decisions.put(key, Rounds((2.0, 2.0), (1.0, 1.0)))
+    assert decisions.get(key) == Rounds((2.0, 2.0), (1.0, 1.0))
+    assert decisions.get({"k": 2}) is None
+    (path,) = tmp_path.rglob("*.json")
+    damaged = [b"", b"{", b"[]", b"\xff", b'{"before": [1], "after": [1, 2]}', b'{"before": [], "after": []}',
+               b'{"before": [1], "after": [-1]}', b'{"before": [1], "after": ["x"]}',
+               b'{"before": [NaN], "after": [1]}']  # fmt: skip
+    for content in damaged:
+        path.write_bytes(content)
+        assert decisions.get(key) is None, content
+
+
+def test_of_two_runs_at_once_the_first_decides(tmp_path):
+    """Both go on with what is on record, or they would build different bytes."""
+    one, other, key = Decisions(tmp_path), Decisions(tmp_path), {"k": 1}
+    first = Rounds((2.0, 2.0), (1.0, 1.0))
+    assert one.put(key, first) == first
+    assert other.put(key, Rounds((1.0, 1.0), (1.0, 1.0))) == first
+    assert other.get(key) == first
+    (path,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    path.write_bytes(b"{")
+    second = Rounds((3.0,), (1.0,))
+    assert one.put(key, second) == second == one.get(key)  # what is damaged decides nothing
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    decisions = Decisions(tmp_path / "file" / "below")
+    decisions.put({"k": 1}, Rounds((1.0,), (1.0,)))
+    assert decisions.get({"k": 1}) is None
+
+
+def test_the_cache_is_where_the_system_keeps_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path / "mine"))
+    assert cache_directory() == tmp_path / "mine"
+    monkeypatch.delenv("GRAPHWRIGHT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cache_directory() == tmp_path / "graphwright"
+
+
+def test_a_digest_sees_padding_where_names_do_not(make):
+    same = [digest(Workload("w", make.feed(padding=p))) for p in (1, 1, 2)]
+    assert same[0] == same[1] != same[2]
+
+
+def test_only_onnx_programs_are_timed(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
+    program = make.encoder()
+    with (
+        Measurer(workloads(program, ["1x4"])) as measure,
+        pytest.raises(MeasureError, match="run to-onnx first"),
+    ):
+        measure(program, replace(program, dialect="fx"))
+    with pytest.raises(MeasureError, match="at least one workload"):
+        Measurer([])

@@ -1,0 +1,36 @@
+"""Expressions that torch's exporter has no spelling of, or a wrong one: lowered, and equal to eager."""
+
+import numpy as np
+import pytest
+import torch
+from graphwright.ir.capture import capture
+from graphwright.ir.execute import execute
+from graphwright.passes.manager.pipeline import Pipeline
+from modules import Small, floats
+
+EXPRESSIONS = {
+    "a float less integers": lambda x, m: x + (1.0 - m)[..., None] * -1e4,
+    "an integer less integers": lambda x, m: x + (1 - m)[..., None],
+    "a multiple taken away": lambda x, m: x + torch.rsub(m, 0.5, alpha=2)[..., None],
+    "a fraction counted up to a size": lambda x, m: x + torch.arange(0.5, x.shape[1])[None, :, None],
+    "by steps of a fraction": lambda x, m: x + torch.arange(0, 0.5 * x.shape[1], 0.5)[None, :, None],
+    "down to zero": lambda x, m: x + torch.arange(x.shape[1], 0, -1)[None, :, None],
+    "one of some": lambda x, m: x * torch.isin(m, torch.tensor([0, 3, 7]))[..., None],
+    "none of some": lambda x, m: x * torch.isin(m, torch.tensor([[0], [3]]), invert=True)[..., None],
+    "each of itself": lambda x, m: x * torch.isin(m, m)[..., None],
+}
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_what_the_exporter_does_not_spell_is_spelled(name):
+    module = Small(lambda self, x, m: EXPRESSIONS[name](self.linear(x), m))
+    counted = torch.arange(22).reshape(2, 11) % 5
+    program = Pipeline.parse("to-onnx").run(capture(module, inputs=[floats(2, 11, 4), counted])).program
+    assert program.inputs[0].shape == ("batch", "length", 4)
+    x, m = floats(3, 7, 4, seed=1), torch.arange(21).reshape(3, 7) % 9
+    with torch.no_grad():
+        wanted = module(x, m).numpy()
+    feed = dict(zip([spec.name for spec in program.inputs], [x.numpy(), m.numpy()], strict=True))
+    (found,) = execute(program, [feed])[0].values()
+    assert found.dtype == wanted.dtype
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)

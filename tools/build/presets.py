@@ -1,0 +1,73 @@
+"""What each preset runs: a pipeline as text. A goal that one misses falls back to a safer one."""
+
+from __future__ import annotations
+
+from ...ir.program import Program
+from ...passes.manager.pipeline import Pipeline
+
+_CANONICAL = (
+    "fold-constants",
+    "eliminate-identities",
+    "eliminate-common-subexpressions",
+    "eliminate-dead-code",
+)
+_EXACT = (
+    "to-onnx",
+    *_CANONICAL,
+    "simplify-mask",
+    "fuse-layer-norm",
+    "fuse-bias-gelu",
+    "fuse-rotary",
+    "fuse-qkv",
+    "fuse-attention",
+    "keep-residual-sum",
+    "fuse-skip-layer-norm",  # RMSNorm, and what the one before leaves
+    "fuse-embedding-norm",
+    "remove-padding",
+)
+# TVM fuses by itself, and finds attention in standard operators.
+_TVM = ("to-onnx", *_CANONICAL)
+# Int8 products of one activation share its quantization already, and take biases themselves.
+_BEFORE_INT8 = tuple(name for name in _EXACT if name not in ("fuse-qkv", "fuse-bias-gelu"))
+
+
+def _texts(exact: tuple[str, ...], before: tuple[str, ...], int8: str) -> dict[str, tuple[str, ...]]:
+    """Each preset's pipeline, then safer ones, over the exact passes of a backend.
+
+    before: those that go before rounding. int8: the pass that rounds to it.
+    """
+    plain = ",".join(exact)
+    fast, balanced, careful = (
+        ",".join((*before, str(Pipeline.parse(int8.format(least)))))
+        for least in ("min_cosine=0.0", "min_cosine=0.99", "min_cosine=0.999")
+    )
+    return {
+        "exact": (plain,),
+        "balanced": (balanced, careful, plain),
+        "fast": (fast, balanced, careful, plain),
+        "small": (  # 4 bits, embedding tables too
+            ",".join((*before, "quantize-weights{method=gptq}")),
+            ",".join((*before, "quantize-weights{bits=8,group=128}")),
+            ",".join((*before, "store-half")),
+            plain,
+        ),
+    }
+
+
+# No preset lets a text's vector depend on the texts beside it. Calibrated scales cost nothing at run time and
+# want real texts; a scale per token wants none. TVM's kernels scale each row by itself, not the tensor.
+CHAINS = {
+    "onnxruntime": _texts(_EXACT, _BEFORE_INT8, "quantize-static{{{}}}"),
+    "tvm": _texts(_TVM, _TVM, "quantize-dynamic{{{},scale=tensor}}"),
+}
+WITHOUT_TEXTS = {**CHAINS, "onnxruntime": _texts(_EXACT, _BEFORE_INT8, "quantize-dynamic{{{}}}")}
+
+
+def chain(name: str, program: Program, backend: str = "onnxruntime") -> list[Pipeline]:
+    """The preset's pipeline for a program and a backend, then safer ones; a model that is ONNX already is not
+    lowered."""
+    chains = CHAINS if "tokenizer.json" in program.tokenizer else WITHOUT_TEXTS
+    whole = [Pipeline.parse(text) for text in chains[backend][name]]
+    if program.dialect == "fx":
+        return whole
+    return [Pipeline(pass_ for pass_ in each.passes if pass_.source != "fx") for each in whole]

@@ -1,0 +1,216 @@
+"""What the backends of one run share: the model lowered once, the workloads, the judges, the comparison."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ...backends.bundles.bundle import Variant
+from ...backends.cache import cache_directory
+from ...backends.measuring.contestants import Contestant
+from ...backends.measuring.effort import QUICK, THOROUGH
+from ...backends.measuring.gate import Measurer
+from ...backends.measuring.measure import Comparison, Workload, compare, default_names, workloads
+from ...backends.measuring.workloads import fitted, fitting
+from ...backends.runtimes.onnxruntime import OnnxRuntime
+from ...backends.target import named
+from ...ir.errors import CaptureError, ContractError, DataError
+from ...ir.footprint import weight_bytes
+from ...ir.program import Program
+from ...passes.manager.contract import Context, Exact
+from ...passes.manager.pipeline import Pipeline
+from ...passes.manager.wellformed import well_formed
+from ..config import RunConfig
+from ..judge.data import Data
+from ..judge.judging import Judging, judging
+from ..judge.quality import Runner, Score
+from ..show.console import Console
+from . import presets
+from .evidence import Evidence
+from .outcome import PLAIN, PYTORCH, Quality, StepEvidence
+from .portability import Portability, portability
+
+HUGE = 1 << 30  # bytes of weights, from which on exact pipelines are not judged a second time
+
+
+def candidates(
+    config: RunConfig, program: Program, given: Pipeline | None, backend: str = "onnxruntime"
+) -> list[Pipeline]:
+    """The pipeline asked for, then gentler ones to fall back on when it misses the quality goal."""
+    if given is not None:
+        chain = [given]
+        while any(not isinstance(pass_.effect, Exact) for pass_ in chain[-1].passes):
+            passes = chain[-1].passes
+            last = max(i for i, pass_ in enumerate(passes) if not isinstance(pass_.effect, Exact))
+            chain.append(Pipeline(pass_ for i, pass_ in enumerate(passes) if i != last))
+        return chain
+    assert config.preset is not None
+    return presets.chain(config.preset, program, backend)
+
+
+def spoken(seconds: float) -> str:
+    """A time as people say it."""
+    return f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{math.ceil(seconds / 5) * 5} seconds"
+
+
+class Work:
+    """The un-rewritten export, what it is measured and judged on, and how.
+
+    Args:
+        first: the pipelines that will be tried first, one a backend.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        console: Console,
+        program: Program,
+        data: Data | None,
+        first: Sequence[Pipeline],
+        texts: Data | None = None,
+    ) -> None:
+        self.config, self.console, self.program = config, console, program
+        self.threads = config.threads or 1
+        self.effort = QUICK if config.quick else THOROUGH
+        self.target = named(config.target or "host")
+        self.notes: list[str] = []
+        self.backend = OnnxRuntime()
+        self.plain, self.lowering = self._lower()
+        shapes = config.shapes or default_names(self.plain)
+        if config.shapes is None and config.quick:
+            shapes = tuple(dict.fromkeys((shapes[0], shapes[-1])))
+        self.workloads: list[Workload] = workloads(self.plain, shapes, seed=config.seed)
+        self.unverified = ""  # why quality can't be judged, in a sentence
+        self.judging = self._judging(data, first, texts)
+
+    def _lower(self) -> tuple[Program, tuple[StepEvidence, ...]]:
+        """The model as it is, in ONNX: the baseline, and where pipelines that begin with to-onnx go on."""
+        if self.program.dialect == "onnx":
+            try:
+                well_formed(self.program)
+            except ContractError as error:  # every pass would be undone for what none of them did
+                raise CaptureError(f"{self.config.model} is no valid model: {error}") from error
+            return self.program, ()
+        self.console.progress("lowering")
+        lowering = Pipeline.parse("to-onnx").run(self.program, self.context(None))
+        if not lowering.ok:
+            raise lowering.steps[-1].error or ContractError("the model could not be lowered to ONNX")
+        return lowering.program, tuple(map(StepEvidence, lowering.steps))
+
+    def _judging(self, data: Data | None, first: Sequence[Pipeline], texts: Data | None) -> Judging | None:
+        exact = all(isinstance(pass_.effect, Exact) for pipeline in first for pass_ in pipeline.passes)
+        if exact and self.config.data is None and weight_bytes(self.plain) > HUGE:
+            self.notes.append(
+                "every pass is exact and was held to its tolerance on probe inputs; that is the quality"
+            )
+            return None
+        reference = self.backend.build(self.plain, threads=self.threads).run
+        found = judging(data, self.program, reference, self.config.seed, texts)
+        for sentence in found.said:
+            self.console.say(sentence)
+        self.notes += found.said
+        self.reference = found.final(reference)
+        if self.reference.nothing:
+            why = f"the model {self.reference.nothing} on {found.source}"
+            why = f"{found.source} has one row" if found.rows == 1 and data is not None else why
+            sentence = f"{why}, so there is nothing to judge on"
+            if self.config.data is not None:
+                raise DataError(sentence)
+            self.unverified = sentence
+        if self.reference.said:
+            doubt = (
+                f"the original's {self.reference.metric} of {self.reference.said}: a loss may not show in it"
+            )
+            self.console.say(doubt)
+            self.notes.append(doubt)
+        return found
+
+    @property
+    def judged(self) -> Judging | None:
+        """The judges, where they can judge."""
+        return None if self.unverified else self.judging
+
+    def forecast(self, first: Sequence[Pipeline]) -> str:
+        """How long measuring will take, in a sentence, from one call of each workload."""
+        run, calls = self.backend.build(self.plain, threads=self.threads).run, []
+        for workload in self.workloads:
+            run(workload.feed)
+            began = time.perf_counter()
+            run(workload.feed)
+            calls.append(time.perf_counter() - began)
+        gated = [pass_.gated for pipeline in first for pass_ in pipeline.passes]
+        decisions = sum(gated) if self.effort.gates else len(first)
+        seconds = self.effort.estimate(decisions, 2 + len(first), calls)
+        names = ", ".join(workload.name for workload in self.workloads)
+        less = "" if self.config.quick else "; --quick measures less, --shapes others"
+        return f"Measuring takes about {spoken(seconds)}, at {names}{less}"
+
+    def evidence(self, measurer: Measurer, timed: bool) -> Evidence:
+        """An instrument for a pipeline. timed: whether gated passes are to be measured."""
+        return Evidence(measurer, self.judged, self.backend, self.threads, self.console, timed)
+
+    def context(self, evidence: Evidence | None) -> Context:
+        """What passes get; less where no candidate is being made."""
+        return Context(
+            target=self.target,
+            threads=self.threads,
+            seed=self.config.seed,
+            calibration=self.judging.calibration if evidence and self.judging else (),
+            training=self.judging.training if evidence and self.judging else (),
+            cache=cache_directory(),
+            original=self.program if self.program.dialect == "fx" else None,
+            score=evidence.score if evidence and self.judged else None,
+            measure=evidence.measure if evidence and evidence.timed else None,
+            gates=self.effort.gates,
+            conditions=evidence.measurer.conditions if evidence else None,
+            progress=self.console.progress,
+        )
+
+    def scores(self, program: Program, runners: Iterable[tuple[str, Runner]]) -> dict[str, Score]:
+        """Those of a candidate's graphs, by name; none where nothing can be judged.
+
+        program: any of them, whose tokenizer is theirs.
+        """
+        if self.judged is None:
+            return {}
+        _, final = self.judged.of(program)
+        return {name: final(runner) for name, runner in runners}
+
+    def quality(self, scores: Iterable[Score]) -> Quality | None:
+        """That of the worst of some graphs."""
+        scores = list(scores)
+        if self.judged is None or not scores:
+            return None
+        worst = max(scores, key=lambda score: score.drop_from(self.reference))
+        drop = worst.drop_from(self.reference)
+        return Quality(self.reference, worst, drop, self.judged.rows, self.judged.source)
+
+    def portability(self, graphs: Sequence[Variant]) -> Portability:
+        """On which instruction sets the int8 sums of the graphs are right."""
+        feeds = self.judging.calibration if self.judging else [workload.feed for workload in self.workloads]
+        programs = [graph.program for graph in graphs]
+        return portability(programs, [fitting(feed, programs) for feed in feeds], self.threads)
+
+    def compare(self, builds: Mapping[str, Contestant], programs: Iterable[Program]) -> Comparison:
+        """Contestants beside what the user would otherwise run: PyTorch, where the model came from there, and
+        ONNX Runtime at its best settings on the un-rewritten export.
+
+        programs: those that the contestants were built from, which the ids of every workload must fit.
+        """
+        self.console.say("Comparing with what you would otherwise run")
+        source = Path(str(self.program.info.get("source", "")))
+        eager = self.effort.eager and (source / "config.json").is_file()
+        usual: dict[str, Contestant] = {PYTORCH: source} if eager else {}
+        return compare(
+            {**usual, PLAIN: self.plain, **builds},
+            fitted(self.workloads, programs),
+            self.threads,
+            rounds=self.effort.rounds,
+            runs=self.effort.runs,
+            seconds=self.effort.limit,
+            warm=self.effort.warm,
+            seed=self.config.seed,
+            progress=self.console.progress,
+        )

@@ -1,0 +1,189 @@
+"""The whole job: capture, rewrite, measure, choose graphs, judge, bundle. For the command and for Python."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...backends.bundles.bundle import route, write
+from ...backends.cache import homeless
+from ...backends.measuring.workloads import Workload
+from ...backends.target import named
+from ...ir.capture import capture
+from ...ir.errors import GraphwrightError
+from ...ir.fingerprint import tensor_digest
+from ...ir.footprint import weight_bytes
+from ...passes.manager.pipeline import Pipeline
+from ..build.building import Build, building
+from ..build.kept import kept
+from ..build.outcome import Outcome
+from ..build.preflight import preflight
+from ..build.work import Work, candidates
+from ..config import RunConfig, make, resolve
+from ..judge.judging import read_calibration, read_data
+from ..judge.neighbours import of_build
+from ..show import report
+from ..show.console import Console
+
+
+def optimize(
+    model: Any,
+    out: str | Path | None = None,
+    *,
+    inputs: Any = None,
+    pipeline: str | Pipeline | None = None,
+    quiet: bool = True,
+    **settings: Any,
+) -> Outcome:
+    """Optimise a model for this machine and, with `out`, write a bundle.
+
+    Args:
+        model: an nn.Module (with `inputs`), a Hugging Face directory or hub id, an .onnx or .pt2 file.
+        out: the bundle's directory; None writes nothing.
+        inputs: example inputs of an nn.Module.
+        pipeline: passes instead of a preset.
+        quiet: False prints progress on stderr.
+        settings: preset, data, calibrate, task, columns, samples, max_drop, threads, shapes, seed, target,
+            backend, model_type, force, dump, keep_going, quick: as the command's options of the same names,
+            spelled as there (shapes="1x8,8x8") or in Python's types (shapes=("1x8", "8x8")); see `RunConfig`.
+
+    Returns:
+        Everything found. `outcome.status` is 0, 1 when a pass was rolled back or refused, 3 when `max_drop`
+        is not met.
+
+    Raises:
+        GraphwrightError: one sentence on what is wrong with the model, the data or the pipeline.
+    """
+    name = os.fsdecode(model) if isinstance(model, str | os.PathLike) else type(model).__name__
+    model = name if isinstance(model, str | os.PathLike) else model
+    wanted = {key.replace("_", "-"): value for key, value in settings.items() if value is not None}
+    wanted |= {"model": name} | ({"out": out} if out is not None else {})
+    wanted |= {"pipeline": str(pipeline)} if pipeline is not None else {}
+    config = make(wanted)
+    given = pipeline if isinstance(pipeline, Pipeline) else None
+    return run(config, Console(quiet=quiet), model, inputs, given)
+
+
+def run(
+    config: RunConfig,
+    console: Console,
+    source: Any = None,
+    inputs: Any = None,
+    pipeline: Pipeline | None = None,
+) -> Outcome:
+    """A run as configured. source: the model itself where the configuration can only name it."""
+    began = time.monotonic()
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's names
+        raise GraphwrightError(
+            "optimize times what it builds, and under torchrun several of it would time beside each other: "
+            "let torchrun start a script that runs a Pipeline up to to-onnx, and optimize the .onnx it saves"
+        )
+    config = resolve(config)
+    pipeline = preflight(config, source, pipeline)
+    if note := homeless():
+        console.say(note)
+    console.progress("capturing")
+    program = capture(config.model if source is None else source, inputs=inputs, model_type=config.model_type)
+    for note in program.info.get("notes", ()):
+        console.say(note)
+    data, texts = read_data(config, program), read_calibration(config, program)
+    backends = ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
+    chains = {name: candidates(config, program, pipeline, name) for name in backends}
+    with ExitStack() as stack:
+        work = Work(config, console, program, data, [chain[0] for chain in chains.values()], texts)
+        console.say(work.forecast([chain[0] for chain in chains.values()]))
+        builds = list(_builds(work, chains, stack))
+        comparison = work.compare(
+            {name: each for build in builds for name, each in build.contestants.items()},
+            [graph.program for build in builds for graph in build.graphs],
+        )
+        build, other = kept(builds, comparison)
+        graphs = build.graphs if build.backend == "onnxruntime" else ()
+        outcome = Outcome(
+            config=config,
+            source=program,
+            pipeline=str(build.candidate.pipeline),
+            steps=build.candidate.steps,
+            graphs=build.graphs,
+            dispatch=build.dispatch,
+            comparison=comparison,
+            portability=work.portability(graphs),
+            layers=build.candidate.layers,
+            quality=build.candidate.quality,
+            met=build.met,
+            notes=tuple(work.notes),
+            seconds=time.monotonic() - began,
+            backend=build.backend,
+            other=other,
+            unverified=_unverified(work, build),
+            weight_bytes=_weight_bytes(work, build),
+            neighbours=of_build(work, build),
+        )
+    if config.out is None:
+        return outcome
+    return replace(outcome, bundle=_write(outcome, work.workloads, build.artifact))
+
+
+def _unverified(work: Work, build: Build) -> tuple[str, ...]:
+    """What nobody could verify of the build: promises of its passes, and its quality."""
+    steps = [each.step for each in build.candidate.steps if each.graphs]
+    return tuple(dict.fromkeys(each for each in (work.unverified, *(s.unverified for s in steps)) if each))
+
+
+def _weight_bytes(work: Work, build: Build) -> tuple[int, int]:
+    """Of the build's graphs, which share the weights that are equal, and of the model as it came."""
+    if len(build.graphs) == 1:
+        return weight_bytes(build.graphs[0].program), weight_bytes(work.plain)
+    values = [v for each in build.graphs for v in each.program.graph.graph.initializers.values()]
+    together = {
+        tensor_digest(v.const_value): v.const_value.nbytes for v in values if v.const_value is not None
+    }
+    return sum(together.values()), weight_bytes(work.plain)
+
+
+def _builds(work: Work, chains: Mapping[str, Sequence[Pipeline]], stack: ExitStack) -> Iterator[Build]:
+    """The best candidate of every backend; where there are two, one may fail."""
+    for name, chain in chains.items():
+        try:
+            yield stack.enter_context(building(name, work)).best(chain)
+        except GraphwrightError as error:
+            if name != "tvm" or len(chains) == 1:
+                raise
+            sentence = f"there is no build for {name}: {error}"
+            work.console.say(sentence)
+            work.notes.append(sentence)
+
+
+def _write(outcome: Outcome, workloads: Sequence[Workload], artifact: Any) -> Path:
+    """The bundle, with the evidence in its manifest and report."""
+    assert outcome.config.out is not None
+    more = {"seed": outcome.config.seed, "target": named(outcome.config.target or "host").to_json()}
+    if artifact is not None:
+        from ...backends.tvm.run.artifact import write_compiled
+
+        return write_compiled(
+            outcome.config.out,
+            artifact,
+            manifest=outcome.to_json() | more,
+            report=report.markdown(outcome),
+            force=outcome.config.force,
+        )
+    default = outcome.graphs[0].program
+    routes = [
+        route(workload.name, default, workload.feed, outcome.dispatch[workload.name])
+        for workload in workloads
+    ]
+    return write(
+        outcome.config.out,
+        outcome.graphs,
+        routes,
+        manifest=outcome.to_json() | more,
+        report=report.markdown(outcome),
+        threads=outcome.config.threads,
+        force=outcome.config.force,
+    )
