@@ -34,7 +34,9 @@ from graphwright.passes.manager.pipeline import Pipeline
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the exporter of decoders with a cache
+sys.path.insert(
+    0, str(Path(__file__).parents[1] / "tests" / "support")
+)  # the exporter of decoders with a cache
 
 HIDDEN, LAYERS, HEADS, GROUPS, SIZE, WIDTH, VOCABULARY = 576, 30, 9, 3, 64, 1536, 49152
 CLEAN = "fold-constants,eliminate-identities,eliminate-common-subexpressions,eliminate-dead-code"

@@ -21,7 +21,7 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 SECONDS, BYTES = 5.0, 1 << 30
 FAULTS = ("accepted", "unexpected", "over 5 s", "over 1 GB", "crashed", "left behind")

@@ -1,4 +1,4 @@
-"""One contestant of a measurement, in a process of its own: `python -m graphwright.backends.measuring.worker`.
+"""One contestant of a measurement, a process: `python -m graphwright.backends.measuring.worker`.
 
 Requests come as JSON lines on stdin, answers go as JSON lines to stdout. The process ends when its parent
 closes stdin or dies, whatever it is doing then.

@@ -45,9 +45,10 @@ def streams(view: GraphView, blocks: Blocks) -> tuple[list[Stream], list[str]]:
     Args:
         blocks: of this view (`ir.blocks.recognise`).
     """
-    order = {value: i for i, value in enumerate(view.values)}
+    order: dict[Value, int] = {value: i for i, value in enumerate(view.values)}
     found: list[list[Attention | FeedForward]] = []
-    for block in sorted((*blocks.attention, *blocks.feed_forward), key=lambda block: order[block.root]):
+    layered: list[Attention | FeedForward] = [*blocks.attention, *blocks.feed_forward]
+    for block in sorted(layered, key=lambda block: order[block.root]):
         if isinstance(block, Attention) and not block.cross:
             found.append([])
         if found:

@@ -23,7 +23,7 @@ Spec = tuple[str, Sequence[GraphValue | None], dict[str, Any]]
 class Call:
     """One node with its operands.
 
-    operands: inputs, absent ones None. sizes: what is known of small integer inputs (see ir/onnx/shape_arithmetic.py).
+    operands: inputs, absent ones None. sizes: what is known of small integer inputs (shape_arithmetic.py).
     opset: version of the default domain. outputs: the results' shapes, as far as the graph says.
     """
 

@@ -1,7 +1,8 @@
 """Which axes of which tensors must change together: heads, FFN width, hidden width, vocabulary.
 
-Every operator says which of its axes are the same (`_RULES`), and unification (ir/ops/axes.py) closes that into
-groups. A group's members tell, for every tensor it runs through, which positions along which axis belong to
+Every operator says which of its axes are the same (`_RULES`), and unification (axes.py) closes that into
+groups.
+A group's members tell, for every tensor it runs through, which positions along which axis belong to
 each of its units: identity, blocks of a head's rows, repeats for grouped queries, offsets in a fused
 projection. An operator without a rule is refused by name; guessing that it is element-wise would prune
 wrongly. Groups closed over edges with index maps are Torch-Pruning's idea (Fang et al., arXiv:2301.12900).

@@ -129,7 +129,7 @@ class Pass(ABC):
     effect: ClassVar[Effect]
     in_bodies: ClassVar[bool] = True
     """Of a pass on ONNX programs: whether it may rewrite the body of an If or a Loop as a program of its own
-    (passes/manager/bodies.py). False where it reads what inputs are for, or weighs all layers against each other."""
+    (bodies.py). False where it reads what inputs are for, or weighs all layers against each other."""
 
     @property
     def requires(self) -> tuple[str, ...]:

@@ -7,48 +7,58 @@ from importlib import import_module
 from ...ir.errors import PipelineError, did_you_mean
 from .contract import Pass
 
-# name -> "module:Class"; a module with a leading dot is relative to this package. Sorted by name.
-PASSES: dict[str, str] = {
-    "distill": "..recover.distill:Distill",
-    "eliminate-common-subexpressions": "..canonical.eliminate_common_subexpressions:EliminateCommonSubexpressions",
-    "eliminate-dead-code": "..canonical.eliminate_dead_code:EliminateDeadCode",
-    "eliminate-identities": "..canonical.eliminate_identities:EliminateIdentities",
-    "fake-quant": "..quantize.fake_quant:FakeQuant",
-    "fold-constants": "..canonical.fold_constants:FoldConstants",
-    "fuse-attention": "..fuse.fuse_attention:FuseAttention",
-    "fuse-bias-gelu": "..fuse.fuse_bias_gelu:FuseBiasGelu",
-    "fuse-embedding-norm": "..fuse.fuse_embedding_norm:FuseEmbeddingNorm",
-    "fuse-layer-norm": "..fuse.fuse_layer_norm:FuseLayerNorm",
-    "fuse-qkv": "..fuse.fuse_qkv:FuseQkv",
-    "fuse-rotary": "..fuse.fuse_rotary:FuseRotary",
-    "fuse-skip-layer-norm": "..fuse.fuse_skip_layer_norm:FuseSkipLayerNorm",
-    "keep-residual-sum": "..fuse.keep_residual_sum:KeepResidualSum",
-    "layerdrop": "..recover.layerdrop:LayerDrop",
-    "lottery-ticket": "..prune.lottery_ticket:LotteryTicket",
-    "prune-ffn": "..prune.prune_ffn:PruneFfn",
-    "prune-heads": "..prune.prune_heads:PruneHeads",
-    "prune-hidden": "..prune.prune_hidden:PruneHidden",
-    "prune-layers": "..prune.prune_layers:PruneLayers",
-    "prune-movement": "..prune.prune_movement:PruneMovement",
-    "prune-to-latency": "..prune.prune_to_latency:PruneToLatency",
-    "prune-vocabulary": "..prune.prune_vocabulary:PruneVocabulary",
-    "prune-weights": "..prune.prune_weights:PruneWeights",
-    "quantize-binary": "..quantize.quantize_binary:QuantizeBinary",
-    "quantize-dynamic": "..quantize.quantize_dynamic:QuantizeDynamic",
-    "quantize-gobo": "..quantize.quantize_gobo:QuantizeGobo",
-    "quantize-mixed": "..quantize.quantize_mixed:QuantizeMixed",
-    "quantize-product": "..quantize.quantize_product:QuantizeProduct",
-    "quantize-static": "..quantize.quantize_static:QuantizeStatic",
-    "quantize-ternary": "..quantize.quantize_ternary:QuantizeTernary",
-    "quantize-weights": "..quantize.quantize_weights:QuantizeWeights",
-    "remove-padding": "..padding.remove_padding:RemovePadding",
-    "set-mode": "..recover.set_mode:SetMode",
-    "simplify-mask": "..fuse.simplify_mask:SimplifyMask",
-    "smooth-quant": "..quantize.smooth_quant:SmoothQuant",
-    "specialise-shapes": "..canonical.specialise_shapes:SpecialiseShapes",
-    "store-half": "..quantize.store_half:StoreHalf",
-    "theseus": "..recover.theseus:Theseus",
-    "to-onnx": "..lower.to_onnx:ToOnnx",
+# Family -> passes. A pass stands in its family's folder, in a file of its name, as a class of its name.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "canonical": (
+        "eliminate-common-subexpressions",
+        "eliminate-dead-code",
+        "eliminate-identities",
+        "fold-constants",
+        "specialise-shapes",
+    ),
+    "fuse": (
+        "fuse-attention",
+        "fuse-bias-gelu",
+        "fuse-embedding-norm",
+        "fuse-layer-norm",
+        "fuse-qkv",
+        "fuse-rotary",
+        "fuse-skip-layer-norm",
+        "keep-residual-sum",
+        "simplify-mask",
+    ),
+    "lower": ("to-onnx",),
+    "padding": ("remove-padding",),
+    "prune": (
+        "lottery-ticket",
+        "prune-ffn",
+        "prune-heads",
+        "prune-hidden",
+        "prune-layers",
+        "prune-movement",
+        "prune-to-latency",
+        "prune-vocabulary",
+        "prune-weights",
+    ),
+    "quantize": (
+        "fake-quant",
+        "quantize-binary",
+        "quantize-dynamic",
+        "quantize-gobo",
+        "quantize-mixed",
+        "quantize-product",
+        "quantize-static",
+        "quantize-ternary",
+        "quantize-weights",
+        "smooth-quant",
+        "store-half",
+    ),
+    "recover": ("distill", "layerdrop", "set-mode", "theseus"),
+}
+PASSES: dict[str, str] = {  # name -> "module:Class"; a module with a leading dot is relative to `passes`
+    name: f".{family}.{name.replace('-', '_')}:{name.title().replace('-', '')}"
+    for family, names in FAMILIES.items()
+    for name in names
 }
 
 
@@ -68,7 +78,7 @@ def resolve(name: str) -> type[Pass]:
         raise PipelineError(f"there is no pass '{name}'{did_you_mean(name, PASSES)}")
     module, _, attribute = PASSES[name].partition(":")
     try:
-        return getattr(import_module(module, __package__), attribute)
+        return getattr(import_module(module, __package__.rpartition(".")[0]), attribute)
     except ModuleNotFoundError as error:
         raise PipelineError(f"the pass '{name}' needs the package '{error.name}': install it") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .by_units import PruneUnits
+from .parts.by_units import PruneUnits
 
 
 @dataclass(frozen=True)

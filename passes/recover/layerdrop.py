@@ -12,7 +12,7 @@ from .training.recovery import Recovery
 
 
 @dataclass(frozen=True)
-class LayerDrop(Recovery):
+class Layerdrop(Recovery):
     """Train with layers left out at random (LayerDrop: Fan et al., 2019, arXiv:1909.11556, section 3.2).
 
     Each layer is left out of a step with one probability, the stream going past it; one trained program is

@@ -55,7 +55,7 @@ def operators(program: Program) -> list[str]:
 
 def golden(name: str, found: str) -> None:
     """Compare with tests/golden/NAME.txt; GOLDEN=write in the environment writes it instead."""
-    path = Path(__file__).parent / "golden" / f"{name}.txt"
+    path = Path(__file__).parents[1] / "golden" / f"{name}.txt"
     if os.environ.get("GOLDEN") == "write":
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(found, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`python tests/support/rpc_farm.py KEY PORT`: a TVM RPC tracker with one device on loopback, until stdin closes.
+"""`python rpc_farm.py KEY PORT`: a TVM RPC tracker with one device on loopback, until stdin closes.
 
 PORT: from which on free ones are looked for. Prints the tracker's port once the device is registered. It must
 be started in a session of its own: TVM's servers outlive whoever starts them, so the whole group is ended.

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 from tvm import relax
 
 from ....ir.view import Value
+from ..frontend.node import Node
 from ..frontend.onnx_integers import dynamic_quantize_linear
 from .rebuild import bindings, over, with_kernels
 from .view import RelaxView
@@ -70,12 +70,8 @@ def as_floats(module: Any) -> Any:
 
     def by_row(source: Value) -> Any:
         if source not in known:
-            like = SimpleNamespace(
-                inputs=[read(source)],
-                emit=builder.emit,
-                like=lambda number, x: relax.const(number, "float32"),
-            )
-            integers, scale, zero = dynamic_quantize_linear(like).fields
+            node = Node("DynamicQuantizeLinear", [read(source)], {}, builder, ())
+            integers, scale, zero = dynamic_quantize_linear(node).fields
             call = relax.op.dequantize(integers, scale, zero, axis=-1, out_dtype="float32")
             known[source] = builder.emit(call)
         return known[source]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -186,7 +187,7 @@ SLOW_WRITER = """
 import sys, time
 sys.path[:0] = [{here!r}]
 from conftest import encoder
-from graphwright.backends import bundle, finished
+from graphwright.backends.bundles import bundle, finished
 real = finished.sha256
 def slow(path):
     print("writing", flush=True)
@@ -197,7 +198,7 @@ bundle.write({out!r}, [bundle.Variant("a", encoder())])
 
 
 def test_a_kill_in_the_middle_leaves_no_bundle_and_the_next_run_cleans_up(tiny, tmp_path):
-    out, here = tmp_path / "out", os.path.dirname(__file__)
+    out, here = tmp_path / "out", str(Path(__file__).parents[1])
     script = SLOW_WRITER.format(here=here, out=str(out))
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"writing\n"
@@ -232,7 +233,7 @@ def test_an_old_bundle_that_was_replaced_is_cleared_away(tiny, tmp_path):
 
 
 def test_another_process_that_still_writes_is_left_alone(tiny, tmp_path):
-    out, here = tmp_path / "out", os.path.dirname(__file__)
+    out, here = tmp_path / "out", str(Path(__file__).parents[1])
     script = SLOW_WRITER.format(here=here, out=str(out))
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"writing\n"

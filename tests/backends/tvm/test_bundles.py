@@ -239,7 +239,7 @@ SLOW_WRITER = """
 import sys, time
 sys.path[:0] = [{here!r}]
 from conftest import encoder
-from graphwright.backends.tvm import artifact
+from graphwright.backends.tvm.run import artifact
 from graphwright.backends.tvm.backend import Tvm
 made = Tvm().build(encoder(), threads=1, buckets=[{{"batch": 1, "length": 4}}])
 def slow(*_):

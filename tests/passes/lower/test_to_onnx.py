@@ -15,6 +15,8 @@ from graphwright.ir.execute import execute
 from graphwright.ir.inputs.probe import probes
 from graphwright.ir.view import view
 
+SUPPORT = Path(__file__).parents[2] / "support"
+
 TOLERANCE = 5e-5  # of max(1, |reference|): single precision by another library
 MEMBERS = ["bert", "modernbert", "llama", "t5", "clip_vision", "whisper", "torch_encoder", "einsum", "mpnet"]
 
@@ -80,10 +82,9 @@ print(hashlib.sha256(ir.serde.serialize_model(program.graph).SerializeToString(d
 
 @pytest.mark.slow
 def test_two_processes_write_the_same_bytes():
-    tests = Path(__file__).parents[1]
     found = set()
     for seed in ("0", "1"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(tests)}
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(SUPPORT)}
         line = [sys.executable, "-c", SCRIPT, "nanogpt"]
         found.add(subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout)
     proto = ir.serde.serialize_model(zoo.onnx_program("nanogpt").graph)

@@ -11,8 +11,10 @@ from graphwright.passes.manager.contract import Bounded, Exact, Lossy, Pass
 from graphwright.passes.manager.pipeline import Pipeline
 
 
-def test_rows_are_sorted():
-    assert list(registry.PASSES) == registry.names()
+def test_families_list_each_pass_once_in_order():
+    listed = [name for names in registry.FAMILIES.values() for name in names]
+    assert sorted(listed) == registry.names()
+    assert all(list(names) == sorted(names) for names in registry.FAMILIES.values())
 
 
 @pytest.mark.parametrize("name", registry.names())

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx_ir
@@ -26,6 +27,7 @@ from recovery import context, feeds_of, shallow
 from training import linear_program
 from zoo import fx_program
 
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
 QUICK = {"steps": 40, "rate": 3e-3, "batch": 4}
 
 
@@ -199,14 +201,15 @@ def test_labels_are_used_where_there_are_some_and_missed_aloud():
 def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path):
     code = f"""
 import os, signal, sys
-sys.path[:0] = [{os.path.dirname(__file__)!r}, {os.path.dirname(os.path.dirname(__file__))!r}]
+sys.path[:0] = {PATHS!r}
 from pathlib import Path
 from test_distill import QUICK, context, shallow
 from graphwright.passes.manager.pipeline import Pipeline
-from graphwright.passes.recover import checkpoints
+from graphwright.passes.recover.training import checkpoints
 from graphwright.passes.recover.distill import Distill
 from zoo import fx_program
 
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
 def dying(description, done, total):
     if description.startswith("distill: loss") and done == 23:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -320,6 +323,7 @@ from graphwright.passes.recover.distill import Distill
 from graphwright.passes.recover.training.workers import join
 from zoo import fx_program
 
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
 program = fx_program("bert")
 run = Pipeline([Distill(**QUICK)]).run(shallow(program, 0), context(program))
 assert run.ok, run.steps[0].error
@@ -330,9 +334,8 @@ Path({folder!r}, str(join().rank)).write_text(told)
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does_that_accumulates(tmp_path):
-    here = os.path.dirname(__file__)
     code = tmp_path / "two.py"
-    code.write_text(TWO.format(paths=[here, os.path.dirname(here)], folder=str(tmp_path)))
+    code.write_text(TWO.format(paths=PATHS, folder=str(tmp_path)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
         [*launcher, str(code)], check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -9,7 +9,7 @@ from graphwright.ir.inputs.probe import probes
 from graphwright.passes.common.outputs import arguments
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
-from graphwright.passes.recover.layerdrop import LayerDrop
+from graphwright.passes.recover.layerdrop import Layerdrop
 from graphwright.passes.recover.teaching import chain as chains
 from graphwright.passes.recover.teaching.chain import chain, frozen
 from graphwright.passes.recover.teaching.depth import layered
@@ -112,7 +112,7 @@ def test_layers_give_way_until_the_program_stands_alone(chosen, options):
 def test_a_program_trained_with_layers_left_out_loses_less_without_one(chosen):
     program = fx_program("bert")
     options = {**QUICK, "steps": 150, "drop": 0.5}
-    run = Pipeline([LayerDrop(**options)]).run(program, context(program))
+    run = Pipeline([Layerdrop(**options)]).run(program, context(program))
     assert run.ok, run.steps[0].error
     assert len(layered(run.program)[0][0].layers) == 2
     assert 0.35 < np.mean([none for _, none, _ in chosen]) < 0.65
@@ -127,8 +127,8 @@ def test_a_program_trained_with_layers_left_out_loses_less_without_one(chosen):
     [
         (lambda: Theseus(first=1.5), "first is 1.5, and it must be from 0 to 1"),
         (lambda: Theseus(layers="one"), "write pairs of student:teacher"),
-        (lambda: LayerDrop(drop=1.0), "drop is 1, and a probability of leaving out is between 0 and 1"),
-        (lambda: LayerDrop(drop=0.0), "drop is 0"),
+        (lambda: Layerdrop(drop=1.0), "drop is 1, and a probability of leaving out is between 0 and 1"),
+        (lambda: Layerdrop(drop=0.0), "drop is 0"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(make, message):
@@ -144,6 +144,6 @@ def test_what_does_not_fit_is_refused_in_words():
     with pytest.raises(PipelineError, match="layers names layer 2 of the student, which has 1"):
         Theseus(layers="1:1,2:2").run(shallow(program, 0), context(program))
     both = fx_program("bart")
-    for one in (Theseus(), LayerDrop()):
+    for one in (Theseus(), Layerdrop()):
         with pytest.raises(PassError, match=f"{one.name} works on one stack .* and here are 2 stacks"):
             one.run(both.clone(), Context(calibration=probes(both, 0), original=both))

@@ -20,7 +20,7 @@ from graphwright.backends.tvm.remote.timing import contestants
 from graphwright.backends.tvm.remote.tracker import Tracker
 from graphwright.ir.errors import MeasureError
 
-FARM = Path(__file__).parents[2] / "rpc_farm.py"
+FARM = Path(__file__).parents[3] / "support" / "rpc_farm.py"
 KEY = "loopback"
 
 

@@ -10,7 +10,7 @@ import pytest
 from graphwright.backends.tvm.run import versions
 from graphwright.ir.errors import BackendError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_the_pins_are_those_of_the_package_and_of_the_constraints():
@@ -51,7 +51,7 @@ FIRST = """
 import sys
 from importlib import metadata
 metadata.version = lambda name: "9"
-from graphwright.backends.tvm import library
+from graphwright.backends.tvm.run import library
 try:
     library.compiler()
 except Exception as error:
@@ -60,7 +60,7 @@ print("tvm" in sys.modules or "tvm_ffi" in sys.modules)
 """
 LIGHT = """
 import sys
-from graphwright.backends.tvm import library
+from graphwright.backends.tvm.run import library
 assert library.runtime().get_global_func("runtime.config_threadpool")
 print(sorted(name for name in ("torch", "tvm", "onnx", "onnxruntime") if name in sys.modules))
 library.compiler()

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ...ir.errors import PassError
-from ...ir.program import Program
-from ..manager.contract import Context, Lossy, Pass, Result
-from .importance.choose import FREE, MOVEMENT, Method, Scope
+from ....ir.errors import PassError
+from ....ir.program import Program
+from ...manager.contract import Context, Lossy, Pass, Result
+from ..importance.choose import FREE, MOVEMENT, Method, Scope
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .surgery.units import Units
+    from ..surgery.units import Units
 
 Importance = Literal[Method, "movement", "movement-soft"]
 
@@ -61,10 +61,10 @@ class PruneUnits(Pass):
         return ("original", "calibration") if self.importance in MOVEMENT else ("calibration",)
 
     def run(self, program: Program, context: Context) -> Result:
-        from .importance.choose import lowest, rounded
-        from .surgery.cut import remove
-        from .surgery.separate import rejoin, separate
-        from .surgery.units import survey
+        from ..importance.choose import lowest, rounded
+        from ..surgery.cut import remove
+        from ..surgery.separate import rejoin, separate
+        from ..surgery.units import survey
 
         work = program.clone()
         if self.kind == "heads":
@@ -92,11 +92,11 @@ class PruneUnits(Pass):
     def _weighed(self, work: Program, found: Sequence[Units], context: Context) -> list[np.ndarray]:
         """Scores; with movement the program's weights are trained, too."""
         if self.importance == "movement" or self.importance == "movement-soft":
-            from .importance.movement import movement
+            from ..importance.movement import movement
 
             soft = self.importance == "movement-soft"
             return movement(work, found, self.ratio, self.scope, soft, self.steps, self.rate, context)
-        from .importance.scores import scores
+        from ..importance.scores import scores
 
         return scores(work, found, self.importance, context)
 
