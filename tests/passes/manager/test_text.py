@@ -57,7 +57,7 @@ class Needy(Pass):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     for pass_type in (Every, Needy):
-        monkeypatch.setitem(registry.PASSES, pass_type.name, f"test_text:{pass_type.__name__}")
+        monkeypatch.setitem(registry.PASSES, pass_type.name, f"test_pipeline_text:{pass_type.__name__}")
     monkeypatch.setitem(__import__("sys").modules, "test_pipeline_text", __import__("sys").modules[__name__])
 
 
