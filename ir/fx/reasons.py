@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_ROOMS = [Path(__file__).parents[1] / room for room in ("backends", "ir", "passes", "tools")]
+_ROOMS = [Path(__file__).parents[2] / room for room in ("backends", "ir", "passes", "tools")]
 _OWN = (Path(torch.__file__).parent, *_ROOMS)
 _WIDEST = 120  # characters of a line of code
 _DECIDES = "data-dependent expression"

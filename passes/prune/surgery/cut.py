@@ -1,7 +1,8 @@
 """Takes units out of an fx graph: weights are cut, sizes that operators state are restated.
 
 Which positions go along which axes is what ir/ops/coupling.py says. Every shape is then computed anew and
-must be the old one less those positions, so that an operator that states a size in a way not known here is found.
+must be the old one less those positions, so that an operator that states a size in a way not known here is
+found.
 """
 
 from __future__ import annotations
