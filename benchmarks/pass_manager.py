@@ -17,7 +17,8 @@ from typing import Annotated
 import numpy as np
 import onnx_ir as ir
 import typer
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 from graphwright.passes.manager.contract import Run
 from graphwright.passes.manager.pipeline import Pipeline
 from rich.console import Console

@@ -1,4 +1,4 @@
-"""One hex digest for a program: its structure, and the bytes of every weight.
+"""What a program's one hex digest is made of: its structure, and the bytes of every weight.
 
 Equal for programs that are equal in what they compute and how: operators in order, their attributes and
 operands, weights bit by bit, graph inputs and outputs with names, dtypes and shapes, and the program's
@@ -12,28 +12,29 @@ tensor, so those show; NumPy doesn't, so a weight in an ONNX graph is to be repl
 from __future__ import annotations
 
 import hashlib
-import json
 import weakref
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
-
-from .program import Program
 
 _CHUNK = 1 << 24
 _digests: dict[int, tuple[weakref.ref, Any, str]] = {}
 
 
-def fingerprint(program: Program) -> str:
-    """The digest, 32 hex digits. Linear in the graph; in the weights too, the first time they are seen."""
-    structure = _onnx_lines if program.dialect == "onnx" else _fx_lines
-    digest = hashlib.blake2b(digest_size=16)
-    for line in (*_surroundings(program), *structure(program.graph)):
-        digest.update(line.encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
+def digest(lines: Iterable[str]) -> str:
+    """Of lines in their order, 32 hex digits."""
+    whole = hashlib.blake2b(digest_size=16)
+    for line in lines:
+        whole.update(line.encode())
+        whole.update(b"\n")
+    return whole.hexdigest()
+
+
+def graph_lines(graph: Any, dialect: str) -> Iterator[str]:
+    """A graph as lines that are equal exactly when graphs are. Linear in the graph; in the weights too, the
+    first time they are seen."""
+    return _onnx_lines(graph) if dialect == "onnx" else _fx_lines(graph)
 
 
 def tensor_digest(tensor: Any) -> str:
@@ -85,16 +86,6 @@ def _pieces(array: np.ndarray) -> Iterator[memoryview]:
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     for start in range(0, flat.size, _CHUNK):
         yield flat[start : start + _CHUNK].data
-
-
-def _surroundings(program: Program) -> Iterator[str]:
-    yield f"{program.dialect} {program.task} {program.outputs}"
-    for spec in program.inputs:
-        yield repr(astuple(spec))
-    yield repr(sorted(program.symbols.items()))
-    for name, content in sorted(program.tokenizer.items()):
-        yield f"{name} {hashlib.blake2b(content, digest_size=16).hexdigest()}"
-    yield json.dumps(dict(program.info), sort_keys=True, default=repr)
 
 
 def _fx_lines(gm: Any) -> Iterator[str]:

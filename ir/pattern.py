@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
 
-from .view import Value
+from .values import Value
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import Any
 
 from .fingerprint import tensor_digest
 from .program import Program
-from .view import END, GraphValue, view
+from .values import END, GraphValue
+from .view import view
 
 _SHORT = {"float": "f", "int": "i", "uint": "u", "bfloat": "bf", "complex": "c"}
 _LISTED = 8  # elements of an integer constant that is written out

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...ir.errors import InputError, did_you_mean
 from ...ir.inputs.masks import real_tokens
-from ...ir.program import InputSpec
+from ...ir.spec import InputSpec
 
 Feed = Mapping[str, np.ndarray]
 _IDS = ("token_ids", "decoder_token_ids")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...ir.errors import BundleError, short
 from ...ir.host.files import FAULTS, MIB, check_regular, read_regular, why
-from ...ir.program import InputSpec
+from ...ir.spec import InputSpec
 from ..typed import MOST, dtype, many, maybe, number, size, table, text, whole
 from .record import MODULE, WEIGHTS, Compiled
 

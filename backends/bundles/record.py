@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...ir.program import InputSpec
+from ...ir.spec import InputSpec
 from ..typed import dtype, many, maybe, table, text, whole
 
 MODULE, WEIGHTS = "model.so", "model.weights"

@@ -15,7 +15,8 @@ import numpy as np
 from ...ir.errors import MeasureError, short
 from ...ir.inputs.cached import cache_of
 from ...ir.inputs.probe import feed
-from ...ir.program import InputSpec, Program
+from ...ir.program import Program
+from ...ir.spec import InputSpec
 from ..bundles.feeds import Feed, sized_by
 from ..running.text import TextEncoder
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir.program import InputSpec
+from ...ir.spec import InputSpec
 from ..bundles.feeds import Feed, check, coordinates
 from ..bundles.manifest import DEFAULT, Manifest
 from ..runtimes.session import open_session, run_session

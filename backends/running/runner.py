@@ -14,7 +14,7 @@ import numpy as np
 from ...ir.errors import BundleError, InputError, short
 from ...ir.host.files import path_of
 from ...ir.inputs.extents import Extent, extents
-from ...ir.program import InputSpec
+from ...ir.spec import InputSpec
 from ..bundles.feeds import Feed
 from ..bundles.folder import appearing
 from ..bundles.manifest import MANIFEST, Manifest, read_manifest, verify_files

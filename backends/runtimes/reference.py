@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...ir.errors import BackendError
-from ...ir.program import InputSpec, Program
+from ...ir.program import Program
+from ...ir.spec import InputSpec
 from ..base import Backend
 from ..bundles.feeds import check
 from .session import first_line

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..program import Program
-from ..view import View, view
+from ..values import View
+from ..view import view
 from .attention import attentions
 from .base import Attention, Blocks, FeedForward
 from .embedding import embeddings

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..view import Value, View
+from ..values import Value, View
 from .base import Attention, Linear, Miss, Norm
 from .heads import Heads, heads, merged
 from .layout import Lost

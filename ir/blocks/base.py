@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..view import Value
+from ..values import Value
 
 Position = Literal["pre", "post", "embedding", "final", "inner", "other"]
 

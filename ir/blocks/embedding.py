@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ..ops.evaluate import scalar
-from ..view import Value, View
+from ..values import Value, View
 from .base import Embedding, Linear
 from .feed_forward import ELEMENTWISE
 from .scores import times

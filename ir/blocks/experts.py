@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ..ops.evaluate import Unknown, evaluate, scalar
-from ..view import Value, View
+from ..values import Value, View
 from .base import Experts, Linear, Miss, Router
 from .feed_forward import ACTIVATIONS, ELEMENTWISE, GRID, TOLERANCE, WIDEST
 from .walk import Statics, bare, passes, users

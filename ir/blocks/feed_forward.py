@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.evaluate import Unknown, evaluate, gelu, scalar, sigmoid
-from ..view import Value, View
+from ..values import Value, View
 from .base import FeedForward, Linear, Miss
 from .walk import LAYOUT, bare, passes
 

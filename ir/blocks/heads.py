@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..view import Value
+from ..values import Value
 from .base import Linear, Norm
 from .layout import Atom, Layout, Lost
 from .rotary import OPERATORS, rotary

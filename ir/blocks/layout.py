@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..view import Dim, Value
+from ..values import Dim, Value
 from .walk import LAYOUT, passes, whole
 
 MOVES = LAYOUT | {"identity", "dropout", "cast"}

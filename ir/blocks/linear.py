@@ -7,7 +7,7 @@ Conv1D), the Linear goes from the unflattened input to the unflattened result.
 
 from __future__ import annotations
 
-from ..view import Value, View
+from ..values import Value, View
 from .base import Linear
 from .walk import Statics, bare, only_user
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.evaluate import Unknown, evaluate, shape_of
-from ..view import Value
+from ..values import Value
 from .walk import bare
 
 HIDDEN = -1e3  # added to a score, this or less hides the key

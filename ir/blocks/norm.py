@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..ops.evaluate import scalar
-from ..view import Value, View
+from ..values import Value, View
 from .base import Miss, Norm
 from .walk import Statics, bare, users
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ..view import Value, View
+from ..values import Value, View
 from .base import Attention, Embedding, Experts, FeedForward, Linear, Miss, Norm, Position, Residual
 from .scores import times
 from .walk import Statics, bare, users

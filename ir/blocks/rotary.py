@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..view import Value
+from ..values import Value
 from .walk import bare
 
 JOINS = {"concat", "stack"}

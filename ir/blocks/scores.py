@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..ops.evaluate import scalar
-from ..view import Value
+from ..values import Value
 from .mask import HIDDEN
 from .walk import Statics, bare, operands, users
 

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..view import GraphView, Value
+from ..values import GraphView, Value
 from .base import Attention, Blocks, FeedForward, Residual
 from .residual import MOVES
 from .walk import bare

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..view import Value
+from ..values import Value
 
 LAYOUT = {"reshape", "transpose", "unsqueeze", "squeeze", "expand", "slice", "select", "split"}
 END = 1 << 31  # an `end` from here on means: to the end

@@ -18,7 +18,7 @@ from torch.fx.graph import CodeGen
 
 from ..errors import CaptureError
 from ..host.quiet import quiet
-from ..program import UNBOUNDED
+from ..spec import UNBOUNDED
 from .outputs import flattened
 from .reasons import reason
 from .untouched import attributes_kept

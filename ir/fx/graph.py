@@ -14,8 +14,8 @@ from torch.fx import Graph, GraphModule, Node
 
 from ..errors import GraphwrightError
 from ..ops.shapes import infer, infer_dtype
-from ..program import InputSpec
-from ..view import Dim, GraphValue, GraphView
+from ..spec import InputSpec
+from ..values import Dim, GraphValue, GraphView
 from . import operators as fx_ops
 
 

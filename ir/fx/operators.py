@@ -15,7 +15,7 @@ import torch
 from torch.fx import Node
 
 from ..ops.shapes import concatenated
-from ..view import END
+from ..values import END
 
 Spec = tuple[str, Sequence[Any], dict[str, Any]]
 Rule = Callable[[Node, dict[str, Any]], Spec | None]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..program import MASKS, UNBOUNDED, Program
+from ..program import Program
+from ..spec import MASKS, UNBOUNDED
 
 
 @dataclass(frozen=True)

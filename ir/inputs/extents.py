@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ..program import UNBOUNDED, InputSpec
+from ..spec import UNBOUNDED, InputSpec
 
 
 class Described(Protocol):

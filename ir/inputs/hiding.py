@@ -14,7 +14,7 @@ import numpy as np
 
 from ..blocks.mask import HIDDEN
 from ..ops.evaluate import DEFAULT_SIZE, OPERATORS, Unknown, evaluate, scalar, shape_of
-from ..view import GraphValue, GraphView, Value
+from ..values import GraphValue, GraphView, Value
 
 LARGEST = 4000  # values that may be computed from inputs alone
 _OVER_SCORES = frozenset(

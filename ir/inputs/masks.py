@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ..program import MASKS, InputSpec
+from ..spec import MASKS, InputSpec
 
 
 def real_tokens(

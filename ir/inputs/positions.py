@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from ..program import InputSpec
+from ..spec import InputSpec
 
 _ATEN = torch.ops.aten
 _SIZES = (3, 6)

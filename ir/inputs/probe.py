@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..program import MASKS, UNBOUNDED, InputSpec, Program, numpy_dtype
+from ..program import Program
+from ..spec import MASKS, UNBOUNDED, InputSpec, numpy_dtype
 from .cached import cache_of, settled
 
 Feed = dict[str, np.ndarray]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..blocks.mask import HIDDEN
-from ..program import InputSpec, Role
-from ..view import GraphValue, GraphView
+from ..spec import InputSpec, Role
+from ..values import GraphValue, GraphView
 from .hiding import Hiding, hiding
 from .uses import Range, ranges, uses
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ops.evaluate import scalar, size
-from ..view import Dim, GraphValue
+from ..values import Dim, GraphValue
 
 # What carries an input along, whole or in part.
 _CARRY = frozenset(

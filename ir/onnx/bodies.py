@@ -14,7 +14,8 @@ from typing import Any
 import onnx_ir as ir
 
 from ..errors import GraphwrightError
-from ..program import UNBOUNDED, InputSpec, Program, numpy_dtype
+from ..program import Program
+from ..spec import UNBOUNDED, InputSpec, numpy_dtype
 from .graph import Editor, OnnxView, subgraphs, taken_in
 from .opset import cannot_raise, opset, raise_opset
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ops.shapes import Shape, infer, infer_dtype, merge
-from ..view import Dim, GraphValue, GraphView
+from ..values import Dim, GraphValue, GraphView
 from . import shape_arithmetic as arithmetic
 from .operators import Call, canonical, dtype_name
 

@@ -14,7 +14,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..ops.shapes import Shape, concatenated
-from ..view import END, Dim, GraphValue
+from ..values import END, Dim, GraphValue
 
 Spec = tuple[str, Sequence[GraphValue | None], dict[str, Any]]
 

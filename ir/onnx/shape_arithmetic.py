@@ -14,7 +14,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..ops.shapes import Shape, reshaped
-from ..view import Dim, GraphValue
+from ..values import Dim, GraphValue
 
 Sizes = tuple[Dim, ...]
 SHAPING = {"Reshape", "Flatten", "Expand", "ConstantOfShape", "Slice", "Range"}

@@ -18,7 +18,7 @@ from math import isqrt, prod
 import numpy as np
 
 from ..errors import GraphwrightError
-from ..view import Dim, GraphValue, GraphView
+from ..values import Dim, GraphValue, GraphView
 from .axes import LARGEST, Atom, Concat, IndexMap, Product, Term, cut, fix, leaves, unify
 from .shapes import factors
 

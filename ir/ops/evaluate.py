@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..view import Value
+from ..values import Value
 
 LARGEST = 1 << 24  # elements of a constant worth reading for an answer
 DEFAULT_SIZE = 6  # of a symbol that nobody bound

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from ..view import END, Dim, GraphValue
+from ..values import END, Dim, GraphValue
 
 Shape = tuple[Dim, ...]
 Shapes = Sequence[Shape | None]

@@ -12,7 +12,8 @@ from ..execute import execute
 from ..inputs.cached import cache_of, settled
 from ..inputs.probe import feed
 from ..onnx.graph import taken_in
-from ..program import InputSpec, Program
+from ..program import Program
+from ..spec import InputSpec
 
 _CARRIES = frozenset({"Identity", "Squeeze", "Unsqueeze", "Reshape", "Cast", "Gather", "Not"})
 _TURNS = (0, 3)  # of a loop that an input counts, in probes

@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..onnx.graph import OnnxView
-from ..program import UNBOUNDED, InputSpec
+from ..spec import UNBOUNDED, InputSpec
 
 STATED = "the file states it"
 _TEXT = ("token_ids", "attention_mask", "token_type_ids", "position_ids", "decoder_token_ids")

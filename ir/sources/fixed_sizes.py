@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..onnx.graph import OnnxView
 from ..ops.shapes import BROADCAST, Shape, factors
-from ..view import Dim, GraphValue
+from ..values import Dim, GraphValue
 
 _ROUNDS = 64  # one size may follow from another
 _CHANNELS = {"ai.onnx::BatchNormalization", "ai.onnx::InstanceNormalization", "ai.onnx::GroupNormalization"}

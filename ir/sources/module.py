@@ -16,7 +16,8 @@ from ..fx.outputs import renamed
 from ..fx.untouched import attributes_kept
 from ..inputs.positions import longest
 from ..inputs.roles import input_specs
-from ..program import InputSpec, Program, Task
+from ..program import Program, Task
+from ..spec import InputSpec
 from .arguments import arguments
 from .dropout import record_rates
 from .eager import Eager, shifted

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..execute import execute_onnx
 from ..inputs.probe import values
 from ..onnx.graph import OnnxView
-from ..program import InputSpec
+from ..spec import InputSpec
 
 Bounds = tuple[int, int]
 _CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "LpPool"})

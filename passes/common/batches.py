@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...ir.program import MASKS, Program
+from ...ir.program import Program
+from ...ir.spec import MASKS
 from ..manager.contract import Feed
 
 HELD_OUT, MOST = 10, 16  # one batch of ten is kept from training, where there are as many, and 16 at most

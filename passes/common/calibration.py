@@ -16,7 +16,8 @@ import numpy as np
 from ...ir.errors import DataError
 from ...ir.execute import observe
 from ...ir.inputs.masks import real_tokens
-from ...ir.program import MASKS, Program
+from ...ir.program import Program
+from ...ir.spec import MASKS
 from ..manager.contract import Context, Feed
 
 _STRUCTURE = (*MASKS, "mask", "token_type_ids", "position_ids")  # may be constant in the best of data

@@ -16,7 +16,8 @@ from ...ir.blocks.walk import Statics
 from ...ir.errors import WeightError
 from ...ir.fx.graph import attribute
 from ...ir.program import Program
-from ...ir.view import GraphValue, Value, view
+from ...ir.values import GraphValue, Value
+from ...ir.view import view
 from ..manager.contract import Context
 
 _LOOKUPS = {"embedding", "gather", "index"}

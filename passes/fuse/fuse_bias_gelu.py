@@ -10,7 +10,8 @@ import onnx_ir as ir
 from ...ir.onnx.graph import Editor
 from ...ir.onnx.opset import cannot_raise, raise_opset
 from ...ir.program import Program
-from ...ir.view import Value, view
+from ...ir.values import Value
+from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.gelu import Gelu, gelu_at
 

@@ -13,7 +13,7 @@ from ...ir.blocks.base import Embedding, Norm
 from ...ir.blocks.walk import bare
 from ...ir.onnx.graph import Editor
 from ...ir.program import Program
-from ...ir.view import Value
+from ...ir.values import Value
 from ..manager.contract import Context, Exact, Pass, Result
 
 

@@ -12,7 +12,8 @@ from ...ir.blocks.scores import times
 from ...ir.blocks.walk import LAYOUT, passes
 from ...ir.onnx.opset import opset
 from ...ir.program import Program
-from ...ir.view import Value, View, view
+from ...ir.values import Value, View
+from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.merge import Group, Writer, duplicated, unfit
 

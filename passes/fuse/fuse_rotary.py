@@ -14,7 +14,7 @@ from ...ir.blocks.rotary import OPERATORS
 from ...ir.onnx.graph import Editor
 from ...ir.onnx.opset import cannot_raise, raise_opset
 from ...ir.program import Program
-from ...ir.view import Value
+from ...ir.values import Value
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.operands import Operand, Unfit, back, joined, parse
 from .parts.rotation import Rotation, rotation

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from ...ir.onnx.graph import Editor
 from ...ir.ops.evaluate import Unknown, evaluate, scalar
 from ...ir.program import Program
-from ...ir.view import Dim, GraphValue, view
+from ...ir.values import Dim, GraphValue
+from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 
 Shape = tuple[Dim, ...]

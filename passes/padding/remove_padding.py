@@ -12,7 +12,8 @@ from ...ir.blocks import recognise
 from ...ir.blocks.base import Attention
 from ...ir.inputs.masks import real_tokens
 from ...ir.onnx.operators import dtype_name
-from ...ir.program import MASKS, InputSpec, Program
+from ...ir.program import Program
+from ...ir.spec import MASKS, InputSpec
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Feed, Pass, Result
 from .parts.looks import looks

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 
 VOCABULARY, WIDTH = 40, 16
 _GRAPH = """<ir_version: 9, opset_import: ["" : 18]>

@@ -9,7 +9,8 @@ import torch
 import zoo
 from graphwright.ir.fingerprint import tensor_digest
 from graphwright.ir.fx import graph as fx
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import parser

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 
 ROLES = {"ids": "token_ids", "mask": "attention_mask"}
 

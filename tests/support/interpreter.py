@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from graphwright.ir.view import END, GraphValue, GraphView
+from graphwright.ir.values import END, GraphValue, GraphView
 from scipy import special
 
 Arrays = Mapping[str, np.ndarray]

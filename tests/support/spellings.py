@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 from onnx import TensorProto, helper, numpy_helper
 
 TYPES = {

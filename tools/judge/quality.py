@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...ir.errors import DataError
-from ...ir.program import InputSpec, Program
+from ...ir.program import Program
+from ...ir.spec import InputSpec
 from ...passes.manager.contract import Feed
 from .columns import is_number
 from .data import Data, Row

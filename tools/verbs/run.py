@@ -18,7 +18,7 @@ from ...backends.running.answers import Answer
 from ...backends.running.runner import CLASSIFIERS, load
 from ...ir.errors import InputError
 from ...ir.host.files import FAULTS, MIB, read_regular, why
-from ...ir.program import numpy_dtype
+from ...ir.spec import numpy_dtype
 
 MOST = 64 * MIB  # of a file of inputs
 

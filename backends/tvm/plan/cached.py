@@ -13,7 +13,7 @@ from ....ir.blocks.heads import Heads, heads
 from ....ir.blocks.layout import Lost
 from ....ir.blocks.scores import Operand
 from ....ir.blocks.walk import Statics, bare
-from ....ir.view import Value
+from ....ir.values import Value
 from ..kernels.attention import Columns
 from ..kernels.cached_attention import CachedAttention, cached_attention
 from .attend import bias_of, projected

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ....ir.blocks.base import Blocks, FeedForward, Linear, Norm
 from ....ir.blocks.walk import bare, users
-from ....ir.view import Value
+from ....ir.values import Value
 from ..kernels.vector import ACTIVATIONS
 from .coded import coded
 from .integers import stored_weight

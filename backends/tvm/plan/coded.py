@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....ir.blocks.base import Linear
-from ....ir.view import Value
+from ....ir.values import Value
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tvm
 
-from ....ir.view import Value
+from ....ir.values import Value
 from .items import Item
 from .rebuild import over
 from .site import Site

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from ....ir.view import Value
+from ....ir.values import Value
 from ..kernels.machine import Machine
 from ..kernels.pack import pack, unpack
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ....ir.blocks.base import Blocks, Linear, Norm
 from ....ir.blocks.walk import bare
-from ....ir.view import Value
+from ....ir.values import Value
 from ..kernels.codes import by_panel, codes_of, packed
 from ..kernels.dot import halved
 from ..kernels.few_bits import FewBits, columns_of, few_bits

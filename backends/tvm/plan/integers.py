@@ -11,7 +11,7 @@ import numpy as np
 from ....ir.blocks.base import Linear
 from ....ir.ops.evaluate import scalar
 from ....ir.pattern import any_of, commutative, const, find, op, var
-from ....ir.view import Value
+from ....ir.values import Value
 
 
 @dataclass(frozen=True)

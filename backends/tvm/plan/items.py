@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ....ir.view import Value
+from ....ir.values import Value
 
 Form = Literal["float", "stored"]
 Need = tuple[Value, Form]

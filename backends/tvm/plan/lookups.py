@@ -9,7 +9,7 @@ import numpy as np
 from ....ir.blocks.base import Blocks, Norm
 from ....ir.blocks.walk import bare, users
 from ....ir.ops.evaluate import scalar
-from ....ir.view import Value, View
+from ....ir.values import Value, View
 from ..kernels.embedding import Embedding, embedding
 from .items import Item
 from .site import Site

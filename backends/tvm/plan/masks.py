@@ -11,8 +11,8 @@ from tvm import relax
 
 from ....ir.blocks.base import Attention
 from ....ir.blocks.mask import HIDDEN
-from ....ir.program import MASKS, InputSpec
-from ....ir.view import Value
+from ....ir.spec import MASKS, InputSpec
+from ....ir.values import Value
 from .rebuild import part
 from .sight import Pattern, Sight, rule
 

@@ -9,8 +9,8 @@ from typing import Any
 from tvm import relax
 
 from ....ir.blocks import recognise
-from ....ir.program import InputSpec
-from ....ir.view import Value
+from ....ir.spec import InputSpec
+from ....ir.values import Value
 from ..kernels.machine import Machine
 from ..kernels.tile import Tile, choose
 from .attend import direct, fitting, write_attention

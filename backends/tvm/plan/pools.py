@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tvm import relax
 
 from ....ir.blocks.walk import bare
-from ....ir.view import Value
+from ....ir.values import Value
 from ..kernels.pool import pool
 from .items import Item
 from .site import Site

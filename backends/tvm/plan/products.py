@@ -16,7 +16,7 @@ from typing import Any
 
 from tvm import relax
 
-from ....ir.view import Value
+from ....ir.values import Value
 from ..frontend.node import Node
 from ..frontend.onnx_integers import dynamic_quantize_linear
 from .rebuild import bindings, over, with_kernels

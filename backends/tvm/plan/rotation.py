@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ....ir.blocks.rotary import rotary
 from ....ir.blocks.walk import bare
-from ....ir.view import Value
+from ....ir.values import Value
 
 LAYOUT = {"reshape", "transpose", "unsqueeze", "expand"}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.blocks.base import Norm as NormBlock
-from ....ir.view import Value
+from ....ir.values import Value
 from ..kernels.dot import dot
 from ..kernels.machine import Machine
 from ..kernels.norm import finished

@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from ....ir.view import GraphValue, GraphView
+from ....ir.values import GraphValue, GraphView
 from .view_ops import RULES, Call
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from ....ir.ops.shapes import concatenated
-from ....ir.view import END, GraphValue
+from ....ir.values import END, GraphValue
 
 Spec = tuple[str, Sequence[GraphValue | None], dict[str, Any]]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ....ir.program import MASKS, InputSpec
+from ....ir.spec import MASKS, InputSpec
 from ...bundles.record import Padding
 
 _LARGE = 1 << 16  # bytes, from which on an array that fits as it is isn't copied

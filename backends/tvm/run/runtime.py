@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.errors import BackendError, BundleError
-from ....ir.program import InputSpec
+from ....ir.spec import InputSpec
 from ...bundles.feeds import Feed, check, check_ids, from_the_start
 from ...bundles.record import MODULE, WEIGHTS, Compiled, Function
 from ...runtimes.session import first_line

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ....ir.onnx.graph import OnnxView
 from ....ir.onnx.operators import dtype_name
-from ....ir.view import Dim
+from ....ir.values import Dim
 
 Rule = Callable[[ir.Node, OnnxView], ir.Value | None]
 _SMALL = 1024  # bytes of a constant worth reading

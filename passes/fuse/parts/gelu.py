@@ -16,7 +16,7 @@ import numpy as np
 from ....ir.blocks.feed_forward import ELEMENTWISE
 from ....ir.blocks.walk import passes
 from ....ir.ops.evaluate import Unknown, evaluate, gelu, scalar
-from ....ir.view import Value
+from ....ir.values import Value
 
 Approximate = Literal["none", "tanh"]
 

@@ -19,7 +19,7 @@ from ....ir.blocks.base import Attention
 from ....ir.blocks.walk import bare, floating
 from ....ir.onnx.graph import Editor
 from ....ir.ops.evaluate import LARGEST, scalar
-from ....ir.view import Dim, Value
+from ....ir.values import Dim, Value
 from .operands import Unfit, parse
 
 HALF = float(np.finfo(np.float32).min) / 2

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ....ir.blocks.base import Linear
 from ....ir.blocks.walk import passes
 from ....ir.onnx.graph import Editor
-from ....ir.view import Value
+from ....ir.values import Value
 
 _PRODUCTS = ("linear", "matmul", "conv1d")
 

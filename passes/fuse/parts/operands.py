@@ -19,7 +19,7 @@ from ....ir.blocks.rotary import rotary
 from ....ir.blocks.scores import times
 from ....ir.blocks.walk import LAYOUT, passes
 from ....ir.onnx.graph import Editor
-from ....ir.view import Value
+from ....ir.values import Value
 
 Axes = tuple[str, ...]
 _TOKENS = ("b", "l", "hd")

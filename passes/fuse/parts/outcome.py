@@ -8,7 +8,7 @@ import onnx_ir as ir
 from ....ir.blocks.base import Attention
 from ....ir.blocks.walk import bare
 from ....ir.onnx.graph import Editor
-from ....ir.view import Value
+from ....ir.values import Value
 from .operands import Axes, Unfit, parse
 
 _PLACES: tuple[Axes, ...] = (("b", "l", "hd"), ("l", "b", "hd"), ("b", "hd", "l"), ("bl", "hd"), ("lb", "hd"))

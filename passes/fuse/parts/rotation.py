@@ -10,7 +10,7 @@ import numpy as np
 from ....ir.blocks.rotary import rotary
 from ....ir.blocks.walk import LAYOUT, bare
 from ....ir.ops.evaluate import Unknown, evaluate
-from ....ir.view import Value
+from ....ir.values import Value
 from .operands import Operand, Unfit
 
 _INSIDE = LAYOUT | {"add", "sub", "mul", "neg", "concat", "stack", "identity", "cast"}

@@ -19,7 +19,8 @@ from ....ir.fx.graph import clone
 from ....ir.fx.operators import bind, packet, symbolic
 from ....ir.inputs.cached import settled
 from ....ir.inputs.probe import Feed, feed
-from ....ir.program import MASKS, Program
+from ....ir.program import Program
+from ....ir.spec import MASKS
 
 _ATEN = torch.ops.aten
 _SHORT = 9  # tokens, each of which is kept alone

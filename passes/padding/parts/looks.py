@@ -11,7 +11,8 @@ from ....ir.execute import execute_onnx
 from ....ir.inputs.masks import real_tokens
 from ....ir.inputs.probe import probes
 from ....ir.onnx.precision import widened
-from ....ir.program import InputSpec, Program
+from ....ir.program import Program
+from ....ir.spec import InputSpec
 from ...manager.contract import Context, Exact, Feed
 from ...manager.verify import compare, compared_at
 from .pack import Packer

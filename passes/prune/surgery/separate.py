@@ -16,7 +16,8 @@ from ....ir.blocks import recognise
 from ....ir.fx.graph import add_tensor, call, prune
 from ....ir.ops.coupling import groups
 from ....ir.program import Program
-from ....ir.view import GraphValue, Value, view
+from ....ir.values import GraphValue, Value
+from ....ir.view import view
 
 aten = torch.ops.aten
 _NAME = "heads_of_bias"

@@ -18,7 +18,8 @@ from ....ir.blocks.base import Attention, FeedForward, Linear, Miss
 from ....ir.blocks.walk import stored
 from ....ir.ops.coupling import Group, groups, groups_of
 from ....ir.program import Program
-from ....ir.view import Value, view
+from ....ir.values import Value
+from ....ir.view import view
 from .ties import tied
 
 Kind = Literal["heads", "width"]

@@ -11,7 +11,8 @@ from ....ir.blocks import recognise
 from ....ir.fx.graph import add_tensor, call
 from ....ir.ops.coupling import Group, groups, groups_of
 from ....ir.program import Program
-from ....ir.view import GraphValue, view
+from ....ir.values import GraphValue
+from ....ir.view import view
 from .ties import tied
 
 aten = torch.ops.aten

@@ -14,7 +14,8 @@ from ....ir.blocks.walk import Statics
 from ....ir.errors import PassError
 from ....ir.fx.graph import attribute, propagate, set_attribute
 from ....ir.program import Program
-from ....ir.view import GraphView, Value, view
+from ....ir.values import GraphView, Value
+from ....ir.view import view
 from ..surgery.ties import memory
 from .token_ids import ROLES, Uses, uses
 

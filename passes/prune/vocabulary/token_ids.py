@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from ....ir.errors import PassError
 from ....ir.program import Program
-from ....ir.view import GraphValue, GraphView
+from ....ir.values import GraphValue, GraphView
 from ...common.fx_weights import Matrix, find, quantized
 
 ROLES = ("token_ids", "decoder_token_ids")

@@ -16,7 +16,8 @@ from ....ir.blocks.base import Linear
 from ....ir.blocks.linear import linears
 from ....ir.blocks.walk import Statics
 from ....ir.program import Program
-from ....ir.view import Value, view
+from ....ir.values import Value
+from ....ir.view import view
 
 SMALLEST = 16  # rows or columns: below, scales and zeros take what the small integers save
 _FEW = 64  # bytes: fewer integers are no weight

@@ -15,7 +15,8 @@ import onnx_ir as ir
 from ....ir.execute import observe
 from ....ir.inputs.probe import probes
 from ....ir.onnx.graph import outer_values
-from ....ir.program import MASKS, Program
+from ....ir.program import Program
+from ....ir.spec import MASKS
 from ...manager.contract import Context
 from .sites import Site
 

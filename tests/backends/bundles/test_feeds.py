@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from graphwright.backends.bundles.feeds import check, coordinates, from_the_start
 from graphwright.ir.errors import InputError
-from graphwright.ir.program import InputSpec
+from graphwright.ir.spec import InputSpec
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from graphwright.backends.measuring.workloads import default_names, prose, workloads
 from graphwright.ir.errors import MeasureError
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 
 
 def images(batch="batch"):

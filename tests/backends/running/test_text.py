@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from graphwright.backends.running.text import TextEncoder
 from graphwright.ir.errors import BundleError, InputError
-from graphwright.ir.program import InputSpec
+from graphwright.ir.spec import InputSpec
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import torch
 from graphwright.backends.measuring.measure import compare, workloads
 from graphwright.backends.runtimes.reference import Reference, open_directory
 from graphwright.ir.errors import BackendError, InputError
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 from torch import nn
 from transformers import BertConfig, BertModel
 

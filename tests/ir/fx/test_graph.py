@@ -6,7 +6,8 @@ import torch
 import zoo
 from graphwright.ir.fx import graph as fx
 from graphwright.ir.fx.graph import FxView
-from graphwright.ir.view import END, view
+from graphwright.ir.values import END
+from graphwright.ir.view import view
 from torch import nn
 
 aten = torch.ops.aten

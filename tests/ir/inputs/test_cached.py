@@ -7,7 +7,8 @@ from graphwright.backends.measuring.workloads import default_names, workloads
 from graphwright.ir.errors import MeasureError
 from graphwright.ir.inputs.cached import Cache, cache_of, settled
 from graphwright.ir.inputs.probe import probes
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 
 IDS = InputSpec("input_ids", "int64", ("batch", 1), "token_ids", 50)
 MASK = InputSpec("attention_mask", "int64", ("batch", "length"), "attention_mask")

@@ -7,7 +7,8 @@ import pytest
 import zoo
 from graphwright.ir.execute import execute
 from graphwright.ir.inputs.probe import example, feed, probes, shared
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -16,8 +16,9 @@ from graphwright.ir.onnx.bodies import bodies, put_back
 from graphwright.ir.onnx.body_feeds import body_feeds
 from graphwright.ir.onnx.flattened import flattened
 from graphwright.ir.onnx.graph import OnnxView
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
 from graphwright.ir.sources.onnx_file import from_onnx
+from graphwright.ir.spec import InputSpec
 from graphwright.passes.manager.wellformed import well_formed
 
 

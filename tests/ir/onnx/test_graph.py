@@ -11,7 +11,7 @@ import pytest
 import torch
 import zoo
 from graphwright.ir.onnx.graph import Editor, OnnxView
-from graphwright.ir.view import END
+from graphwright.ir.values import END
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import checker, parser

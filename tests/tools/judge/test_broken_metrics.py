@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from graphwright.backends.running.text import TextEncoder
 from graphwright.ir.errors import DataError
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 from graphwright.tools.judge.data import Data, Row
 from graphwright.tools.judge.quality import Fidelity, judge, labels_tell
 from tokenizers import Tokenizer, models, pre_tokenizers

@@ -9,8 +9,9 @@ import torch
 from torch.fx import Node
 
 from .....ir.blocks.base import Attention
-from .....ir.program import MASKS, Program
-from .....ir.view import Value
+from .....ir.program import Program
+from .....ir.spec import MASKS
+from .....ir.values import Value
 from ....manager.contract import Feed
 from .base import Tensors, Term
 

@@ -12,7 +12,8 @@ from graphwright.ir.capture import capture
 from graphwright.ir.errors import BackendError
 from graphwright.ir.execute import execute
 from graphwright.ir.inputs.probe import feed, probes
-from graphwright.ir.program import InputSpec, Program
+from graphwright.ir.program import Program
+from graphwright.ir.spec import InputSpec
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.text import parse
 from graphwright.passes.quantize.fake_quant import FakeQuant

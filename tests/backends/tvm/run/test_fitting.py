@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from graphwright.backends.bundles.record import Padding
 from graphwright.backends.tvm.run.fitting import Input, aligned, cut, rows_of
-from graphwright.ir.program import InputSpec
+from graphwright.ir.spec import InputSpec
 from hypothesis import given
 from hypothesis import strategies as st
 
