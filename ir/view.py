@@ -1,4 +1,4 @@
-"""The view over a program's graph, whatever its dialect: what recognisers are written against (`ir.values`)."""
+"""The view over a program's graph, whatever its dialect: what recognisers are written against."""
 
 from __future__ import annotations
 

@@ -8,30 +8,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..program import Program
+from ..spec import InputSpec
 
 
-def execute_fx(program: Program, feeds: Iterable[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+def execute_fx(
+    graph: torch.fx.GraphModule,
+    inputs: Sequence[InputSpec],
+    outputs: Sequence[str],
+    feeds: Iterable[Mapping[str, np.ndarray]],
+) -> list[dict[str, np.ndarray]]:
     """The outputs by name for each feed."""
     results = []
     with torch.no_grad():
         for feed in feeds:
-            found = torch.fx.Interpreter(program.graph).run(
-                *_arguments(program, feed), enable_io_processing=False
-            )
+            found = torch.fx.Interpreter(graph).run(*_arguments(inputs, feed), enable_io_processing=False)
             flat = [found] if isinstance(found, torch.Tensor) else torch.utils._pytree.tree_leaves(found)
-            results.append({name: _array(t) for name, t in zip(program.outputs, flat, strict=True)})
+            results.append({name: _array(t) for name, t in zip(outputs, flat, strict=True)})
     return results
 
 
 def observe_fx(
-    program: Program, names: Sequence[str], feeds: Iterable[Mapping[str, np.ndarray]]
+    graph: torch.fx.GraphModule,
+    inputs: Sequence[InputSpec],
+    names: Sequence[str],
+    feeds: Iterable[Mapping[str, np.ndarray]],
 ) -> Iterator[dict[str, np.ndarray]]:
     """The values of named nodes for each feed."""
     for feed in feeds:
-        observer = _Observer(program.graph, set(names))
+        observer = _Observer(graph, set(names))
         with torch.no_grad():
-            observer.run(*_arguments(program, feed), enable_io_processing=False)
+            observer.run(*_arguments(inputs, feed), enable_io_processing=False)
         yield observer.found
 
 
@@ -49,8 +55,8 @@ class _Observer(torch.fx.Interpreter):
         return result
 
 
-def _arguments(program: Program, feed: Mapping[str, np.ndarray]) -> list[torch.Tensor]:
-    return [torch.from_numpy(np.array(feed[spec.name])) for spec in program.inputs]
+def _arguments(inputs: Sequence[InputSpec], feed: Mapping[str, np.ndarray]) -> list[torch.Tensor]:
+    return [torch.from_numpy(np.array(feed[spec.name])) for spec in inputs]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from ..program import Program
 from .graph import attribute
 
 RATE = "dropout_p"  # of an attention: its argument's name, and where its node's meta keeps it meanwhile
@@ -69,15 +68,6 @@ def set_mode(gm: GraphModule, training: bool) -> int:
             if isinstance(module, GraphModule):
                 module.recompile()
     return changed
-
-
-def evaluated(program: Program) -> Program:
-    """An fx program in evaluation mode: itself, or a clone that shares its weights."""
-    if not trains(program.graph):
-        return program
-    program = program.clone()
-    set_mode(program.graph, training=False)
-    return program
 
 
 def rate(node: Node) -> float | None:

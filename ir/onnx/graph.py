@@ -19,7 +19,7 @@ class OnnxView(GraphView):
     """The values of an onnx_ir.Model's main graph.
 
     Initializers and the results of Constant nodes are "const". Subgraphs (If, Loop, Scan) are not entered
-    (ir/onnx/bodies.py opens them), but what they take from outside counts among their node's inputs. Shape
+    (ir/bodies.py opens them), but what they take from outside counts among their node's inputs. Shape
     arithmetic is folded into the attributes it feeds.
     """
 

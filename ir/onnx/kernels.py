@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..execute import write
 from ..host.temporary import TemporaryFolder
+from .execute import write
 from .runtime import as_written
 
 INTEGER = frozenset(

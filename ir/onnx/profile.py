@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..execute import write
 from ..host.temporary import TemporaryFolder
+from .execute import write
 from .kernels import Kernel, kernels
 from .runtime import as_written
 

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from ..agreement import mismatch
 from ..errors import CaptureError
-from ..execute import execute_onnx
 from ..host.residency import release
 from ..inputs.probe import Feed, probes
+from ..onnx.execute import execute_onnx
 from ..onnx.runtime import reason
 from ..program import Program
 

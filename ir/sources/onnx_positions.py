@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from ..execute import execute_onnx
 from ..inputs.probe import values
+from ..onnx.execute import execute_onnx
 from ..onnx.graph import OnnxView
 from ..spec import InputSpec
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.execute import stream_onnx
+from ...ir.onnx.execute import stream_onnx
 from ...ir.program import Program
 from ..manager.contract import Feed
 from .piece import piece, read

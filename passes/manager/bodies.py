@@ -16,7 +16,7 @@ from ...ir.program import Program
 from .contract import Context, Exact, Pass, Result
 
 if TYPE_CHECKING:
-    from ...ir.onnx.bodies import Body
+    from ...ir.bodies.opened import Body
 
 _FEW = 1 << 12  # bytes: shapes and numbers
 Statistics = Mapping[str, int | float | str]
@@ -31,7 +31,7 @@ def run_with_bodies(pass_: Pass, program: Program, context: Context) -> Result:
     result = pass_.run(program, context)
     if program.dialect != "onnx" or not isinstance(result, Result) or result.program.dialect != "onnx":
         return result
-    from ...ir.onnx.bodies import bodies
+    from ...ir.bodies.opened import bodies
 
     opened = bodies(result.program)
     if not opened:
@@ -49,8 +49,8 @@ def run_with_bodies(pass_: Pass, program: Program, context: Context) -> Result:
 
 
 def _in_bodies(pass_: Pass, result: Result, opened: Sequence[Body] | None, context: Context) -> Result:
-    from ...ir.onnx.bodies import bodies, put_back
-    from ...ir.onnx.body_feeds import body_feeds
+    from ...ir.bodies.feeds import body_feeds
+    from ...ir.bodies.opened import bodies, put_back
 
     program = result.program
     opened = bodies(program) if opened is None else opened

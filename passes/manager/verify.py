@@ -17,9 +17,10 @@ from ...ir.agreement import (
     vacuity,
 )
 from ...ir.errors import ContractError, ProgramError
-from ...ir.execute import execute, execute_onnx
+from ...ir.execute import execute
 from ...ir.inputs.masks import real_tokens
 from ...ir.inputs.probe import probes
+from ...ir.onnx.execute import execute_onnx
 from ...ir.onnx.runtime import reason
 from ...ir.program import Program
 from .contract import Bounded, Effect, Exact, Feed, Lossy
@@ -151,7 +152,7 @@ def _in_evaluation(program: Program) -> Program:
     """The program in evaluation mode: in training, what dropout leaves differs from run to run."""
     if program.dialect == "onnx":
         return program
-    from ...ir.fx.mode import evaluated
+    from ...ir.evaluated import evaluated
 
     return evaluated(program)
 

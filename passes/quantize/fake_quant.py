@@ -99,7 +99,7 @@ class FakeQuant(Pass):
 
     def _mappings(self, program: Program, names: list[str], context: Context) -> dict[str, Affine]:
         """How each activation is mapped, from its range over the calibration feeds."""
-        from ...ir.fx.mode import evaluated
+        from ...ir.evaluated import evaluated
 
         if not names:
             return {}

@@ -59,7 +59,7 @@ class Distill(Recovery):
             read(self.layers)
 
     def run(self, program: Program, context: Context) -> Result:
-        from ...ir.fx.mode import evaluated
+        from ...ir.evaluated import evaluated
         from .teaching.depth import exits
         from .teaching.objective import Objective, Watched
 

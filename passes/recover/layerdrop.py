@@ -34,7 +34,7 @@ class Layerdrop(Recovery):
     def run(self, program: Program, context: Context) -> Result:
         import torch
 
-        from ...ir.fx.mode import evaluated
+        from ...ir.evaluated import evaluated
         from .teaching.chain import chain, through
         from .teaching.depth import one_stream
         from .teaching.losses.by_task import at_outputs

@@ -51,7 +51,7 @@ class Theseus(Recovery):
     def run(self, program: Program, context: Context) -> Result:
         import torch
 
-        from ...ir.fx.mode import evaluated
+        from ...ir.evaluated import evaluated
         from .teaching.chain import chain, frozen, through
         from .teaching.depth import one_stream
         from .teaching.losses.by_task import at_outputs

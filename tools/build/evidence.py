@@ -60,8 +60,8 @@ class Evidence(Instrument):
         assert self.judging is not None
         tune, _ = self.judging.of(program)
         if program.dialect == "fx":
+            from ...ir.evaluated import evaluated
             from ...ir.execute import execute
-            from ...ir.fx.mode import evaluated
 
             module = evaluated(program)
             return tune(lambda feed: execute(module, [feed])[0])

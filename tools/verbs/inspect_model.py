@@ -74,7 +74,7 @@ def _in_bodies(program: Program) -> list[str]:
     """What of it stands in which body."""
     if program.dialect != "onnx":
         return []
-    from ...ir.onnx.bodies import bodies
+    from ...ir.bodies.opened import bodies
 
     lines = []
     for body in bodies(program):

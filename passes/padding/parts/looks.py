@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 
 from ....ir.errors import ContractError
-from ....ir.execute import execute_onnx
 from ....ir.inputs.masks import real_tokens
 from ....ir.inputs.probe import probes
+from ....ir.onnx.execute import execute_onnx
 from ....ir.onnx.precision import widened
 from ....ir.program import Program
 from ....ir.spec import InputSpec

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from ....ir.blocks.stream import Stream
 from ....ir.errors import PassError
+from ....ir.evaluated import evaluated
 from ....ir.execute import execute
-from ....ir.fx.mode import evaluated
 from ....ir.program import Program
 from ...manager.contract import Context
 from ...quantize.int8.sensitivity import distance

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ....ir.fx.mode import evaluated
+from ....ir.evaluated import evaluated
 from ....ir.program import Program
 from ...common.batches import bucketed, parted
 from ...common.calibration import check

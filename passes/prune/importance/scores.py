@@ -38,7 +38,7 @@ def scores(program: Program, units: Sequence[Units], method: Method, context: Co
         from .contribution import contributions
 
         return contributions(program, units, context)
-    from ....ir.fx.mode import evaluated
+    from ....ir.evaluated import evaluated
     from .gradients import gradients
     from .masks import masked
 

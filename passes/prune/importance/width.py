@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ....ir.evaluated import evaluated
 from ....ir.fx.graph import add_tensor, call, clone
-from ....ir.fx.mode import evaluated
 from ....ir.program import Program
 from ...common.outputs import arguments, rows
 from ...manager.contract import Context

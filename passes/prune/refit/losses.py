@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ....ir.fx.mode import evaluated
+from ....ir.evaluated import evaluated
 from ....ir.program import Program
 from ...common.lockstep import Lockstep
 from ...common.outputs import logits, rows

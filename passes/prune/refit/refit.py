@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ....ir.fx.mode import evaluated
+from ....ir.evaluated import evaluated
 from ....ir.program import Program
 from ...common.lockstep import Lockstep
 from ...common.outputs import rows

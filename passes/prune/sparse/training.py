@@ -37,7 +37,7 @@ class Sparsifying(Recovery):
         self, program: Program, context: Context, batches: tuple[list[Feed], list[Feed]]
     ) -> tuple[Objective, list[str]]:
         """The distance of the outputs to the captured model's, and notes. The graph is taken as it stands."""
-        from ....ir.fx.mode import evaluated
+        from ....ir.evaluated import evaluated
         from ...recover.teaching.losses.by_task import at_outputs
         from ...recover.teaching.objective import Objective, Watched
 

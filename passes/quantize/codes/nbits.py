@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 
-from ....ir.execute import execute_onnx
+from ....ir.onnx.execute import execute_onnx
 from ....ir.onnx.graph import Editor
 from .decode import FLOAT, Decoder
 from .fractions import corrected

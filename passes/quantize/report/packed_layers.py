@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ....ir.execute import execute_onnx
+from ....ir.onnx.execute import execute_onnx
 from ....ir.program import Program
 from ...common.piece import piece, read
 from ...manager.contract import Feed

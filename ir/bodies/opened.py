@@ -14,10 +14,10 @@ from typing import Any
 import onnx_ir as ir
 
 from ..errors import GraphwrightError
+from ..onnx.graph import Editor, OnnxView, subgraphs, taken_in
+from ..onnx.opset import cannot_raise, opset, raise_opset
 from ..program import Program
 from ..spec import UNBOUNDED, InputSpec, numpy_dtype
-from .graph import Editor, OnnxView, subgraphs, taken_in
-from .opset import cannot_raise, opset, raise_opset
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,13 +7,13 @@ import onnx_ir
 import onnxruntime
 import pytest
 from graphwright.backends.bundles.feeds import check
-from graphwright.ir import execute as running
 from graphwright.ir.blocks import recognise
+from graphwright.ir.bodies.feeds import body_feeds
+from graphwright.ir.bodies.opened import bodies, put_back
 from graphwright.ir.errors import GraphwrightError
 from graphwright.ir.execute import execute
 from graphwright.ir.inputs.probe import probes
-from graphwright.ir.onnx.bodies import bodies, put_back
-from graphwright.ir.onnx.body_feeds import body_feeds
+from graphwright.ir.onnx import execute as running
 from graphwright.ir.onnx.flattened import flattened
 from graphwright.ir.onnx.graph import OnnxView
 from graphwright.ir.program import Program

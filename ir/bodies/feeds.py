@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ..execute import execute, observe
 from ..program import Program
-from .bodies import Body
+from .opened import Body
 
 Feed = Mapping[str, np.ndarray]
 TURNS = 3  # of a loop, for each feed
