@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from ..ir.errors import GraphwrightError
+from .console import Console, complain
 from .routing import DEFAULT, DefaultGroup
-from .show.console import Console, complain
 from .surroundings import prepare
 
 COMPLETE = "_OPTIMIZE_COMPLETE"  # in the environment while a shell asks for completions
@@ -261,7 +261,7 @@ def _columns(text: str | None) -> str | None:
 
 
 def _report(outcome: Any, console: Console) -> int:
-    from .show import report
+    from . import report
 
     if console.json:
         console.value(outcome.to_json())
@@ -321,13 +321,14 @@ def inspect_model(
 ) -> None:
     """Say what MODEL is made of, and what was not recognised and why."""
     if quant:
-        from .verbs import inspect_quant as quantization
+        from ..passes.quantize.report.layer import to_json
+        from .verbs import inspect_quant
 
-        layers = quantization.rows(model)
+        layers = inspect_quant.rows(model)
         if console.json:
-            console.value(quantization.to_json(layers))
+            console.value(to_json(layers))
         else:
-            console.show(quantization.table(layers))
+            console.show(inspect_quant.table(layers))
         return
     from .verbs import inspect_model as inspection
 

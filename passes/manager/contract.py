@@ -182,6 +182,11 @@ class Step:
     unverified: str = ""
 
     @property
+    def counted(self) -> str:
+        """What the pass counted, in a line."""
+        return ", ".join(f"{name} {value}" for name, value in self.statistics.items())
+
+    @property
     def failure(self) -> str:
         """What went wrong, in a sentence; empty where nothing did."""
         if self.error is None:

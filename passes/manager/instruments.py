@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...ir.program import Program
 from .contract import Context, Pass, Step
-
-if TYPE_CHECKING:
-    from .pipeline import Pipeline
 
 
 class Instrument:
     """Told of a run's beginning and of every step; subclasses override what they need."""
 
-    def begin(self, pipeline: Pipeline, program: Program, context: Context) -> None:
-        """The pipeline is about to run on `program`."""
+    def begin(self, pipeline: str, program: Program, context: Context) -> None:
+        """The pipeline, as text, is about to run on `program`."""
 
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
         """A pass ran. `after` is what the run goes on with: `before` itself when the pass was undone."""
@@ -31,7 +27,7 @@ class Dump(Instrument):
         self.directory = Path(directory)
         self.number = 0
 
-    def begin(self, pipeline: Pipeline, program: Program, context: Context) -> None:
+    def begin(self, pipeline: str, program: Program, context: Context) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.number = 0
         self._write("input", program)
@@ -70,7 +66,7 @@ class Statistics(Instrument):
         self.rows: list[tuple[str, Mapping[str, int | float | str], dict[str, int]]] = []
         self._operators: Counter[str] = Counter()
 
-    def begin(self, pipeline: Pipeline, program: Program, context: Context) -> None:
+    def begin(self, pipeline: str, program: Program, context: Context) -> None:
         self._operators = operators(program)
 
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:

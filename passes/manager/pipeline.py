@@ -126,7 +126,7 @@ class Pipeline:
         verifier = (verifier or Verifier(context.seed, context.threads)) if verify else None
         run = Run(program)
         for instrument in instruments:
-            instrument.begin(self, program, context)
+            instrument.begin(str(self), program, context)
         with _few_sweeps():
             for number, pass_ in enumerate(self.passes):
                 context.progress(pass_.name, number, len(self.passes))

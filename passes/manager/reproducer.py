@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from traceback import format_exception
-from typing import TYPE_CHECKING
 
 from ...ir.program import Program
 from .contract import Context, Pass, Step
 from .instruments import Instrument
-
-if TYPE_CHECKING:
-    from .pipeline import Pipeline
 
 
 class Reproducer(Instrument):
@@ -26,8 +22,8 @@ class Reproducer(Instrument):
         self.whole = ""
         self.written = False
 
-    def begin(self, pipeline: Pipeline, program: Program, context: Context) -> None:
-        self.whole, self.written = str(pipeline), False
+    def begin(self, pipeline: str, program: Program, context: Context) -> None:
+        self.whole, self.written = pipeline, False
 
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
         if step.error is None or step.status != "rolled back" or self.written:

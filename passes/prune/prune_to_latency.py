@@ -80,8 +80,26 @@ class PruneToLatency(Pass):
         notes = [f"{miss.node}: {miss.reason}" for miss in missed]
         if not units:
             raise PassError(f"there is nothing to remove: {notes[0] if notes else 'no block was recognised'}")
-        search = Search(self, work, units, feeds, context)
-        found = built(self, search, work, program, feeds, context)
+        search = Search(
+            work,
+            units,
+            feeds,
+            context,
+            method=self.method,
+            workload=self.workload,
+            choices=self.choices,
+            damping=self.damping,
+        )
+        found = built(
+            search,
+            work,
+            program,
+            feeds,
+            context,
+            speedup=self.speedup,
+            refitted=self.refit,
+            damping=self.damping,
+        )
         missed_goal = ""
         if found.speedup < self.speedup * SHORT:
             missed_goal = (

@@ -55,6 +55,7 @@ class QuantizeProduct(Pass):
         return ("calibration",) if self.steps or self.finish else ()
 
     def run(self, program: Program, context: Context) -> Result:
-        from .trained.product_fx import quantize
+        from .trained.product_fx import Runs, quantize
 
-        return quantize(self, program, context)
+        runs = Runs(self.block, self.embedding_block, self.centroids, self.embeddings)
+        return quantize(program, context, runs, steps=self.steps, finish=self.finish, rate=self.rate)

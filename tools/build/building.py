@@ -17,7 +17,7 @@ from ...passes.manager.pipeline import Pipeline
 from ...passes.quantize.report.layer import Layer
 from ..judge.quality import Runner, Score
 from .evidence import Evidence
-from .outcome import Quality, StepEvidence
+from .steps import Quality, StepEvidence
 from .work import Work
 
 
@@ -189,14 +189,3 @@ class Building:
         if self.work.program.dialect == "fx" and first and str(Pipeline(first)) == "to-onnx":
             return self.work.plain, pipeline.passes[1:]
         return self.work.program, pipeline.passes
-
-
-def building(backend: str, work: Work) -> Building:
-    """That of a backend; TVM loads only where it is asked for."""
-    if backend == "tvm":
-        from .building_compiled import Compiled
-
-        return Compiled(work)
-    from .building_graphs import Graphs
-
-    return Graphs(work)

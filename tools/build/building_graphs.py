@@ -15,7 +15,7 @@ from ...passes.manager.pipeline import Pipeline
 from ..judge.quality import Runner
 from .building import Build, Building, Candidate, Made
 from .evidence import Evidence
-from .outcome import EXPORT
+from .steps import EXPORT
 from .variants import DEFAULT, choose, decisions, title
 from .work import Work
 

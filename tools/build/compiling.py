@@ -17,7 +17,7 @@ from ...ir.errors import BundleError
 from ...ir.host.temporary import TemporaryFolder
 from ...ir.program import Program
 from ...passes.manager.contract import Feed
-from ..show.console import Console
+from ..console import Console
 
 
 class Compiler:

@@ -11,11 +11,10 @@ from ...passes.manager.contract import Context, Exact, Pass, Ratio, Step
 from ...passes.manager.instruments import Instrument
 from ...passes.quantize.report.layer import Layer
 from ...passes.quantize.report.layers import layers
+from ..console import Console
 from ..judge.judging import Judging
 from ..judge.quality import Score
-from ..show.console import Console
-from ..show.report import statistics
-from .outcome import StepEvidence
+from .steps import StepEvidence
 
 
 class Evidence(Instrument):
@@ -83,4 +82,4 @@ class Evidence(Instrument):
         self._ms = {}
         state = {"applied": "done", "slower": "measured slower here, undone"}.get(step.status, step.status)
         seconds = step.seconds + step.check_seconds
-        self.console.say(f"  {step.text}: {state} ({seconds:.1f} s). {statistics(step)}".rstrip(". "))
+        self.console.say(f"  {step.text}: {state} ({seconds:.1f} s). {step.counted}".rstrip(". "))

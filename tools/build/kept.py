@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...backends.measuring.measure import Comparison
 from .building import Build
-from .outcome import Other
+from .steps import Other
 
 
 def kept(builds: Sequence[Build], comparison: Comparison) -> tuple[Build, Other | None]:

@@ -23,14 +23,14 @@ from ...passes.manager.contract import Context, Exact
 from ...passes.manager.pipeline import Pipeline
 from ...passes.manager.wellformed import well_formed
 from ..config import RunConfig
+from ..console import Console
 from ..judge.data import Data
 from ..judge.judging import Judging, judging
 from ..judge.quality import Runner, Score
-from ..show.console import Console
 from . import presets
 from .evidence import Evidence
-from .outcome import PLAIN, PYTORCH, Quality, StepEvidence
 from .portability import Portability, portability
+from .steps import PLAIN, PYTORCH, Quality, StepEvidence
 
 HUGE = 1 << 30  # bytes of weights, from which on exact pipelines are not judged a second time
 

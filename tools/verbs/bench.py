@@ -12,8 +12,8 @@ from ...backends.measuring.measure import Comparison, compare, workloads
 from ...backends.measuring.workloads import fitted
 from ...backends.target import detect
 from ..build.portability import Portability, graphs_of, portability, summary
+from ..console import Console
 from ..opened import open_model, program_of
-from ..show.console import Console
 
 
 @dataclass(frozen=True)

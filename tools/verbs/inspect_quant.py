@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...backends.bundles.manifest import read_manifest
 from ...ir.errors import BundleError
-from ...passes.quantize.report.layer import Layer
+from ...passes.quantize.report.layer import Layer, of_json
 
 
 def rows(bundle: str) -> list[Layer]:
@@ -25,23 +23,7 @@ def rows(bundle: str) -> list[Layer]:
         raise BundleError(
             f"{bundle} has no quantized layer: build one with --preset balanced, or a pipeline that quantizes"
         )
-    return sorted((_layer(each) for each in recorded), key=lambda layer: layer.snr)
-
-
-def to_json(found: Sequence[Layer]) -> list[dict[str, Any]]:
-    """As the manifest holds them; infinite ratios are null."""
-    return [
-        {
-            key: None if value in (float("inf"), float("-inf")) else value
-            for key, value in asdict(each).items()
-        }
-        for each in found
-    ]
-
-
-def _layer(record: dict[str, Any]) -> Layer:
-    ratios = {key: float("inf") for key in ("activation_snr", "weight_snr", "snr") if record.get(key) is None}
-    return Layer(**{**record, **ratios})
+    return sorted((of_json(each) for each in recorded), key=lambda layer: layer.snr)
 
 
 def table(found: list[Layer]) -> Any:

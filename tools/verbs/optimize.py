@@ -19,16 +19,17 @@ from ...ir.errors import GraphwrightError
 from ...ir.fingerprint import tensor_digest
 from ...ir.footprint import weight_bytes
 from ...passes.manager.pipeline import Pipeline
-from ..build.building import Build, building
+from .. import report
+from ..build.building import Build
+from ..build.by_backend import building
 from ..build.kept import kept
+from ..build.neighbours import of_build
 from ..build.outcome import Outcome
 from ..build.preflight import preflight
 from ..build.work import Work, candidates
 from ..config import RunConfig, make, resolve
+from ..console import Console
 from ..judge.judging import read_calibration, read_data
-from ..judge.neighbours import of_build
-from ..show import report
-from ..show.console import Console
 
 
 def optimize(

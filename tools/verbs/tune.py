@@ -16,8 +16,8 @@ from ...ir.program import Program
 from ..build.preflight import preflight
 from ..build.work import Work, candidates
 from ..config import RunConfig, make, resolve
+from ..console import Console
 from ..judge.judging import read_calibration, read_data
-from ..show.console import Console
 
 # Of what a bundle was made with: a build that is not written needs no place and no goal.
 _IRRELEVANT = ("out", "force", "dump", "keep-going", "max-drop", "preset", "target", "backend")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from ....ir.program import Program
 from ...manager.contract import Context, Feed
@@ -13,9 +13,6 @@ from ..surgery.cut import remove
 from ..surgery.separate import rejoin
 from ..surgery.units import Units
 from .search import Kept, Search
-
-if TYPE_CHECKING:
-    from ..prune_to_latency import PruneToLatency
 
 BUILDS = 5  # at most
 PROCESSES = 3  # of each program, to time what was built: one alone can be a tenth off
@@ -33,12 +30,15 @@ class Built:
 
 
 def built(
-    options: PruneToLatency,
     search: Search,
     work: Program,
     original: Program,
     feeds: Sequence[Feed],
     context: Context,
+    *,
+    speedup: float,
+    refitted: Literal["weights", "masks"] | None,
+    damping: float,
 ) -> Built:
     """The first that is as fast as asked, or else the fastest.
 
@@ -48,10 +48,11 @@ def built(
     Args:
         work: the program in which the search's units were found.
         original: what the refitted weights are to come near to.
+        speedup: that is asked for. refitted: which weights are, None for none. damping: of the least squares.
     """
     made: dict[Kept, Built] = {}
     for _ in range(BUILDS):
-        kept = search.best(options.speedup)
+        kept = search.best(speedup)
         if kept in made:  # nothing is faster
             break
         program, going = work.clone(), search.going(kept)
@@ -59,10 +60,10 @@ def built(
         rejoin(program)
         errors: dict[str, tuple[float, float]] = {}
         notes: list[str] = []
-        if options.refit is not None and going:
-            errors, notes = refit(program, original, feeds, options.refit, options.damping, context.progress)
+        if refitted is not None and going:
+            errors, notes = refit(program, original, feeds, refitted, damping, context.progress)
         search.tried[kept] = search.timing(program, PROCESSES)
         made[kept] = Built(program, going, search.tried[kept], errors, notes)
-        if search.tried[kept] >= options.speedup:
+        if search.tried[kept] >= speedup:
             break
     return max(made.values(), key=lambda one: one.speedup)

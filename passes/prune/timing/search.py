@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ....ir.program import Program
 from ...common.allocate import allocate
@@ -13,9 +12,6 @@ from ..refit.losses import losses
 from ..surgery.cut import remove
 from ..surgery.units import Units
 from .latency import Timing, table
-
-if TYPE_CHECKING:
-    from ..prune_to_latency import PruneToLatency
 
 TRIES = 5  # structures built and timed for a goal, at most
 RESERVE = 1.02  # aimed at beyond the goal: what repeated measurements differ by
@@ -34,28 +30,31 @@ class Search:
     Args:
         program: fx, in which the units were found; it is not changed.
         feeds: real inputs.
+        method, workload, choices, damping: as of `prune-to-latency`.
     """
 
     def __init__(
         self,
-        options: PruneToLatency,
         program: Program,
         units: Sequence[Units],
         feeds: Sequence[Feed],
         context: Context,
+        *,
+        method: str,
+        workload: str,
+        choices: int,
+        damping: float,
     ) -> None:
         self._program, self._units, self._context = program, units, context
-        self.timing = Timing(program, context, options.workload)
-        known = table(program, units, options.choices, self.timing, context, options.workload)
+        self.timing = Timing(program, context, workload)
+        known = table(program, units, choices, self.timing, context, workload)
         orders = None
-        if options.method != "zip":
-            ranked = scores(program, units, options.method, context)
+        if method != "zip":
+            ranked = scores(program, units, method, context)
             orders = [[int(unit) for unit in each.argsort(kind="stable")] for each in ranked]
         counts = [sorted(times) for times in known.times]
         judged = min(JUDGED, len(feeds))
-        found = losses(
-            program, units, counts, feeds, judged, orders, options.damping, progress=context.progress
-        )
+        found = losses(program, units, counts, feeds, judged, orders, damping, progress=context.progress)
         self._times, self.measured = known.times, known.measured
         self._lost, self._orders = [one.loss for one in found], [one.order for one in found]
         self.tried: dict[Kept, float] = {}

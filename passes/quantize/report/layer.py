@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,3 +70,20 @@ def ratio(power: float, noise: float) -> float:
     if noise == 0:
         return math.inf
     return 10 * math.log10(power / noise) if power else -math.inf
+
+
+def to_json(found: Sequence[Layer]) -> list[dict[str, Any]]:
+    """As a manifest holds them; infinite ratios are null."""
+    return [
+        {
+            key: None if value in (float("inf"), float("-inf")) else value
+            for key, value in asdict(each).items()
+        }
+        for each in found
+    ]
+
+
+def of_json(record: Mapping[str, Any]) -> Layer:
+    """The layer that a manifest's record says."""
+    ratios = {key: float("inf") for key in ("activation_snr", "weight_snr", "snr") if record.get(key) is None}
+    return Layer(**{**record, **ratios})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 
@@ -16,38 +16,66 @@ from ..codes.fx_decode import Coded, bytes_of, narrow, write
 from .activations import statistics
 from .codebook import codebook
 
-if TYPE_CHECKING:
-    from ..quantize_product import QuantizeProduct
-
 OBSERVED = 16  # feeds whose activations are looked at, at most
 
 
-def quantize(options: QuantizeProduct, program: Program, context: Context) -> Result:
-    """Edits the program's graph."""
-    chosen, notes = choose(program, context, lambda matrix: unfit(options, matrix))
+@dataclass(frozen=True)
+class Runs:
+    """How many columns a code stands for, and how many centroids there are: the options of quantize-product."""
+
+    block: int
+    embedding_block: int
+    centroids: int
+    embeddings: bool
+
+    def of(self, matrix: Matrix) -> int:
+        """The columns to a code of a matrix."""
+        wanted = (self.embedding_block or self.block) if matrix.lookups else self.block
+        return next(size for size in range(min(wanted, matrix.columns), 0, -1) if matrix.columns % size == 0)
+
+    def unfit(self, matrix: Matrix) -> str:
+        """Why a matrix stays in float; empty if it does not."""
+        if matrix.lookups and not self.embeddings:
+            return "tables are left out (embeddings=false)"
+        block, numbers = self.of(matrix), matrix.tensor.numel()
+        coded = numbers // block + 2 * block * min(self.centroids, numbers // block)
+        if coded >= matrix.tensor.nbytes:
+            return f"codes and centroids would take {coded} bytes, and it takes {matrix.tensor.nbytes}"
+        return ""
+
+
+def quantize(
+    program: Program, context: Context, runs: Runs, *, steps: int, finish: int, rate: float
+) -> Result:
+    """Edits the program's graph.
+
+    Args:
+        steps: of learning after each group of weights. finish: after the last. rate: of learning.
+    """
+    chosen, notes = choose(program, context, runs.unfit)
     if not chosen:
         return Result(program, False, notes=tuple(notes))
     teacher = Teacher.of(program, context)
     groups = grouped(program, chosen)
-    total = len(groups) * options.steps + options.finish
+    total = len(groups) * steps + finish
     coded: list[Coded] = []
     vectors = own_vectors(program.graph) if total else []
     done = 0
 
-    def learn(steps: int) -> None:
+    def learn(count: int) -> None:
         nonlocal done
-        if steps:
+        if count:
             tables = [program.graph.get_parameter(str(one.table.target)) for one in coded]
             student = teacher.watched(program.graph)
             say = lambda step, loss: context.progress("learning centroids", done + step, total)
-            distil(teacher, student, [*tables, *vectors], steps, options.rate, say)
-            done += steps
+            distil(teacher, student, [*tables, *vectors], count, rate, say)
+            done += count
 
     for group in groups:
-        coded += _code(options, program, group, context)
-        learn(options.steps)
+        coded += _code(runs, program, group, context)
+        learn(steps)
     untaught = teacher.measure(program.graph)
-    learn(options.finish)
+    learn(finish)
     narrow(program.graph, *(one.table for one in coded))
     program.graph.recompile()
     after = teacher.measure(program.graph)
@@ -63,25 +91,7 @@ def quantize(options: QuantizeProduct, program: Program, context: Context) -> Re
     return Result(program, True, statistics, tuple(notes))
 
 
-def _block(options: QuantizeProduct, matrix: Matrix) -> int:
-    wanted = (options.embedding_block or options.block) if matrix.lookups else options.block
-    return next(size for size in range(min(wanted, matrix.columns), 0, -1) if matrix.columns % size == 0)
-
-
-def unfit(options: QuantizeProduct, matrix: Matrix) -> str:
-    """Why a matrix stays in float; empty if it does not."""
-    if matrix.lookups and not options.embeddings:
-        return "tables are left out (embeddings=false)"
-    block, numbers = _block(options, matrix), matrix.tensor.numel()
-    coded = numbers // block + 2 * block * min(options.centroids, numbers // block)
-    if coded >= matrix.tensor.nbytes:
-        return f"codes and centroids would take {coded} bytes, and it takes {matrix.tensor.nbytes}"
-    return ""
-
-
-def _code(
-    options: QuantizeProduct, program: Program, group: Sequence[Matrix], context: Context
-) -> list[Coded]:
+def _code(runs: Runs, program: Program, group: Sequence[Matrix], context: Context) -> list[Coded]:
     feeds = spread(context.calibration, OBSERVED)
     seen = statistics(program, group, feeds) if feeds else {}
     coded = []
@@ -89,8 +99,8 @@ def _code(
         gram, counts = seen.get(matrix.name, (None, None))
         codes, table = codebook(
             matrix.numbers().numpy(),
-            _block(options, matrix),
-            options.centroids,
+            runs.of(matrix),
+            runs.centroids,
             gram=gram,
             importance=None if counts is None else 1 + counts,
             seed=context.seed,

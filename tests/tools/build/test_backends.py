@@ -21,7 +21,7 @@ from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.quantize.quantize_dynamic import QuantizeDynamic
 from graphwright.tools.build import kept as keeping
 from graphwright.tools.build.building import Build, Candidate
-from graphwright.tools.build.outcome import PLAIN, Quality
+from graphwright.tools.build.steps import PLAIN, Quality
 from graphwright.tools.cli import app
 from graphwright.tools.config import ConfigError, make
 from graphwright.tools.judge.quality import Score

@@ -5,10 +5,11 @@ from graphwright.backends.measuring.measure import Cell, Comparison
 from graphwright.backends.measuring.ratios import speedup
 from graphwright.ir.capture import capture
 from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.tools import report
 from graphwright.tools.build import building_graphs, work
+from graphwright.tools.build.verdict import closing
 from graphwright.tools.config import make
-from graphwright.tools.show import report
-from graphwright.tools.show.console import Console
+from graphwright.tools.console import Console
 from graphwright.tools.verbs import optimize as driver
 
 FUSED = "fuse-attention,remove-padding"
@@ -80,7 +81,7 @@ def test_what_cannot_gain_from_a_pass_does_without_it_all_the_same(looked):
 def test_an_export_that_measures_faster_is_kept(looked):
     outcome, _ = looked(2.0, quick=True)
     assert outcome.unrewritten == ["1x16", "mixed:4"]
-    assert report.closing(outcome)[0].startswith("This bundle holds the un-rewritten export of the model")
+    assert closing(outcome)[0].startswith("This bundle holds the un-rewritten export of the model")
 
 
 def test_without_it_passes_are_timed_one_by_one(looked):

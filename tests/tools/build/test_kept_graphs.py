@@ -8,10 +8,11 @@ import onnx_ir
 import pytest
 from graphwright.backends.measuring.measure import Cell, Comparison
 from graphwright.backends.measuring.ratios import speedup
+from graphwright.tools import report
 from graphwright.tools.build import building_graphs, work
+from graphwright.tools.build.verdict import closing
 from graphwright.tools.config import make
-from graphwright.tools.show import report
-from graphwright.tools.show.console import Console
+from graphwright.tools.console import Console
 from graphwright.tools.verbs.optimize import run
 from handmade import parsed
 
@@ -71,7 +72,7 @@ LOSSY = "fold-constants,quantize-dynamic{scale=tensor}"
 def test_a_bundle_of_the_export_alone_is_called_that_first(built):
     outcome, record, text = built("fold-constants,quantize-dynamic", ("1", "8"))
     first = "This bundle holds the un-rewritten export of the model: nothing that was tried is faster."
-    assert report.closing(outcome)[0] == first
+    assert closing(outcome)[0] == first
     assert text.splitlines()[2] == first
     assert record["graphs"] == {"plain": "model.onnx"}
     assert record["unrewritten"] == ["1", "8"]
@@ -128,5 +129,5 @@ def test_a_pipeline_that_changes_nothing_is_called_that(built):
 
 def test_an_outcome_and_its_program_are_shown_in_sentences(built):
     outcome, _, _ = built("fold-constants", ())
-    assert repr(outcome) == "\n".join(report.closing(outcome))
+    assert repr(outcome) == "\n".join(closing(outcome))
     assert repr(outcome.source).startswith("Program(onnx, features: x float32[")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from graphwright.backends.running.runner import load
+from graphwright.tools.console import Console
 from graphwright.tools.judge.quality import Fidelity
-from graphwright.tools.show.console import Console
 from graphwright.tools.verbs.bench import bench
 from graphwright.tools.verbs.optimize import optimize
 

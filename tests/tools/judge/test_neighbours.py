@@ -15,10 +15,10 @@ from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.tools.build import presets
 from graphwright.tools.build.compiling import Compiler
 from graphwright.tools.config import make
+from graphwright.tools.console import Console
 from graphwright.tools.judge.data import Row
 from graphwright.tools.judge.judging import judging, read_data
 from graphwright.tools.judge.neighbours import PROMISED, Neighbours, neighbours, of_probes, of_texts
-from graphwright.tools.show.console import Console
 from handmade import operators, parsed
 from transformers import BertConfig, BertModel
 

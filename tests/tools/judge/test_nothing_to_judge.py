@@ -10,10 +10,10 @@ from graphwright.backends.running.text import TextEncoder
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import CaptureError, DataError
 from graphwright.ir.execute import execute
+from graphwright.tools import report
 from graphwright.tools.build import building_graphs, work
 from graphwright.tools.config import make
-from graphwright.tools.show import report
-from graphwright.tools.show.console import Console
+from graphwright.tools.console import Console
 from graphwright.tools.verbs.optimize import run
 from handmade import parsed
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ...ir.errors import GraphwrightError
-from ...ir.host.files import why
+from ..ir.errors import GraphwrightError
+from ..ir.host.files import why
 
 PATIENCE = 2.0  # seconds of work before a progress bar shows
 

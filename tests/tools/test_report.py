@@ -10,12 +10,13 @@ from graphwright.backends.measuring.ratios import speedup
 from graphwright.ir.errors import ContractError, PassError
 from graphwright.ir.program import Program
 from graphwright.passes.manager.contract import Exact, Lossy, Ratio, Step
-from graphwright.tools.build.outcome import PLAIN, PYTORCH, Outcome, Quality, StepEvidence
+from graphwright.tools import report
+from graphwright.tools.build.outcome import Outcome
 from graphwright.tools.build.portability import Portability
+from graphwright.tools.build.steps import PLAIN, PYTORCH, Quality, StepEvidence
 from graphwright.tools.config import make, resolve
 from graphwright.tools.judge.neighbours import Neighbours
 from graphwright.tools.judge.quality import Score
-from graphwright.tools.show import report
 
 
 @pytest.fixture
