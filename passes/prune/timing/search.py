@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from ....ir.program import Program
 from ...common.allocate import allocate
 from ...manager.contract import Context, Feed
+from ..importance.choose import Method
 from ..importance.scores import scores
 from ..refit.losses import losses
 from ..surgery.cut import remove
@@ -40,7 +42,7 @@ class Search:
         feeds: Sequence[Feed],
         context: Context,
         *,
-        method: str,
+        method: Literal["zip"] | Method,
         workload: str,
         choices: int,
         damping: float,

@@ -21,7 +21,7 @@ OBSERVED = 16  # feeds whose activations are looked at, at most
 
 @dataclass(frozen=True)
 class Runs:
-    """How many columns a code stands for, and how many centroids there are: the options of quantize-product."""
+    """How many columns a code stands for, of how many centroids (the options of quantize-product)."""
 
     block: int
     embedding_block: int

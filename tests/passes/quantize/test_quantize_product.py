@@ -17,7 +17,7 @@ from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.quantize.quantize_product import QuantizeProduct
 from graphwright.passes.quantize.trained.codebook import codebook, with_feedback
-from graphwright.passes.quantize.trained.product_fx import unfit
+from graphwright.passes.quantize.trained.product_fx import Runs
 from torch import nn
 from zoo import ARCHITECTURES, fx_program
 
@@ -175,10 +175,8 @@ def test_blocks_divide_and_what_would_not_shrink_stays(shared):
     assert attribute(graph, "table.weight_codes").shape == (50, 2)  # blocks of 6
     assert attribute(graph, "twice.weight_codes").shape == (12, 3)  # blocks of 4
     half = Matrix("w", torch.zeros(8, 8, dtype=torch.float16))
-    assert "codes and centroids would take 192 bytes, and it takes 128" in unfit(
-        QuantizeProduct(block=1), half
-    )
-    assert unfit(QuantizeProduct(block=4, centroids=4), half) == ""
+    assert "codes and centroids would take 192 bytes, and it takes 128" in (Runs(1, 0, 256, True).unfit(half))
+    assert Runs(4, 0, 4, True).unfit(half) == ""
 
 
 def test_tables_can_be_left_out(shared):
