@@ -47,6 +47,10 @@ class Value(Protocol):
         """The constant's data, None for anything computed. Reading it may load it: check `shape` first."""
 
     @property
+    def tensor(self) -> Any:
+        """What holds a constant's data: a torch.Tensor or an onnx_ir tensor; None for anything else."""
+
+    @property
     def shape(self) -> tuple[Dim, ...] | None: ...
 
     @property
@@ -55,6 +59,17 @@ class Value(Protocol):
     @property
     def native(self) -> Any:
         """torch.fx.Node or onnx_ir.Value."""
+
+
+def sizes(value: Value) -> tuple[int, ...]:
+    """The shape of a value in a graph of fixed sizes, such as a function that TVM compiles.
+
+    Raises:
+        ValueError: an axis is free, or the rank is unknown.
+    """
+    if value.shape is None or not all(isinstance(size, int) for size in value.shape):
+        raise ValueError(f"{value.name} has no fixed shape: {value.shape}")
+    return tuple(int(size) for size in value.shape if size is not None)
 
 
 class View(Protocol):

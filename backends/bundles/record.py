@@ -75,8 +75,8 @@ class Compiled:
             if function.sizes.keys() != symbols:
                 raise ValueError(f"{function.name} was not compiled for the inputs listed")
         for spec in inputs:
-            looked_up = spec.role in ("token_ids", "decoder_token_ids") and spec.high
-            if looked_up and not spec.low <= self.padding.token < spec.high:
+            looked_up = spec.role in ("token_ids", "decoder_token_ids")
+            if looked_up and spec.high and not spec.low <= self.padding.token < spec.high:
                 raise ValueError(f"{spec.name} has no id {self.padding.token}, which padding would hold")
         padded = {self.padding.batch, self.padding.length} - {None}
         if not padded <= symbols or not {axis for row in self.padding.axes for axis in row} <= symbols | {

@@ -7,20 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...passes.manager.contract import Ratio
+
 _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Speedup:
+class Speedup(Ratio):
     """How many times faster than the first contestant; above 1 is faster.
 
     median: of the ratios of each round. low, high: their quartiles. interval: 95% of the bootstrapped medians
     (Efron's percentile interval, 1979), which says where the median lies rather than where rounds do.
     """
 
-    median: float
-    low: float
-    high: float
     interval: tuple[float, float]
 
 

@@ -39,7 +39,7 @@ class TextEncoder:
         if ids is None:
             raise BundleError("the model takes no token ids, so texts can't be encoded for it")
         self.fixed = ids.shape[1] if len(ids.shape) > 1 and isinstance(ids.shape[1], int) else None
-        limits = [symbols[dim][1] for dim in ids.shape[1:2] if dim in symbols]
+        limits = [symbols[dim][1] for dim in ids.shape[1:2] if isinstance(dim, str) and dim in symbols]
         limits += [int(info["max_length"])] if info.get("max_length") else []
         limits += [self.fixed] if self.fixed else []
         if limits:

@@ -18,7 +18,7 @@ from math import isqrt, prod
 import numpy as np
 
 from ..errors import GraphwrightError
-from ..values import Dim, GraphValue, GraphView
+from ..values import Dim, GraphValue, GraphView, Value
 from .axes import LARGEST, Atom, Concat, IndexMap, Product, Term, cut, fix, leaves, unify
 from .shapes import factors
 
@@ -82,7 +82,7 @@ def groups(view: GraphView) -> list[Group]:
     return [Group(a.size, tuple(found), coupling.kind(a), a.fixed) for a, found in members.items()]
 
 
-def groups_of(found: Iterable[Group], value: GraphValue, axis: int) -> list[Group]:
+def groups_of(found: Iterable[Group], value: Value, axis: int) -> list[Group]:
     """The groups, among those found, that an axis is made of: two for one of heads x head_dim."""
     return [g for g in found if any(m.axis == axis and m.value == value for m in g.members)]
 

@@ -10,7 +10,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from ...ir.blocks import recognise
-from ...ir.blocks.base import Attention
+from ...ir.blocks.base import Attention, FeedForward
 from ...ir.blocks.linear import linears
 from ...ir.blocks.walk import Statics
 from ...ir.errors import WeightError
@@ -97,8 +97,9 @@ def find(program: Program) -> tuple[list[Matrix], list[str]]:
     looked_at = view(program)
     for value in looked_at.values:
         one = matrix(value.inputs[0], value.native) if _looks_up(value) else None
-        if one is not None:
-            one.lookups.append((value.native, value.inputs[1].native))
+        ids = value.inputs[1] if one is not None else None
+        if one is not None and ids is not None:
+            one.lookups.append((value.native, ids.native))
     for linear in linears(looked_at, Statics()).values():
         product = next(v for v in linear.body if v.op in ("linear", "matmul", "conv1d"))
         one = matrix(linear.weight, product.native) if linear.groups == 1 else None
@@ -116,7 +117,8 @@ def grouped(program: Program, matrices: Sequence[Matrix]) -> list[list[Matrix]]:
     and what belongs to no block is a group by itself."""
     blocks = recognise(program)
     block_of: dict[Any, int] = {}
-    for number, block in enumerate((*blocks.attention, *blocks.feed_forward), 1):
+    found: list[Attention | FeedForward] = [*blocks.attention, *blocks.feed_forward]
+    for number, block in enumerate(found, 1):
         parts = (block.q, block.k, block.v, block.o) if isinstance(block, Attention) else (
             block.up, block.gate, block.down)  # fmt: skip
         for part in parts:

@@ -175,8 +175,8 @@ def same_interface(before: Program, after: Program) -> None:
     if after.outputs != before.outputs:
         raise ContractError(f"the outputs became {_names(after.outputs)} instead of {_names(before.outputs)}")
     if [spec.name for spec in after.inputs] != [spec.name for spec in before.inputs]:
-        old, new = ([spec.name for spec in program.inputs] for program in (before, after))
-        raise ContractError(f"the inputs became {_names(new)} instead of {_names(old)}")
+        had, has = ([spec.name for spec in program.inputs] for program in (before, after))
+        raise ContractError(f"the inputs became {_names(has)} instead of {_names(had)}")
     for old, new in zip(before.inputs, after.inputs, strict=True):
         narrowed = len(old.shape) == len(new.shape) and all(
             a == b or (isinstance(a, str) and isinstance(b, int))

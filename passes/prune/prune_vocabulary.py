@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ...ir.program import Program
+from ...ir.spec import InputSpec
 from ..manager.contract import Context, Feed, Lossy, Pass, Result
 from .vocabulary.tokenizer import Tokens
 
@@ -78,7 +79,7 @@ def _counts(program: Program, feeds: Sequence[Feed], rows: int) -> np.ndarray:
     """How often each id stands in the feeds, padding left out where a mask tells it."""
     from .vocabulary.token_ids import ROLES
 
-    masks = {spec.role: spec for spec in program.inputs}
+    masks: dict[str, InputSpec] = {spec.role: spec for spec in program.inputs}
     counts = np.zeros(rows, np.int64)
     for feed in feeds:
         for spec in program.inputs:

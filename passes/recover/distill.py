@@ -117,10 +117,29 @@ class Distill(Recovery):
                 )
                 continue
             nodes = map_nodes(one), map_nodes(other)
-            both = {"program": student, "teacher": one, "student": other}
             if self.attention and nodes[0] is not None and nodes[1] is not None:
-                found.append(Maps(self.attention / len(pairs), place, nodes[0], nodes[1], **both))
+                found.append(
+                    Maps(
+                        self.attention / len(pairs),
+                        place,
+                        nodes[0],
+                        nodes[1],
+                        program=student,
+                        teacher=one,
+                        student=other,
+                    )
+                )
             ends = native(one.value), native(other.value)
             if self.values and ends[0] is not None and ends[1] is not None:
-                found.append(Relations(self.values / len(pairs), place, [ends[0]], [ends[1]], **both))
+                found.append(
+                    Relations(
+                        self.values / len(pairs),
+                        place,
+                        [ends[0]],
+                        [ends[1]],
+                        program=student,
+                        teacher=one,
+                        student=other,
+                    )
+                )
         return found, notes

@@ -106,7 +106,7 @@ def judging(
         DataError: the rows don't fit the model: a wrong label, or outputs that can't serve the task.
     """
     if data is None:
-        feeds = probes(program, seed)
+        feeds: Sequence[Feed] = probes(program, seed)
         mask = next((spec for spec in program.inputs if spec.role == "attention_mask"), None)
         fidelity = Fidelity(feeds, reference, *((mask.name, (), (), mask.hidden) if mask else (None,)))
         return Judging(fidelity, fidelity, feeds, (), len(feeds), "probe inputs")

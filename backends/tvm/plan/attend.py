@@ -10,6 +10,7 @@ from tvm import relax
 
 from ....ir.blocks.base import Attention, Linear
 from ....ir.ops.evaluate import scalar
+from ....ir.values import sizes
 from ..kernels.attention import Attention as Spec
 from ..kernels.attention import Columns, attention
 from ..kernels.rotate import Rotate, rotate
@@ -51,11 +52,11 @@ def fitting(a: Attention) -> bool:
     if a.layouts[0].startswith("(bh)") and any(len(rank) == 3 and rank[0] != 1 for rank in ranks):
         return False  # batch and heads are one axis of the mask, too
     lengths = _lengths(a)
-    whole = (int(shape[0]), a.heads, *lengths)
+    whole = (_batch(a), a.heads, *lengths)
     spread = all(
         size in (1, full) for rank in ranks for size, full in zip(rank[::-1], whole[::-1], strict=False)
     )
-    return spread and shape[1] == lengths[0] and int(shape[2]) % a.heads == 0
+    return spread and shape[1] == lengths[0] and sizes(a.context)[2] % a.heads == 0
 
 
 def write_attention(site: Site, a: Attention) -> Item:
@@ -81,9 +82,8 @@ def _write(site: Site, a: Attention) -> None:
     sides = _turned(site, a, projected(site, _sides(a))) if direct(a) else _materialised(site, a)
     q, k, v = (rows for rows, _ in sides)
     columns = [Columns(int(rows.ty.shape[1]), at) for rows, at in sides]
-    assert a.context.shape is not None
-    dim = a.head_dim if direct(a) else int(a.query.shape[a.layouts[0].replace("(bh)", "b").index("d")])
-    value_dim = int(a.context.shape[-1]) // a.heads
+    dim = a.head_dim if direct(a) else sizes(a.query)[a.layouts[0].replace("(bh)", "b").index("d")]
+    value_dim = sizes(a.context)[-1] // a.heads
     kv_heads = a.kv_heads if direct(a) else int(k.ty.shape[1]) // dim
     lengths, batch = _lengths(a), _batch(a)
     sight = site.masks.sight(a) if em.packed else Sight(behind=0 if a.causal else None)
@@ -150,16 +150,14 @@ def _turned(site: Site, a: Attention, sides: list[tuple[Any, int]]) -> list[tupl
 
 
 def _batch(a: Attention) -> int:
-    assert a.context.shape is not None
-    return int(a.context.shape[0])
+    return sizes(a.context)[0]
 
 
 def _lengths(a: Attention) -> tuple[int, int]:
     """Queries and keys of a sequence."""
     found = []
     for value, layout in ((a.query, a.layouts[0]), (a.key, a.layouts[1])):
-        assert value.shape is not None
-        found.append(int(value.shape[layout.replace("(bh)", "b").index("l")]))
+        found.append(sizes(value)[layout.replace("(bh)", "b").index("l")])
     return found[0], found[1]
 
 
@@ -185,7 +183,9 @@ def _words(site: Site, pattern: Pattern) -> Any:
 
 
 def _sides(a: Attention) -> list[tuple[Linear, np.ndarray]]:
-    return [(a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features)]
+    """Of an attention that is `direct`: each one's projection, and which of its features."""
+    sides = ((a.q, a.q_features), (a.k, a.k_features), (a.v, a.v_features))
+    return [(linear, at) for linear, at in sides if linear is not None and at is not None]
 
 
 def projected(site: Site, sides: Sequence[tuple[Linear, np.ndarray]]) -> list[tuple[Any, int]]:
@@ -220,15 +220,15 @@ def _materialised(site: Site, a: Attention) -> list[tuple[Any, int]]:
     found = []
     for value, layout in zip((a.query, a.key, a.value), a.layouts, strict=True):
         variable, emit = site.emitter.whole(value), site.emitter.builder.emit
-        sizes = dict(zip(layout.replace("(bh)", "b"), map(int, value.shape or ()), strict=True))
+        axes = dict(zip(layout.replace("(bh)", "b"), sizes(value), strict=True))
         if layout.startswith("(bh)"):
-            sizes = {"b": sizes.pop("b") // a.heads, "h": a.heads, **sizes}
-        sizes.pop("1", None)  # an axis of one, such as a batch of one
-        variable = emit(relax.op.reshape(variable, list(sizes.values())))
-        order = [letter for letter in "blhd" if letter in sizes]
-        if order != list(sizes):
-            variable = emit(relax.op.permute_dims(variable, [list(sizes).index(letter) for letter in order]))
-        rows, width = sizes.get("b", 1) * sizes["l"], sizes.get("h", 1) * sizes["d"]
+            axes = {"b": axes.pop("b") // a.heads, "h": a.heads, **axes}
+        axes.pop("1", None)  # an axis of one, such as a batch of one
+        variable = emit(relax.op.reshape(variable, list(axes.values())))
+        order = [letter for letter in "blhd" if letter in axes]
+        if order != list(axes):
+            variable = emit(relax.op.permute_dims(variable, [list(axes).index(letter) for letter in order]))
+        rows, width = axes.get("b", 1) * axes["l"], axes.get("h", 1) * axes["d"]
         found.append((emit(relax.op.reshape(variable, [rows, width])), 0))
     return found
 

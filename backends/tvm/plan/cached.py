@@ -13,7 +13,7 @@ from ....ir.blocks.heads import Heads, heads
 from ....ir.blocks.layout import Lost
 from ....ir.blocks.scores import Operand
 from ....ir.blocks.walk import Statics, bare
-from ....ir.values import Value
+from ....ir.values import Value, sizes
 from ..kernels.attention import Columns
 from ..kernels.cached_attention import CachedAttention, cached_attention
 from .attend import bias_of, projected
@@ -79,14 +79,15 @@ def _cached(a: Attention, linears: Mapping[Value, Linear], norms: Mapping[Value,
             return None
         rotated |= side.rotary
         assert value is not None
-        assert value.shape is not None
-        sides.append((side.linear, side.features.reshape(int(value.shape[1]), -1)))
+        sides.append((side.linear, side.features.reshape(sizes(value)[1], -1)))
     query, key = bare(a.query), bare(new[0]) if new[0] is not None else None
     turned = rotation(_unscaled(query))
     if (turned is None and (a.rotary or rotated)) or key is None or rotation(key) != turned:
         return None
-    past = tuple(joined.inputs[0] for joined in (keys, values))
-    return Cached(a, past, (keys, values), tuple(sides), turned)
+    past = keys.inputs[0], values.inputs[0]
+    assert past[0] is not None
+    assert past[1] is not None
+    return Cached(a, (past[0], past[1]), (keys, values), tuple(sides), turned)
 
 
 def _heads(value: Value | None, linears: Mapping[Value, Linear], norms: Mapping[Value, Any]) -> Heads | None:
@@ -127,14 +128,14 @@ def _joined(value: Value, count: int, inside: set[Value]) -> Value | None:
     past, new = value.inputs
     if value.attrs["axis"] not in (2, -2) or past is None or new is None or new.shape is None:
         return None
-    if new.shape[2] != 1 or int(shape[2]) < 2 or count % int(shape[1]):
+    whole = sizes(value)
+    if new.shape[2] != 1 or whole[2] < 2 or count % whole[1]:
         return None
-    sizes = [int(d) for d in shape]
-    marks = np.arange(np.prod(sizes)).reshape(sizes)
+    marks = np.arange(np.prod(whole)).reshape(whole)
     found = marks
     for step in reversed(steps):
         found = _through(step, found)
-    heads_ = np.repeat(marks, count // sizes[1], 1)
+    heads_ = np.repeat(marks, count // whole[1], 1)
     same = any(np.array_equal(found, each) for each in (heads_, heads_.swapaxes(2, 3)))
     return value if same and _only_read(value, inside) else None
 
@@ -147,8 +148,7 @@ def _only_read(value: Value, inside: set[Value]) -> bool:
 def _through(step: Value, array: np.ndarray) -> np.ndarray:
     if step.op == "transpose":
         return array.transpose(step.attrs["perm"])
-    shape = [int(d) for d in step.shape or ()]
-    return np.broadcast_to(array, shape) if step.op == "expand" else array.reshape(shape)
+    return np.broadcast_to(array, sizes(step)) if step.op == "expand" else array.reshape(sizes(step))
 
 
 def write_cached(site: Site, found: Cached) -> list[Item]:
@@ -167,22 +167,22 @@ def write_cached(site: Site, found: Cached) -> list[Item]:
 
 def _write(site: Site, found: Cached) -> None:
     em, a, turned = site.emitter, found.attention, found.turned
-    batch, groups, past, dim = (int(d) for d in found.past[0].shape or ())
-    value_dim = int((found.past[1].shape or (0,))[-1])
+    batch, groups, past, dim = sizes(found.past[0])
+    value_dim = sizes(found.past[1])[-1]
     sides = projected(site, found.sides)
     columns = [Columns(int(rows.ty.shape[1]), at) for rows, at in sides]
     bias, axes = bias_of(site, a, (1, past + 1))
     circle = (turned.cosines, turned.sines) if turned else ()
-    angles = [em.shaped(em.whole(v), [_turned(v), int((v.shape or (0,))[-1])]) for v in circle]
+    angles = [em.shaped(em.whole(v), [_turned(v), sizes(v)[-1]]) for v in circle]
     spec = CachedAttention(
         batch, past, a.heads, groups, dim, value_dim, float(a.scale), columns[0], columns[1], columns[2],
         turned.width if turned else 0, _turned(turned.cosines) if turned else 1, axes,
     )  # fmt: skip
-    sizes = [(batch, groups, past + 1, dim), (batch, groups, past + 1, value_dim)]
+    grown = [(batch, groups, past + 1, dim), (batch, groups, past + 1, value_dim)]
     context, *present = em.kernel(
         "cached_attention", ("cached_attention", spec), lambda: cached_attention(spec, site.machine),
         [*(rows for rows, _ in sides), *angles, *map(em.whole, found.past), *([bias] if axes else [])],
-        [((batch, a.heads * value_dim), "float32"), *((size, "float32") for size in sizes)],
+        [((batch, a.heads * value_dim), "float32"), *((size, "float32") for size in grown)],
     )  # fmt: skip
     em.set_rows(a.context, context)
     for value, variable in zip(found.present, present, strict=True):
@@ -191,5 +191,4 @@ def _write(site: Site, found: Cached) -> None:
 
 def _turned(angles: Value) -> int:
     """How many sequences have angles of their own."""
-    assert angles.shape is not None
-    return int(angles.shape[0])
+    return sizes(angles)[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ....ir.blocks.base import Linear
-from ....ir.values import Value
+from ....ir.values import Value, sizes
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Coded:
 
     @property
     def group(self) -> int:
-        assert self.codes.shape is not None
-        return int(self.codes.shape[2])
+        return sizes(self.codes)[2]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def coded(linear: Linear) -> Coded | None:
         or scales.dtype != "float32"
     ):
         return None
-    fits = scales.shape == (*codes.shape[:2], 1) and int(codes.shape[2]) % 16 == 0
+    fits = scales.shape == (*codes.shape[:2], 1) and sizes(codes)[2] % 16 == 0
     return Coded(codes, zeros, scales, k, codes.dtype == "int8") if fits else None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from ....ir.values import Value
+from ....ir.values import Value, sizes
 from ..kernels.machine import Machine
 from ..kernels.pack import pack, unpack
 
@@ -80,8 +80,7 @@ class Emitter:
 
     def bound(self, value: Value) -> int:
         """How many rows a value has at most."""
-        assert value.shape is not None
-        return prod(int(d) for d in value.shape[:-1])
+        return prod(sizes(value)[:-1])
 
     def count(self, value: Value) -> Any:
         """How many rows a value has."""
@@ -102,8 +101,7 @@ class Emitter:
             self.to_tokens(value)
         if value in self._rows:
             return self._rows[value]
-        assert value.shape is not None
-        width = int(value.shape[-1])
+        width = sizes(value)[-1]
         flat = self.shaped(self.whole(value), [self.bound(value), width])
         if self.is_tokens(value):
             key = ("pack", width)
@@ -121,8 +119,7 @@ class Emitter:
         if value not in self._rows:
             assert value.const is not None, value
             return value.native
-        assert value.shape is not None
-        shape = [int(d) for d in value.shape]
+        shape = list(sizes(value))
         found, width = self._rows[value], shape[-1]
         if self.is_tokens(value):
             (found,) = self.kernel(

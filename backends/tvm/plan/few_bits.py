@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ....ir.blocks.base import Blocks, Linear, Norm
 from ....ir.blocks.walk import bare
-from ....ir.values import Value
+from ....ir.values import Value, sizes
 from ..kernels.codes import by_panel, codes_of, packed
 from ..kernels.dot import halved
 from ..kernels.few_bits import FewBits, columns_of, few_bits
@@ -25,7 +26,7 @@ def of_few_bits(blocks: Blocks) -> dict[Value, Coded]:
     found = {}
     for linear in blocks.linear:
         weight = coded(linear) if linear.axis == -1 else None
-        rows = int(np.prod([int(d) for d in linear.input.shape[:-1]])) if linear.input.shape else 0
+        rows = prod(sizes(linear.input)[:-1])
         if weight is not None and (weight.rounds or rows <= _FEW_ROWS):
             found[linear.root] = weight
     for feed in blocks.feed_forward:  # a gated pair is one product

@@ -10,7 +10,7 @@ import numpy as np
 
 from ....ir.blocks.base import Linear
 from ....ir.ops.evaluate import scalar
-from ....ir.pattern import any_of, commutative, const, find, op, var
+from ....ir.pattern import Match, any_of, commutative, const, find, op, var
 from ....ir.values import Value
 
 
@@ -108,4 +108,4 @@ def _dynamic(source: Value, scale: Value) -> bool:
     spread = op("sub", high, low, name="spread")
     guarded = op("where", op("eq", spread, const(None, 0.0)), const(None, 255.0), spread)
     found = find(op("div", any_of("guard", yes=guarded, no=spread), const(None, 255.0)), scale)
-    return bool(found) and found["high"] == source and found["low"] == source
+    return isinstance(found, Match) and found["high"] == source and found["low"] == source

@@ -9,7 +9,7 @@ import numpy as np
 from ....ir.blocks.base import Blocks, Norm
 from ....ir.blocks.walk import bare, users
 from ....ir.ops.evaluate import scalar
-from ....ir.values import Value, View
+from ....ir.values import Value, View, sizes
 from ..kernels.embedding import Embedding, embedding
 from .items import Item
 from .site import Site
@@ -41,7 +41,7 @@ def lookups(view: View, blocks: Blocks, shape: tuple[int, int]) -> list[Lookup]:
 def _lookup(root: Value, blocks: Blocks, shape: tuple[int, int], outputs: set[Value]) -> Lookup | None:
     tables: list[tuple[Value, Value]] = []
     places: list[np.ndarray] = []
-    width = int(root.shape[-1]) if root.shape else 0
+    width = sizes(root)[-1] if root.shape else 0
     stack = [root]
     while stack:
         value = bare(stack.pop())
@@ -91,14 +91,13 @@ def write_lookup(site: Site, lookup: Lookup) -> Item:
 
     def write() -> None:
         em = site.emitter
-        assert lookup.root.shape is not None
-        batch, length, n = (int(d) for d in lookup.root.shape)
+        batch, length, n = sizes(lookup.root)
         if em.packed:
             em.tokens.add(lookup.root)
         finish = site.finish(lookup.root, norm=lookup.norm)
         places = lookup.places
-        sizes = tuple(int(table.shape[0]) for table, _ in lookup.tables)
-        spec = Embedding(sizes, 0 if places is None else len(places), n, finish)
+        heights = tuple(sizes(table)[0] for table, _ in lookup.tables)
+        spec = Embedding(heights, 0 if places is None else len(places), n, finish)
         every = np.arange(batch * length, dtype=np.int32)
         arguments = [em.rows_input if em.packed else em.constant(every)]
         for table, ids in lookup.tables:

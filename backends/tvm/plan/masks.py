@@ -82,7 +82,8 @@ def _visible(attention: Attention, kept: np.ndarray, values: Mapping[Value, np.n
     """(batch, 1 or heads, length, length): which keys each kept query sees, false for other queries; None
     where more than hiding is done to a score."""
     batch, length = kept.shape
-    total, open_ = np.zeros((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), bool)
+    total: np.ndarray = np.zeros((1, 1, 1, 1), np.float32)
+    open_ = np.ones((1, 1, 1, 1), bool)
     for factor, term in attention.terms:
         total = total + factor * values[term]
     if attention.selected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ....ir.blocks.base import Norm
+from ....ir.values import sizes
 from ..kernels.norm import finished
 from .items import Item
 from .site import Site
@@ -18,7 +19,7 @@ def write_norm(site: Site, norm: Norm) -> Item:
         finish = site.finish(norm.root, norm=norm)
         rows = em.rows(norm.input)
         assert norm.root.shape is not None
-        n = int(norm.root.shape[-1])
+        n = sizes(norm.root)[-1]
         results = em.kernel(
             f"norm_{n}", ("norm", n, finish), lambda: finished(n, finish, site.machine),
             [rows, *site.arguments(finish, norm.root, None, norm, n)],

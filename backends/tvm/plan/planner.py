@@ -81,7 +81,7 @@ def plan(
     few = of_few_bits(blocks)
     before = norm_before(blocks, few)
     site = Site(emitter, machine, masks, integers(blocks.linear, packed), packed, tile, few, before)
-    order = {value: number for number, value in enumerate(view.values)}
+    order: dict[Value, int] = {value: number for number, value in enumerate(view.values)}
     items = _items(site, view, blocks, found, sums, main)
     live, site.needed = ordered(items, view.outputs, order)
     for parameter, value in zip(parameters, view.inputs, strict=True):

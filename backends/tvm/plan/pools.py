@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tvm import relax
 
 from ....ir.blocks.walk import bare
-from ....ir.values import Value
+from ....ir.values import Value, sizes
 from ..kernels.pool import pool
 from .items import Item
 from .site import Site
@@ -50,12 +50,11 @@ def write_pool(site: Site, found: Pool) -> Item:
             keep = bool(found.root.attrs["keepdim"])
             em.set_whole(found.root, em.builder.emit(relax.op.sum(masked, [1], keep)))
             return
-        assert found.root.shape is not None
-        batch, n = int(found.root.shape[0]), int(found.root.shape[-1])
+        batch, n = sizes(found.root)[0], sizes(found.root)[-1]
         (sums,) = em.kernel(
             f"pool_{n}", ("pool", n), lambda: pool(n, site.machine),
             [em.starts_input, em.rows(found.tokens)], [((batch, n), "float32")],
         )  # fmt: skip
-        em.set_whole(found.root, em.shaped(sums, [int(d) for d in found.root.shape]))
+        em.set_whole(found.root, em.shaped(sums, list(sizes(found.root))))
 
     return Item((found.root,), ((found.tokens, "float"), (found.mask, "float")), write)

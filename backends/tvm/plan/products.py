@@ -48,7 +48,9 @@ def as_floats(module: Any) -> Any:
     """The module with every integer product that is rescaled to floats written that way."""
     main = module["main"]
     view = RelaxView(main)
-    found = {value: product for value in view.values if (product := _product(value)) is not None}
+    found: dict[Value, _Product] = {
+        value: product for value in view.values if (product := _product(value)) is not None
+    }
     found |= {value: rows for value in view.values if (rows := _by_row(value, found)) is not None}
     if not found:
         return module
@@ -94,8 +96,8 @@ def as_floats(module: Any) -> Any:
                 if product is None:
                     made[binding.var] = builder.emit(over(binding.value, lambda v: made[v]))
                     continue
-                rows = product.rows
-                x = floats(product.x, product.x_scale, -1) if rows is None else by_row(rows)
+                source = product.rows
+                x = floats(product.x, product.x_scale, -1) if source is None else by_row(source)
                 made[binding.var] = builder.emit(relax.op.matmul(x, weights(product)))
             result = builder.emit_output(over(main.body.body, lambda v: made[v]))
         builder.emit_func_output(result)

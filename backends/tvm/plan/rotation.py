@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ....ir.blocks.rotary import rotary
 from ....ir.blocks.walk import bare
-from ....ir.values import Value
+from ....ir.values import Value, sizes
 
 LAYOUT = {"reshape", "transpose", "unsqueeze", "expand"}
 
@@ -20,14 +20,12 @@ class Rotation:
 
     @property
     def width(self) -> int:
-        assert self.cosines.shape is not None
-        return int(self.cosines.shape[-1])
+        return sizes(self.cosines)[-1]
 
     @property
     def places(self) -> int:
         """Rows of angles: of a sequence that all share, or of all sequences."""
-        assert self.cosines.shape is not None
-        return int(self.cosines.shape[0]) * int(self.cosines.shape[2])
+        return sizes(self.cosines)[0] * sizes(self.cosines)[2]
 
 
 def rotation(value: Value) -> Rotation | None:
@@ -36,13 +34,13 @@ def rotation(value: Value) -> Rotation | None:
     found = rotary(value)
     if found is None or value.shape is None or len(value.shape) != 4:
         return None
-    size = int(value.shape[-1])
+    size = sizes(value)[-1]
     turned = _whole(value, bare(found.input), size) or _joined(value, bare(found.input), size)
     if turned is None:
         return None
     cosines, sines = turned.cosines.shape, turned.sines.shape
     fits = cosines == sines and cosines is not None and len(cosines) == 4 and cosines[1] == 1
-    return turned if fits and int(cosines[-1]) in (size, size // 2) else None
+    return turned if fits and sizes(turned.cosines)[-1] in (size, size // 2) else None
 
 
 def rotated(value: Value) -> Value:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.blocks.base import Norm as NormBlock
-from ....ir.values import Value
+from ....ir.values import Value, sizes
 from ..kernels.dot import dot
 from ..kernels.machine import Machine
 from ..kernels.norm import finished
@@ -85,7 +85,7 @@ class Site:
         """The rows of a value as a product of integers reads them, rounded here if nowhere before."""
         if source not in self.stored:
             rounding = self.integers.rounding[source]
-            n = int(source.shape[-1])
+            n = sizes(source)[-1]
             finish = Finish(floats=False, rounds=rounding.mode)
             rows = self.emitter.rows(source)
             results = self.emitter.kernel(

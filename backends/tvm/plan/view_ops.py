@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from ....ir.ops.shapes import concatenated
-from ....ir.values import END, GraphValue
+from ....ir.values import END, GraphValue, sizes
 
 Spec = tuple[str, Sequence[GraphValue | None], dict[str, Any]]
 
@@ -92,7 +92,7 @@ def _slice(c: Call) -> Spec | None:
     strides = c.ints(4) if len(c.call.args) > 4 else [1] * len(axes)
     shape, cuts = c.operands[0].shape, []
     for axis, first, last, step in zip(c.axes(axes, c.rank), begin, end, strides, strict=True):
-        size = int(shape[axis]) if shape is not None else 0
+        size = sizes(c.operands[0])[axis] if shape is not None else 0
         first, last = (max(0, min(v + size if v < 0 else v, size)) for v in (first, last))
         if (first, last, step) != (0, size, 1):
             cuts.append({"axis": axis, "start": first, "end": last, "step": step})
@@ -103,14 +103,14 @@ def _slice(c: Call) -> Spec | None:
 
 def _split(c: Call) -> Spec:
     axis = c.axes([c.attrs.axis], c.rank)[0]
-    size = int(c.operands[0].shape[axis])
+    size = sizes(c.operands[0])[axis]
     given = c.attrs.indices_or_sections
     if isinstance(given, int) or not hasattr(given, "__iter__"):
-        sizes = [size // int(given)] * int(given)
+        parts = [size // int(given)] * int(given)
     else:
         bounds = [0, *(int(v) for v in given), size]
-        sizes = [b - a for a, b in pairwise(bounds)]
-    return "split", c.operands, {"axis": axis, "sizes": tuple(sizes)}
+        parts = [b - a for a, b in pairwise(bounds)]
+    return "split", c.operands, {"axis": axis, "sizes": tuple(parts)}
 
 
 def _concat(c: Call) -> Spec:

@@ -101,6 +101,7 @@ def _is(side: Operand, source: Value, cos: Value, sin: Value, width: int, interl
     sizes = {"b": 1, "h": side.heads, "l": _LENGTH, "d": side.size}
     x = rng.standard_normal([sizes[axis] for axis in side.axes])
     columns = (cos.shape or (0,))[-1]
+    assert isinstance(columns, int)
     rank = len(cos.shape or ())
     around = [1 if axis != "l" else _LENGTH for axis in side.axes[:-1]]
     c, s = (rng.standard_normal([*around, columns])[(0,) * (4 - rank)] for _ in range(2))

@@ -71,7 +71,9 @@ def magnitude(groups: Sequence[Group]) -> np.ndarray:
             key = (memory(tensor), member.axis, member.map)
             if key not in seen:
                 seen.add(key)
-                squares = np.square(member.value.const.astype(np.float64))
+                numbers = member.value.const
+                assert numbers is not None
+                squares = np.square(numbers.astype(np.float64))
                 along = squares.sum(axis=tuple(a for a in range(squares.ndim) if a != member.axis))
                 total += [along[member.map.indices([unit])].sum() for unit in range(size)]
     return np.sqrt(total)

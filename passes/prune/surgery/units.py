@@ -98,8 +98,9 @@ def survey(program: Program) -> tuple[list[Units], list[Miss]]:
     found = groups(graph)
     ties = tied(found)
     missed = [miss for miss in blocks.missed if miss.kind in ("attention", "feed_forward")]
-    order = {value: i for i, value in enumerate(graph.values)}
-    ordered = sorted((*blocks.attention, *blocks.feed_forward), key=lambda block: order[block.root])
+    order: dict[Value, int] = {value: i for i, value in enumerate(graph.values)}
+    every: list[Attention | FeedForward] = [*blocks.attention, *blocks.feed_forward]
+    ordered = sorted(every, key=lambda block: order[block.root])
     by_first: dict[int, Units] = {}
     for layer, block in _numbered(ordered):
         one = _units(block, layer, found, ties)
@@ -147,6 +148,7 @@ def _units(
     output = _output(linear)
     product = next(v for v in linear.body if v.native.name == output.product)
     operand = product.inputs[0]
+    assert operand is not None
     kind: Kind = "heads" if isinstance(block, Attention) else "width"
     features = linear.in_features
     if isinstance(block, Attention):

@@ -11,7 +11,7 @@ from ....ir.blocks import recognise
 from ....ir.fx.graph import add_tensor, call
 from ....ir.ops.coupling import Group, groups, groups_of
 from ....ir.program import Program
-from ....ir.values import GraphValue
+from ....ir.values import Value
 from ....ir.view import view
 from .ties import tied
 
@@ -69,7 +69,7 @@ def widths(program: Program) -> tuple[list[Width], list[str]]:
 
 
 def _channels(
-    value: GraphValue, along: Sequence[Group], ties: dict[int, tuple[Group, ...]]
+    value: Value, along: Sequence[Group], ties: dict[int, tuple[Group, ...]]
 ) -> list[tuple[tuple[Group, ...], int]] | str:
     axis = len(value.shape or ()) - 1
     size = value.shape[axis] if value.shape else None
