@@ -21,10 +21,10 @@ from ..spec import InputSpec
 from .arguments import arguments
 from .dropout import record_rates
 from .eager import Eager, shifted
+from .fixed import widened
 from .state import judged
 from .trace import traced
 from .unwrap import unwrapped
-from .widen import widened
 
 _EPSILON = torch.finfo(torch.float32).eps
 

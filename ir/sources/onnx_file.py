@@ -19,16 +19,14 @@ from .branches import from_the_start, steered
 from .config import facts, read_json, task_of
 from .contrib import write_out_contrib
 from .dims import name_axes, name_dims
-from .external import check_external
+from .external import check_external, check_finite
 from .file_sizes import described
-from .finite import check_finite
 from .fixed_sizes import fix_sizes
-from .infer import infer_sizes
 from .inline import check_functions, inline
 from .onnx_graph import check_graph, check_operators
 from .onnx_positions import bounds
 from .onnx_proto import read_proto
-from .opset import raise_opset
+from .opset import infer_sizes, raise_opset
 from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
 
 

@@ -66,7 +66,7 @@ class PruneToLatency(Pass):
                 raise ValueError(f"{name} is {getattr(self, name)}, and at least one is needed")
 
     def run(self, program: Program, context: Context) -> Result:
-        from ..common.texts import batches
+        from ..common.batches import batches
         from .surgery.separate import separate
         from .surgery.units import survey
         from .timing.built import built

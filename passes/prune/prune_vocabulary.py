@@ -44,7 +44,7 @@ class PruneVocabulary(Pass):
 
     def run(self, program: Program, context: Context) -> Result:
         from .vocabulary.tables import cut, required
-        from .vocabulary.translated import Translated
+        from .vocabulary.token_ids import Translated
 
         tokens = Tokens(program.tokenizer)
         known, rows, size = required(program)

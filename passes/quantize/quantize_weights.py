@@ -15,9 +15,9 @@ from .codes.nbit_form import nbit_form
 from .codes.repack import repack
 from .codes.rounding import Coded, Scheme, with_zeros
 from .codes.stored import Stored
-from .fit.by_awq import Scaled, by_awq
-from .fit.by_gptq import by_gptq
+from .fit.awq import Scaled, by_awq
 from .fit.coding import without_data
+from .fit.gptq import by_gptq
 from .fit.stored_pass import StoredPass
 
 

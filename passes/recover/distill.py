@@ -92,7 +92,7 @@ class Distill(Recovery):
     def _at_layers(self, teacher: Program, student: Program, seed: int) -> tuple[list[Term], list[str]]:
         from .teaching.depth import attention_of, check, layered, read, shown, uniform
         from .teaching.losses.attention import Maps, Relations, map_nodes, native
-        from .teaching.losses.hidden import hidden
+        from .teaching.losses.outputs import hidden
 
         (above, _), (below, notes) = layered(teacher), layered(student)
         teachers = [layer for stream in above for layer in stream.layers]

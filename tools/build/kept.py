@@ -1,4 +1,4 @@
-"""Which of several builds is kept: the fastest of those that meet the goal."""
+"""Builds for each backend, and which is kept: the fastest of those that meet the goal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ import math
 from collections.abc import Sequence
 
 from ...backends.measuring.measure import Comparison
-from .building import Build
+from .building import Build, Building
+from .building_graphs import Graphs
 from .steps import Other
+from .work import Work
+
+
+def building(backend: str, work: Work) -> Building:
+    """That of a backend; TVM loads only where it is asked for."""
+    if backend == "tvm":
+        from .building_compiled import Compiled
+
+        return Compiled(work)
+    return Graphs(work)
 
 
 def kept(builds: Sequence[Build], comparison: Comparison) -> tuple[Build, Other | None]:

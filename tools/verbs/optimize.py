@@ -21,8 +21,7 @@ from ...ir.footprint import weight_bytes
 from ...passes.manager.pipeline import Pipeline
 from .. import report
 from ..build.building import Build
-from ..build.by_backend import building
-from ..build.kept import kept
+from ..build.kept import building, kept
 from ..build.neighbours import of_build
 from ..build.outcome import Outcome
 from ..build.preflight import preflight

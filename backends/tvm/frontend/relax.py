@@ -38,7 +38,7 @@ def relax_module(program: Program, sizes: Mapping[str, int]) -> Imported:
     """
     sizes = _checked(program, sizes)
     if program.dialect == "onnx":
-        from .from_onnx import import_onnx
+        from .onnx_importer import import_onnx
 
         module = import_onnx(program, sizes)
     else:

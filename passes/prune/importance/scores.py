@@ -11,8 +11,8 @@ from ....ir.program import Program
 from ...manager.contract import Context
 from ..surgery.ties import memory
 from ..surgery.units import Units
-from .block_fisher import elimination
 from .choose import Method
+from .gradients import elimination
 
 
 def scores(program: Program, units: Sequence[Units], method: Method, context: Context) -> list[np.ndarray]:

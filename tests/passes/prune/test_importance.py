@@ -11,8 +11,8 @@ from graphwright.ir.fx.graph import attribute, replace_tensor
 from graphwright.passes.common.outputs import arguments, rows
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.prune.importance import gradients
-from graphwright.passes.prune.importance.block_fisher import elimination
 from graphwright.passes.prune.importance.choose import lowest, rounded
+from graphwright.passes.prune.importance.gradients import elimination
 from graphwright.passes.prune.importance.masks import masked
 from graphwright.passes.prune.importance.scores import scores
 from graphwright.passes.prune.surgery.units import units

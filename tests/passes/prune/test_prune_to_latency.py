@@ -5,7 +5,7 @@ import pytest
 import zoo
 from graphwright.ir.errors import PipelineError
 from graphwright.ir.footprint import weights
-from graphwright.passes.common.texts import some
+from graphwright.passes.common.batches import some
 from graphwright.passes.manager.contract import Context, Ratio
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.prune.surgery.units import units

@@ -14,8 +14,8 @@ from graphwright.ir.inputs.probe import feed
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.prune.prune_vocabulary import PruneVocabulary
+from graphwright.passes.prune.vocabulary.token_ids import Translated
 from graphwright.passes.prune.vocabulary.tokenizer import Tokens
-from graphwright.passes.prune.vocabulary.translated import Translated
 from torch import nn
 from zoo import ARCHITECTURES, fx_program
 

@@ -7,8 +7,7 @@ from graphwright.ir.onnx.graph import Editor
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.quantize.codes.rounding import Coded, Scheme, grid
 from graphwright.passes.quantize.codes.stored import find
-from graphwright.passes.quantize.fit.awq import search
-from graphwright.passes.quantize.fit.by_awq import by_awq
+from graphwright.passes.quantize.fit.awq import by_awq, search
 from graphwright.passes.quantize.fit.clip import clip
 from graphwright.passes.quantize.fit.moments import Moments
 from graphwright.passes.quantize.fit.rescale import divide, foldable

@@ -14,8 +14,8 @@ from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.quantize.codes.nbits import looks_up, multiplies
 from graphwright.passes.quantize.codes.rounding import Scheme, round_to_nearest
 from graphwright.passes.quantize.codes.stored import find
-from graphwright.passes.quantize.fit.by_gptq import by_gptq
 from graphwright.passes.quantize.fit.coding import without_data
+from graphwright.passes.quantize.fit.gptq import by_gptq
 from graphwright.passes.quantize.quantize_weights import QuantizeWeights
 from handmade import operators, parsed
 

@@ -15,8 +15,13 @@ from graphwright.passes.recover.teaching.losses.attention import (
     map_nodes,
     native,
 )
-from graphwright.passes.recover.teaching.losses.hidden import hidden
-from graphwright.passes.recover.teaching.losses.outputs import HardLabels, Outputs, Similarity, SoftLabels
+from graphwright.passes.recover.teaching.losses.outputs import (
+    HardLabels,
+    Outputs,
+    Similarity,
+    SoftLabels,
+    hidden,
+)
 from graphwright.passes.recover.training.own import watched
 from zoo import ARCHITECTURES, fx_program
 

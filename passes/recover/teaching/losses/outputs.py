@@ -1,15 +1,46 @@
-"""Terms at the outputs: vectors by their distance, logits as soft labels, and labels that people gave."""
+"""Terms at outputs and hidden states: vectors by distance, logits as soft labels, labels that people gave."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from torch.fx import Node
 
 from .....ir.program import Program
 from ....common.outputs import logits, rows
 from ....manager.contract import Feed
 from .base import Tensors, Term
+
+
+@dataclass
+class Hidden(Term):
+    """What the residual stream holds after a layer, by mean squared error over the mean square, padding left
+    out (PKD: Sun et al., 2019, arXiv:1908.09355; TinyBERT: Jiao et al., 2020, arXiv:1909.10351, equation 8;
+    MobileBERT's feature-map transfer: Sun et al., 2020, arXiv:2004.02984, section 3.4.1). Where the widths
+    differ, a learned matrix takes the student's state to the teacher's width, as TinyBERT has it.
+    """
+
+    program: Program | None = None
+
+    def distance(self, feed: Feed, target: Tensors, values: Tensors) -> torch.Tensor:
+        assert self.program is not None
+        a, b = (rows(self.program, feed, x).float() for x in (target[0], values[0]))
+        for matrix in self.parameters.values():
+            b = b @ matrix.T
+        return relative(a, b)
+
+
+def hidden(program: Program, weight: float, layer: int, taught: Node, learns: Node, seed: int) -> Hidden:
+    """The term between two values (batch, length, width), with a matrix where the widths differ."""
+    widths = [int(node.meta["val"].shape[-1]) for node in (taught, learns)]
+    term = Hidden(weight, layer, [taught], [learns], program=program)
+    if widths[0] != widths[1]:
+        matrix = torch.empty(*widths)
+        torch.nn.init.orthogonal_(matrix, generator=torch.Generator().manual_seed(seed))
+        term.parameters[f"projection.{layer}"] = torch.nn.Parameter(matrix)
+    return term
+
 
 TINY = torch.finfo(torch.float32).tiny
 LABELS = "labels"  # of a feed: (batch,) or (batch, length) class numbers, -100 where there is none
