@@ -208,6 +208,13 @@ def optimize(
     dump: Annotated[
         str | None, typer.Option(help="directory for the graph's text after every pass", show_default=False)
     ] = None,
+    reproduce: Annotated[
+        str | None,
+        typer.Option(help="directory for what it takes to see a failed pass fail again", show_default=False),
+    ] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="find the one rewrite that a pass is rolled back for")
+    ] = False,
     model_type: ModelType = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="exit with 0 although a pass was rolled back or refused")
@@ -229,7 +236,8 @@ def optimize(
         "model": model, "out": out, "preset": preset, "pipeline": pipeline, "data": data,
         "calibrate": calibrate, "task": task, "columns": _columns(columns), "samples": samples,
         "max-drop": max_drop, "threads": threads, "shapes": shapes, "seed": seed, "target": target,
-        "backend": backend, "dump": dump, "model-type": model_type, "force": force or None,
+        "backend": backend, "dump": dump, "reproduce": reproduce,
+        "bisect": bisect or None, "model-type": model_type, "force": force or None,
         "keep-going": keep_going or None, "quick": quick or None,
     }  # fmt: skip
     settings = configs.read(config) if config else {}
@@ -292,13 +300,29 @@ def demo(
 @verb
 def passes(
     name: Annotated[str | None, typer.Argument(help="one pass, in full", show_default=False)] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="show what the pass rewrites in MODEL", show_default=False),
+    ] = None,
     *,
     console: Console,
-) -> None:
-    """List the passes, or describe one."""
+) -> int:
+    """List the passes, describe one, or show what one rewrites in a model."""
     from ..passes.manager.registry import names
     from .verbs import passes as catalog
 
+    if on is not None:
+        if name is None:
+            raise typer.BadParameter("name the pass to try: optimize passes NAME --on MODEL")
+        from .build.steps import StepEvidence, step_json
+        from .verbs.rewrites import described, tried
+
+        step = tried(name, on, console)
+        if console.json:
+            console.value(step_json(StepEvidence(step)))
+        else:
+            console.show(described(step))
+        return 1 if step.error is not None else 0
     entries = [catalog.entry(known) for known in ([name] if name else names())]
     if console.json:
         console.value([entry.to_json() for entry in entries])
@@ -306,6 +330,7 @@ def passes(
         console.show(catalog.describe(entries[0]))
     else:
         console.show(catalog.table(entries))
+    return 0
 
 
 @app.command("inspect")

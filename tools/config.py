@@ -31,7 +31,9 @@ class RunConfig(BaseModel):
     columns: which column of the data file plays which role ("text", "pair", "label"): a name, or a number
     from 1 for a file without a header. samples: rows used at most. calibrate: a file of texts to calibrate
     on, and to train on. max_drop: points of the metric. quick: measure less. backend: "auto" builds for both
-    runtimes and keeps the faster. model_type: what transformers calls a directory's model, where its
+    runtimes and keeps the faster. dump: a directory for the graph's text after every pass and what changed.
+    reproduce: one for what it takes to see a pass that is rolled back fail again. bisect: find the rewrite
+    that a pass is rolled back for. model_type: what transformers calls a directory's model, where its
     config.json doesn't say.
     """
 
@@ -63,8 +65,10 @@ class RunConfig(BaseModel):
     keep_going: bool = False
     quick: bool = False
     dump: str | None = None
+    reproduce: str | None = None
+    bisect: bool = False
 
-    @field_validator("model", "out", "data", "calibrate", "dump", mode="before")
+    @field_validator("model", "out", "data", "calibrate", "dump", "reproduce", mode="before")
     @classmethod
     def _paths(cls, value: Any) -> Any:
         return path_of(value) if isinstance(value, str | bytes | PathLike) else value

@@ -164,7 +164,8 @@ class Step:
     missed: as its result says. error: why it was rolled back (it broke its contract) or refused (what it was
     given, the data or the program, is nothing that it can work on), in one sentence. A pass is not run where
     the one that was to lower the program for it left it as it was. unverified: which outputs say nothing on
-    probe inputs, so that its promise was not checked there; a sentence, empty where all was.
+    probe inputs, so that its promise was not checked there; a sentence, empty where all was. rewrites: by the
+    names that it asked `Context.allow` for, in order; none where it was undone.
     """
 
     text: str
@@ -180,6 +181,7 @@ class Step:
     missed: str = ""
     error: GraphwrightError | None = None
     unverified: str = ""
+    rewrites: tuple[str, ...] = ()
 
     @property
     def counted(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from difflib import unified_diff
 from pathlib import Path
 
 from ...ir.program import Program
@@ -21,15 +22,16 @@ class Instrument:
 
 
 class Dump(Instrument):
-    """Writes the program's text before the first pass and after each: 00-input.txt, 01-fuse-qkv.txt, ..."""
+    """Writes the program's text before the first pass and after each (00-input.txt, 01-fuse-qkv.txt, ...),
+    and what each pass changed in it (01-fuse-qkv.diff, unified)."""
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
-        self.number = 0
+        self.number, self.before = 0, ""
 
     def begin(self, pipeline: str, program: Program, context: Context) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.number = 0
+        self.number, self.before = 0, ""
         self._write("input", program)
 
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
@@ -39,7 +41,13 @@ class Dump(Instrument):
     def _write(self, name: str, program: Program) -> None:
         from ...ir.text import text
 
-        (self.directory / f"{self.number:02}-{name}.txt").write_text(text(program), encoding="utf-8")
+        after, path = text(program), self.directory / f"{self.number:02}-{name}"
+        path.with_suffix(".txt").write_text(after, encoding="utf-8")
+        if self.number:
+            lines = (each.splitlines(keepends=True) for each in (self.before, after))
+            changed = "".join(unified_diff(*lines, "before", "after"))
+            path.with_suffix(".diff").write_text(changed, encoding="utf-8")
+        self.before = after
 
 
 class Timing(Instrument):

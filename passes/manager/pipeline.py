@@ -171,27 +171,36 @@ def _attempt(
         raise  # whatever the pass did
     except GraphwrightError as error:
         step.status = "rolled back" if isinstance(error, ContractError) else "refused"
-        step.error = error
+        step.error, step.rewrites = error, ()
         _forget_locals(error)
         return before, context
     step.statistics, step.notes, step.missed = result.statistics, result.notes, result.missed
     if not result.modified:
+        step.rewrites = ()
         return (before if result.program.dialect == before.dialect else result.program), context
     step.status = "applied"
     if pass_.gated and context.gates and context.measure is not None:
         step.ratios = context.measure(before, result.program)
         if slower(step.ratios.values()):
-            step.status = "slower"
+            step.status, step.rewrites = "slower", ()
             return before, context
     return result.program, result.context or context
 
 
 def _call(pass_: Pass, before: Program, context: Context, step: Step) -> Result:
-    """The pass's result on a clone whose weights cannot be written to."""
+    """The pass's result on a clone whose weights cannot be written to. Notes its rewrites in the step."""
+    rewrites: list[str] = []
+
+    def noted(rewrite: str) -> bool:
+        allowed = context.allow(rewrite)
+        if allowed:
+            rewrites.append(rewrite)
+        return allowed
+
     start = time.perf_counter()
     try:
         with read_only(before, guard=not pass_.traces) as clone:
-            result = run_with_bodies(pass_, clone, context)
+            result = run_with_bodies(pass_, clone, replace(context, allow=noted))
     except GraphwrightError:
         raise
     except Exception as error:
@@ -202,6 +211,9 @@ def _call(pass_: Pass, before: Program, context: Context, step: Step) -> Result:
         step.seconds = time.perf_counter() - start
     if not isinstance(result, Result):
         raise ContractError(f"'{pass_.name}' returned {type(result).__name__} instead of a Result")
+    step.rewrites = tuple(rewrites)
+    if result.context is not None:
+        result = replace(result, context=replace(result.context, allow=context.allow))
     due = pass_.target or before.dialect
     if result.program.dialect != due:
         raise ContractError(f"'{pass_.name}' returned a program in {result.program.dialect} instead of {due}")

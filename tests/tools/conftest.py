@@ -71,3 +71,13 @@ def command():
         return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def invoke():
+    """Runs the command in this process: invoke(*words) -> typer's Result."""
+    from graphwright.tools.cli import app
+    from typer.testing import CliRunner
+
+    runner = CliRunner()
+    return lambda *words: runner.invoke(app, [str(word) for word in words], prog_name="optimize")

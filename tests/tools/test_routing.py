@@ -9,14 +9,6 @@ import pytest
 import yaml
 from graphwright.backends.target import NAMES
 from graphwright.passes.manager.registry import resolve
-from graphwright.tools.cli import app
-from typer.testing import CliRunner
-
-
-@pytest.fixture
-def invoke():
-    runner = CliRunner()
-    return lambda *words: runner.invoke(app, [str(word) for word in words], prog_name="optimize")
 
 
 def test_no_arguments_show_help(invoke):
@@ -126,6 +118,8 @@ def test_wrong_usage_exits_2(invoke, words, sentence):
         (["m", "-o", "o", "--pipeline", "prune-layers{keep=3}"], "end it with to-onnx"),
         (["m", "-o", "/proc/none/o"], "can't be written to /proc/none/o"),
         (["m", "-o", "o", "--dump", "/proc/none/d"], "dump: /proc/none/d can't be written to"),
+        (["m", "-o", "o", "--reproduce", "/proc/none/d"], "reproduce: /proc/none/d can't be written to"),
+        (["passes", "fold-constants,to-onnx", "--on", "m"], "name one pass to try, not 2"),
         (["m", "-o", "o", "--data", "d.parquet"], "ends in none of them"),
         (["m", "-o", "o", "--calibrate", "absent.txt"], "no such data file: absent.txt"),
         (["m", "--dry-run", "--shapes", ""], "name at least one shape"),

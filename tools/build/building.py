@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 from ...backends.bundles.bundle import Variant
 from ...ir.errors import PipelineError
 from ...ir.program import Program
+from ...passes.manager.bisect import Bisect
 from ...passes.manager.contract import Pass, Run
 from ...passes.manager.instruments import Dump, Instrument
 from ...passes.manager.pipeline import Pipeline
+from ...passes.manager.reproducer import Reproducer
 from ...passes.quantize.report.layer import Layer
 from ..judge.quality import Runner, Score
 from .evidence import Evidence
@@ -136,8 +138,12 @@ class Building:
     def _candidate(self, pipeline: Pipeline) -> Candidate:
         evidence = self.evidence()
         instruments: list[Instrument] = [evidence]
+        if self.config.bisect:
+            instruments.insert(0, Bisect())
         if self.config.dump:
             instruments.append(Dump(self.config.dump))
+        if self.config.reproduce:
+            instruments.append(Reproducer(self.config.reproduce))
         start, passes = self._start(pipeline)
         self.chosen: dict[Any, Any] = {}
         context = replace(self.work.context(evidence), chosen=self.chosen)

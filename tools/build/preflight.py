@@ -36,11 +36,12 @@ def preflight(config: RunConfig, source: Any = None, pipeline: Pipeline | None =
     for path in (config.data, config.calibrate):
         if path is not None:
             _check_data(Path(path))
-    if config.dump is not None:
-        try:
-            check_makeable(Path(config.dump, "pass"))
-        except OSError as error:
-            raise ConfigError(f"dump: {config.dump} can't be written to: {why(error)}") from error
+    for name, folder in (("dump", config.dump), ("reproduce", config.reproduce)):
+        if folder is not None:
+            try:
+                check_makeable(Path(folder, "pass"))
+            except OSError as error:
+                raise ConfigError(f"{name}: {folder} can't be written to: {why(error)}") from error
     if config.backend == "tvm":
         from ...backends.tvm.backend import ready
 

@@ -74,6 +74,7 @@ def step_json(each: StepEvidence) -> dict[str, Any]:
         "bytes": [step.bytes_before, step.bytes_after],
         "statistics": dict(step.statistics),
         "notes": list(step.notes),
+        "rewrites": list(step.rewrites),
         "ms": {name: round(value, 4) for name, value in each.ms.items()},
         "ratios": {name: asdict(ratio) for name, ratio in step.ratios.items()},
         "quality": each.score.to_json() if each.score else None,

@@ -49,8 +49,9 @@ def optimize(
         pipeline: passes instead of a preset.
         quiet: False prints progress on stderr.
         settings: preset, data, calibrate, task, columns, samples, max_drop, threads, shapes, seed, target,
-            backend, model_type, force, dump, keep_going, quick: as the command's options of the same names,
-            spelled as there (shapes="1x8,8x8") or in Python's types (shapes=("1x8", "8x8")); see `RunConfig`.
+            backend, model_type, force, dump, reproduce, bisect, keep_going, quick: as the options of the same
+            names, spelled as there (shapes="1x8,8x8") or in Python's types (shapes=("1x8", "8x8")); see
+            `RunConfig`.
 
     Returns:
         Everything found. `outcome.status` is 0, 1 when a pass was rolled back or refused, 3 when `max_drop`

@@ -20,7 +20,9 @@ from ..console import Console
 from ..judge.judging import read_calibration, read_data
 
 # Of what a bundle was made with: a build that is not written needs no place and no goal.
-_IRRELEVANT = ("out", "force", "dump", "keep-going", "max-drop", "preset", "target", "backend")
+_IRRELEVANT = (
+    "out", "force", "dump", "reproduce", "bisect", "keep-going", "max-drop", "preset", "target", "backend"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

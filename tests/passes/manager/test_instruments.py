@@ -114,7 +114,21 @@ def test_bisect_as_an_instrument():
 def test_dump(tmp_path):
     run = Pipeline([ReplaceAdds()]).run(stack(), instruments=[Dump(tmp_path / "dump")])
     files = {path.name: path.read_text() for path in (tmp_path / "dump").iterdir()}
+    changed = files.pop("01-replace-adds.diff").splitlines()
     assert files == {"00-input.txt": text(stack()), "01-replace-adds.txt": text(run.program)}
+    taken, put = ([line for line in changed[2:] if line.startswith(sign)] for sign in "-+")
+    assert len(taken) == len(put) == LAYERS
+    assert [line.replace("sub", "add").replace("-1", "1") for line in put] == [
+        line.replace("-", "+", 1) for line in taken
+    ]
+
+
+def test_a_step_names_its_rewrites_where_they_stay():
+    run = Pipeline([ReplaceAdds()]).run(stack(), Context(allow=lambda rewrite: not rewrite.endswith("2")))
+    assert run.steps[0].rewrites == (*(f"replace h{i}" for i in range(1, LAYERS) if i != 2), "replace y")
+    undone = Pipeline([ReplaceAdds(wrong=("h2",))]).run(stack())
+    assert undone.steps[0].status == "rolled back"
+    assert undone.steps[0].rewrites == ()
 
 
 def test_timing_and_statistics():

@@ -15,8 +15,6 @@ import numpy as np
 import onnx
 import pytest
 from graphwright.ir.errors import BundleError
-from graphwright.tools.cli import app
-from typer.testing import CliRunner
 
 SHAPES = ("--shapes", "1x4,mixed:3", "--threads", "1")
 EXACT = ("--pipeline", "to-onnx,fold-constants,remove-padding")
@@ -28,12 +26,6 @@ def bundle(encoder_directory, command, tmp_path_factory):
     result = command(encoder_directory, "-o", out, *EXACT, *SHAPES, "--json")
     assert result.returncode == 0, result.stderr
     return out, json.loads(result.stdout)
-
-
-@pytest.fixture
-def invoke():
-    runner = CliRunner()
-    return lambda *words: runner.invoke(app, [str(word) for word in words], prog_name="optimize")
 
 
 def test_a_bundle_answers_as_the_model_does(bundle, encoder_directory):
