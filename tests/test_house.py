@@ -95,3 +95,13 @@ def test_rooms_of_tests_are_rooms_of_the_house():
 def test_the_order_of_floors_is_a_chain():
     graph = networkx.DiGraph([(a.partition(".")[0], b.partition(".")[0]) for a, b in imports()])
     assert all(networkx.has_path(graph, upper, lower) for lower, upper in pairwise(FLOORS))
+
+
+def test_the_page_on_passes_shows_the_pass_as_it_stands():
+    page = (ROOT / "docs" / "adding-a-pass.md").read_text("utf-8")
+    for block, file in zip(
+        page.split("```python\n")[1:],
+        ("passes/fuse/keep_residual_sum.py", "tests/passes/fuse/test_keep_residual_sum.py"),
+        strict=True,
+    ):
+        assert block.partition("```")[0] in (ROOT / file).read_text("utf-8")

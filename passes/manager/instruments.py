@@ -44,8 +44,8 @@ class Dump(Instrument):
         after, path = text(program), self.directory / f"{self.number:02}-{name}"
         path.with_suffix(".txt").write_text(after, encoding="utf-8")
         if self.number:
-            lines = (each.splitlines(keepends=True) for each in (self.before, after))
-            changed = "".join(unified_diff(*lines, "before", "after"))
+            was, is_ = (each.splitlines(keepends=True) for each in (self.before, after))
+            changed = "".join(unified_diff(was, is_, "before", "after"))
             path.with_suffix(".diff").write_text(changed, encoding="utf-8")
         self.before = after
 
