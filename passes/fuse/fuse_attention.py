@@ -13,8 +13,9 @@ from ...ir.onnx.graph import Editor
 from ...ir.onnx.opset import cannot_raise, raise_opset
 from ...ir.program import Program
 from ..manager.contract import Context, Exact, Pass, Result
+from .parts.driver import Refused, drive, misses
 from .parts.mask import Mask, mask, write
-from .parts.operands import Operand, Unfit, joined, operands
+from .parts.operands import Operand, joined, operands
 from .parts.outcome import merged, placed
 
 _OPSET = 23  # the first with an Attention of its own
@@ -43,7 +44,7 @@ class FuseAttention(Pass):
 
     def run(self, program: Program, context: Context) -> Result:
         blocks = recognise(program)
-        notes = [f"{m.node}: {m.reason}" for m in blocks.missed if m.kind == "attention"]
+        notes = misses(blocks.missed, "attention")
         kernel, why = self.kernel, None
         if kernel != "multi-head":
             why = cannot_raise(program.graph, _OPSET)
@@ -52,23 +53,22 @@ class FuseAttention(Pass):
                 return _result(program, 0, len(blocks.attention), notes)
             kernel = "attention" if why is None else "multi-head"
         writer = _Writer(program.graph, kernel)
-        fused = 0
-        for attention in blocks.attention:
-            try:
-                plan = _plan(attention, kernel)
-            except Unfit as unfit:
-                notes.append(f"{attention.context.name}: {unfit}")
-                continue
-            if context.allow(f"fuse attention {attention.context.name}"):
-                writer.write(attention, plan)
-                fused += 1
+        fused = drive(
+            blocks.attention,
+            lambda attention: attention.context.name,
+            lambda attention: _plan(attention, kernel),
+            writer.write,
+            "fuse attention",
+            context,
+            notes,
+        )
         if fused:
             writer.editor.prune()
             if kernel == "attention":
                 raise_opset(program.graph, _OPSET)
             if why is not None:
                 notes.append(f"MultiHeadAttention was used: {why}")
-        return _result(program, fused, len(blocks.attention), notes)
+        return _result(program, len(fused), len(blocks.attention), notes)
 
 
 def _result(program: Program, fused: int, found: int, notes: list[str]) -> Result:
@@ -88,17 +88,17 @@ class _Plan:
 
 def _plan(attention: Attention, kernel: str) -> _Plan:
     if attention.is_causal or attention.probabilities is None:
-        raise Unfit("it is one operator already")
+        raise Refused("it is one operator already")
     if attention.probabilities.native.is_graph_output():
-        raise Unfit("its probabilities are an output of the model")
+        raise Refused("its probabilities are an output of the model")
     modern = kernel == "attention"
     if attention.gate is not None:
-        raise Unfit(f"its scores are multiplied by the mask '{attention.gate.name}', which no kernel does")
+        raise Refused(f"its scores are multiplied by the mask '{attention.gate.name}', which no kernel does")
     if attention.softcap and not modern:
-        raise Unfit(f"its scores are capped at {attention.softcap:g}, which MultiHeadAttention does not do")
+        raise Refused(f"its scores are capped at {attention.softcap:g}, which MultiHeadAttention does not do")
     query, key, value, scale = operands(attention, grouped=modern)
     if scale <= 0:
-        raise Unfit(f"its scale is {scale:g}, and kernels take positive ones only")
+        raise Refused(f"its scale is {scale:g}, and kernels take positive ones only")
     return _Plan(
         query, key, value, scale, mask(attention, zeroing=modern), merged(attention), attention.softcap
     )

@@ -13,6 +13,7 @@ from ...ir.program import Program
 from ...ir.values import Value
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
+from .parts.driver import Refused, drive
 from .parts.gelu import Gelu, gelu_at
 
 _OPSET = 20  # the first with a Gelu of its own
@@ -35,58 +36,64 @@ class FuseBiasGelu(Pass):
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:
-        editor, notes = Editor(program.graph), []
+        editor, notes = Editor(program.graph), list[str]()
         raisable = cannot_raise(program.graph, _OPSET) is None
-        found = biases = spelled = 0
-        for value in view(program):
-            gelu = gelu_at(value)
-            if isinstance(gelu, str):
-                notes.append(f"{value.name}: {gelu}")
-            if gelu is None or isinstance(gelu, str):
-                continue
-            found += 1
-            bias = _bias(gelu)
-            why = _unfit(gelu) or (bias if isinstance(bias, str) and not gelu.spelled else "")
-            if why:
-                notes.append(f"{value.name}: {why}")
-            elif context.allow(f"fuse GELU {gelu.root.name}"):
-                x, vector = (gelu.input, None) if isinstance(bias, str) else bias
-                _write(editor, gelu, x, vector, raisable)
-                biases += vector is not None
-                spelled += vector is None
-                if vector is None and raisable:
-                    raise_opset(program.graph, _OPSET)
-        if biases or spelled:
+        looks = [(value, found) for value in view(program) if (found := gelu_at(value)) is not None]
+        gelus = [found for _, found in looks if not isinstance(found, str)]
+        notes += [f"{value.name}: {found}" for value, found in looks if isinstance(found, str)]
+        biased: list[Gelu] = []
+
+        def write(gelu: Gelu, plan: tuple[Value, Value | None]) -> None:
+            x, bias = plan
+            _write(editor, gelu, x, bias, raisable)
+            if bias is not None:
+                biased.append(gelu)
+            elif raisable:
+                raise_opset(program.graph, _OPSET)
+
+        fused = drive(gelus, lambda gelu: gelu.root.name, _plan, write, "fuse GELU", context, notes)
+        if fused:
             editor.prune()
         statistics: dict[str, int | float | str] = {
-            "GELUs fused": f"{biases + spelled} of {found}",
-            "with a bias": biases,
+            "GELUs fused": f"{len(fused)} of {len(gelus)}",
+            "with a bias": len(biased),
         }
-        return Result(program, biases + spelled > 0, statistics, tuple(notes))
+        return Result(program, bool(fused), statistics, tuple(notes))
 
 
-def _unfit(gelu: Gelu) -> str:
-    """Why the kernels do not take this GELU; empty if they do."""
+def _plan(gelu: Gelu) -> tuple[Value, Value | None]:
+    """(what the bias is added to, bias); without a bias what is spelled out still becomes one operator.
+
+    Raises:
+        Refused: the kernels do not take this GELU.
+    """
     dtype = gelu.input.dtype or gelu.root.dtype
-    return "" if dtype in (None, "float32") else f"it computes in {dtype}, and the kernels in float32"
+    if dtype not in (None, "float32"):
+        raise Refused(f"it computes in {dtype}, and the kernels in float32")
+    try:
+        return _bias(gelu)
+    except Refused:
+        if not gelu.spelled:
+            raise
+        return gelu.input, None
 
 
-def _bias(gelu: Gelu) -> tuple[Value, Value] | str:
-    """(what the bias is added to, bias), or why there is none to take in."""
+def _bias(gelu: Gelu) -> tuple[Value, Value]:
+    """(what the bias is added to, bias). Raises Refused where there is none to take in."""
     total = gelu.input
     if total.op != "add":
-        return "no bias is added right before it"
+        raise Refused("no bias is added right before it")
     if total.native.is_graph_output() or any(user not in gelu.body for user in total.users):
-        return f"'{total.name}' before it is used elsewhere too"
+        raise Refused(f"'{total.name}' before it is used elsewhere too")
     left, right = total.inputs
     for x, bias in ((left, right), (right, left)):
         if x is None or bias is None or bias.op != "const" or x.op == "const":
             continue
         width = x.shape[-1] if x.shape else None
         if not isinstance(width, int) or width == 1 or bias.shape != (width,):
-            return f"'{bias.name}' is no vector along the last axis of '{x.name}'"
+            raise Refused(f"'{bias.name}' is no vector along the last axis of '{x.name}'")
         return x, bias
-    return f"'{total.name}' before it adds two computed values"
+    raise Refused(f"'{total.name}' before it adds two computed values")
 
 
 def _write(editor: Editor, gelu: Gelu, x: Value, bias: Value | None, raisable: bool) -> None:

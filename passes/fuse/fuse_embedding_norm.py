@@ -15,10 +15,7 @@ from ...ir.onnx.graph import Editor
 from ...ir.program import Program
 from ...ir.values import Value
 from ..manager.contract import Context, Exact, Pass, Result
-
-
-class Unfit(Exception):  # noqa: N818 - an answer, not an error
-    """The kernel cannot express this embedding. The message says why."""
+from .parts.driver import Refused, drive
 
 
 @dataclass(frozen=True)
@@ -40,21 +37,20 @@ class FuseEmbeddingNorm(Pass):
     def run(self, program: Program, context: Context) -> Result:
         blocks = recognise(program)
         norms = {norm.input: norm for norm in blocks.norm}
-        editor, fused, notes = Editor(program.graph), 0, []
-        for embedding in blocks.embedding:
-            try:
-                norm = _norm_of(embedding, norms)
-                lookups = _lookups(embedding)
-            except Unfit as unfit:
-                notes.append(f"{embedding.root.name}: {unfit}")
-                continue
-            if context.allow(f"fuse embedding {embedding.root.name}"):
-                _write(editor, norm, lookups)
-                fused += 1
+        editor, notes = Editor(program.graph), list[str]()
+        fused = drive(
+            blocks.embedding,
+            lambda embedding: embedding.root.name,
+            lambda embedding: (_norm_of(embedding, norms), _lookups(embedding)),
+            lambda embedding, plan: _write(editor, *plan),
+            "fuse embedding",
+            context,
+            notes,
+        )
         if fused:
             editor.prune()
-        counts = {"embeddings fused": f"{fused} of {len(blocks.embedding)}"}
-        return Result(program, fused > 0, counts, tuple(notes))
+        counts = {"embeddings fused": f"{len(fused)} of {len(blocks.embedding)}"}
+        return Result(program, bool(fused), counts, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -70,33 +66,33 @@ class _Lookups:
 def _norm_of(embedding: Embedding, norms: dict[Value, Norm]) -> Norm:
     norm = norms.get(embedding.root) or next((n for i, n in norms.items() if bare(i) == embedding.root), None)
     if norm is None:
-        raise Unfit("no norm follows the sum")
+        raise Refused("no norm follows the sum")
     if norm.kind != "layer_norm" or norm.weight is None or norm.bias is None:
-        raise Unfit(f"{norm.kind} follows the sum, and the kernel has a LayerNorm with scale and shift")
+        raise Refused(f"{norm.kind} follows the sum, and the kernel has a LayerNorm with scale and shift")
     if any(user not in norm.body for user in embedding.root.users):
-        raise Unfit("something else reads the sum too (a residual stream, most likely)")
+        raise Refused("something else reads the sum too (a residual stream, most likely)")
     return norm
 
 
 def _lookups(embedding: Embedding) -> _Lookups:
     pairs = list(zip(embedding.tables, embedding.ids, strict=True))
     if not 2 <= len(pairs) <= 3:
-        raise Unfit(f"{len(pairs)} tables are added, and the kernel adds two or three")
+        raise Refused(f"{len(pairs)} tables are added, and the kernel adds two or three")
     scaled = next((value for value in embedding.body if value.op in ("mul", "div", "where", "linear")), None)
     if scaled is not None:
-        raise Unfit(f"'{scaled.name}' changes what is looked up, and the kernel only adds")
+        raise Refused(f"'{scaled.name}' changes what is looked up, and the kernel only adds")
     for table, ids in pairs:
         if table.dtype not in (None, "float32"):
-            raise Unfit(f"'{table.name}' is {table.dtype}, and only float32 is fused")
+            raise Refused(f"'{table.name}' is {table.dtype}, and only float32 is fused")
         if table.dtype is None or len(table.shape or ()) != 2:
-            raise Unfit(f"'{table.name}' is no table of two axes")
+            raise Refused(f"'{table.name}' is no table of two axes")
         if ids.dtype not in ("int32", "int64") or len(ids.shape or ()) != 2:
-            raise Unfit(f"'{ids.name}' does not give ids of two axes")
+            raise Refused(f"'{ids.name}' does not give ids of two axes")
     # Words vary by row; of the others at most one is shared by all rows, and that is the positions'.
     words = max(pairs, key=lambda pair: (_by_row(pair[1]), (pair[0].shape or (0,))[0]))
     rest = sorted((pair for pair in pairs if pair is not words), key=lambda pair: _by_row(pair[1]))
     if not _by_row(words[1]) or any(not _by_row(ids) for _, ids in rest[1:]):
-        raise Unfit("more than one of its tables is looked up by ids that are the same in every row")
+        raise Refused("more than one of its tables is looked up by ids that are the same in every row")
     positions, types = rest[0], rest[1] if len(rest) > 1 else None
     return _Lookups(words, positions, types, _counts(positions[1]))
 

@@ -13,6 +13,7 @@ from ...ir.onnx.graph import Editor
 from ...ir.onnx.opset import cannot_raise, opset, raise_opset
 from ...ir.program import Program
 from ..manager.contract import Context, Exact, Pass, Result
+from .parts.driver import Refused, drive, misses
 
 _RMS_OPSET = 23  # the first with an RMSNormalization of its own
 _LAYER_OPSET = 17  # the first with a LayerNormalization
@@ -33,40 +34,41 @@ class FuseLayerNorm(Pass):
     def run(self, program: Program, context: Context) -> Result:
         blocks = recognise(program)
         editor = Editor(program.graph)
-        notes = [f"{m.node}: {m.reason}" for m in blocks.missed if m.kind == "norm"]
+        notes = misses(blocks.missed, "norm")
         spelled = [norm for norm in blocks.norm if len(norm.body) > 1 and norm.kind != "no_norm"]
         stuck = cannot_raise(program.graph, _RMS_OPSET)
-        fused = 0
-        for norm in spelled:
-            why = stuck if norm.kind == "rms_norm" else None
+
+        def check(norm: Norm) -> None:
+            if norm.kind == "rms_norm" and stuck:
+                raise Refused(stuck)
             if norm.kind == "layer_norm" and opset(program.graph) < _LAYER_OPSET:
-                why = f"the model imports opset {opset(program.graph)}, and {_LAYER_OPSET} has the operator"
-            why = why or _unfit(norm)
-            if why:
-                notes.append(f"{norm.root.name}: {why}")
-            elif context.allow(f"fuse norm {norm.root.name}"):
-                _fuse(editor, norm)
-                fused += 1
-                if norm.kind == "rms_norm":
-                    raise_opset(program.graph, _RMS_OPSET)
+                written = f"the model imports opset {opset(program.graph)}"
+                raise Refused(f"{written}, and {_LAYER_OPSET} has the operator")
+            _check(norm)
+
+        def write(norm: Norm, _: None) -> None:
+            _fuse(editor, norm)
+            if norm.kind == "rms_norm":
+                raise_opset(program.graph, _RMS_OPSET)
+
+        fused = drive(spelled, lambda norm: norm.root.name, check, write, "fuse norm", context, notes)
         if fused:
             editor.prune()
-        return Result(program, fused > 0, {"norms fused": f"{fused} of {len(spelled)}"}, tuple(notes))
+        return Result(program, bool(fused), {"norms fused": f"{len(fused)} of {len(spelled)}"}, tuple(notes))
 
 
-def _unfit(norm: Norm) -> str | None:
-    """Why a norm is not what the operator computes."""
+def _check(norm: Norm) -> None:
+    """Raises Refused where a norm is not what the operator computes."""
     width = (norm.input.shape or (None,))[-1]
     if not isinstance(width, int):
-        return "the size of its last axis is unknown"
+        raise Refused("the size of its last axis is unknown")
     for vector in (norm.weight, norm.bias):
         if vector is not None and vector.shape != (width,):
-            return f"'{vector.name}' is no vector over the last axis"
+            raise Refused(f"'{vector.name}' is no vector over the last axis")
     if norm.kind == "rms_norm" and norm.bias is not None:
-        return "an RMSNorm with a bias has no operator"
+        raise Refused("an RMSNorm with a bias has no operator")
     if norm.input.dtype not in (None, "float32"):
-        return f"it computes in {norm.input.dtype}, and only float32 is fused"
-    return None
+        raise Refused(f"it computes in {norm.input.dtype}, and only float32 is fused")
 
 
 def _fuse(editor: Editor, norm: Norm) -> None:

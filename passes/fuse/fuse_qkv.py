@@ -15,6 +15,7 @@ from ...ir.program import Program
 from ...ir.values import Value, View
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
+from .parts.driver import Refused, drive, misses
 from .parts.merge import Group, Writer, duplicated, unfit
 
 _KERNELS = ("ai.onnx::Attention", "com.microsoft::MultiHeadAttention")
@@ -49,7 +50,7 @@ class FuseQkv(Pass):
             return Result(program, False, notes=(note,))
         graph = view(program)
         blocks = recognise(graph)
-        notes = [f"{m.node}: {m.reason}" for m in blocks.missed if m.kind == "attention"]
+        notes = misses(blocks.missed, "attention")
         groups: list[Group] = []
         known: dict[Linear, None] = {}
         for name, parts in _projections(graph, blocks, self.gates):
@@ -62,20 +63,27 @@ class FuseQkv(Pass):
             notes += [f"{name}: {reason}" for reason in why]
             known |= dict.fromkeys(linear for linear in new.values() if linear is not None)
         writer = Writer(program.graph)
-        merged = products = 0
-        for group, twice in zip(groups, duplicated(groups), strict=True):
-            if twice:
-                notes.append(f"{group.name}: {twice}")
-            elif context.allow(f"merge the projections of {group.name}"):
-                writer.write(group)
-                merged, products = merged + len(group.members), products + 1
-        if products:
+
+        def check(site: tuple[Group, str]) -> None:
+            if site[1]:
+                raise Refused(site[1])
+
+        merged = drive(
+            zip(groups, duplicated(groups), strict=True),
+            lambda site: site[0].name,
+            check,
+            lambda site, _: writer.write(site[0]),
+            "merge the projections of",
+            context,
+            notes,
+        )
+        if merged:
             writer.editor.prune()
         statistics: dict[str, int | float | str] = {
-            "projections merged": f"{merged} of {len(known)}",
-            "into products": products,
+            "projections merged": f"{sum(len(group.members) for group, _ in merged)} of {len(known)}",
+            "into products": len(merged),
         }
-        return Result(program, products > 0, statistics, tuple(notes))
+        return Result(program, bool(merged), statistics, tuple(notes))
 
 
 def _projections(

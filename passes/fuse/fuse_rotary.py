@@ -16,7 +16,8 @@ from ...ir.onnx.opset import cannot_raise, raise_opset
 from ...ir.program import Program
 from ...ir.values import Value
 from ..manager.contract import Context, Exact, Pass, Result
-from .parts.operands import Operand, Unfit, back, joined, parse
+from .parts.driver import Refused, drive, misses
+from .parts.operands import Operand, back, joined, parse
 from .parts.rotation import Rotation, rotation
 
 _OPSET = 23  # the first with a RotaryEmbedding of its own
@@ -42,33 +43,35 @@ class FuseRotary(Pass):
         turned = [attention for attention in blocks.attention if attention.rotary]
         stuck = cannot_raise(program.graph, _OPSET)
         writer = _Writer(program.graph)
-        notes = [f"{m.node}: {m.reason}" for m in blocks.missed if m.kind == "attention"]
-        fused: dict[Value, None] = {}
-        total: dict[Value, None] = {}
-        for attention in turned:
-            for side in _sides(attention):
-                if side.value in total:
-                    continue
-                total[side.value] = None
-                try:
-                    if stuck:
-                        raise Unfit(stuck)
-                    if side.value.op in OPERATORS:
-                        raise Unfit("it is one operator already")
-                    found = rotation(side)
-                    source = back(found.input, side.axes, side.heads, side.size, 1)
-                    if source.factor != 1:
-                        raise Unfit("it is scaled before it is rotated")
-                except Unfit as unfit:
-                    notes.append(f"{side.value.name}: {unfit}")
-                    continue
-                if context.allow(f"fuse rotary {side.value.name}"):
-                    writer.write(side, source, found)
-                    fused[side.value] = None
+        notes = misses(blocks.missed, "attention")
+        sides: dict[Value, Operand] = {}
+        for side in (side for attention in turned for side in _sides(attention)):
+            sides.setdefault(side.value, side)
+
+        def check(side: Operand) -> tuple[Operand, Rotation]:
+            if stuck:
+                raise Refused(stuck)
+            if side.value.op in OPERATORS:
+                raise Refused("it is one operator already")
+            found = rotation(side)
+            source = back(found.input, side.axes, side.heads, side.size, 1)
+            if source.factor != 1:
+                raise Refused("it is scaled before it is rotated")
+            return source, found
+
+        fused = drive(
+            sides.values(),
+            lambda side: side.value.name,
+            check,
+            lambda side, plan: writer.write(side, *plan),
+            "fuse rotary",
+            context,
+            notes,
+        )
         if fused:
             writer.editor.prune()
             raise_opset(program.graph, _OPSET)
-        statistics = {"rotations fused": f"{len(fused)} of {len(total)}"}
+        statistics = {"rotations fused": f"{len(fused)} of {len(sides)}"}
         return Result(program, bool(fused), statistics, tuple(notes))
 
 

@@ -12,6 +12,7 @@ from ...ir.blocks.base import Norm
 from ...ir.onnx.graph import Editor
 from ...ir.program import Program
 from ..manager.contract import Context, Exact, Pass, Result
+from .parts.driver import Refused, drive, misses
 
 
 @dataclass(frozen=True)
@@ -31,38 +32,39 @@ class FuseSkipLayerNorm(Pass):
     def run(self, program: Program, context: Context) -> Result:
         blocks = recognise(program)
         editor = Editor(program.graph)
-        notes = [f"{m.node}: {m.reason}" for m in blocks.missed if m.kind == "norm"]
-        fused = 0
-        for norm in blocks.norm:
-            why = _unfit(norm)
-            if why:
-                notes.append(f"{norm.root.name}: {why}")
-            elif context.allow(f"fuse skip norm {norm.root.name}"):
-                _fuse(editor, norm)
-                fused += 1
+        notes = misses(blocks.missed, "norm")
+        fused = drive(
+            blocks.norm,
+            lambda norm: norm.root.name,
+            _check,
+            lambda norm, _: _fuse(editor, norm),
+            "fuse skip norm",
+            context,
+            notes,
+        )
         if fused:
             editor.prune()
-        return Result(program, fused > 0, {"norms fused": f"{fused} of {len(blocks.norm)}"}, tuple(notes))
+        counts = {"norms fused": f"{len(fused)} of {len(blocks.norm)}"}
+        return Result(program, bool(fused), counts, tuple(notes))
 
 
-def _unfit(norm: Norm) -> str | None:
-    """Why a norm and the sum before it do not go into the kernel."""
+def _check(norm: Norm) -> None:
+    """Raises Refused where a norm and the sum before it do not go into the kernel."""
     total = norm.input
     if norm.kind == "no_norm":
-        return "it does not normalise"
+        raise Refused("it does not normalise")
     if total.op != "add" or any(v is None or v.op == "const" for v in total.inputs):
-        return "it normalises no sum of two computed values"
+        raise Refused("it normalises no sum of two computed values")
     if total.native.producer().op_type != "Add":
-        return "its sum is kept apart, as keep-residual-sum leaves it"
+        raise Refused("its sum is kept apart, as keep-residual-sum leaves it")
     shapes = [v.shape for v in total.inputs if v is not None]
     # Equal known sizes and equal symbols: the kernel broadcasts only a leading axis of 1.
     if shapes[0] is None or shapes[0] != shapes[1] or len(shapes[0]) != 3 or None in shapes[0]:
-        return "the two sides of the sum are not known to have one shape of three axes"
+        raise Refused("the two sides of the sum are not known to have one shape of three axes")
     if norm.weight is None or norm.weight.shape != shapes[0][-1:]:
-        return "its weight is no vector over the last axis"
+        raise Refused("its weight is no vector over the last axis")
     if total.dtype not in (None, "float32"):
-        return f"it computes in {total.dtype}, and only float32 is fused"
-    return None
+        raise Refused(f"it computes in {total.dtype}, and only float32 is fused")
 
 
 def _fuse(editor: Editor, norm: Norm) -> None:

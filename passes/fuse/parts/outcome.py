@@ -9,7 +9,8 @@ from ....ir.blocks.base import Attention
 from ....ir.blocks.walk import bare
 from ....ir.onnx.graph import Editor
 from ....ir.values import Value
-from .operands import Axes, Unfit, parse
+from .driver import Refused
+from .operands import Axes, parse
 
 _PLACES: tuple[Axes, ...] = (("b", "l", "hd"), ("l", "b", "hd"), ("b", "hd", "l"), ("bl", "hd"), ("lb", "hd"))
 
@@ -18,7 +19,7 @@ def merged(attention: Attention) -> Axes:
     """The axes of an attention's merged context.
 
     Raises:
-        Unfit: the heads are merged in a way that is not understood.
+        Refused: the heads are merged in a way that is not understood.
     """
     steps: list[Value] = []
     value = attention.context
@@ -34,7 +35,7 @@ def merged(attention: Attention) -> Axes:
     if axes == ("b", "l", "d"):
         axes = _PLACES[0]
     if axes not in _PLACES:
-        raise Unfit(f"its heads end up on the axes {','.join(axes)}")
+        raise Refused(f"its heads end up on the axes {','.join(axes)}")
     return axes
 
 
@@ -49,7 +50,7 @@ def _product(attention: Attention, value: Value) -> Axes:
             if operand is not None and attention.value in (operand, bare(operand)):
                 named = {letter: axis for letter, axis in zip(letters, values, strict=True) if axis != "l"}
                 return tuple(named.get(letter, "l") for letter in out)
-    raise Unfit(f"its values are weighed by {value.op} ({value.name}), whose axes are not understood")
+    raise Refused(f"its values are weighed by {value.op} ({value.name}), whose axes are not understood")
 
 
 def _reshaped(axes: Axes, step: Value) -> Axes:
@@ -68,7 +69,9 @@ def _reshaped(axes: Axes, step: Value) -> Axes:
             return (*rows, "hd")
         if rank == 2 and len(rows) == 2:
             return ("".join(rows), "hd")
-    raise Unfit(f"the reshape '{step.name}' merges the axes {','.join(axes)} in a way that is not understood")
+    raise Refused(
+        f"the reshape '{step.name}' merges the axes {','.join(axes)} in a way that is not understood"
+    )
 
 
 def placed(editor: Editor, result: ir.Value, axes: Axes, features: int, before: ir.Node) -> ir.Value:
