@@ -50,6 +50,15 @@ def scaled_distance(expected: np.ndarray, actual: np.ndarray) -> float:
     return float((np.abs(b - a) / np.maximum(1, np.abs(a))).max(initial=0))
 
 
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine between the rows (last axis) of a and b, finite; two zero rows agree (1), one zero row does not
+    (0). float64."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    both_zero = ~a.any(axis=-1) & ~b.any(axis=-1)
+    return np.where(both_zero, 1.0, (a * b).sum(axis=-1) / np.where(norms == 0, 1.0, norms))
+
+
 def row_cosines(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
     """Cosines between corresponding rows (last axis) of two arrays of one shape, float64 (rows,).
 
@@ -66,10 +75,7 @@ def row_cosines(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
     kept = finite.any(axis=1) | unlike
     both = finite & np.isfinite(b)
     a, b, unlike = np.where(both, a, 0)[kept], np.where(both, b, 0)[kept], unlike[kept]
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    cosines = np.where(both_zero, 1.0, (a * b).sum(axis=1) / np.where(norms == 0, 1, norms))
-    return np.where(unlike, -1.0, cosines)
+    return np.where(unlike, -1.0, cosine(a, b))
 
 
 def smallest_cosine(expected: np.ndarray, actual: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,3 +23,12 @@ def real_tokens(
         spec.name: spec.kept(feed[spec.name])
         for spec in sorted(specs, key=lambda spec: wanted.index(spec.role))
     }
+
+
+def masks_along(
+    inputs: Iterable[InputSpec], feed: Mapping[str, np.ndarray], shape: Sequence[int]
+) -> list[np.ndarray]:
+    """Masks of real tokens that an array of a shape is laid out by: its first axes are the mask's. That of the
+    outputs' tokens is first. An encoder-decoder's values are of one length or of the other."""
+    masks = real_tokens(inputs, feed).values()
+    return [real for real in masks if tuple(shape[: real.ndim]) == real.shape]

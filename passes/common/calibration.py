@@ -15,7 +15,7 @@ import numpy as np
 
 from ...ir.errors import DataError
 from ...ir.execute import observe
-from ...ir.inputs.masks import real_tokens
+from ...ir.inputs.masks import masks_along, real_tokens
 from ...ir.program import Program
 from ...ir.spec import MASKS
 from ..manager.contract import Context, Feed
@@ -190,14 +190,11 @@ def fits(program: Program, number: int, feed: Feed) -> bool:
 def real_rows(program: Program, feed: Feed, value: np.ndarray) -> np.ndarray:
     """(rows, features) of a value at the places that some mask keeps, without what is not finite."""
     kept: np.ndarray | None = None
-    for mask in _masks(program, feed):
-        if value.shape[: mask.ndim] == mask.shape and value.ndim > mask.ndim:
-            place = mask
-        elif value.ndim == 2 and len(value) == mask.size:  # rows flattened before a product
-            place = mask.reshape(-1)
-        else:
-            continue
-        # An encoder's and a decoder's mask of one shape: nothing tells whose value it is.
+    places = masks_along(program.inputs, feed, value.shape[:-1])
+    if value.ndim == 2:  # rows flattened before a product
+        masks = real_tokens(program.inputs, feed).values()
+        places += [real.reshape(-1) for real in masks if real.size == len(value)]
+    for place in places:  # an encoder's and a decoder's mask of one shape: nothing tells whose value it is
         kept = place if kept is None else kept | place
     rows = (value if kept is None else value[kept]).reshape(-1, value.shape[-1])
     return rows[np.isfinite(rows).all(axis=1)]

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...ir.inputs.masks import real_tokens
+from ...ir.inputs.masks import masks_along
 from ...ir.program import Program, Task
 from ..manager.contract import Feed
+
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", bound=Any)  # torch.Tensor or np.ndarray
 
 _LOGITS: frozenset[Task] = frozenset(
     {"sequence-classification", "token-classification", "question-answering", "masked-lm", "causal-lm"}
 )
 
 
-def rows(program: Program, feed: Feed, output: torch.Tensor) -> torch.Tensor:
-    """(rows, width) of an output, or of a hidden state, without padding.
+def rows(program: Program, feed: Feed, output: Array) -> Array:
+    """(rows, width) of an output, or of a hidden state, without padding; of a torch or a NumPy array.
 
     A row is what stands along the last axis; a batch of single numbers is one row of them.
     """
-    for real in real_tokens(program.inputs, feed).values():
-        if output.dim() > real.ndim and output.shape[: real.ndim] == real.shape:
-            output = output[torch.from_numpy(real)]
-            break
-    if output.dim() < 2 or output.shape[-1] == 1:
+    masks = masks_along(program.inputs, feed, output.shape[:-1])
+    if masks:
+        output = output[masks[0]]
+    if output.ndim < 2 or output.shape[-1] == 1:
         return output.reshape(1, -1)
     return output.reshape(-1, output.shape[-1])
 
@@ -34,4 +38,6 @@ def logits(program: Program, output: torch.Tensor) -> bool:
 
 def arguments(program: Program, feed: Feed) -> list[torch.Tensor]:
     """A feed as the graph module takes it."""
+    import torch  # what is only asked about ONNX programs needs none
+
     return [torch.from_numpy(feed[spec.name].copy()) for spec in program.inputs]

@@ -18,7 +18,7 @@ from ...ir.agreement import (
 )
 from ...ir.errors import ContractError, ProgramError
 from ...ir.execute import execute
-from ...ir.inputs.masks import real_tokens
+from ...ir.inputs.masks import masks_along
 from ...ir.inputs.probe import probes
 from ...ir.onnx.execute import execute_onnx
 from ...ir.onnx.runtime import reason
@@ -246,8 +246,7 @@ def compared_at(program: Program, feed: Feed, output: np.ndarray, effect: Effect
     """
     if getattr(effect, "where", "everywhere") != "mask":
         return None
-    masks = real_tokens(program.inputs, feed).values()
-    return next((real for real in masks if output.shape[: real.ndim] == real.shape), None)
+    return next(iter(masks_along(program.inputs, feed, output.shape)), None)
 
 
 def _names(names: Sequence[str]) -> str:

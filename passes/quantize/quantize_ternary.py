@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ...ir.program import Program
 from ..manager.contract import Context, Result
-from .trained.levels import FewLevels
+from .trained.few_levels import FewLevels
 
 
 @dataclass(frozen=True)

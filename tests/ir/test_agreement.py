@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from graphwright.ir.agreement import (
+    cosine,
     difference,
     mismatch,
     moved_share,
@@ -104,3 +105,9 @@ def test_a_constant_beside_a_result_is_excused_and_nan_is_not():
         "'y' is constant, 'z' is NaN on every row, so nothing was verified"
     )
     assert unverified({"y": ""}) == ""
+
+
+def test_cosine_of_rows_and_of_nothing():
+    a = np.array([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]], np.float32)
+    b = np.array([[4.0, 3.0], [-2.0, 0.0], [0.0, 0.0], [1.0, 0.0]], np.float32)
+    assert cosine(a, b) == pytest.approx([0.96, -1.0, 1.0, 0.0], abs=1e-12)

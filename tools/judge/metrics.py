@@ -10,14 +10,6 @@ Array = np.ndarray
 ROUNDING = 1e-5  # of the largest value; differences below it are those of another order of sums
 
 
-def cosine(a: Array, b: Array) -> Array:
-    """Cosine between the rows (last axis) of a and b; two zero rows agree (1), one zero row does not (0)."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    both_zero = ~a.any(axis=-1) & ~b.any(axis=-1)
-    return np.where(both_zero, 1.0, (a * b).sum(axis=-1) / np.where(norms == 0, 1.0, norms))
-
-
 def log_softmax(logits: Array) -> Array:
     """Over the last axis."""
     shifted = logits.astype(np.float64)

@@ -16,7 +16,7 @@ import numpy as np
 from ...backends.running.text import TextEncoder
 from ...ir.agreement import scaled_distance, smallest_cosine
 from ...ir.execute import execute
-from ...ir.inputs.masks import real_tokens
+from ...ir.inputs.masks import masks_along
 from ...ir.inputs.probe import probes
 from ...ir.program import Program
 from ...passes.manager.contract import Exact, Feed
@@ -208,10 +208,8 @@ def _cosines(program: Program, calls: Calls, run: Runner) -> tuple[list[Outputs]
 
 def _real(program: Program, feed: Feed, output: np.ndarray) -> np.ndarray:
     """An output's rows at real tokens, where it has a row for each token."""
-    for real in real_tokens(program.inputs, feed).values():
-        if output.ndim > real.ndim and output.shape[: real.ndim] == real.shape:
-            return output[real]
-    return output
+    masks = masks_along(program.inputs, feed, output.shape[:-1])
+    return output[masks[0]] if masks else output
 
 
 def _listed(ways: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...ir.agreement import cosine
 from ...ir.errors import DataError
 from ...ir.program import Program
 from ...ir.spec import InputSpec
@@ -17,7 +18,7 @@ from ...passes.manager.contract import Feed
 from .columns import is_number
 from .data import Data, Row
 from .fidelity import Fidelity
-from .metrics import cosine, f1, log_softmax, rank_correlation, spans, varies
+from .metrics import f1, log_softmax, rank_correlation, spans, varies
 from .records import place
 from .scores import Judge, Runner, Score, class_scores, embedding, logits
 

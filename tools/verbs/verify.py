@@ -9,7 +9,7 @@ import numpy as np
 
 from ...ir.agreement import difference, scaled_distance, unverified, vacuity
 from ...ir.errors import InputError
-from ...ir.inputs.masks import real_tokens
+from ...ir.inputs.masks import masks_along
 from ...ir.inputs.probe import probes, shared
 from ...passes.manager.verify import describe
 from ..opened import Opened, open_model
@@ -73,8 +73,7 @@ def verify(first: str, second: str, tolerance: float = 1e-4, seed: int = 0) -> V
         old, new = a.run(feed), b.run(feed)
         for left, right in outputs:
             expected, actual = old[left], new[right]
-            masks = real_tokens(a.program.inputs, feed).values()
-            keep = next((real for real in masks if expected.shape[:2] == real.shape), None)
+            keep = next(iter(masks_along(a.program.inputs, feed, expected.shape)), None)
             if keep is not None and expected.shape == actual.shape:
                 expected, actual = expected[keep], actual[keep]
             compared[left].append(expected)

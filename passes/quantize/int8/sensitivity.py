@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ....ir.agreement import cosine
 from ....ir.errors import DataError
 from ....ir.execute import execute
-from ....ir.inputs.masks import real_tokens
 from ....ir.inputs.probe import probes
 from ....ir.program import Program
+from ...common.outputs import rows
 from ...manager.contract import Context, Feed
 from .rewrite import Rung, Static, write
 from .sites import Site, find
@@ -169,15 +170,10 @@ def some(feeds: Sequence[Feed]) -> list[Feed]:
 
 
 def _rows(program: Program, feed: Feed, output: np.ndarray) -> np.ndarray:
-    """(rows, width) of an output, without padding; all of it as one row where a row would be one number."""
+    """(rows, width) of an output that has numbers; none of another."""
     if output.dtype.kind != "f":
         return np.zeros((0, 1))
-    real = next(iter(real_tokens(program.inputs, feed).values()), None)
-    if real is not None and output.ndim > 2 and output.shape[: real.ndim] == real.shape:
-        output = output[real]
-    if output.ndim < 2 or output.shape[-1] == 1:
-        return output.reshape(1, -1).astype(np.float64)
-    return output.reshape(-1, output.shape[-1]).astype(np.float64)
+    return rows(program, feed, output).astype(np.float64)
 
 
 def _cosines(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
@@ -186,6 +182,4 @@ def _cosines(expected: np.ndarray, actual: np.ndarray) -> np.ndarray:
     finite = np.isfinite(expected).all(axis=-1)
     expected, actual = expected[finite], actual[finite]
     actual = np.where(np.isfinite(actual).all(axis=-1, keepdims=True), actual, 0)
-    norms = np.linalg.norm(expected, axis=-1) * np.linalg.norm(actual, axis=-1)
-    both = ~expected.any(axis=-1) & ~actual.any(axis=-1)
-    return np.where(both, 1.0, (expected * actual).sum(axis=-1) / np.where(norms == 0, 1, norms))
+    return cosine(expected, actual)

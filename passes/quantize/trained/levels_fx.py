@@ -19,7 +19,7 @@ from ..codes.packing import pack, table
 from .levels import Levels, straight_through
 
 if TYPE_CHECKING:
-    from .levels import FewLevels
+    from .few_levels import FewLevels
 
 
 def quantize(
