@@ -53,7 +53,7 @@ PIPELINE = "eliminate-identities,eliminate-common-subexpressions,eliminate-dead-
 def test_golden(redundant):
     before = redundant.fingerprint()
     found = after("eliminate-identities,eliminate-common-subexpressions", redundant)
-    golden("canonical/fx", f"# before\n{text(redundant)}# after\n{text(found)}")
+    golden("canonical/eliminate-identities-fx", f"# before\n{text(redundant)}# after\n{text(found)}")
     assert redundant.fingerprint() == before
 
 

@@ -209,7 +209,6 @@ from graphwright.passes.recover.training import checkpoints
 from graphwright.passes.recover.distill import Distill
 from zoo import fx_program
 
-PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
 def dying(description, done, total):
     if description.startswith("distill: loss") and done == 23:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -323,7 +322,6 @@ from graphwright.passes.recover.distill import Distill
 from graphwright.passes.recover.training.workers import join
 from zoo import fx_program
 
-PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
 program = fx_program("bert")
 run = Pipeline([Distill(**QUICK)]).run(shallow(program, 0), context(program))
 assert run.ok, run.steps[0].error
