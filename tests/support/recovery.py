@@ -1,12 +1,17 @@
-"""What tests of training that recovers quality share: data, and students with fewer layers."""
+"""What tests of training that recovers quality share: options, data, shallower students, and distances."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from graphwright.ir.inputs.probe import feed
+from graphwright.passes.common.outputs import arguments
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.prune.surgery.remove_layers import remove_layers
 from graphwright.passes.recover.teaching.depth import layered
+
+SHORT = {"steps": 12, "rate": 1e-3, "batch": 4, "precision": "float32"}  # says that it trains
+QUICK = {"steps": 60, "rate": 3e-3, "batch": 4}  # says that it learns
 
 
 def feeds_of(program, count=24, length=9):
@@ -24,3 +29,16 @@ def shallow(program, *numbers):
 
 def context(program, **settings):
     return Context(calibration=feeds_of(program), original=program, **settings)
+
+
+def output(program, one):
+    """The first output at real tokens, (tokens, hidden)."""
+    with torch.no_grad():
+        return program.graph(*arguments(program, one))[0][torch.from_numpy(one["attention_mask"] != 0)]
+
+
+def distance(program, other):
+    """Mean squared difference of the outputs at real tokens."""
+    return np.mean(
+        [float((output(program, x) - output(other, x)).square().mean()) for x in feeds_of(program, 6, 8)]
+    )

@@ -16,10 +16,7 @@ from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.prune.importance.width import scores
 from graphwright.passes.prune.surgery.width import widths
-
-
-def run(text, program, **context):
-    return Pipeline.parse(text).run(program, Context(**context))
+from pruning import run
 
 
 def feeds(name):

@@ -11,22 +11,18 @@ from graphwright.ir.blocks import recognise
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import PipelineError, WeightError
 from graphwright.ir.fx.graph import attribute, replace_tensor
-from graphwright.ir.inputs.probe import feed, probes
+from graphwright.ir.inputs.probe import probes
 from graphwright.passes.common.fx_weights import Matrix, find
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.quantize.quantize_product import QuantizeProduct
 from graphwright.passes.quantize.trained.codebook import codebook, with_feedback
 from graphwright.passes.quantize.trained.product_fx import Runs
+from recovery import feeds_of
 from torch import nn
 from zoo import ARCHITECTURES, fx_program
 
 PLAIN = QuantizeProduct(block=2, steps=0, finish=0)
-
-
-def feeds_of(program, count):
-    sizes = {"batch": 3, "length": 9}
-    return [feed(program, sizes, "ragged", np.random.default_rng([4, number])) for number in range(count)]
 
 
 def problem(rows=40, columns=12, seed=0):

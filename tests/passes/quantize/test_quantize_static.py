@@ -161,7 +161,7 @@ def test_the_text_after(form):
     program = parsed(*QKV, {name: array.astype(np.float32) for name, array in weights.items()})
     ramp = np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 2, 32)
     after = run(program, [{"x": ramp}], form=form, ranges="min-max").program
-    golden(f"quantize-static-{form}", text(after))
+    golden(f"quantize/quantize-static-{form}", text(after))
 
 
 def test_sizes_fixed_later_leave_the_integer_kernels():

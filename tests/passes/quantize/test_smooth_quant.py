@@ -266,7 +266,7 @@ def test_the_text_before_and_after():
     })  # fmt: skip
     ramp = np.sin(np.arange(3 * 32, dtype=np.float32)).reshape(1, 3, 32)
     after = run(program, [{"x": ramp}]).program
-    golden("smooth-quant", f"# before\n{text(program)}\n# after\n{text(after)}")
+    golden("quantize/smooth-quant", f"# before\n{text(program)}\n# after\n{text(after)}")
 
 
 def test_two_runs_give_one_text():

@@ -23,23 +23,12 @@ from graphwright.passes.recover.teaching.depth import layered, read, uniform
 from graphwright.passes.recover.teaching.objective import Objective, Watched
 from graphwright.passes.recover.training.own import own_parameters
 from graphwright.passes.recover.training.recompute import recomputing
-from recovery import context, feeds_of, shallow
+from recovery import context, distance, feeds_of, shallow
 from training import linear_program
 from zoo import fx_program
 
 PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
 QUICK = {"steps": 40, "rate": 3e-3, "batch": 4}
-
-
-def distance(program, other):
-    """Mean squared difference of the outputs at real tokens."""
-    found = []
-    with torch.no_grad():
-        for one in feeds_of(program, 6, 8):
-            a, b = (each.graph(*arguments(program, one))[0] for each in (program, other))
-            keep = torch.from_numpy(one["attention_mask"] != 0)
-            found.append(float((a - b)[keep].square().mean()))
-    return np.mean(found)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +198,6 @@ from graphwright.passes.recover.training import checkpoints
 from graphwright.passes.recover.distill import Distill
 from zoo import fx_program
 
-PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
 def dying(description, done, total):
     if description.startswith("distill: loss") and done == 23:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -323,7 +311,6 @@ from graphwright.passes.recover.distill import Distill
 from graphwright.passes.recover.training.workers import join
 from zoo import fx_program
 
-PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")]
 program = fx_program("bert")
 run = Pipeline([Distill(**QUICK)]).run(shallow(program, 0), context(program))
 assert run.ok, run.steps[0].error

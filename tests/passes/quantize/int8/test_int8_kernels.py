@@ -187,7 +187,7 @@ def test_the_text_after(rung):
     weights = {
         name: np.ones(shape, np.float32) for name, shape in {"w": (32, 32), "u": (32, 32), "b": (32,)}.items()
     }
-    golden(f"quantize-dynamic-{rung}", text(written(parsed(*QKV, weights), rung)[0]))
+    golden(f"quantize/quantize-dynamic-{rung}", text(written(parsed(*QKV, weights), rung)[0]))
 
 
 def test_a_tied_table_stays_float_where_it_is_looked_up():

@@ -108,7 +108,7 @@ def test_a_scale_of_its_own_row_needs_no_guard():
 def test_the_text_before_and_after():
     program = attention()
     after = quantized(program).program
-    golden("quantize-dynamic-hidden-rows", f"# before\n{text(program)}\n# after\n{text(after)}")
+    golden("quantize/quantize-dynamic-hidden-rows", f"# before\n{text(program)}\n# after\n{text(after)}")
 
 
 UNGUARDED = {

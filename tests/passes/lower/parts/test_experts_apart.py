@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from graphwright.ir.execute import execute
 from graphwright.passes.lower.parts.grouped import store_apart
-from graphwright.passes.manager.contract import Context
-from graphwright.passes.manager.pipeline import Pipeline
 from handmade import operators, parsed
 
 STACK = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
@@ -53,26 +51,3 @@ def test_a_stack_that_is_read_in_another_way_stays_whole(body):
     assert store_apart(whole.graph) == 0
     assert operators(whole) == before
     assert "stack" in whole.graph.graph.initializers
-
-
-def test_a_weight_that_no_row_enters_is_rounded_by_itself():
-    """As that of an expert that no token was given to."""
-    random = np.random.default_rng(0)
-    constants = {
-        "none": np.array([0]), "all": np.array([2**31]),
-        "left": random.standard_normal((32, 16)).astype(np.float32),
-        "right": random.standard_normal((32, 16)).astype(np.float32),
-    }  # fmt: skip
-    program = parsed(
-        "a = Slice (x, none, none, none) b = Slice (x, none, all, none) p = MatMul (a, left) "
-        "q = MatMul (b, right) y = Concat <axis = 0> (p, q)",
-        "float[batch,32] x",
-        "float[batch,16] y",
-        constants,
-    )
-    feeds = [{"x": random.standard_normal((8, 32)).astype(np.float32)} for _ in range(4)]
-    run = Pipeline.parse("quantize-weights{bits=8,method=gptq}").run(program, Context(calibration=feeds))
-    assert run.ok, run.steps[0].error
-    assert run.steps[0].statistics["weights packed"] == 2
-    before, after = (execute(each, feeds[:1])[0]["y"] for each in (program, run.program))
-    assert np.abs(before - after).max() < 0.1

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+from graphwright.ir.execute import execute
+from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.quantize.codes.rounding import Coded, Scheme, grid, round_to_nearest
 from graphwright.passes.quantize.fit.clip import clip
 from graphwright.passes.quantize.fit.gptq import gptq
+from handmade import parsed
 
 
 def layer(rows, columns, seed, tokens=400):
@@ -116,3 +120,26 @@ def test_the_weight_and_the_gram_stay_as_they_are():
     np.testing.assert_array_equal(weight, before[0])
     np.testing.assert_array_equal(gram, before[1])
     np.testing.assert_array_equal(first.codes, second.codes)
+
+
+def test_a_weight_that_no_row_enters_is_rounded_by_itself():
+    """As that of an expert that no token was given to."""
+    random = np.random.default_rng(0)
+    constants = {
+        "none": np.array([0]), "all": np.array([2**31]),
+        "left": random.standard_normal((32, 16)).astype(np.float32),
+        "right": random.standard_normal((32, 16)).astype(np.float32),
+    }  # fmt: skip
+    program = parsed(
+        "a = Slice (x, none, none, none) b = Slice (x, none, all, none) p = MatMul (a, left) "
+        "q = MatMul (b, right) y = Concat <axis = 0> (p, q)",
+        "float[batch,32] x",
+        "float[batch,16] y",
+        constants,
+    )
+    feeds = [{"x": random.standard_normal((8, 32)).astype(np.float32)} for _ in range(4)]
+    run = Pipeline.parse("quantize-weights{bits=8,method=gptq}").run(program, Context(calibration=feeds))
+    assert run.ok, run.steps[0].error
+    assert run.steps[0].statistics["weights packed"] == 2
+    before, after = (execute(each, feeds[:1])[0]["y"] for each in (program, run.program))
+    assert np.abs(before - after).max() < 0.1

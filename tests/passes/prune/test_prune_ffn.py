@@ -1,0 +1,59 @@
+"""prune-ffn: which parameters shrink and to what widths, and what it refuses."""
+
+import pytest
+import torch
+import zoo
+from graphwright.ir.blocks import recognise
+from graphwright.ir.capture import capture
+from graphwright.ir.errors import PipelineError
+from graphwright.ir.fx.graph import attribute
+from graphwright.ir.ops.coupling import DimsError
+from graphwright.passes.manager.pipeline import Pipeline
+from pruning import run, shapes
+from torch import nn
+
+
+def test_parameters_keep_their_names():
+    before, after = (
+        shapes(zoo.fx_program("bert")),
+        shapes(run("prune-ffn{importance=magnitude,ratio=0.5,multiple=1}", zoo.fx_program("bert")).program),
+    )
+    assert before.keys() == after.keys()
+    different = {name for name in before if before[name] != after[name]}
+    assert different == {
+        f"encoder.layer.{layer}.{part}"
+        for layer in (0, 1)
+        for part in ("intermediate.dense.weight", "intermediate.dense.bias", "output.dense.weight")
+    }
+    assert sum(after[f"encoder.layer.{layer}.intermediate.dense.bias"][0] for layer in (0, 1)) == 72
+
+
+def test_widths_are_multiples():
+    done = run("prune-ffn{importance=magnitude,ratio=0.4,multiple=16}", zoo.fx_program("bert"))
+    widths = [f.width for f in recognise(done.program).feed_forward]
+    assert all(width % 16 == 0 for width in widths)
+    assert sum(widths) >= 0.6 * 144
+
+
+def test_an_importance_that_is_none_is_refused():
+    with pytest.raises(PipelineError, match="magnitude"):
+        Pipeline.parse("prune-ffn{importance=weight}")
+
+
+class Rolled(nn.Module):
+    """A feed-forward whose features are shifted by an operator that no rule describes."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
+
+    def forward(self, x):
+        return x + self.down(torch.roll(torch.relu(self.up(x)), 1, dims=-1))
+
+
+def test_an_operator_whose_coupling_is_not_known_is_named():
+    program = capture(Rolled(), inputs={"x": torch.randn(2, 3, 8)})
+    done = run("prune-ffn{importance=random}", program)
+    assert isinstance(done.steps[0].error, DimsError)
+    assert "aten.roll" in str(done.steps[0].error)
+    assert attribute(done.program.graph, "up.weight").shape == (24, 8)
