@@ -28,7 +28,9 @@ def real_tokens(
 def masks_along(
     inputs: Iterable[InputSpec], feed: Mapping[str, np.ndarray], shape: Sequence[int]
 ) -> list[np.ndarray]:
-    """Masks of real tokens that an array of a shape is laid out by: its first axes are the mask's. That of the
-    outputs' tokens is first. An encoder-decoder's values are of one length or of the other."""
+    """Masks of real tokens that an array of a shape is laid out by: its first axes are the mask's.
+
+    That of the outputs' tokens is first. An encoder-decoder's values are of one length or of the other.
+    """
     masks = real_tokens(inputs, feed).values()
     return [real for real in masks if tuple(shape[: real.ndim]) == real.shape]
