@@ -208,7 +208,8 @@ def _above(scores: Value, static: Statics) -> Above:
         elif value.op in ("add", "sub"):
             _check_outermost(value, softcap, gate)
             sign, value, term = _sum(value, static)
-            terms.append((sign * factor, term))
+            if scalar(term) != 0:  # what stands for a term that this model goes without
+                terms.append((sign * factor, term))
         elif value.op == "where":
             _check_outermost(value, softcap, gate)
             if select is not None:

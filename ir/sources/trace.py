@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..complex import in_reals
+from ..contraction_fx import with_linears
 from ..errors import CaptureError
 from ..export import Axes, Exported, default_axes, export
 from .eager import Eager
@@ -59,7 +60,7 @@ def traced(
     reasons: dict[str, str] = {}
     exported, wished = _first(eager, feed, axes, written, reasons)
     for _ in range(_ROUNDS):
-        graph = in_reals(exported.graph_module())
+        graph = with_linears(in_reals(exported.graph_module()))
         trial = Trial(eager, feed, exported.shapes, graph, exported.symbols)
         changed, difference = _wanting(trial)
         if not changed:
