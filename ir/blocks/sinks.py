@@ -10,8 +10,6 @@ from ..view import Value
 from .refused import NoAttention
 from .walk import END, Statics, bare
 
-_HIGHEST = {"max", "aten.max.dim"}
-
 
 def with_sinks(softmax_of: Value, static: Statics) -> tuple[Value, Value | None, list[Value]]:
     """(scores of the keys, sinks, body) of what a softmax is taken of; (itself, None, []) without sinks."""
@@ -59,9 +57,9 @@ def on_last(value: Value) -> bool:
 def _highest(sub: Value) -> bool:
     """Whether a difference takes away the largest along the last axis."""
     x, top = (bare(v) if v is not None else None for v in sub.inputs[:2])
-    if x is None or top is None or top.op not in _HIGHEST or top.index != 0 or top.inputs[0] is None:
+    if x is None or top is None or top.op != "max" or top.inputs[0] is None:
         return False
-    axes = tuple(top.attrs["axes"]) if "axes" in top.attrs else (top.attrs["dim"],)
+    axes = tuple(top.attrs["axes"])
     return (
         bare(top.inputs[0]) == x and axes in ((-1,), (len(x.shape or ()) - 1,)) and bool(top.attrs["keepdim"])
     )
