@@ -131,11 +131,13 @@ def _listen(requests: queue.Queue[dict[str, str]]) -> None:
 
 def _compiled(tvm: Any, request: dict[str, str]) -> bool:
     from ..target import detect
+    from .indices import flattening_right
     from .link import link
 
     target = tvm.target.Target(json.loads(request["target"]))
     try:
-        executable = tvm.compile(tvm.ir.load_json(request["module"]), target=target)
+        module = flattening_right(tvm.ir.load_json(request["module"]))
+        executable = tvm.compile(module, target=target)
         link(executable, Path(request["path"]), detect().arch)
     except Exception:  # whatever a candidate fails with, it is no candidate
         return False
