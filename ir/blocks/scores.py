@@ -11,7 +11,7 @@ from .evaluate import scalar
 from .mask import HIDDEN
 from .refused import NoAttention
 from .sinks import check_sinks, on_last, with_sinks
-from .walk import Statics, bare, operands, users
+from .walk import LAYOUT, Statics, bare, operands, passes, users
 
 DEEPEST = 16  # operators between a product and the softmax, at most
 VIEWS = {"reshape", "unsqueeze", "squeeze"}
@@ -199,7 +199,7 @@ def _above(scores: Value, static: Statics) -> Above:
     gate: Value | None = None
     body: list[Value] = []
     for _ in range(DEEPEST):
-        product = _product(value, static)
+        product = _product(value, static, learned=True)
         if product is not None:
             if product.added is not None:
                 _check_outermost(value, softcap, gate)
@@ -285,7 +285,7 @@ def _toward(value: Value, static: Statics, left: int) -> bool:
     value = bare(value)
     if left == 0:
         return False
-    if _product(value, static) is not None:
+    if _product(value, static, learned=True) is not None:
         return True
     number = times(value)
     if number is not None:
@@ -331,13 +331,17 @@ def _floor(value: Value) -> Value | None:
     return None if a is None or low is None or low > HIDDEN else bare(a)
 
 
-def _product(value: Value, static: Statics) -> Product | None:
-    """A product of two values of which neither is a parameter."""
+def _product(value: Value, static: Statics, learned: bool = False) -> Product | None:
+    """A product of two values of which neither is a parameter.
+
+    learned: the first may come from parameters alone where it is queries (a learned probe, projected: Lee et
+        al., 2019, arXiv:1810.00825, section 3.2).
+    """
     factors = [v for v in value.inputs if v is not None]
     if value.op == "matmul" and len(factors) == 2:
-        if any(static(v) for v in factors):
-            return None
         a, b = factors
+        if static(b) or (static(a) and not (learned and _queries(a))):
+            return None
         ranks = [len(v.shape) if v.shape is not None else 0 for v in (a, b)]
         if min(ranks) < 2:
             return None
@@ -357,6 +361,16 @@ def _product(value: Value, static: Statics) -> Product | None:
             return None
         return Product(value, Operand(factors[0], terms[0]), Operand(factors[1], terms[1]), out)
     return None
+
+
+def _queries(value: Value) -> bool:
+    """Whether what comes from parameters alone is a projection's (..., queries, size), and no weight."""
+    while True:
+        number = times(value)
+        moved = number[1] if number else value.inputs[0] if passes(value) or value.op in LAYOUT else None
+        if moved is None:
+            return value.op in ("linear", "matmul", "add") and len(value.shape or ()) > 2
+        value = moved
 
 
 def spelled_softmax(value: Value) -> tuple[Value, list[Value]] | None:
