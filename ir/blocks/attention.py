@@ -18,7 +18,8 @@ from .base import Attention, Linear, Miss, Norm
 from .heads import Heads, heads, merged
 from .layout import Lost
 from .mask import Masks
-from .scores import DEEPEST, Core, NoAttention, anchors, sdpa_core, selection, softmax_core
+from .refused import NoAttention
+from .scores import DEEPEST, Core, anchors, sdpa_core, selection, softmax_core
 from .walk import Statics, bare
 
 _KERNELS = {
@@ -140,6 +141,7 @@ def _attention(
         selected=core.select is not None,
         softcap=core.softcap,
         gate=core.gate,
+        sinks=core.sinks,
         products=tuple(product for _, term in core.terms for product in masks.products(term)),
         shifted=query.shifted or key.shifted or value.shifted,
         cross=bare(query.source) != bare(key.source),

@@ -92,11 +92,13 @@ class Attention:
     Team, 2024, arXiv:2408.00118, section 2); 0 where they are not capped.
     gate: a mask of ones and zeros that multiplies the scores before terms are added, which hide each key
     where it is 0 (GPT: Radford et al., 2018). None but there.
+    sinks: learned scores (..., queries or 1, a few) that stand after the keys' under the softmax and weigh no
+    values, one a head in gpt-oss (OpenAI, 2025, arXiv:2508.10925). None but there.
     products: products inside of terms, of queries or keys with positions (Transformer-XL: Dai et al., 2019,
     arXiv:1901.02860; DeBERTa: He et al., 2020, arXiv:2006.03654); such terms count as relative_bias.
     shifted: a vector is added to queries, keys or values after their projection (and its bias).
     cross: keys and values come from another stream than queries.
-    probabilities: the softmax's result, None inside a single operator.
+    probabilities: the softmax's result, sinks included; None inside a single operator.
     body: every value from the projections' results to context, scores and probabilities included.
     """
 
@@ -128,6 +130,7 @@ class Attention:
     selected: bool = False
     softcap: float = 0.0
     gate: Value | None = None
+    sinks: Value | None = None
     products: tuple[Value, ...] = ()
     shifted: bool = False
     layouts: tuple[str, str, str] = ("bhld", "bhld", "bhld")

@@ -23,7 +23,8 @@ LONGEST = 40  # steps between a projection and the scores, at most
 class Heads:
     """A query, key or value.
 
-    linear: its projection, None where the walk ended at something else: `source`.
+    linear: its projection, None where the walk ended at something else: `source`; what comes from parameters
+        alone (a learned query, projected or not) counts as that.
     outer: the number that the product's operand is `value` times. scale: the product of all numbers on the
     way from the projection, that one included. shifted: a vector is added after the projection.
     features: (heads, head_dim) of the projection's outputs.
@@ -94,13 +95,18 @@ def heads(
             break
     linear = linears.get(value)
     letters, place = operand.letters, operand.letters.index
-    if linear is None:
+    learned = linear is None and static(value) and len(value.shape or ()) > 2
+    if linear is None and not learned:
         return _bare_heads(
             operand, place(length), place(size), value, outer, scale, turned, norm, shifted, tuple(body)
         )
-    if linear.root.shape is None:
-        raise Lost(linear.root, "its shape is unknown")
-    layout = Layout.of(linear.root.shape, {linear.axis % len(linear.root.shape): (linear.out_features,)})
+    if value.shape is None:
+        raise Lost(value, "its shape is unknown")
+    axis = -1 if linear is None else linear.axis
+    width = value.shape[axis] if linear is None else linear.out_features
+    if not isinstance(width, int):
+        raise Lost(value, "how many features it has is unknown")
+    layout = Layout.of(value.shape, {axis % len(value.shape): (width,)})
     for step in reversed(steps):
         layout = layout.through(step)
     if len(layout.axes) != len(letters):
@@ -111,9 +117,10 @@ def heads(
     except ValueError:
         raise Lost(operand.value, "features of the projection lie on the axis of positions") from None
     features = columns.reshape(-1, columns.shape[-1])
+    source, projected = (value, ()) if linear is None else (linear.input, linear.body)
     return Heads(
-        operand.value, linear.input, linear, outer, scale, turned, norm, shifted, text, features.shape[0],
-        features.shape[1], features, layout.axes, (*linear.body, *body[::-1]),
+        operand.value, source, linear, outer, scale, turned, norm, shifted, text, features.shape[0],
+        features.shape[1], None if linear is None else features, layout.axes, (*projected, *body[::-1]),
     )  # fmt: skip
 
 

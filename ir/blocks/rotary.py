@@ -7,6 +7,7 @@ may be left as it is (partial rotary).
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from ..values import Value
@@ -70,7 +71,9 @@ def _rotation_of(value: Value, body: list[Value]) -> list[Value]:
 
 def _joined(value: Value, body: list[Value]) -> Value | None:
     """x, of parts that are rotated, or left as they are, and joined."""
-    top = _unwrap(value, body)
+    top = _unwrap(
+        value, body, RESHAPES - {"transpose"}
+    )  # which is a step of its own: a key's, for the product
     if top.op not in JOINS or len(top.inputs) != 2:
         return None
     body.append(top)
@@ -109,10 +112,10 @@ def _operands(value: Value) -> list[Value]:
     return [bare(v) for v in value.inputs if v is not None]
 
 
-def _unwrap(value: Value, body: list[Value]) -> Value:
+def _unwrap(value: Value, body: list[Value], through: Container[str] = RESHAPES) -> Value:
     """The value under reshapes that put pairs side by side."""
     value = bare(value)
-    while value.op in RESHAPES and value.inputs[0] is not None:
+    while value.op in through and value.inputs[0] is not None:
         body.append(value)
         value = bare(value.inputs[0])
     return value

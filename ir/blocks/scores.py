@@ -9,18 +9,12 @@ from dataclasses import dataclass, field
 from ..ops.evaluate import scalar
 from ..values import Value
 from .mask import HIDDEN
-from .walk import Statics, bare, operands, users
+from .refused import NoAttention
+from .sinks import check_sinks, on_last, with_sinks
+from .walk import LAYOUT, Statics, bare, operands, passes, users
 
 DEEPEST = 16  # operators between a product and the softmax, at most
 VIEWS = {"reshape", "unsqueeze", "squeeze"}
-
-
-class NoAttention(Exception):  # noqa: N818 - an answer, not an error
-    """A softmax, or a product below it, that is not an attention's. value: where that shows."""
-
-    def __init__(self, value: Value, reason: str) -> None:
-        super().__init__(reason)
-        self.value, self.reason = value, reason
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Product:
 @dataclass
 class Core:
     """softmax(gate * capped(scale * query key^T) + terms) value. letters: i queries, j keys, the rest as in
-    `context`. softcap, gate: as Attention's."""
+    `context`. softcap, gate, sinks: as Attention's."""
 
     query: Operand
     key: Operand
@@ -57,6 +51,7 @@ class Core:
     select: tuple[Value, bool] | None = None
     softcap: float = 0.0
     gate: Value | None = None
+    sinks: Value | None = None
     probabilities: Value | None = None
     is_causal: bool = False
     grouped: bool = False
@@ -98,9 +93,11 @@ def softmax_core(probabilities: Value, scores: Value, body: list[Value], static:
         body: what the softmax itself consists of.
     """
     below = _below(probabilities, static)
+    scores, sinks, joining = with_sinks(scores, static)
+    check_sinks(sinks, scores, below[2], probabilities)
     above = _above(scores, static)
     product = above.product
-    body = [*above.body, *body, *below[1]]
+    body = [*above.body, *joining, *body, *below[1]]
     keys = product.letters[-1]
     left, right = product.left, product.right
     if keys in left.letters:
@@ -118,7 +115,7 @@ def softmax_core(probabilities: Value, scores: Value, body: list[Value], static:
     return Core(
         left, right, Operand(values.value, rename(values.letters)),
         Operand(context.value, rename(context.letters)), above.scale, above.terms, above.select,
-        above.softcap, above.gate, probabilities, body=body,
+        above.softcap, above.gate, sinks, probabilities, body=body,
     )  # fmt: skip
 
 
@@ -133,9 +130,14 @@ def _untransposed(key: Operand) -> Operand:
     return Operand(value.inputs[0], letters)
 
 
-def _below(probabilities: Value, static: Statics) -> tuple[tuple[Operand, Operand, Operand], list[Value]]:
-    """((weights, values, context), body): the product with the values that the probabilities go into."""
-    value = probabilities
+def _below(
+    probabilities: Value, static: Statics
+) -> tuple[tuple[Operand, Operand, Operand], list[Value], Value | None]:
+    """((weights, values, context), body, cut): the product with the values that the probabilities go into.
+
+    cut: the slice that leaves some of the keys out of it, where there is one.
+    """
+    value, cut = probabilities, None
     body: list[Value] = []
     for _ in range(DEEPEST):
         step = None
@@ -146,13 +148,16 @@ def _below(probabilities: Value, static: Statics) -> tuple[tuple[Operand, Operan
                     if bare(weights.value) == value and weights.letters[-1] in values.letters:
                         if weights.letters[-1] in product.letters:
                             raise NoAttention(user, "the probabilities are not summed over the keys")
-                        return (weights, values, Operand(user, product.letters)), [*body, user]
+                        return (weights, values, Operand(user, product.letters)), [*body, user], cut
             elif (asked := _isnan_guard(user, value)) is not None:
                 body += [asked, user]
                 step = user
             elif user.op in VIEWS and _keeps_keys(user, value):
                 body.append(user)
                 step = user
+            elif cut is None and user.op == "slice" and on_last(user):
+                body.append(user)
+                step = cut = user
             elif user.op in ("mul", "add", "where"):
                 raise NoAttention(user, f"the probabilities are changed after the softmax ({user.op})")
         if step is None:
@@ -194,7 +199,7 @@ def _above(scores: Value, static: Statics) -> Above:
     gate: Value | None = None
     body: list[Value] = []
     for _ in range(DEEPEST):
-        product = _product(value, static)
+        product = _product(value, static, learned=True)
         if product is not None:
             if product.added is not None:
                 _check_outermost(value, softcap, gate)
@@ -208,7 +213,8 @@ def _above(scores: Value, static: Statics) -> Above:
         elif value.op in ("add", "sub"):
             _check_outermost(value, softcap, gate)
             sign, value, term = _sum(value, static)
-            terms.append((sign * factor, term))
+            if scalar(term) != 0:  # what stands for a term that this model goes without
+                terms.append((sign * factor, term))
         elif value.op == "where":
             _check_outermost(value, softcap, gate)
             if select is not None:
@@ -279,7 +285,7 @@ def _toward(value: Value, static: Statics, left: int) -> bool:
     value = bare(value)
     if left == 0:
         return False
-    if _product(value, static) is not None:
+    if _product(value, static, learned=True) is not None:
         return True
     number = times(value)
     if number is not None:
@@ -325,13 +331,17 @@ def _floor(value: Value) -> Value | None:
     return None if a is None or low is None or low > HIDDEN else bare(a)
 
 
-def _product(value: Value, static: Statics) -> Product | None:
-    """A product of two values of which neither is a parameter."""
+def _product(value: Value, static: Statics, learned: bool = False) -> Product | None:
+    """A product of two values of which neither is a parameter.
+
+    learned: the first may come from parameters alone where it is queries (a learned probe, projected: Lee et
+        al., 2019, arXiv:1810.00825, section 3.2).
+    """
     factors = [v for v in value.inputs if v is not None]
     if value.op == "matmul" and len(factors) == 2:
-        if any(static(v) for v in factors):
-            return None
         a, b = factors
+        if static(b) or (static(a) and not (learned and _queries(a))):
+            return None
         ranks = [len(v.shape) if v.shape is not None else 0 for v in (a, b)]
         if min(ranks) < 2:
             return None
@@ -351,6 +361,16 @@ def _product(value: Value, static: Statics) -> Product | None:
             return None
         return Product(value, Operand(factors[0], terms[0]), Operand(factors[1], terms[1]), out)
     return None
+
+
+def _queries(value: Value) -> bool:
+    """Whether what comes from parameters alone is a projection's (..., queries, size), and no weight."""
+    while True:
+        number = times(value)
+        moved = number[1] if number else value.inputs[0] if passes(value) or value.op in LAYOUT else None
+        if moved is None:
+            return value.op in ("linear", "matmul", "add") and len(value.shape or ()) > 2
+        value = moved
 
 
 def spelled_softmax(value: Value) -> tuple[Value, list[Value]] | None:

@@ -72,6 +72,10 @@ class FxView(GraphView):
         op, operands, attrs = fx_ops.canonical(source)
         if op == "select":  # unbind
             self._enter(node, op, operands, {**attrs, "index": index})
+        elif op in ("aten.max.dim", "aten.min.dim") and index == 0:  # beside it, where that lies
+            rank = len(source.args[0].meta["val"].shape)
+            kept = {"axes": (attrs["dim"] % rank,), "keepdim": attrs.get("keepdim", False)}
+            self._enter(node, op.split(".")[1], operands, kept)
         else:
             self._enter(node, op, operands, attrs, index)
 

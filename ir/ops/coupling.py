@@ -475,7 +475,7 @@ def _einsum(c: _Coupling, v: GraphValue) -> None:
 
 _RULES: dict[str, Rule] = {
     "input": _input,
-    **dict.fromkeys("const full range dim".split(), _free),
+    **dict.fromkeys("const full range dim aten.eye.default".split(), _free),
     **dict.fromkeys(
         "abs add and cast ceil clip cos cumsum div dropout eq erf exp floor ge gelu gt identity isnan le "
         "log lt maximum minimum mod mul ne neg not or pow reciprocal relu round rsqrt sigmoid sign silu sin "

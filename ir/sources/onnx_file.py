@@ -19,6 +19,7 @@ from .branches import from_the_start, steered
 from .config import facts, read_json, task_of
 from .contrib import write_out_contrib
 from .dims import name_axes, name_dims
+from .einsums import write_out_einsums
 from .external import check_external, check_finite
 from .file_sizes import described
 from .fixed_sizes import fix_sizes
@@ -34,7 +35,8 @@ def from_onnx(path: Path, task: Task | None = None) -> Program:
     """Captures an ONNX model.
 
     Weights in external files stay there, mapped when read. Functions are inlined, opsets before 18 raised,
-    and fused operators of ONNX Runtime written out; that is compared with the file as given.
+    fused operators of ONNX Runtime and projections by Einsum written out; that is compared with the file as
+    given.
     Axes without a name get one, and the axes of ids and masks are called "batch" and "length". A
     configuration and a tokenizer are taken from the same directory (or the one above one called "onnx").
 
@@ -64,7 +66,7 @@ def _captured(path: Path, task: Task | None) -> Program:
     check_graph(model, path)
     check_finite(model, path)
     raised = raise_opset(model, path)
-    written = write_out_contrib(raised)
+    written = write_out_contrib(raised) + write_out_einsums(raised)
     converted = inlined or raised is not model or written > 0
     model = raised
     check_operators(model, path)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import CaptureError
 from ..fx.complex import in_reals
+from ..fx.contraction import with_linears
 from ..fx.export import Axes, Exported, default_axes, export
 from .eager import Eager
 from .fixed import unmoved
@@ -59,7 +60,7 @@ def traced(
     reasons: dict[str, str] = {}
     exported, wished = _first(eager, feed, axes, written, reasons)
     for _ in range(_ROUNDS):
-        graph = in_reals(exported.graph_module())
+        graph = with_linears(in_reals(exported.graph_module()))
         trial = Trial(eager, feed, exported.shapes, graph, exported.symbols)
         changed, difference = _wanting(trial)
         if not changed:

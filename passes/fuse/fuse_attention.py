@@ -94,6 +94,8 @@ def _plan(attention: Attention, kernel: str) -> _Plan:
     modern = kernel == "attention"
     if attention.gate is not None:
         raise Refused(f"its scores are multiplied by the mask '{attention.gate.name}', which no kernel does")
+    if attention.sinks is not None:
+        raise Refused("its softmax has learned scores beside the keys' (sinks), which no kernel takes")
     if attention.softcap and not modern:
         raise Refused(f"its scores are capped at {attention.softcap:g}, which MultiHeadAttention does not do")
     query, key, value, scale = operands(attention, grouped=modern)

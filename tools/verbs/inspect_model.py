@@ -107,6 +107,7 @@ def attention_facts(attention: Attention) -> dict[str, Any]:
         "head_dim": attention.head_dim,
         "scale": attention.scale,
         "softcap": attention.softcap,
+        "sinks": attention.sinks is not None,
         "mask": attention.mask_kind,
         "causal": attention.causal,
         "rotary": attention.rotary,
@@ -193,5 +194,6 @@ def _described(facts: dict[str, Any], count: int) -> str:
         heads += f", {facts['kv_heads']} for keys and values"
     heads += f", scores capped at {facts['softcap']:g}" if facts["softcap"] else ""
     mask = {"none": "no mask", "add": "an additive mask", "bool": "a boolean mask"}[facts["mask"]]
-    more = [name.replace("_", " ") for name in ("causal", "rotary", "relative_bias", "cross") if facts[name]]
+    told = ("causal", "rotary", "relative_bias", "sinks", "cross")
+    more = [name.replace("_", " ") for name in told if facts[name]]
     return f"{count} with {heads}, scale {facts['scale']:.4g}, {', '.join([mask, *more])}"

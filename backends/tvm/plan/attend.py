@@ -45,7 +45,9 @@ def turning(a: Attention) -> Rotation | None:
 def fitting(a: Attention) -> bool:
     """Whether the kernel's context, (batch, length, heads of features side by side), is the graph's."""
     shape, asked = a.context.shape, a.query.shape
-    if shape is None or asked is None or a.key.shape is None or len(shape) != 3 or a.gate is not None:
+    if shape is None or asked is None or a.key.shape is None or len(shape) != 3:
+        return False
+    if a.gate is not None or a.sinks is not None:
         return False
     terms = [value for _, value in a.terms] + ([a.mask] if a.mask is not None else [])
     ranks = [list(value.shape or ()) for value in terms]

@@ -60,6 +60,7 @@ def _cached(a: Attention, linears: Mapping[Value, Linear], norms: Mapping[Value,
         or a.relative_bias is not None
         or a.softcap
         or a.gate is not None
+        or a.sinks is not None
         or a.shifted
     ):
         return None

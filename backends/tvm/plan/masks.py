@@ -13,6 +13,7 @@ from ....ir.blocks.base import Attention
 from ....ir.blocks.mask import HIDDEN
 from ....ir.spec import MASKS, InputSpec
 from ....ir.values import Value
+from ..schedule.indices import flattening_right
 from .rebuild import part
 from .sight import Pattern, Sight, rule
 
@@ -124,7 +125,7 @@ def _compiled(module: Any, values: Sequence[Any]) -> Any:
     target = tvm.target.Target("llvm")
     with target:
         lowered = relax.transform.LegalizeOps()(part(module, values))
-    return relax.VirtualMachine(tvm.compile(lowered, target=target), tvm.cpu())
+    return relax.VirtualMachine(tvm.compile(flattening_right(lowered), target=target), tvm.cpu())
 
 
 def _run(machine: Any, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from tvm.s_tir import Schedule
 from .generic_blocks import Fit, inline
 from .generic_product import product
 from .generic_rows import rows
+from .indices import flattening_right
 
 _FINAL = ("graphwright.kernel", "tirx.is_scheduled")  # attributes of functions to leave alone
 
@@ -18,7 +19,7 @@ def schedule_generic(module: Any, target: Any) -> Any:
     """The module with its TIR functions scheduled for an LLVM target.
 
     A function that one rule does not fit goes to the next; one that none fits stays as TVM made it. So do
-    functions that say they are final.
+    functions that say they are final, but for the indices of all that TVM would get wrong (`indices`).
 
     Args:
         module: tvm.IRModule after LegalizeOps and FuseTIR. It is not edited.
@@ -30,7 +31,7 @@ def schedule_generic(module: Any, target: Any) -> Any:
     for variable, function in module.functions_items():
         if isinstance(function, tvm.tirx.PrimFunc) and not any(name in function.attrs for name in _FINAL):
             module.update_func(variable, scheduled(function, fit))
-    return module
+    return flattening_right(module)
 
 
 def scheduled(function: Any, fit: Fit) -> Any:

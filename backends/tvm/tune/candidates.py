@@ -132,10 +132,12 @@ def _listen(requests: queue.Queue[dict[str, str]]) -> None:
 def _compiled(tvm: Any, request: dict[str, str]) -> bool:
     from ...target import detect
     from ..machine.link import link
+    from ..schedule.indices import flattening_right
 
     target = tvm.target.Target(json.loads(request["target"]))
     try:
-        executable = tvm.compile(tvm.ir.load_json(request["module"]), target=target)
+        module = flattening_right(tvm.ir.load_json(request["module"]))
+        executable = tvm.compile(module, target=target)
         link(executable, Path(request["path"]), detect().arch)
     except Exception:  # whatever a candidate fails with, it is no candidate
         return False

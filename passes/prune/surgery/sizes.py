@@ -101,9 +101,11 @@ def _slice(node: Node, cuts: Cuts) -> None:
 def _split(node: Node, cuts: Cuts) -> None:
     """Pieces get sizes of their own; a chunk into equal ones may not stay equal."""
     _, _, attrs = fx_ops.canonical(node)
+    if "sizes" not in attrs:  # the largest and where it lies
+        return
     source: Any = node.args[0]
     gone = cuts.get(source, {}).get(attrs["axis"])
-    if gone is None or "sizes" not in attrs or len(gone) == 0:
+    if gone is None or len(gone) == 0:
         return
     edges = np.cumsum((0, *attrs["sizes"]))
     sizes = [int(b - a - ((gone >= a) & (gone < b)).sum()) for a, b in pairwise(edges)]

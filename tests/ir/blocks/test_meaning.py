@@ -19,9 +19,10 @@ ATTENDING = [
     ("squeezebert", "eager"), ("modernbert", "eager"), ("gpt2", "eager"), ("opt", "sdpa"), ("llama", "eager"),
     ("llama", "sdpa"), ("qwen3", "sdpa"), ("t5", "eager"), ("t5", "sdpa"), ("bart", "sdpa"),
     ("torch_encoder", "sdpa"), ("nanogpt", "eager"), ("nanogpt", "sdpa"), ("einsum", "eager"),
-    ("gemma2", "eager"), ("openai_gpt", "eager"), ("deberta", "eager"),
+    ("gemma2", "eager"), ("openai_gpt", "eager"), ("deberta", "eager"), ("xlnet", "eager"),
+    ("gpt_oss", "eager"),
 ]  # fmt: skip
-REARRANGED = {"bhld": (0, 1, 2, 3), "bhdl": (0, 1, 3, 2), "blhd": (0, 2, 1, 3)}
+REARRANGED = {"bhld": (0, 1, 2, 3), "bhdl": (0, 1, 3, 2), "blhd": (0, 2, 1, 3), "lbhd": (1, 2, 0, 3)}
 
 
 class Run:
@@ -80,8 +81,10 @@ def attend(run: Run, a: Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, 
         scores = np.where(keep, scores, -1e30)  # a padded query of DeBERTa sees no key: the mean
     if a.is_causal:
         scores = np.where(np.tril(np.ones(scores.shape[-2:], bool)), scores, -np.inf)
+    if a.sinks is not None:
+        scores = np.concatenate([scores, run[a.sinks]], -1)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    context = weights / weights.sum(-1, keepdims=True) @ v
+    context = (weights / weights.sum(-1, keepdims=True))[..., : v.shape[-2]] @ v
     return context.swapaxes(1, 2).reshape(*context.shape[::2], -1)
 
 
@@ -98,6 +101,8 @@ def test_an_attention_computes_what_its_fields_say(name: str, attn: str) -> None
         wanted = run[a.context]
         wanted = wanted.swapaxes(1, -1) if a.o.axis == 1 else wanted
         batch, _, length, _ = run[a.query].shape
+        if a.layouts[0] == "lbhd":
+            wanted = wanted.swapaxes(0, 1)
         if name == "torch_encoder":  # nn.MultiheadAttention merges rows as (length, batch)
             wanted = wanted.reshape(length, batch, -1).swapaxes(0, 1)
 

@@ -414,6 +414,38 @@ SCORES: dict[str, Case] = {
         _counts(2, 2, 5, 1),
         attns=("eager",),
     ),
+    # Projections by einsum; relative positions in a product of their own; rows are (length, batch).
+    "xlnet": Case(
+        _hf(
+            "XLNetModel",
+            "XLNetConfig",
+            vocab_size=103,
+            d_model=32,
+            n_layer=2,
+            n_head=4,
+            d_inner=48,
+            initializer_range=0.2,
+            use_mems_eval=False,
+        ),
+        _text(103),
+        _counts(2, 2, 4, 1),
+        attns=("eager",),
+    ),
+    # A learned score a head stands beside the keys'.
+    "gpt_oss": Case(
+        _hf(
+            "GptOssModel",
+            "GptOssConfig",
+            head_dim=8,
+            sliding_window=6,
+            num_local_experts=2,
+            num_experts_per_tok=1,
+            **_DECODER,
+        ),
+        _text(103),
+        _counts(2, 0, 5, 1),
+        attns=("eager",),
+    ),
 }
 
 
