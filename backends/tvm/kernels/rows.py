@@ -148,9 +148,8 @@ def finish_row(
             if finish.floats:
                 store(outputs.floats, value, number, column)
             if finish.rounds == "static":
-                store(
-                    outputs.stored, quantized(value, outputs.fixed[0], outputs.fixed[1], dot), number, column
-                )
+                integers = quantized(value, outputs.fixed[0], outputs.fixed[1], dot)
+                store(outputs.stored, integers, number, column)
 
         each(n, lanes, write)
         return
