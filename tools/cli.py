@@ -14,6 +14,7 @@ import typer
 
 from ..ir.errors import GraphwrightError
 from .console import Console, complain
+from .options import OPTIONS, settings, taking
 from .routing import DEFAULT, DefaultGroup
 from .surroundings import prepare
 
@@ -38,27 +39,12 @@ app = typer.Typer(
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="directory, hub id, .onnx or .pt2", show_default=False)
 ]
-Threads = Annotated[
-    int | None, typer.Option(help="threads to run and measure with; all cores by default", show_default=False)
-]
+Threads = Annotated[int | None, OPTIONS["threads"].__metadata__[0]]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of everything random")]
-Shapes = Annotated[
-    str | None,
-    typer.Option(
-        help="workloads: batch x length (of the cache, for a decoder's step), or unequal sentences, as in "
-        "1x128,8x128,mixed:32",
-        show_default=False,
-    ),
-]
+Shapes = Annotated[str | None, OPTIONS["shapes"].__metadata__[0]]
 Json = Annotated[bool, typer.Option("--json", help="one JSON value on stdout and nothing else there")]
-ModelType = Annotated[
-    str | None,
-    typer.Option(
-        help="what transformers calls a directory's model (bert), where its config.json doesn't say",
-        show_default=False,
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="replace an earlier bundle at OUT")]
+ModelType = Annotated[str | None, OPTIONS["model_type"].__metadata__[0]]
+Force = Annotated[bool, OPTIONS["force"].__metadata__[0]]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
@@ -139,115 +125,32 @@ def _root(
 
 @app.command(DEFAULT, hidden=True)
 @verb
+@taking(*OPTIONS)
 def optimize(
     model: Annotated[
         str | None,
         typer.Argument(metavar="MODEL", help="directory, hub id, .onnx or .pt2", show_default=False),
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option("-o", "--out", help="directory for the bundle", show_default=False)
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="exact, balanced, fast or small; balanced by default", show_default=False),
-    ] = None,
-    pipeline: Annotated[
-        str | None, typer.Option(help="passes in order, instead of a preset", show_default=False)
     ] = None,
     config: Annotated[
         str | None,
         typer.Option(help="YAML file with these options; the command line wins", show_default=False),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the run as such a file and stop")] = False,
-    data: Annotated[
-        str | None,
-        typer.Option(help="csv, tsv, jsonl, json or txt file to judge quality on", show_default=False),
-    ] = None,
-    calibrate: Annotated[
-        str | None,
-        typer.Option(
-            help="such a file of texts to calibrate and train on; some rows of the data by default",
-            show_default=False,
-        ),
-    ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="classification, similarity, token-classification, perplexity or fidelity",
-            show_default=False,
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="of the data file, as in text=review,label=stars", show_default=False),
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="rows used at most; 2000 by default", show_default=False)
-    ] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(help="points of quality that may be lost", show_default=False)
-    ] = None,
-    threads: Threads = None,
-    shapes: Shapes = None,
-    seed: Annotated[
-        int | None, typer.Option(help="of everything random; 0 by default", show_default=False)
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="hardware to build for, as `optimize targets` lists it; this machine by default",
-            show_default=False,
-        ),
-    ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help="onnxruntime, tvm, or auto: the faster of both; onnxruntime by default", show_default=False
-        ),
-    ] = None,
-    dump: Annotated[
-        str | None, typer.Option(help="directory for the graph's text after every pass", show_default=False)
-    ] = None,
-    reproduce: Annotated[
-        str | None,
-        typer.Option(help="directory for what it takes to see a failed pass fail again", show_default=False),
-    ] = None,
-    bisect: Annotated[
-        bool, typer.Option("--bisect", help="find the one rewrite that a pass is rolled back for")
-    ] = False,
-    model_type: ModelType = None,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="exit with 0 although a pass was rolled back or refused")
-    ] = False,
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick", help="a first look: two shapes, few rounds, no pass timed by itself, no PyTorch"
-        ),
-    ] = False,
-    force: Force = False,
     *,
     console: Console,
+    **given: Any,
 ) -> int:
     """Optimise MODEL into a bundle."""
     from . import config as configs
 
-    given: dict[str, Any] = {
-        "model": model, "out": out, "preset": preset, "pipeline": pipeline, "data": data,
-        "calibrate": calibrate, "task": task, "columns": _columns(columns), "samples": samples,
-        "max-drop": max_drop, "threads": threads, "shapes": shapes, "seed": seed, "target": target,
-        "backend": backend, "dump": dump, "reproduce": reproduce,
-        "bisect": bisect or None, "model-type": model_type, "force": force or None,
-        "keep-going": keep_going or None, "quick": quick or None,
-    }  # fmt: skip
-    settings = configs.read(config) if config else {}
-    if preset or pipeline:
-        settings.pop("preset", None)
-        settings.pop("pipeline", None)
-    settings |= {key: value for key, value in given.items() if value is not None}
-    if "model" not in settings:
+    chosen = settings({"model": model, **given})
+    read = configs.read(config) if config else {}
+    if {"preset", "pipeline"} & chosen.keys():
+        read.pop("preset", None)
+        read.pop("pipeline", None)
+    if "model" not in {**read, **chosen}:
         raise typer.BadParameter("name a MODEL, or a --config file that does")
-    run = configs.make(settings)
+    run = configs.make({**read, **chosen})
     if dry_run:
         from .build.preflight import passes_of
 
@@ -260,12 +163,6 @@ def optimize(
     from .verbs.optimize import run as run_config
 
     return _report(run_config(run, console), console)
-
-
-def _columns(text: str | None) -> str | None:
-    if text is not None and not all("=" in part for part in text.split(",")):
-        raise typer.BadParameter("write --columns as role=column, as in text=review,label=stars")
-    return text
 
 
 def _report(outcome: Any, console: Console) -> int:
@@ -411,6 +308,7 @@ def bench(
 
 @app.command()
 @verb
+@taking("preset", "pipeline", "threads", "shapes", "seed")
 def tune(
     model: Annotated[
         str,
@@ -420,20 +318,9 @@ def tune(
         int,
         typer.Option(min=1, max=100_000, help="schedules tried for each function that no kernel covers"),
     ] = 64,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="exact, balanced, fast or small; balanced by default", show_default=False),
-    ] = None,
-    pipeline: Annotated[
-        str | None, typer.Option(help="passes in order, instead of a preset", show_default=False)
-    ] = None,
-    threads: Threads = None,
-    shapes: Shapes = None,
-    seed: Annotated[
-        int | None, typer.Option(help="of everything random; 0 by default", show_default=False)
-    ] = None,
     *,
     console: Console,
+    **given: Any,
 ) -> int:
     """Search faster kernels for MODEL on this machine; later builds with --backend tvm use them.
 
@@ -441,10 +328,7 @@ def tune(
     """
     from .verbs import tune as tuning
 
-    given = {
-        "preset": preset, "pipeline": pipeline, "threads": threads, "seed": seed, "shapes": shapes,
-    }  # fmt: skip
-    result = tuning.tune(tuning.settings_of(model, given), trials, console)
+    result = tuning.tune(tuning.settings_of(model, settings(given)), trials, console)
     if console.json:
         console.value(result.to_json())
     else:

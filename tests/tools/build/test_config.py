@@ -5,6 +5,7 @@ import os
 import pytest
 import yaml
 from graphwright.tools import config
+from graphwright.tools.options import OPTIONS, settings
 
 
 def test_what_is_written_reads_back_as_the_same_run(tmp_path):
@@ -144,3 +145,11 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
         config.read(tmp_path / "run.yaml")
     with pytest.raises(config.ConfigError, match="a directory"):
         config.read(tmp_path)
+
+
+def test_every_setting_is_an_option_of_the_command():
+    assert {"model", *OPTIONS} == set(config.RunConfig.model_fields)
+
+
+def test_zeros_are_given():
+    assert settings({"max_drop": 0.0, "seed": 0, "quick": False, "out": None}) == {"max-drop": 0.0, "seed": 0}
