@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .errors import CaptureError, GraphwrightError
 from .host.files import path_of, why
 from .program import Program, Task
+from .sources.hub import fetch
 
 Spelling = Literal["sdpa", "eager"]
 
@@ -81,8 +82,6 @@ def _from_path(
     if not path.is_dir():
         if path.is_absolute() or str(source).startswith((".", "~")):
             raise CaptureError(f"there is no '{source}'.")
-        from .sources.hub import fetch
-
         path = fetch(str(source))
     return _directory(path, task, attn, model_type)
 

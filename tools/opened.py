@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backends.bundles.manifest import Manifest, is_bundle
+from ..backends.running.runner import load
+from ..backends.runtimes.reference import Reference
+from ..ir.capture import capture
 from ..ir.program import Program
 
 
@@ -28,19 +31,13 @@ def open_model(name: str, threads: int = 2) -> Opened:
         BundleError: a bundle that is incomplete or was tampered with.
     """
     if is_bundle(name):
-        from ..backends.running.runner import load
-
         bundle = load(name, threads)
         return Opened(name, program_of(bundle.manifest), bundle.run)
-    from ..ir.capture import capture
-
     program = capture(name)
     if program.dialect == "onnx":
         from ..backends.runtimes.onnxruntime import OnnxRuntime
 
         return Opened(name, program, OnnxRuntime().build(program, threads=threads).run)
-    from ..backends.runtimes.reference import Reference
-
     return Opened(name, program, Reference().build(program, threads=threads).run)
 
 

@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import Any
 
+from ..backends.cache import cache_directory
+
 
 class Ended(KeyboardInterrupt):
     """A signal that asks a process to end; it ends as Ctrl-C does, so that nothing is left."""
@@ -41,6 +43,4 @@ def _end(number: int, _: Any) -> None:
 
 def _keep_torch_out() -> None:
     """PyTorch makes a cache in TMPDIR as soon as it is imported: it gets a place in ours."""
-    from ..backends.cache import cache_directory
-
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory() / "torch"))

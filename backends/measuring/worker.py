@@ -20,6 +20,9 @@ from typing import Any
 import numpy as np
 
 from ...ir.errors import GraphwrightError, InputError
+from ..running.runner import load
+from ..runtimes.reference import open_directory
+from ..runtimes.session import open_session, run_session
 from . import energy
 
 Run = Callable[[Mapping[str, np.ndarray]], Any]
@@ -63,18 +66,12 @@ def _load(request: dict[str, Any]) -> Run:
         os.sched_setaffinity(0, request["cpus"])
     path, threads = Path(request["path"]), request["threads"]
     if request["kind"] == "onnxruntime":
-        from ..runtimes.session import open_session, run_session
-
         session = open_session(path, threads)
         names = [entry.name for entry in session.get_inputs()]
         return lambda feed: run_session(session, _chosen(names, feed))
     if request["kind"] == "bundle":
-        from ..running.runner import load
-
         bundle = load(path, threads, verify=False)
         return lambda feed: bundle.run(_chosen(bundle.input_names, feed))
-    from ..runtimes.reference import open_directory
-
     artifact = open_directory(path, threads, compiled=request["kind"] == "torch-compile")
     return lambda feed: artifact.run(_chosen([n for n in artifact.input_names if n in feed], feed))
 

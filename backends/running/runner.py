@@ -19,6 +19,7 @@ from ..bundles.feeds import Feed
 from ..bundles.folder import appearing
 from ..bundles.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from ..target import allowed_cpus, check_threads, detect
+from ..tvm.run.runtime import Runtime
 from .answers import classes, spans, together
 from .routed import Routed
 from .text import TextEncoder
@@ -209,8 +210,6 @@ class Bundle:
         compiled = self.manifest.compiled
         if compiled is None:
             return Routed(self.directory, self.manifest, self.threads, self._verify)
-        from ..tvm.run.runtime import Runtime
-
         return Runtime(
             self.directory,
             compiled,

@@ -15,8 +15,11 @@ from ..measuring.workloads import workloads
 from ..target import Target, detect
 from .build.sizes import covering
 from .machine.link import link, linker
+from .machine.llvm_target import needs
 from .run import versions
 from .run.artifact import TvmArtifact
+from .run.library import compiler
+from .run.weights_file import write
 
 
 def ready(target: Target) -> None:
@@ -57,13 +60,9 @@ class Tvm(Backend):
             BackendError: TVM is missing or of another version, lacks an operator, or nothing links here for
                 the target.
         """
-        from .run.library import compiler
-
         compiler()
         from .build.compile import compile_buckets
         from .build.padding import padding_of
-        from .machine.llvm_target import needs
-        from .run.weights_file import write
 
         target = target or detect()
         padding = padding or padding_of(program, next(iter(buckets), None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from traceback import format_exception
 
+from ...ir.inputs.probe import example
 from ...ir.program import Program
 from .contract import Context, Pass, Step
 from .instruments import Instrument
@@ -52,7 +53,6 @@ def write_model(program: Program, directory: Path) -> Path:
     import torch
 
     from ...ir.fx.export import export
-    from ...ir.inputs.probe import example
 
     path = directory / "model.pt2"
     inputs = {name: torch.from_numpy(array) for name, array in example(program).items()}

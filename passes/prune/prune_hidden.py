@@ -8,7 +8,7 @@ from typing import ClassVar
 from ...ir.errors import PassError
 from ...ir.program import Program
 from ..manager.contract import Context, Lossy, Pass, Result
-from .importance.choose import FREE, Method
+from .importance.choose import FREE, Method, lowest, rounded
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class PruneHidden(Pass):
 
     def run(self, program: Program, context: Context) -> Result:
         from ...ir.fx.graph import prune
-        from .importance.choose import lowest, rounded
         from .importance.width import scores
         from .surgery.cut import cut_groups
         from .surgery.width import restore, widths

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from ...ir.blocks import recognise
+from ...ir.blocks.stream import streams
 from ...ir.errors import PassError
 from ...ir.program import Program
+from ...ir.view import view
 from ..manager.contract import Context, Lossy, Pass, Result
 
 if TYPE_CHECKING:
@@ -57,9 +60,6 @@ class PruneLayers(Pass):
             raise ValueError(f"layers is {self.layers}, and each is a number from 0, given once")
 
     def run(self, program: Program, context: Context) -> Result:
-        from ...ir.blocks import recognise
-        from ...ir.blocks.stream import streams
-        from ...ir.view import view
         from .importance.layer_search import search
         from .surgery.remove_layers import remove_layers
 

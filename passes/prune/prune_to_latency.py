@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...ir.errors import PassError
 from ...ir.program import Program
+from ..common.batches import batches
 from ..manager.contract import Context, Lossy, Pass, Result
 from .importance.choose import Method
 
@@ -66,7 +67,6 @@ class PruneToLatency(Pass):
                 raise ValueError(f"{name} is {getattr(self, name)}, and at least one is needed")
 
     def run(self, program: Program, context: Context) -> Result:
-        from ..common.batches import batches
         from .surgery.separate import separate
         from .surgery.units import survey
         from .timing.built import built

@@ -9,6 +9,7 @@ from ...ir.errors import PipelineError
 from ...ir.program import Program
 from ..manager.contract import Context, Feed, Result
 from .teaching.comparable import alike
+from .teaching.depth import attention_of, check, exits, layered, read, shown, uniform
 from .training.recovery import Recovery
 
 if TYPE_CHECKING:
@@ -54,13 +55,10 @@ class Distill(Recovery):
         if self.progressive and not (self.hidden or self.attention or self.values):
             raise ValueError("progressive goes layer by layer: give hidden, attention or values a weight")
         if self.layers:
-            from .teaching.depth import read
-
             read(self.layers)
 
     def run(self, program: Program, context: Context) -> Result:
         from ...ir.evaluated import evaluated
-        from .teaching.depth import exits
         from .teaching.objective import Objective, Watched
 
         assert context.original is not None
@@ -90,7 +88,6 @@ class Distill(Recovery):
         return found, notes
 
     def _at_layers(self, teacher: Program, student: Program, seed: int) -> tuple[list[Term], list[str]]:
-        from .teaching.depth import attention_of, check, layered, read, shown, uniform
         from .teaching.losses.attention import Maps, Relations, map_nodes, native
         from .teaching.losses.outputs import hidden
 

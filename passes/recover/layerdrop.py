@@ -8,6 +8,7 @@ from typing import ClassVar
 from ...ir.program import Program
 from ..manager.contract import Context, Result
 from .teaching.comparable import alike
+from .teaching.depth import one_stream
 from .training.recovery import Recovery
 
 
@@ -36,7 +37,6 @@ class Layerdrop(Recovery):
 
         from ...ir.evaluated import evaluated
         from .teaching.chain import chain, through
-        from .teaching.depth import one_stream
         from .teaching.losses.by_task import at_outputs
         from .teaching.objective import Objective
 

@@ -9,6 +9,7 @@ from ...ir.errors import PipelineError
 from ...ir.program import Program
 from ..manager.contract import Context, Result
 from .teaching.comparable import alike
+from .teaching.depth import check, one_stream, read, shown, uniform
 from .training.recovery import Recovery
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ class Theseus(Recovery):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name):g}, and it must be from 0 to 1")
         if self.layers:
-            from .teaching.depth import read
-
             read(self.layers)
 
     def probability(self, share: float) -> float:
@@ -53,7 +52,6 @@ class Theseus(Recovery):
 
         from ...ir.evaluated import evaluated
         from .teaching.chain import chain, frozen, through
-        from .teaching.depth import one_stream
         from .teaching.losses.by_task import at_outputs
         from .teaching.objective import Objective
 
@@ -78,8 +76,6 @@ class Theseus(Recovery):
 
     def _cuts(self, above: Stream, below: Stream) -> tuple[str, list[str], list[str]]:
         """(pairs as text, where the captured model is cut, where the program is), by the names of nodes."""
-        from .teaching.depth import check, read, shown, uniform
-
         pairs = read(self.layers) if self.layers else uniform([below], [above])
         many, most = len(below.layers), len(above.layers)
         check(pairs, many, most)

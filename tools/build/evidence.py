@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from ...backends.measuring.gate import Measurer
 from ...backends.runtimes.onnxruntime import OnnxRuntime
+from ...ir.evaluated import evaluated
+from ...ir.execute import execute
 from ...ir.program import Program
 from ...passes.manager.contract import Context, Exact, Pass, Ratio, Step
 from ...passes.manager.instruments import Instrument
@@ -59,9 +61,6 @@ class Evidence(Instrument):
         assert self.judging is not None
         tune, _ = self.judging.of(program)
         if program.dialect == "fx":
-            from ...ir.evaluated import evaluated
-            from ...ir.execute import execute
-
             module = evaluated(program)
             return tune(lambda feed: execute(module, [feed])[0])
         return tune(self.backend.build(program, threads=self.threads).run)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ...backends.measuring.measure import Comparison
 from .building import Build, Building
+from .building_compiled import Compiled
 from .building_graphs import Graphs
 from .steps import Other
 from .work import Work
@@ -15,8 +16,6 @@ from .work import Work
 def building(backend: str, work: Work) -> Building:
     """That of a backend; TVM loads only where it is asked for."""
     if backend == "tvm":
-        from .building_compiled import Compiled
-
         return Compiled(work)
     return Graphs(work)
 

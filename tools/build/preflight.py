@@ -7,6 +7,7 @@ from typing import Any
 
 from ...backends.bundles.folder import check_free, check_makeable
 from ...backends.target import named
+from ...backends.tvm.backend import ready
 from ...ir.errors import ConfigError, DataError, PipelineError
 from ...ir.host.files import check_regular, why
 from ...ir.program import Dialect
@@ -43,8 +44,6 @@ def preflight(config: RunConfig, source: Any = None, pipeline: Pipeline | None =
             except OSError as error:
                 raise ConfigError(f"{name}: {folder} can't be written to: {why(error)}") from error
     if config.backend == "tvm":
-        from ...backends.tvm.backend import ready
-
         ready(named(config.target or "host"))
     return pipeline
 

@@ -11,6 +11,8 @@ from ...backends.bundles.manifest import is_bundle, read_manifest
 from ...backends.measuring.measure import Comparison, compare, workloads
 from ...backends.measuring.workloads import fitted
 from ...backends.target import detect
+from ...backends.tvm.remote.device import Device
+from ...backends.tvm.remote.timing import contestants
 from ..build.portability import Portability, graphs_of, portability, summary
 from ..console import Console
 from ..opened import open_model, program_of
@@ -75,9 +77,6 @@ def bench_remotely(
     Raises:
         MeasureError: no tracker, no such device, or a bundle can't be run there.
     """
-    from ...backends.tvm.remote.device import Device
-    from ...backends.tvm.remote.timing import contestants
-
     manifest = read_manifest(Path(models[0]))
     work = workloads(program_of(manifest), shapes, seed=seed)
     count = threads or manifest.threads or 1

@@ -14,6 +14,7 @@ from ...backends.bundles.bundle import route, write
 from ...backends.cache import homeless
 from ...backends.measuring.workloads import Workload
 from ...backends.target import named
+from ...backends.tvm.run.artifact import write_compiled
 from ...ir.capture import capture
 from ...ir.errors import GraphwrightError
 from ...ir.fingerprint import tensor_digest
@@ -165,8 +166,6 @@ def _write(outcome: Outcome, workloads: Sequence[Workload], artifact: Any) -> Pa
     assert outcome.config.out is not None
     more = {"seed": outcome.config.seed, "target": named(outcome.config.target or "host").to_json()}
     if artifact is not None:
-        from ...backends.tvm.run.artifact import write_compiled
-
         return write_compiled(
             outcome.config.out,
             artifact,

@@ -10,9 +10,11 @@ from typing import Any
 from ...backends.bundles.manifest import is_bundle, read_manifest
 from ...backends.target import Target, detect
 from ...backends.tvm.backend import ready
+from ...backends.tvm.tune.tunable import asked, tune_tiles
 from ...ir.capture import capture
 from ...ir.errors import BundleError
 from ...ir.program import Program
+from ..build.building_compiled import Compiled
 from ..build.preflight import preflight
 from ..build.work import Work, candidates
 from ..config import RunConfig, make, resolve
@@ -93,8 +95,6 @@ def tune(settings: Mapping[str, Any], trials: int, console: Console) -> Tuning:
 
 def _built(config: RunConfig, console: Console) -> tuple[Program, Sequence[Mapping[str, int]]]:
     """The program that would be compiled, and the sizes it would be compiled at."""
-    from ..build.building_compiled import Compiled
-
     given = preflight(config)
     console.progress("capturing")
     program = capture(config.model, model_type=config.model_type)
@@ -119,7 +119,6 @@ def search(
     """Tiles first: a kernel's tile says how weights are packed. Ctrl-C ends it, and keeps what was found."""
     from ...backends.tvm.build.compile import lower_buckets
     from ...backends.tvm.tune import tuning
-    from ...backends.tvm.tune.tunable import asked, tune_tiles
 
     tiles: dict[str, float] = {}
     functions: list[Any] = []

@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ....ir.host.temporary import TemporaryFolder
+from ...target import detect
+from ..machine.link import link
+from ..run.library import compiler
 
 SECONDS = 10.0
 """Longer than this no candidate is worth."""
@@ -113,8 +116,6 @@ def main() -> None:
     os.dup2(2, 1)
     requests: queue.Queue[dict[str, str]] = queue.Queue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    from ..run.library import compiler
-
     tvm = compiler()
     channel.write("ready\n")
     channel.flush()
@@ -130,8 +131,6 @@ def _listen(requests: queue.Queue[dict[str, str]]) -> None:
 
 
 def _compiled(tvm: Any, request: dict[str, str]) -> bool:
-    from ...target import detect
-    from ..machine.link import link
     from ..schedule.indices import flattening_right
 
     target = tvm.target.Target(json.loads(request["target"]))

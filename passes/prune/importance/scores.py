@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ....ir.evaluated import evaluated
 from ....ir.ops.coupling import Group
 from ....ir.program import Program
+from ...common.calibration import check
 from ...manager.contract import Context
 from ..surgery.ties import memory
 from ..surgery.units import Units
 from .choose import Method
-from .gradients import elimination
+from .contribution import contributions
+from .gradients import elimination, gradients
+from .masks import masked
 
 
 def scores(program: Program, units: Sequence[Units], method: Method, context: Context) -> list[np.ndarray]:
@@ -31,17 +35,9 @@ def scores(program: Program, units: Sequence[Units], method: Method, context: Co
         return [rng.random(one.size) for one in units]
     if method == "magnitude":
         return [magnitude(one.groups) if one.groups else np.zeros(1) for one in units]
-    from ...common.calibration import check
-
     check(program, context.calibration)
     if method == "activation":
-        from .contribution import contributions
-
         return contributions(program, units, context)
-    from ....ir.evaluated import evaluated
-    from .gradients import gradients
-    from .masks import masked
-
     return by_gradients(gradients(program, masked(evaluated(program), units), context), method)
 
 

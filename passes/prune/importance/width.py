@@ -10,8 +10,10 @@ import torch
 from ....ir.evaluated import evaluated
 from ....ir.fx.graph import add_tensor, call, clone
 from ....ir.program import Program
+from ...common.calibration import check
 from ...common.outputs import arguments, rows
 from ...manager.contract import Context
+from ...recover.training.own import watched
 from ..surgery.width import Width
 from .choose import Method
 from .gradients import gradients, sampled
@@ -32,8 +34,6 @@ def scores(program: Program, widths: Sequence[Width], method: Method, context: C
         return [rng.random(len(one.channels)) for one in widths]
     if method == "magnitude":
         return [_magnitude(one) for one in widths]
-    from ...common.calibration import check
-
     check(program, context.calibration)
     if method == "activation":
         return _energies(program, widths, context)
@@ -66,8 +66,6 @@ def _masked(program: Program, widths: Sequence[Width]) -> Masked:
 
 def _energies(program: Program, widths: Sequence[Width], context: Context) -> list[np.ndarray]:
     """The mean square of a channel where norms give it, as a share of all channels', summed over norms."""
-    from ...recover.training.own import watched
-
     nodes = {node.name: node for node in program.graph.graph.nodes}
     sites = [(number, nodes[name]) for number, one in enumerate(widths) for name in one.sites]
     module = watched(evaluated(program).graph, [node for _, node in sites])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ....ir.errors import PassError
 from ....ir.program import Program
 from ...manager.contract import Context, Lossy, Pass, Result
-from ..importance.choose import FREE, MOVEMENT, Method, Scope
+from ..importance.choose import FREE, MOVEMENT, Method, Scope, lowest, rounded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,6 @@ class PruneUnits(Pass):
         return ("original", "calibration") if self.importance in MOVEMENT else ("calibration",)
 
     def run(self, program: Program, context: Context) -> Result:
-        from ..importance.choose import lowest, rounded
         from ..surgery.cut import remove
         from ..surgery.separate import rejoin, separate
         from ..surgery.units import survey

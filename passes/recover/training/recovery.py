@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from ....ir.program import Program
+from ...common.batches import bucketed, parted
+from ...common.calibration import check
 from ...manager.contract import Context, Feed, Lossy, Pass, Result
+from ...manager.text import print_pass
 
 if TYPE_CHECKING:
     import torch
@@ -69,9 +72,6 @@ class Recovery(Pass):
         Raises:
             DataError: the data are empty, constant, NaN, or do not fit the program.
         """
-        from ...common.batches import bucketed, parted
-        from ...common.calibration import check
-
         feeds = context.training or context.calibration
         check(program, feeds)
         return parted(bucketed(program, feeds, self.batch, context.seed))
@@ -160,7 +160,6 @@ class Recovery(Pass):
         self, program: Program, context: Context, batches: tuple[Sequence[Feed], Sequence[Feed]]
     ) -> Checkpoints | None:
         """Where this run is kept: a folder of its own, by everything that its numbers depend on."""
-        from ...manager.text import print_pass
         from .checkpoints import Checkpoints
         from .workers import join
 
