@@ -15,15 +15,15 @@ from ..onnx.graph import OnnxView
 from ..onnx.precision import in_half
 from ..program import Program, Task
 from .as_given import compare_as_given, why_not
+from .axis_names import name_axes, name_dims
 from .branches import from_the_start, steered
 from .config import facts, read_json, task_of
 from .contrib import write_out_contrib
-from .dims import name_axes, name_dims
 from .einsums import write_out_einsums
 from .external import check_external, check_finite
 from .file_sizes import described
-from .fixed_sizes import fix_sizes
 from .inline import check_functions, inline
+from .named_sizes import fix_sizes
 from .onnx_graph import check_graph, check_operators
 from .onnx_positions import bounds
 from .onnx_proto import read_proto
