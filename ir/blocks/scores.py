@@ -95,7 +95,7 @@ def softmax_core(probabilities: Value, scores: Value, body: list[Value], static:
     below = _below(probabilities, static)
     scores, sinks, joining = with_sinks(scores, static)
     check_sinks(sinks, scores, below[2], probabilities)
-    above = _above(scores, static)
+    above = _above(scores, static, below[0][1].value)
     product = above.product
     body = [*above.body, *joining, *body, *below[1]]
     keys = product.letters[-1]
@@ -192,7 +192,7 @@ class Above:
     body: list[Value]
 
 
-def _above(scores: Value, static: Statics) -> Above:
+def _above(scores: Value, static: Statics, values: Value) -> Above:
     value, factor, softcap = bare(scores), 1.0, 0.0
     terms: list[tuple[float, Value]] = []
     select: tuple[Value, bool] | None = None
@@ -212,7 +212,7 @@ def _above(scores: Value, static: Statics) -> Above:
             factor, value = factor * number[0], bare(number[1])
         elif value.op in ("add", "sub"):
             _check_outermost(value, softcap, gate)
-            sign, value, term = _sum(value, static)
+            sign, value, term = _sum(value, static, values)
             if scalar(term) != 0:  # what stands for a term that this model goes without
                 terms.append((sign * factor, term))
         elif value.op == "where":
@@ -266,13 +266,21 @@ def times(value: Value) -> tuple[float, Value] | None:
     return None if number is None else (number, b)
 
 
-def _sum(value: Value, static: Statics) -> tuple[float, Value, Value]:
-    """(sign of the term, scores, term) of scores + term or scores - term."""
+def _sum(value: Value, static: Statics, values: Value) -> tuple[float, Value, Value]:
+    """(sign of the term, scores, term) of scores + term or scores - term.
+
+    Of two products (text beside layout: Wang et al., 2022, arXiv:2202.13669, section 2.1) the scores are the
+    one of which the keys are projected from what the values are projected from.
+    """
     a, b = value.inputs[0], value.inputs[1]
     assert a is not None
     assert b is not None
     first, second = _toward(a, static, DEEPEST), value.op == "add" and _toward(b, static, DEEPEST)
+    both = False
     if first and second:
+        first, second = (_keyed(v, static, values) for v in (a, b))
+        both = first == second
+    if both:
         raise NoAttention(value, "the scores add two products, and which is query·key^T cannot be told")
     if not first and not second:
         raise NoAttention(value, "the scores come from a sum without query·key^T")
@@ -282,18 +290,50 @@ def _sum(value: Value, static: Statics) -> tuple[float, Value, Value]:
 
 def _toward(value: Value, static: Statics, left: int) -> bool:
     """Whether a product of computed values lies under a value, through what may stand over scores."""
+    return next(_under(value, static, left), None) is not None
+
+
+def _under(value: Value, static: Statics, left: int) -> Iterator[Product]:
+    """The products of computed values under a value, through what may stand over scores."""
     value = bare(value)
     if left == 0:
-        return False
-    if _product(value, static, learned=True) is not None:
-        return True
+        return
+    product = _product(value, static, learned=True)
+    if product is not None:
+        yield product
+        return
     number = times(value)
     if number is not None:
-        return _toward(number[1], static, left - 1)
-    if value.op in ("add", "sub", "where", "tanh", "mul", *VIEWS):
-        under = value.inputs[1:] if value.op == "where" else value.inputs
-        return any(_toward(v, static, left - 1) for v in under if v is not None and v.op != "const")
+        yield from _under(number[1], static, left - 1)
+    elif value.op in ("add", "sub", "where", "tanh", "mul", *VIEWS):
+        for each in value.inputs[1:] if value.op == "where" else value.inputs:
+            if each is not None and each.op != "const":
+                yield from _under(each, static, left - 1)
+
+
+def _keyed(scores: Value, static: Statics, values: Value) -> bool:
+    """Whether the keys of a product under some scores are projected from what the values are."""
+    source = _projected_from(values, static)
+    for product in _under(scores, static, DEEPEST):
+        keys = product.right if product.letters[-1] in product.right.letters else product.left
+        if _projected_from(keys.value, static) == source:
+            return True
     return False
+
+
+def _projected_from(value: Value, static: Statics) -> Value:
+    """What a key or value is a projection of; itself where none is met."""
+    value = bare(value)
+    for _ in range(DEEPEST):
+        weighed = [v for v in value.inputs[1:2] if v is not None and static(v)]
+        if value.op in ("linear", "matmul") and weighed:
+            break
+        number = times(value)
+        following = number[1] if number else value.inputs[0] if value.inputs else None
+        if following is None or not (number or value.op in LAYOUT or (value.op == "add" and weighed)):
+            return value
+        value = bare(following)
+    return bare(value.inputs[0]) if value.inputs and value.inputs[0] is not None else value
 
 
 def selection(value: Value) -> tuple[Value, tuple[Value, bool]]:

@@ -9,6 +9,7 @@ import numpy as np
 from tvm import relax
 
 from ....ir.blocks.base import Attention, Linear
+from ....ir.blocks.walk import LAYOUT, passes
 from ....ir.ops.evaluate import scalar
 from ....ir.values import sizes
 from ..kernels.attention import Attention as Spec
@@ -49,6 +50,11 @@ def fitting(a: Attention) -> bool:
         return False
     if a.gate is not None or a.sinks is not None:
         return False
+    value = a.context  # where there are as many rows as positions, which of them come first shows on the way
+    while shape[0] == shape[1] and (passes(value) or value.op in LAYOUT) and value.inputs[0] is not None:
+        if value.op == "transpose" and value.attrs["perm"][0] != 0:
+            return False
+        value = value.inputs[0]
     terms = [value for _, value in a.terms] + ([a.mask] if a.mask is not None else [])
     ranks = [list(value.shape or ()) for value in terms]
     if a.layouts[0].startswith("(bh)") and any(len(rank) == 3 and rank[0] != 1 for rank in ranks):

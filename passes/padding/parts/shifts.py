@@ -16,17 +16,23 @@ def before_shifts(nodes: Iterable[ir.Node], axes: Axes) -> list[ir.Node]:
     """The token-wise nodes whose results a shift, a convolution or a recurrence reads, however far below.
 
     Such an operation has no mask, so it must find what the padding's own tokens give, not zeros: MobileBERT
-    joins each word with its two neighbours.
+    joins each word with its two neighbours. What a token gets from an attention or a softmax in between
+    counts too: ConvBERT's convolutions read what the layers before them made of the padding.
     """
     inside = set(nodes)
-    pending = [node for node in inside if any(_shifted(out, axes) for out in node.outputs)]
+    graph = next((node.graph for node in inside), None)
+    pending = [
+        node
+        for node in graph or ()
+        if any((node in inside or axes.is_token_value(out)) and _shifted(out, axes) for out in node.outputs)
+    ]
     found: set[ir.Node] = set()
     while pending:
         node = pending.pop()
         if node not in found:
             found.add(node)
             producers = (value.producer() for value in node.inputs if value is not None)
-            pending += [producer for producer in producers if producer in inside]
+            pending += [producer for producer in producers if producer is not None]
     return [node for node in nodes if node in found]
 
 

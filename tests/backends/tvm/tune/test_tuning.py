@@ -258,7 +258,7 @@ def test_a_killed_search_loses_one_candidate_at_most(module, llvm, cache):
     code = (
         "import sys, tvm; from pathlib import Path\n"
         "from graphwright.backends.target import detect\n"
-        "from graphwright.backends.tvm import metaschedule, tuning\n"
+        "from graphwright.backends.tvm.tune import metaschedule, tuning\n"
         "from graphwright.backends.tvm.machine.llvm_target import llvm_target\n"
         "metaschedule.BATCH, metaschedule.POPULATION = 3, 8\n"
         "module = tvm.ir.load_json(Path(sys.argv[1]).read_text())\n"

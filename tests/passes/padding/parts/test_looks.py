@@ -17,6 +17,7 @@ WEIGHTS = {
     **weights(seed=2, up=(WIDTH, 16), down=(16, WIDTH)),
     "scale": np.array(WIDTH**-0.5, np.float32), "one": np.array(1.0, np.float32),
     "lowest": np.array(-1e9, np.float32),
+    **weights(seed=3, joining=(WIDTH, WIDTH, 3)),
     "rows": np.array([1]), "columns": np.array([2]), "first": np.array(0), "middle": np.array([1]),
 }  # fmt: skip
 # Where the mask alone hides keys, and where it hides queries too, as DeBERTa's does.
@@ -102,6 +103,26 @@ def test_rows_that_begin_with_padding_stay_whole_where_their_first_token_looks_a
     for feed, before in zip(probes(program, 5), execute(program, probes(program, 5)), strict=True):
         after = execute(run.program, [feed])[0]
         np.testing.assert_allclose(after["y"], before["y"], atol=2e-6)
+
+
+@pytest.mark.parametrize("strength", [1.0, 1e-3])
+def test_all_that_a_convolution_reads_is_computed_of_padding_too(strength):
+    """A query of padding makes a state of padding, which its neighbours are given, as in ConvBERT: left
+    whole by what the graph says, also where it moves outputs by less than the contract would see."""
+    tail = """
+        features = Transpose<perm = [0, 2, 1]>(states)
+        joined = Conv<pads = [1, 1]>(features, joining)
+        part = Mul(joined, strength)
+        mixed = Add(features, part)
+        y = Transpose<perm = [0, 2, 1]>(mixed)
+    """
+    held = {**WEIGHTS, "strength": np.array(strength, np.float32)}
+    inputs = "int64[batch,length] ids, int64[batch,length] mask"
+    text = ENCODER.format(seen=KEYS) + tail
+    program = parsed(text, inputs, "float[batch,length,8] y", held, opset=18)
+    result = RemovePadding().run(program, Context())
+    assert result.program is program
+    assert result.notes == ("mask: no projection acts on (batch, length, features) values",)
 
 
 def test_sizes_that_a_file_names_anew_are_those_of_its_inputs():
