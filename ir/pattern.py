@@ -52,7 +52,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Miss:
+class NearMiss:
     """The nearest miss: why it failed, and the name of the value at which it did. False in a condition."""
 
     reason: str
@@ -72,11 +72,11 @@ class _State:
 
 @dataclass
 class _Trace:
-    nearest: Miss | None = None
+    nearest: NearMiss | None = None
 
     def miss(self, reason: str, node: str, state: _State) -> None:
         if self.nearest is None or len(state.body) > self.nearest.reached:
-            self.nearest = Miss(reason, node, len(state.body))
+            self.nearest = NearMiss(reason, node, len(state.body))
 
 
 class Pattern:
@@ -86,7 +86,7 @@ class Pattern:
         raise NotImplementedError
 
 
-def find(pattern: Pattern, value: Value) -> Match | Miss:
+def find(pattern: Pattern, value: Value) -> Match | NearMiss:
     """Matches a pattern whose root is `value`."""
     trace = _Trace()
     for state in pattern.ways(value, value.name, _State(), trace):

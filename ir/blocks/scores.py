@@ -26,7 +26,7 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Product:
+class ScoreProduct:
     """A matmul or einsum of two computed values. scale: what the operator itself multiplies by."""
 
     root: Value
@@ -183,7 +183,7 @@ def _keeps_keys(view: Value, source: Value) -> bool:
 class Above:
     """What a softmax is taken of: see Core."""
 
-    product: Product
+    product: ScoreProduct
     scale: float
     terms: list[tuple[float, Value]]
     select: tuple[Value, bool] | None
@@ -293,7 +293,7 @@ def _toward(value: Value, static: Statics, left: int) -> bool:
     return next(_under(value, static, left), None) is not None
 
 
-def _under(value: Value, static: Statics, left: int) -> Iterator[Product]:
+def _under(value: Value, static: Statics, left: int) -> Iterator[ScoreProduct]:
     """The products of computed values under a value, through what may stand over scores."""
     value = bare(value)
     if left == 0:
@@ -371,7 +371,7 @@ def _floor(value: Value) -> Value | None:
     return None if a is None or low is None or low > HIDDEN else bare(a)
 
 
-def _product(value: Value, static: Statics, learned: bool = False) -> Product | None:
+def _product(value: Value, static: Statics, learned: bool = False) -> ScoreProduct | None:
     """A product of two values of which neither is a parameter.
 
     learned: the first may come from parameters alone where it is queries (a learned probe, projected: Lee et
@@ -387,10 +387,10 @@ def _product(value: Value, static: Statics, learned: bool = False) -> Product | 
             return None
         batch = "bhgn"[: max(ranks) - 2]
         left, right = batch[len(batch) - ranks[0] + 2 :] + "id", batch[len(batch) - ranks[1] + 2 :] + "dj"
-        return Product(value, Operand(a, left), Operand(b, right), batch + "ij")
+        return ScoreProduct(value, Operand(a, left), Operand(b, right), batch + "ij")
     if value.op == "aten.baddbmm.default" and len(factors) == 3 and not any(static(v) for v in factors[1:]):
         added = (float(value.attrs.get("beta", 1)), factors[0])
-        return Product(
+        return ScoreProduct(
             value, Operand(factors[1], "bid"), Operand(factors[2], "bdj"), "bij",
             float(value.attrs.get("alpha", 1)), added,
         )  # fmt: skip
@@ -399,7 +399,7 @@ def _product(value: Value, static: Statics, learned: bool = False) -> Product | 
         terms = left.split(",")
         if not arrow or "." in value.attrs["equation"] or len(terms) != 2:
             return None
-        return Product(value, Operand(factors[0], terms[0]), Operand(factors[1], terms[1]), out)
+        return ScoreProduct(value, Operand(factors[0], terms[0]), Operand(factors[1], terms[1]), out)
     return None
 
 

@@ -20,7 +20,7 @@ from .walk import bare
 
 
 @dataclass(frozen=True)
-class Layer:
+class StreamLayer:
     """One layer. entry, exit: values of one shape; without the layer, the one stands for the other."""
 
     blocks: tuple[Attention | FeedForward, ...]
@@ -32,7 +32,7 @@ class Layer:
 class Stream:
     """Layers that follow each other, first to last. decoder: they look at another stream."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[StreamLayer, ...]
 
     @property
     def decoder(self) -> bool:
@@ -74,7 +74,7 @@ def streams(view: GraphView, blocks: Blocks) -> tuple[list[Stream], list[str]]:
         layers = []
         for (number, entry), exit in zip(entries.items(), exits, strict=True):
             if entry.shape is not None and (entry.shape, entry.dtype) == (exit.shape, exit.dtype):
-                layers.append(Layer(tuple(found[number]), entry, exit))
+                layers.append(StreamLayer(tuple(found[number]), entry, exit))
             else:
                 name = found[number][0].root.name
                 notes.append(f"the layer at {name} is not taken: {exit.name} is no {entry.name} in shape")

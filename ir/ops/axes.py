@@ -27,7 +27,7 @@ class Atom:
 
 
 @dataclass(frozen=True, eq=False)
-class Product:
+class Merged:
     """Row-major: the last part varies fastest."""
 
     parts: tuple[Term, ...]
@@ -48,7 +48,7 @@ class Concat:
         return sum(part.size for part in self.parts)
 
 
-Term = Atom | Product | Concat
+Term = Atom | Merged | Concat
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def unify(a: Term, b: Term) -> None:
         if a.fixed:
             fix(b, a.fixed)
         a.to = b
-    elif isinstance(a, Product) and isinstance(b, Product):
+    elif isinstance(a, Merged) and isinstance(b, Merged):
         _unify_products(a, b)
     else:
         _unify_concats(a, b)
@@ -136,8 +136,8 @@ def _flat(term: Term, kind: type) -> list[Term]:
     return [term]
 
 
-def _unify_products(a: Product, b: Product) -> None:
-    left, right = ([part for part in _flat(term, Product) if part.size > 1] for term in (a, b))
+def _unify_products(a: Merged, b: Merged) -> None:
+    left, right = ([part for part in _flat(term, Merged) if part.size > 1] for term in (a, b))
     while left and right:
         x, y = walk(left.pop()), walk(right.pop())
         if x.size < y.size:
@@ -146,7 +146,7 @@ def _unify_products(a: Product, b: Product) -> None:
             unify(x, y)
         elif isinstance(x, Atom) and x.size % y.size == 0:
             outer = Atom(x.size // y.size, x.fixed)
-            x.to = Product((outer, y))
+            x.to = Merged((outer, y))
             if x.fixed:
                 fix(y, x.fixed)
             left.append(outer)
@@ -178,12 +178,12 @@ def cut(term: Term, sizes: Sequence[int]) -> list[Term] | None:
         pieces: list[Term] = [Atom(size, term.fixed) for size in sizes]
         term.to = Concat(tuple(pieces))
         return pieces
-    if isinstance(term, Product):
+    if isinstance(term, Merged):
         inner = prod(part.size for part in term.parts[1:])
         if any(size % inner for size in sizes):
             return None
         outer = cut(term.parts[0], [size // inner for size in sizes])
-        return outer and [Product((part, *term.parts[1:])) for part in outer]
+        return outer and [Merged((part, *term.parts[1:])) for part in outer]
     parts, pieces = _flat(term, Concat)[::-1], []
     for size in sizes:
         piece: list[Term] = []

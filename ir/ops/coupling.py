@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import GraphwrightError
 from ..values import Dim, GraphValue, GraphView, Value
-from .axes import LARGEST, Atom, Concat, IndexMap, Product, Term, cut, fix, leaves, unify
+from .axes import LARGEST, Atom, Concat, IndexMap, Merged, Term, cut, fix, leaves, unify
 from .shapes import factors
 
 Axes = tuple[Term | None, ...]  # None: an axis of unknown size
@@ -252,7 +252,7 @@ def _sdpa(c: _Coupling, v: GraphValue) -> None:
     for operand in (key, value):
         heads = operand[-3] if len(operand) > 2 else None
         if v.attrs["gqa"] and heads is not None and query[-3] is not None and heads.size < query[-3].size:
-            c.same(query[-3], Product((heads, Atom(query[-3].size // heads.size))))
+            c.same(query[-3], Merged((heads, Atom(query[-3].size // heads.size))))
         else:
             c.align(out[-3:-2], operand[-3:-2])
         c.align(out[:-3], operand[:-3])
@@ -297,7 +297,7 @@ def _size(terms: Sequence[Term | None]) -> int:
 def _joined(terms: Sequence[Term | None]) -> Term:
     """A run of axes as one."""
     parts = tuple(term for term in terms if term is not None)
-    return parts[0] if len(parts) == 1 else Product(parts)
+    return parts[0] if len(parts) == 1 else Merged(parts)
 
 
 def _unsqueeze(c: _Coupling, v: GraphValue) -> None:
@@ -418,7 +418,7 @@ def _tile(c: _Coupling, v: GraphValue) -> None:
         if term is None or source is None or term.size % source.size:
             c.same(term, source)
         else:
-            c.same(term, Product((Atom(term.size // source.size), source)))
+            c.same(term, Merged((Atom(term.size // source.size), source)))
 
 
 def _argmax(c: _Coupling, v: GraphValue) -> None:
@@ -450,8 +450,8 @@ def _conv(c: _Coupling, v: GraphValue) -> None:
         c.same(x[1], weight[1])
     elif x[1] is not None and weight[0] is not None and weight[1] is not None:
         lanes = Atom(count)
-        c.same(x[1], Product((lanes, weight[1])))
-        c.same(weight[0], Product((lanes, Atom(weight[0].size // count))))
+        c.same(x[1], Merged((lanes, weight[1])))
+        c.same(weight[0], Merged((lanes, Atom(weight[0].size // count))))
     if len(v.inputs) > 2:
         c.same(out[1], c.of(v.inputs[2])[0])
 

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from ..onnx.graph import OnnxView
 from ..onnx.opset import ONNX
-from .written_out import Result, Rule, Writer, write_out
+from .written_out import Result, Rule, Written, write_out
 
 _APART = "graphwright.apart"
 
@@ -69,7 +69,7 @@ def _wrong(node: ir.Node, version: int) -> bool:
     return old or not onnx.defs.has(node.op_type, version, "")
 
 
-def _hardmax(write: Writer) -> Result:
+def _hardmax(write: Written) -> Result:
     """Over all axes from `axis` on: of (axes before, the others) flattened, and shaped back."""
     x, axis = write.needed(0), write.attr("axis", 1)
     rank = write.rank(x)
@@ -79,7 +79,7 @@ def _hardmax(write: Writer) -> Result:
     return (write("Reshape", flat, write("Shape", x)),)
 
 
-def _sampled(write: Writer) -> Result:
+def _sampled(write: Written) -> Result:
     """Sample i / scale, rounded down where the image grows, and up where it shrinks."""
     given = write.attr("scales", None)
     scales = write.needed(1) if given is None else write.const(given, np.float32)

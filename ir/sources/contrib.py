@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .contrib_attention import RULES as ATTENTIONS
-from .written_out import Result, Rule, Writer, write_out
+from .written_out import Result, Rule, Written, write_out
 
 _EPSILON = 1e-12  # the kernels' default
 
@@ -21,14 +21,14 @@ def write_out_contrib(model: ir.Model) -> int:
     return write_out(model, RULES)
 
 
-def _sum(write: Writer, *terms: ir.Value | None) -> ir.Value:
+def _sum(write: Written, *terms: ir.Value | None) -> ir.Value:
     first, *others = [term for term in terms if term is not None]
     for other in others:
         first = write("Add", first, other)
     return first
 
 
-def _skip_layer_norm(write: Writer) -> Result:
+def _skip_layer_norm(write: Written) -> Result:
     x, skip, gamma, beta, bias = (write.input(i) for i in range(5))
     if write.used(1) or write.used(2):
         return None
@@ -37,7 +37,7 @@ def _skip_layer_norm(write: Writer) -> Result:
     return normed, None, None, total
 
 
-def _skip_rms_norm(write: Writer) -> Result:
+def _skip_rms_norm(write: Written) -> Result:
     x, skip, gamma, bias = (write.input(i) for i in range(4))
     if write.used(1) or write.used(2):
         return None
@@ -45,13 +45,13 @@ def _skip_rms_norm(write: Writer) -> Result:
     return _root_mean_square(write, total, gamma, write.attr("epsilon", _EPSILON)), None, None, total
 
 
-def _rms_norm(write: Writer) -> Result:
+def _rms_norm(write: Written) -> Result:
     if write.attr("axis", -1) != -1 or write.used(1):
         return None
     return (_root_mean_square(write, write.needed(0), write.input(1), write.attr("epsilon", 1e-5)),)
 
 
-def _root_mean_square(write: Writer, x: ir.Value, gamma: ir.Value | None, epsilon: float) -> ir.Value:
+def _root_mean_square(write: Written, x: ir.Value, gamma: ir.Value | None, epsilon: float) -> ir.Value:
     """x / sqrt(mean(x^2) + epsilon) gamma, in single precision, as the kernel of a half does."""
     half = x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
     wide = write("Cast", x, to=int(ir.DataType.FLOAT)) if half else x
@@ -64,7 +64,7 @@ def _root_mean_square(write: Writer, x: ir.Value, gamma: ir.Value | None, epsilo
     return normed if gamma is None else write("Mul", normed, gamma)
 
 
-def _embed_layer_norm(write: Writer) -> Result:
+def _embed_layer_norm(write: Written) -> Result:
     ids, segments, words, positions, types, gamma, beta, mask, places = (write.input(i) for i in range(9))
     found = [write("Gather", words, ids, axis=0)]
     if places is None:
@@ -80,7 +80,7 @@ def _embed_layer_norm(write: Writer) -> Result:
     return normed, _counted(write, ids, mask) if write.used(1) else None, total
 
 
-def _counted(write: Writer, ids: ir.Value | None, mask: ir.Value | None) -> ir.Value:
+def _counted(write: Written, ids: ir.Value | None, mask: ir.Value | None) -> ir.Value:
     """How many tokens each row keeps, int32; zeros without a mask."""
     if mask is None:
         counted = write("Mul", ids, write.const(0, np.int32))
@@ -93,20 +93,20 @@ def _counted(write: Writer, ids: ir.Value | None, mask: ir.Value | None) -> ir.V
 
 
 def _gelu(approximate: str, biased: bool) -> Rule:
-    def rule(write: Writer) -> Result:
+    def rule(write: Written) -> Result:
         x = _sum(write, write.input(0), write.input(1) if biased else None)
         return (write("Gelu", x, approximate=approximate),)
 
     return rule
 
 
-def _quick_gelu(write: Writer) -> Result:
+def _quick_gelu(write: Written) -> Result:
     x = write.needed(0)
     scaled = write("Mul", x, write.like(write.attr("alpha", 1.702), x))
     return (write("Mul", x, write("Sigmoid", scaled)),)
 
 
-def _fused_matmul(write: Writer) -> Result:
+def _fused_matmul(write: Written) -> Result:
     a, b = write.needed(0), write.needed(1)
     if write.attr("transBatchA", 0) or write.attr("transBatchB", 0):
         return None
@@ -127,7 +127,7 @@ _ACTIVATIONS = {"Relu", "Tanh", "Sigmoid", "LeakyRelu", "Elu", "HardSigmoid", "S
 _PARAMETERS = {"LeakyRelu": ("alpha",), "Elu": ("alpha",), "HardSigmoid": ("alpha", "beta")}
 
 
-def _fused_gemm(write: Writer) -> Result:
+def _fused_gemm(write: Written) -> Result:
     named = ("alpha", "beta", "transA", "transB")
     attrs = {name: write.attr(name, None) for name in named if write.attr(name, None) is not None}
     product = write("Gemm", write.input(0), write.input(1), write.input(2), **attrs)
@@ -138,7 +138,7 @@ def _fused_gemm(write: Writer) -> Result:
     return (write(kind, product, **{k: v for k, v in asked.items() if v is not None}),)
 
 
-def _fused_conv(write: Writer) -> Result:
+def _fused_conv(write: Written) -> Result:
     named = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
     attrs = {name: write.attr(name, None) for name in named if write.attr(name, None) is not None}
     result = write("Conv", write.input(0), write.input(1), write.input(2), **attrs)
@@ -150,7 +150,7 @@ def _fused_conv(write: Writer) -> Result:
     return (write(kind, result, **asked),)
 
 
-def _cast_like(write: Writer) -> Result:
+def _cast_like(write: Written) -> Result:
     """What functions hold where they work for several types: known once they are written out."""
     dtype = write.dtype(write.needed(1))
     return None if dtype is None else (write("Cast", write.input(0), to=int(dtype)),)

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from .written_out import Result, Rule, Writer
+from .written_out import Result, Rule, Written
 
 _FLOAT = int(ir.DataType.FLOAT)
 
 
-def _attention(write: Writer) -> Result:
+def _attention(write: Written) -> Result:
     """com.microsoft Attention: q, k and v projected by one weight."""
     x, weight, bias, mask = (write.input(i) for i in range(4))
     past, more = write.input(4), write.input(5)
@@ -37,7 +37,7 @@ def _attention(write: Writer) -> Result:
     return (_context(write, sides, heads, widths[0] // heads, [hidden, more]),)
 
 
-def _multi_head(write: Writer) -> Result:
+def _multi_head(write: Written) -> Result:
     """com.microsoft MultiHeadAttention of separate q, k and v, without a cache."""
     query, key, value, bias, padding, more = (write.input(i) for i in range(6))
     if query is None or key is None or value is None or any(write.input(i) for i in range(6, 10)):
@@ -62,7 +62,7 @@ def _multi_head(write: Writer) -> Result:
 
 
 def _context(
-    write: Writer, sides: Sequence[ir.Value], heads: int, size: int, masks: Sequence[ir.Value | None]
+    write: Written, sides: Sequence[ir.Value], heads: int, size: int, masks: Sequence[ir.Value | None]
 ) -> ir.Value:
     """softmax(q k^T scale + masks) v of (batch, length, heads * size), laid out the same way."""
     query, key, value = (_split(write, side, heads) for side in sides)
@@ -79,12 +79,12 @@ def _context(
     return write("Reshape", turned, write.const([0, 0, -1]))
 
 
-def _split(write: Writer, side: ir.Value, heads: int) -> ir.Value:
+def _split(write: Written, side: ir.Value, heads: int) -> ir.Value:
     """(batch, length, heads * size) -> (batch, heads, length, size)."""
     return write("Transpose", write("Reshape", side, write.const([0, 0, heads, -1])), perm=[0, 2, 1, 3])
 
 
-def _hidden(write: Writer, mask: ir.Value | None, like: ir.Value) -> ir.Value | None:
+def _hidden(write: Written, mask: ir.Value | None, like: ir.Value) -> ir.Value | None:
     """What is added to the scores of hidden keys, (batch, 1, 1 or queries, keys); None where the mask is not
     one of lengths (batch), or of ones and zeros (batch, [queries,] keys)."""
     rank = write.rank(mask)
@@ -106,7 +106,7 @@ def _hidden(write: Writer, mask: ir.Value | None, like: ir.Value) -> ir.Value | 
     return write("Mul", write("Sub", write.like(1.0, like), floats), write.like(value, like))
 
 
-def _causal(write: Writer, scores: ir.Value, like: ir.Value) -> ir.Value:
+def _causal(write: Written, scores: ir.Value, like: ir.Value) -> ir.Value:
     """The smallest number above the diagonal."""
     shape = write("Shape", scores, start=2, end=4)
     lowest = np.finfo(np.float16 if like.dtype == ir.DataType.FLOAT16 else np.float32).min
@@ -115,7 +115,7 @@ def _causal(write: Writer, scores: ir.Value, like: ir.Value) -> ir.Value:
     return write("Trilu", whole, write.const(1), upper=1)
 
 
-def _flat_attention(write: Writer) -> Result:
+def _flat_attention(write: Written) -> Result:
     """Attention of opset 23 over (batch, length, heads * size), as the one over four axes."""
     heads, groups = write.attr("q_num_heads", 0), write.attr("kv_num_heads", 0)
     if not heads or not groups or any(write.input(i) for i in range(4, 7)) or len(write.node.outputs) > 1:

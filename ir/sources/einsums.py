@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ..onnx.graph import OnnxView
 from ..ops.contraction import Projection, permutation, projection
-from .written_out import Result, Writer, write_out
+from .written_out import Result, Written, write_out
 
 
 def write_out_einsums(model: ir.Model) -> int:
@@ -52,7 +52,7 @@ def _form(node: ir.Node, weight: ir.Value, view: OnnxView) -> Projection | None:
     return form if fits else None
 
 
-def _written(write: Writer, found: tuple[ir.Value, Projection] | None) -> Result:
+def _written(write: Written, found: tuple[ir.Value, Projection] | None) -> Result:
     if found is None:
         order = permutation(write.attr("equation", ""))
         return None if order is None else (write("Transpose", write.needed(0), perm=list(order)),)

@@ -18,7 +18,7 @@ Result = Sequence[ir.Value | None] | None
 """What stands for a node's results, None for one that is not computed; nothing where a rule does not fit."""
 
 
-class Writer:
+class Written:
     """Writes operators in front of a node, which stays until its results are replaced.
 
     made: what was written, in order.
@@ -85,7 +85,7 @@ class Writer:
         return self.const(number, np.float32)
 
 
-Rule = Callable[[Writer], Result]
+Rule = Callable[[Written], Result]
 
 
 def write_out(model: ir.Model, rules: Mapping[str, Rule]) -> int:
@@ -101,7 +101,7 @@ def write_out(model: ir.Model, rules: Mapping[str, Rule]) -> int:
         rule = rules.get(_key(node))
         if rule is None or node.graph is None:
             continue
-        write = Writer(node, view)
+        write = Written(node, view)
         found = rule(write)
         if found is None or any(
             write.used(i) and (i >= len(found) or found[i] is None) for i in range(len(node.outputs))

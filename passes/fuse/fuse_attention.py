@@ -76,7 +76,7 @@ def _result(program: Program, fused: int, found: int, notes: list[str]) -> Resul
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Fused:
     query: Operand
     key: Operand
     value: Operand
@@ -86,7 +86,7 @@ class _Plan:
     softcap: float
 
 
-def _plan(attention: Attention, kernel: str) -> _Plan:
+def _plan(attention: Attention, kernel: str) -> _Fused:
     if attention.is_causal or attention.probabilities is None:
         raise Refused("it is one operator already")
     if attention.probabilities.native.is_graph_output():
@@ -101,7 +101,7 @@ def _plan(attention: Attention, kernel: str) -> _Plan:
     query, key, value, scale = operands(attention, grouped=modern)
     if scale <= 0:
         raise Refused(f"its scale is {scale:g}, and kernels take positive ones only")
-    return _Plan(
+    return _Fused(
         query, key, value, scale, mask(attention, zeroing=modern), merged(attention), attention.softcap
     )
 
@@ -114,7 +114,7 @@ class _Writer:
         self.kernel = kernel
         self._masks: dict[tuple[object, ...], ir.Value] = {}
 
-    def write(self, attention: Attention, plan: _Plan) -> None:
+    def write(self, attention: Attention, plan: _Fused) -> None:
         old = attention.context.native
         name, before = f"{old.name}.attention", old.producer()
         sides = (("query", plan.query), ("key", plan.key), ("value", plan.value))

@@ -16,7 +16,7 @@ from ...ir.values import Value, View
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.driver import Refused, drive, misses
-from .parts.merge import Group, Writer, duplicated, unfit
+from .parts.merge import Group, Merger, duplicated, unfit
 
 _KERNELS = ("ai.onnx::Attention", "com.microsoft::MultiHeadAttention")
 _WAY = LAYOUT | {"layer_norm", "rms_norm", "ai.onnx::RotaryEmbedding"}
@@ -62,7 +62,7 @@ class FuseQkv(Pass):
             groups += [Group(name, tuple(members)) for members in found]
             notes += [f"{name}: {reason}" for reason in why]
             known |= dict.fromkeys(linear for linear in new.values() if linear is not None)
-        writer = Writer(program.graph)
+        writer = Merger(program.graph)
 
         def check(site: tuple[Group, str]) -> None:
             if site[1]:

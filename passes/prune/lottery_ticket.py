@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from ...ir.program import Program
 from ..manager.contract import Context, Result
-from .sparse.patterns import Pattern
+from .sparse.patterns import Sparsity
 from .sparse.training import Sparsifying
 
 
@@ -38,21 +38,21 @@ class LotteryTicket(Sparsifying):
             raise ValueError(f"rounds is {self.rounds}, and at least one is needed")
         if self.rewind < 0:
             raise ValueError(f"rewind is {self.rewind}, and cannot be below 0")
-        if Pattern.read(self.pattern).few and self.rounds > 1:
+        if Sparsity.read(self.pattern).few and self.rounds > 1:
             raise ValueError(f"pattern {self.pattern} has its sparsity at once: give it rounds=1")
 
     def run(self, program: Program, context: Context) -> Result:
         import torch
 
         from .sparse.choice import kept
-        from .sparse.matrices import Masks, chosen, weight
+        from .sparse.matrices import WeightMasks, chosen, weight
 
         before = program.clone()
-        pattern = Pattern.read(self.pattern)
+        pattern = Sparsity.read(self.pattern)
         batches = self.data(program, context)
         own = self.own(program)
         matrices, said = chosen(program, pattern, context)
-        masks = Masks(program, matrices)
+        masks = WeightMasks(program, matrices)
         objective, more = self.objective(program, context, batches)
         if self.rewind:
             replace(self, steps=self.rewind).learned(program, context, own, objective, batches)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...ir.program import Program
 from ..manager.contract import Context, Feed, Result
-from .sparse.patterns import Pattern
+from .sparse.patterns import Sparsity
 from .sparse.training import Sparsifying
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ class PruneMovement(Sparsifying):
 
     def run(self, program: Program, context: Context) -> Result:
         from .sparse.choice import kept
-        from .sparse.matrices import Masks, chosen, oriented
+        from .sparse.matrices import WeightMasks, chosen, oriented
 
         before = program.clone()
-        pattern = Pattern.read(self.pattern)
+        pattern = Sparsity.read(self.pattern)
         batches = self.data(program, context)
         own = self.own(program)
         matrices, said = chosen(program, pattern, context)
-        masks = Masks(program, matrices, scored=True)
+        masks = WeightMasks(program, matrices, scored=True)
         objective, more = self.objective(program, context, batches)
         last = -1.0
 

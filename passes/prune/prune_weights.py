@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from ...ir.program import Program
 from ..manager.contract import Context, Lossy, Pass, Result
-from .sparse.patterns import Pattern, Scope
+from .sparse.patterns import Scope, Sparsity
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PruneWeights(Pass):
     method: Literal["magnitude", "random"] = "magnitude"
 
     def __post_init__(self) -> None:
-        Pattern.read(self.pattern, self.sparsity)
+        Sparsity.read(self.pattern, self.sparsity)
 
     def run(self, program: Program, context: Context) -> Result:
         import torch
@@ -45,7 +45,7 @@ class PruneWeights(Pass):
         from .sparse.report import notes, statistics
 
         before = program.clone()
-        pattern = Pattern.read(self.pattern)
+        pattern = Sparsity.read(self.pattern)
         matrices, said = chosen(program, pattern, context)
         generator = torch.Generator().manual_seed(context.seed)
         scores = {}

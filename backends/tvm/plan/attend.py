@@ -24,7 +24,7 @@ from .dense import joined, need, write_dense
 from .few_bits import write_few_bits
 from .items import Item, Need
 from .rotation import Rotation, rotated, rotation
-from .sight import Pattern, Sight
+from .sight import Fixed, Sight
 from .site import Site
 
 
@@ -118,10 +118,10 @@ def _write(site: Site, a: Attention) -> None:
     site.put(finish, a.context, results)
 
 
-def _kernel(site: Site, spec: Spec, sight: Sight | Pattern | None) -> tuple[str, Any, Any, list[Any]]:
+def _kernel(site: Site, spec: Spec, sight: Sight | Fixed | None) -> tuple[str, Any, Any, list[Any]]:
     """(name, key, what builds it, what it takes to know which keys are seen)."""
     machine = site.machine
-    if isinstance(sight, Pattern):
+    if isinstance(sight, Fixed):
         name = "sparse_attention"
         return name, (name, spec), lambda: sparse_attention(spec, machine), [_words(site, sight)]
     if sight is not None and sight.before is not None and sight.behind is not None:
@@ -177,7 +177,7 @@ def _starts(site: Site, batch: int, lengths: tuple[int, int]) -> tuple[Any, Any]
     return em.constant(keys), em.constant(queries)
 
 
-def _words(site: Site, pattern: Pattern) -> Any:
+def _words(site: Site, pattern: Fixed) -> Any:
     """Which keys each kept token sees, once for all layers that share the pattern."""
     em = site.emitter
     if pattern not in site.words:

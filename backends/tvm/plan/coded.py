@@ -12,7 +12,7 @@ from ....ir.values import Value, sizes
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedWeight:
     """A weight (codes - zeros) * scales: constants, codes (out, groups, group), the others (out, groups, 1).
 
     k: inputs; the last group may be longer. rounds: whether rows may be rounded to 8 bits (codes are int8).
@@ -45,7 +45,7 @@ class Weight:
         return ((apart - self.zeros[:, None]) * self.scales[:, None]).reshape(-1, n)[:k]
 
 
-def coded(linear: Linear) -> Coded | None:
+def coded(linear: Linear) -> CodedWeight | None:
     """How a Linear's weight is stored, where it is in codes."""
     value, k = linear.weight, linear.in_features
     if not linear.transposed or linear.groups != 1:
@@ -71,10 +71,10 @@ def coded(linear: Linear) -> Coded | None:
     ):
         return None
     fits = scales.shape == (*codes.shape[:2], 1) and sizes(codes)[2] % 16 == 0
-    return Coded(codes, zeros, scales, k, codes.dtype == "int8") if fits else None
+    return CodedWeight(codes, zeros, scales, k, codes.dtype == "int8") if fits else None
 
 
-def weight_of(parts: Sequence[Coded], features: Sequence[np.ndarray] | None = None) -> Weight:
+def weight_of(parts: Sequence[CodedWeight], features: Sequence[np.ndarray] | None = None) -> Weight:
     """Several weights of one input side by side, each with the outputs that are asked for."""
     codes: list[np.ndarray] = []
     scales: list[np.ndarray] = []

@@ -14,14 +14,14 @@ from ....ir.values import Value, sizes
 from ..kernels.codes import by_panel, codes_of, packed
 from ..kernels.dot import halved
 from ..kernels.few_bits import FewBits, columns_of, few_bits
-from .coded import Coded, Weight, coded, weight_of
+from .coded import CodedWeight, Weight, coded, weight_of
 from .site import Site, norm_of, vector, wide
 
 # From so many rows on a product of floats is faster with the weight decoded once, as the module is compiled.
 _FEW_ROWS = 16
 
 
-def of_few_bits(blocks: Blocks) -> dict[Value, Coded]:
+def of_few_bits(blocks: Blocks) -> dict[Value, CodedWeight]:
     """The Linears that this kernel runs, by root."""
     found = {}
     for linear in blocks.linear:
@@ -36,11 +36,11 @@ def of_few_bits(blocks: Blocks) -> dict[Value, Coded]:
     return found
 
 
-def _kind(weight: Coded | None) -> Any:
+def _kind(weight: CodedWeight | None) -> Any:
     return weight and (weight.group, weight.rounds)
 
 
-def norm_before(blocks: Blocks, found: dict[Value, Coded]) -> dict[Value, Norm]:
+def norm_before(blocks: Blocks, found: dict[Value, CodedWeight]) -> dict[Value, Norm]:
     """The norms whose results such Linears read, by the Linear's root."""
     norms = {norm.root: norm for norm in blocks.norm if _constant(norm)}
     inputs = {linear.root: bare(linear.input) for linear in blocks.linear if linear.root in found}

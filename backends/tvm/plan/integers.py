@@ -24,7 +24,7 @@ class Rounding:
 
 
 @dataclass(frozen=True)
-class Product:
+class Rounded:
     """source: the floats that are rounded. weight: int8 [in, out]; scale: float32 [out]."""
 
     source: Value
@@ -38,7 +38,7 @@ class Integers:
     """products: by the Linear's root. rounding: of every source. One that is asked for in two ways is rounded
     in the first; what wants it the other way keeps its floats."""
 
-    products: dict[Value, Product] = field(default_factory=dict)
+    products: dict[Value, Rounded] = field(default_factory=dict)
     rounding: dict[Value, Rounding] = field(default_factory=dict)
 
 
@@ -61,7 +61,7 @@ def integers(linears: Sequence[Linear], guarded: bool) -> Integers:
     return found
 
 
-def _product(linear: Linear) -> Product | None:
+def _product(linear: Linear) -> Rounded | None:
     x = linear.input
     if x.op != "fake_quantize" or linear.axis != -1 or linear.groups != 1:
         return None
@@ -70,11 +70,11 @@ def _product(linear: Linear) -> Product | None:
     if source is None or scale is None or zero is None or weight is None or zero.dtype != "uint8":
         return None
     if _dynamic(source, scale):
-        return Product(source, *weight, Rounding("dynamic"))
+        return Rounded(source, *weight, Rounding("dynamic"))
     number, point = scalar(scale), zero.const
     if number is None or point is None or point.size == 0 or (point != point.reshape(-1)[0]).any():
         return None
-    return Product(source, *weight, Rounding("static", number, int(point.reshape(-1)[0])))
+    return Rounded(source, *weight, Rounding("static", number, int(point.reshape(-1)[0])))
 
 
 def _unguarded(value: Value) -> Value:

@@ -15,10 +15,10 @@ from ....ir.spec import MASKS, InputSpec
 from ....ir.values import Value
 from ..schedule.indices import flattening_right
 from .rebuild import part
-from .sight import Pattern, Sight, rule
+from .sight import Fixed, Sight, rule
 
 
-class Masks:
+class TokenMasks:
     """What the attentions of a function hide.
 
     Args:
@@ -42,7 +42,7 @@ class Masks:
         self._parts = [value for value in parts if value.const is None]
         self._fixed = {value: value.const for value in parts if value.const is not None}
         self._seen: list[tuple[np.ndarray | None, dict[Value, np.ndarray]]] = []
-        self._sights: dict[tuple[Any, ...], Sight | Pattern | None] = {}
+        self._sights: dict[tuple[Any, ...], Sight | Fixed | None] = {}
         parameters, names = module["main"].params, [spec.name for spec in inputs]
         shapes = {n: [int(d) for d in p.ty.shape] for n, p in zip(names, parameters, strict=True)}
         compiled = _compiled(module, [value.native for value in self._parts]) if self._parts else None
@@ -55,7 +55,7 @@ class Masks:
             results = _run(compiled, [feed[n] for n in names]) if compiled else []
             self._seen.append((kept, dict(zip(self._parts, results, strict=True)) | self._fixed))
 
-    def sight(self, attention: Attention) -> Sight | Pattern | None:
+    def sight(self, attention: Attention) -> Sight | Fixed | None:
         """What each real token sees among those that the mask input keeps; None where no rule holds, or more
         than hiding is done to a score."""
         key = (*attention.terms, attention.mask, attention.selected, attention.mask_keeps, attention.causal)
@@ -63,7 +63,7 @@ class Masks:
             self._sights[key] = self._rule(attention)
         return self._sights[key]
 
-    def _rule(self, attention: Attention) -> Sight | Pattern | None:
+    def _rule(self, attention: Attention) -> Sight | Fixed | None:
         cases = []
         for kept, values in self._seen:
             seen = None if kept is None else _visible(attention, kept, values)

@@ -23,7 +23,7 @@ from .few_bits import norm_before, of_few_bits
 from .integers import integers
 from .items import Item, ordered
 from .lookups import lookups, write_lookup
-from .masks import Masks, mask_input
+from .masks import TokenMasks, mask_input
 from .norms import write_norm
 from .pools import pools, write_pool
 from .products import as_floats
@@ -68,7 +68,7 @@ def plan(
     shape = main.params[inputs.index(mask)].ty.shape if mask else None
     batch, length = (int(shape[0]), int(shape[1])) if shape is not None and len(shape) == 2 else (0, 0)
     sums = pools(view.values) if batch else []
-    masks = Masks(module, blocks.attention, inputs, mask if batch else None, [s.mask for s in sums])
+    masks = TokenMasks(module, blocks.attention, inputs, mask if batch else None, [s.mask for s in sums])
     found = lookups(view, blocks, (batch, length)) if batch else []
     packed = bool(
         found

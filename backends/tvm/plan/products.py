@@ -24,7 +24,7 @@ from .view import RelaxView
 
 
 @dataclass(frozen=True)
-class _Operand:
+class _Scaled:
     """integers and the zero point that is taken off them, None for none."""
 
     integers: Value
@@ -32,12 +32,12 @@ class _Operand:
 
 
 @dataclass(frozen=True)
-class _Product:
+class _Rescaled:
     """x and w as integers; the scales of both. folded: w_scale is the product of both. rows: the floats that
     were scaled by row, where the value is the product times what they were divided by."""
 
-    x: _Operand
-    w: _Operand
+    x: _Scaled
+    w: _Scaled
     x_scale: Value
     w_scale: Value
     folded: bool = False
@@ -48,7 +48,7 @@ def as_floats(module: Any) -> Any:
     """The module with every integer product that is rescaled to floats written that way."""
     main = module["main"]
     view = RelaxView(main)
-    found: dict[Value, _Product] = {
+    found: dict[Value, _Rescaled] = {
         value: product for value in view.values if (product := _product(value)) is not None
     }
     found |= {value: rows for value in view.values if (rows := _by_row(value, found)) is not None}
@@ -61,7 +61,7 @@ def as_floats(module: Any) -> Any:
     def read(value: Value) -> Any:
         return made.get(value.native, value.native)
 
-    def floats(operand: _Operand, scale: Value, axis: int) -> Any:
+    def floats(operand: _Scaled, scale: Value, axis: int) -> Any:
         if operand not in known:
             zero = read(operand.zero) if operand.zero is not None else relax.const(0, operand.integers.dtype)
             call = relax.op.dequantize(
@@ -78,7 +78,7 @@ def as_floats(module: Any) -> Any:
             known[source] = builder.emit(call)
         return known[source]
 
-    def weights(product: _Product) -> Any:
+    def weights(product: _Rescaled) -> Any:
         if not product.folded:
             return floats(product.w, product.w_scale, -1)
         both, scale = product.w_scale.const, product.x_scale.const
@@ -104,7 +104,7 @@ def as_floats(module: Any) -> Any:
     return relax.transform.DeadCodeElimination()(with_kernels(builder.get(), module))
 
 
-def _product(value: Value) -> _Product | None:
+def _product(value: Value) -> _Rescaled | None:
     """The rescaled product that a value is."""
     if value.op != "mul" or value.dtype != "float32":
         return None
@@ -120,7 +120,7 @@ def _product(value: Value) -> _Product | None:
         if scale.op == "const":
             x_scale = x.integers.inputs[1] if x.integers.op == "quantize_linear" else None
             if x_scale is not None and x_scale.op == "const" and x_scale.shape == () and w.zero is None:
-                return _Product(x, w, x_scale, scale, folded=True)
+                return _Rescaled(x, w, x_scale, scale, folded=True)
             continue
         scales = [s for s in scale.inputs if s is not None]
         if len(scales) != 2:
@@ -131,11 +131,11 @@ def _product(value: Value) -> _Product | None:
         w_scale = max(fixed, key=lambda s: len(s.shape or ()))
         (x_scale,) = [s for s in scales if s is not w_scale]
         if x_scale.shape == ():
-            return _Product(x, w, x_scale, w_scale)
+            return _Rescaled(x, w, x_scale, w_scale)
     return None
 
 
-def _by_row(value: Value, found: Mapping[Value, _Product]) -> _Product | None:
+def _by_row(value: Value, found: Mapping[Value, _Rescaled]) -> _Rescaled | None:
     """The product of x that a value is: of x / r, times r, where r is the largest magnitude of each row."""
     if value.op != "mul":
         return None
@@ -165,10 +165,10 @@ def _largest(value: Value, x: Value) -> bool:
     return False
 
 
-def _operand(value: Value | None) -> _Operand | None:
+def _operand(value: Value | None) -> _Scaled | None:
     """The integers behind a cast, less their zero point."""
     if value is not None and value.op == "cast" and value.inputs[0] is not None:
-        return _Operand(value.inputs[0], None)
+        return _Scaled(value.inputs[0], None)
     if value is None or value.op != "sub":
         return None
     integers, zero = value.inputs
@@ -176,4 +176,4 @@ def _operand(value: Value | None) -> _Operand | None:
         return None
     if integers.inputs[0] is None or zero.inputs[0] is None or zero.shape != ():
         return None
-    return _Operand(integers.inputs[0], zero.inputs[0])
+    return _Scaled(integers.inputs[0], zero.inputs[0])

@@ -24,7 +24,7 @@ class Sight:
 
 
 @dataclass(frozen=True, eq=False)
-class Pattern:
+class Fixed:
     """sees: (queries, keys) bool."""
 
     sees: np.ndarray
@@ -36,7 +36,7 @@ class Pattern:
 Cases = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
-def rule(cases: Cases) -> Sight | Pattern | None:
+def rule(cases: Cases) -> Sight | Fixed | None:
     """The rule that holds in all cases, the simplest.
 
     Args:
@@ -50,7 +50,7 @@ def rule(cases: Cases) -> Sight | Pattern | None:
     far = _distances(length)
     reached = np.concatenate([far[seen.any((0, 1))] for _, seen in cases])
     window = Sight(-int(reached.min()), int(reached.max()))
-    for found in (Sight(), Sight(behind=0), window, Pattern(cases[-1][1][0, 0])):
+    for found in (Sight(), Sight(behind=0), window, Fixed(cases[-1][1][0, 0])):
         covered = found.covers(length)
         if all((seen == (covered & _pairs(kept))).all() for kept, seen in cases):
             return found

@@ -15,12 +15,12 @@ from ..kernels.machine import Machine
 from ..kernels.norm import finished
 from ..kernels.rows import Finish, Norm
 from ..kernels.tile import Tile
-from .coded import Coded
+from .coded import CodedWeight
 from .emitter import Emitter
 from .integers import Integers, Rounding
 from .items import Need
-from .masks import Masks
-from .sight import Pattern
+from .masks import TokenMasks
+from .sight import Fixed
 
 _KINDS = {"layer_norm": "layer", "rms_norm": "rms", "no_norm": "none"}
 
@@ -33,17 +33,17 @@ class Site:
 
     emitter: Emitter
     machine: Machine
-    masks: Masks
+    masks: TokenMasks
     integers: Integers
     packed: bool
     tile: Callable[[int, int, str], Tile]
-    coded: Mapping[Value, Coded] = field(default_factory=dict)
+    coded: Mapping[Value, CodedWeight] = field(default_factory=dict)
     norm_before: Mapping[Value, NormBlock] = field(default_factory=dict)
     needed: set[Need] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     stored: dict[Value, tuple[Any, ...]] = field(default_factory=dict)
     tuples: dict[Any, Any] = field(default_factory=dict)
-    words: dict[Pattern, Any] = field(default_factory=dict)
+    words: dict[Fixed, Any] = field(default_factory=dict)
 
     def finish(
         self, root: Value, residual: bool = False, total: Value | None = None, norm: NormBlock | None = None

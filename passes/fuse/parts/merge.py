@@ -76,7 +76,7 @@ def _used_elsewhere(group: Group, readers: set[Value]) -> str:
     return ""
 
 
-class Writer:
+class Merger:
     """Merges groups in one graph. Groups of the same weights get one merged weight.
 
     Args:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import torch
 
-from .patterns import Pattern, Scope
+from .patterns import Scope, Sparsity
 
 
 def kept(
-    pattern: Pattern, scores: Mapping[str, torch.Tensor], sparsity: float, scope: Scope
+    pattern: Sparsity, scores: Mapping[str, torch.Tensor], sparsity: float, scope: Scope
 ) -> dict[str, torch.Tensor]:
     """True where a weight stays, for each matrix.
 

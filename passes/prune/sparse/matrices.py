@@ -12,12 +12,12 @@ from ....ir.fx.graph import add_tensor, attribute, call, prune, set_attribute
 from ....ir.program import Program
 from ...common.fx_weights import Matrix, find, quantized
 from ...manager.contract import Context
-from .patterns import Pattern
+from .patterns import Sparsity
 
 ATEN = torch.ops.aten
 
 
-def chosen(program: Program, pattern: Pattern, context: Context) -> tuple[list[Matrix], list[str]]:
+def chosen(program: Program, pattern: Sparsity, context: Context) -> tuple[list[Matrix], list[str]]:
     """The weights of products that fit the pattern, and a sentence for each other. Tables stay whole: each
     row is looked up alone.
 
@@ -64,7 +64,7 @@ def put(program: Program, matrix: Matrix, kept: torch.Tensor) -> None:
         set_attribute(program.graph, path, new)
 
 
-class Masks:
+class WeightMasks:
     """Masks in the graph: every product reads its weight times a mask of zeros and ones.
 
     With scores, the mask passes a gradient straight through to them, that of the product with the weight

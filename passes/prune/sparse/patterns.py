@@ -15,14 +15,14 @@ _N_OF_M, _BLOCK = re.compile(r"([1-9]\d*):([1-9]\d*)"), re.compile(r"([1-9]\d*)x
 
 
 @dataclass(frozen=True)
-class Pattern:
+class Sparsity:
     """block: (outputs, inputs) that go together. few: (n, m), or None where any share of blocks may go."""
 
     block: tuple[int, int] = (1, 1)
     few: tuple[int, int] | None = None
 
     @staticmethod
-    def read(text: str, sparsity: float | None = None) -> Pattern:
+    def read(text: str, sparsity: float | None = None) -> Sparsity:
         """The pattern that a text names.
 
         Args:
@@ -34,14 +34,14 @@ class Pattern:
         if sparsity is not None and not 0 < sparsity < 1:
             raise ValueError(f"sparsity is {sparsity:g}, and the share of zeros is above 0 and below 1")
         if text == "unstructured":
-            return Pattern()
+            return Sparsity()
         if found := _N_OF_M.fullmatch(text):
             n, m = map(int, found.groups())
             if n >= m:
                 raise ValueError(f"pattern is {text!r}, which keeps {n} of {m}: fewer must stay")
-            return Pattern(few=(n, m))
+            return Sparsity(few=(n, m))
         if found := _BLOCK.fullmatch(text):
-            return Pattern(block=(int(found[1]), int(found[2])))
+            return Sparsity(block=(int(found[1]), int(found[2])))
         raise ValueError(f'pattern is {text!r}; write unstructured, "2:4" (2 of 4 stay) or 4x1 (blocks)')
 
     def unfit(self, shape: tuple[int, int]) -> str:

@@ -9,12 +9,12 @@ from ...common.fx_weights import Matrix
 from ...manager.contract import Context
 from ..timing.latency import Timing
 from .matrices import weight
-from .patterns import Pattern
+from .patterns import Sparsity
 from .stored import sizes
 
 
 def statistics(
-    program: Program, matrices: Sequence[Matrix], pattern: Pattern
+    program: Program, matrices: Sequence[Matrix], pattern: Sparsity
 ) -> dict[str, int | float | str]:
     """How many zeros there are, and megabytes of the pruned matrices in each form."""
     weights = [weight(program, matrix) for matrix in matrices]

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .patterns import Pattern
+from .patterns import Sparsity
 
 MB = 1e6
 
 
-def sizes(matrices: Iterable[np.ndarray], pattern: Pattern) -> dict[str, float]:
+def sizes(matrices: Iterable[np.ndarray], pattern: Sparsity) -> dict[str, float]:
     """Megabytes (10^6 bytes) by form.
 
     "dense": as a runtime without sparse kernels has them. "bitmap": the numbers that stay, and a bit for each

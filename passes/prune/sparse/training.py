@@ -9,11 +9,11 @@ from ....ir.program import Program
 from ...manager.contract import Context, Feed, Result
 from ...recover.teaching.comparable import alike
 from ...recover.training.recovery import Recovery
-from .patterns import Pattern, Scope
+from .patterns import Scope, Sparsity
 
 if TYPE_CHECKING:
     from ...recover.teaching.objective import Objective
-    from .matrices import Masks
+    from .matrices import WeightMasks
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Sparsifying(Recovery):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        Pattern.read(self.pattern, self.sparsity)
+        Sparsity.read(self.pattern, self.sparsity)
         if self.patience:
             raise ValueError("patience would take the weights from before they were pruned: leave it at 0")
 
@@ -49,12 +49,12 @@ class Sparsifying(Recovery):
         return Objective(teacher, terms, student), notes
 
     def finished(
-        self, result: Result, masks: Masks, before: Program, context: Context, said: list[str]
+        self, result: Result, masks: WeightMasks, before: Program, context: Context, said: list[str]
     ) -> Result:
         """The result with zeros in its weights instead of masks in its graph, and what they buy."""
         from .report import notes, statistics
 
         masks.fold()
-        found = statistics(result.program, masks.matrices, Pattern.read(self.pattern))
+        found = statistics(result.program, masks.matrices, Sparsity.read(self.pattern))
         more = (*result.notes, *said, *notes(before, result.program, context))
         return Result(result.program, True, {**result.statistics, **found}, more)

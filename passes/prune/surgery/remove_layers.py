@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from torch.fx import Node
 
-from ....ir.blocks.stream import Layer
+from ....ir.blocks.stream import StreamLayer
 from ....ir.errors import PassError
 from ....ir.fx.graph import prune
 from ....ir.program import Program
 
 
-def remove_layers(program: Program, layers: Iterable[Layer]) -> None:
+def remove_layers(program: Program, layers: Iterable[StreamLayer]) -> None:
     """Lets what a layer is given stand for what it gives, in place; weights of no other use vanish.
 
     What does not depend on the stream stays for the layers that use it: a bias of relative positions that the

@@ -61,7 +61,7 @@ class Decoder:
         return self._casts[weight, to]
 
 
-class Writer:
+class DecodeWriter:
     """The nodes of one decode, each named after the weight.
 
     Args:

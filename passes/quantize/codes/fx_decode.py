@@ -21,7 +21,7 @@ SHARED = "levels"  # the table of all weights that have none of their own
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedMatrix:
     """codes: uint8 (rows, bytes). table: (entries, width), width * bytes >= columns. scale: (rows, 1), (1, 1)
     or None. All of it is read from the graph by get_attr nodes."""
 
@@ -36,16 +36,16 @@ def write(
     codes: torch.Tensor,
     table: torch.Tensor | Node,
     scale: torch.Tensor | None = None,
-) -> Coded:
+) -> CodedMatrix:
     """Put codes in place of a weight, for every reader of it; call fx.prune after the last.
 
     Args:
         matrix: found in this graph.
-        codes, table, scale: as in `Coded`; a table may be a get_attr node that stands before the weight's
+        codes, table, scale: as in `CodedMatrix`; a table may be a get_attr node before the weight's
             readers.
     """
     start, name = matrix.readers[0], matrix.name
-    coded = Coded(
+    coded = CodedMatrix(
         add_tensor(graph, f"{name}_codes", codes, start),
         table if isinstance(table, Node) else add_tensor(graph, f"{name}_table", table, start),
         None if scale is None else add_tensor(graph, f"{name}_scale", scale, start),
@@ -91,13 +91,13 @@ def narrow(graph: GraphModule, *nodes: Node | None) -> None:
                 replace_tensor(graph, node, torch.nn.Parameter(half))
 
 
-def bytes_of(graph: GraphModule, coded: Coded) -> int:
+def bytes_of(graph: GraphModule, coded: CodedMatrix) -> int:
     """What the codes, the table and the scale take together."""
     nodes = (coded.codes, coded.table, coded.scale)
     return sum(attribute(graph, str(node.target)).nbytes for node in nodes if node is not None)
 
 
-def _rows(matrix: Matrix, coded: Coded, ids: Node, before: Node) -> Node:
+def _rows(matrix: Matrix, coded: CodedMatrix, ids: Node, before: Node) -> Node:
     graph = before.graph
     codes = call(graph, _ATEN.embedding.default, coded.codes, ids, before=before)
     scale = coded.scale
@@ -106,7 +106,7 @@ def _rows(matrix: Matrix, coded: Coded, ids: Node, before: Node) -> Node:
     return _decoded(matrix, coded, codes, scale, before)
 
 
-def _decoded(matrix: Matrix, coded: Coded, codes: Node, scale: Node | None, before: Node) -> Node:
+def _decoded(matrix: Matrix, coded: CodedMatrix, codes: Node, scale: Node | None, before: Node) -> Node:
     """Codes (..., bytes) -> floats (..., columns) of the weight's own dtype."""
     graph, dtype = before.graph, matrix.tensor.dtype
     table = call(graph, _ATEN.to.dtype, coded.table, dtype, before=before)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .centroids import Dictionary
-from .decode import INT32, Decoder, Writer
+from .decode import INT32, Decoder, DecodeWriter
 from .packing import pack
 from .stored import Stored
 
@@ -52,12 +52,12 @@ class GoboForm:
     def lookup(self, ids: ir.Value, rank: int | None, node: ir.Node) -> ir.Value | None:
         if rank is None:
             return None
-        return self._decoded(Writer(self.decoder, str(node.outputs[0].name), node, ids, rank))
+        return self._decoded(DecodeWriter(self.decoder, str(node.outputs[0].name), node, ids, rank))
 
     def whole(self) -> ir.Value:
-        return self._decoded(Writer(self.decoder, self.name, self.decoder.start, None, 1))
+        return self._decoded(DecodeWriter(self.decoder, self.name, self.decoder.start, None, 1))
 
-    def _decoded(self, write: Writer) -> ir.Value:
+    def _decoded(self, write: DecodeWriter) -> ir.Value:
         codes = write.unpacked(self.codes, self.bits, (self.held,), INT32)
         found = write("Gather", [self.centroids, codes], {"axis": 0}, like=self.centroids)
         if self.values is not None:
@@ -66,7 +66,7 @@ class GoboForm:
         found = write.first(found, self.shape[1], self.held)
         return write.cast(found, self.dtype)
 
-    def _flat(self, write: Writer, found: ir.Value) -> ir.Value:
+    def _flat(self, write: DecodeWriter, found: ir.Value) -> ir.Value:
         line = self.decoder.constant("shape.all", np.array([-1], np.int64))
         assert self.values is not None
         flat = write("Reshape", [found, line], like=found)
@@ -74,7 +74,7 @@ class GoboForm:
         back = self.decoder.constant("shape.{}.{}".format(*self.shape), np.array(self.shape, np.int64))
         return write("Reshape", [placed, back], like=found)
 
-    def _by_row(self, write: Writer, found: ir.Value, counts: ir.Value) -> ir.Value:
+    def _by_row(self, write: DecodeWriter, found: ir.Value, counts: ir.Value) -> ir.Value:
         """A row's outliers stand one after the other from its start; a row with fewer than the most puts the
         others into the spare column."""
         constant, values = self.decoder.constant, self.values

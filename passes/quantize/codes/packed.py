@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from .decode import FLOAT, Decoder, Writer
+from .decode import FLOAT, Decoder, DecodeWriter
 from .packing import pack
 from .rounding import Coded, fits_half
 
@@ -82,7 +82,7 @@ def floats(
         ids: which rows; None for all of them.
         rank: of ids.
     """
-    write = Writer(decoder, name, before, ids, rank)
+    write = DecodeWriter(decoder, name, before, ids, rank)
     groups, (rows, columns) = packed.groups, packed.shape
     codes = write.unpacked(packed.codes, packed.bits, (groups, packed.group))
     if packed.fractions:

@@ -12,7 +12,7 @@ from .alike import remember, remembered
 from .hidden_rows import nan_sources
 from .placement import unfused
 from .rewrite import Rung, Static, write
-from .sensitivity import Loss, Plan, choose
+from .sensitivity import Loss, Placement, choose
 from .sites import Site, find, quantized
 from .weights import FULL, Range, limit_for
 
@@ -65,7 +65,7 @@ def insert(program: Program, context: Context, mode: Mode, *, min_cosine: float,
     sources = nan_sources(program, context)
     stuck: dict[int, str] = {}
     if (before := remembered(context, mode.text, sites)) is not None:
-        plan, static = Plan(before[0]), before[1]
+        plan, static = Placement(before[0]), before[1]
     else:
         measured = _measured(program, sites, mode, limit, sources, min_cosine, context)
         if measured is None:
@@ -91,7 +91,7 @@ def _measured(
     sources: frozenset[str],
     min_cosine: float,
     context: Context,
-) -> tuple[Plan, Static | None, dict[int, str]] | None:
+) -> tuple[Placement, Static | None, dict[int, str]] | None:
     """A rung for every site, the ranges, and the sites that can't leave float, with the reason; None where
     nothing tells what int8 costs."""
     found = mode.calibrate(program, sites) if mode.calibrate is not None else None
@@ -107,7 +107,7 @@ def _measured(
             rungs[number] = rung
         return rungs
 
-    plan = Plan((mode.ladder[0],) * len(free))
+    plan = Placement((mode.ladder[0],) * len(free))
     if min_cosine > 0 and free:
         measured = (
             Loss(program, limit, sources, context, found.trial, found.feeds)
@@ -119,7 +119,7 @@ def _measured(
         loss = _told(measured, context, len(free) + 1)
         plan = choose([sites[n] for n in free], lambda r: loss(everywhere(r)), 1 - min_cosine, mode.ladder)
     alone = dict(zip(free, plan.alone, strict=False))
-    whole = Plan(
+    whole = Placement(
         tuple(everywhere(plan.rungs)),
         plan.loss,
         tuple(alone.get(n, 0.0) for n in range(len(sites))) if alone else (),
@@ -153,7 +153,7 @@ def _told(
     return told
 
 
-def _costly(sites: Sequence[Site], plan: Plan) -> list[str]:
+def _costly(sites: Sequence[Site], plan: Placement) -> list[str]:
     """A sentence for each site that the plan leaves in float."""
     return [
         f"{site.name}: stays in float, int8 there alone costs a cosine of {alone:.2g}"
@@ -163,7 +163,7 @@ def _costly(sites: Sequence[Site], plan: Plan) -> list[str]:
 
 
 def _statistics(
-    sites: Sequence[Site], rungs: Sequence[Rung], limit: int, plan: Plan, missed: int, guarded: int
+    sites: Sequence[Site], rungs: Sequence[Rung], limit: int, plan: Placement, missed: int, guarded: int
 ) -> dict[str, int | float | str]:
     counts: Counter[Rung] = Counter()
     for site, rung in zip(sites, rungs, strict=True):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ....ir.onnx.kernels import INTEGER, Kernel, kernels
 from ....ir.program import Program
-from .rewrite import Static, Writer
+from .rewrite import Int8Writer, Static
 from .sites import Site, find
 
 
@@ -22,7 +22,7 @@ def unfused(program: Program, sites: Sequence[Site], limit: int, static: Static)
         sites: all that `find` gives.
     """
     trial = program.clone()
-    writer = Writer(trial.graph, limit, static)
+    writer = Int8Writer(trial.graph, limit, static)
     for site in find(trial, limit)[0]:
         writer.write(site, "static")
     writer.finish()

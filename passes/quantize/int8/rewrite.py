@@ -55,7 +55,7 @@ class Static:
     per_channel: bool = True
 
 
-class Writer:
+class Int8Writer:
     """Rewrites sites of one program's graph. A weight that several products share is quantized once.
 
     Args:
@@ -295,7 +295,7 @@ def write(
     """
     guarded = needing_guard(program.graph.graph, sites, [rung != "float" for rung in rungs], sources)
     guarded = {number for number in guarded if rungs[number] == "tensor"}
-    writer = Writer(program.graph, limit, static)
+    writer = Int8Writer(program.graph, limit, static)
     for number, (site, rung) in enumerate(zip(sites, rungs, strict=True)):
         writer.write(site, rung, number in guarded)
     writer.finish()

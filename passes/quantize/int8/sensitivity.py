@@ -35,7 +35,7 @@ Outputs = Sequence[Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Placement:
     """rungs: one for each site. loss: 1 - cosine with all of them in place; None if it was not measured.
     alone: what each site loses alone on its first rung, empty where the whole was within the budget."""
 
@@ -49,7 +49,7 @@ def choose(
     loss: Callable[[Sequence[Rung]], float],
     budget: float,
     ladder: tuple[Rung, ...] = TENSOR,
-) -> Plan:
+) -> Placement:
     """The rung of every site, as low as the budget lets it be. Deterministic if `loss` is.
 
     Args:
@@ -60,7 +60,7 @@ def choose(
     rungs: list[Rung] = [ladder[0]] * len(sites)
     whole = loss(rungs)
     if whole <= budget:
-        return Plan(tuple(rungs), whole)
+        return Placement(tuple(rungs), whole)
 
     def alone(number: int) -> float:
         mixed: list[Rung] = ["float"] * len(sites)
@@ -86,7 +86,7 @@ def choose(
             losses[worst] = 0.0 if rungs[worst] == "float" else alone(worst)
             climbed = True
         whole = loss(rungs)
-    return Plan(tuple(rungs), whole, first)
+    return Placement(tuple(rungs), whole, first)
 
 
 class Loss:

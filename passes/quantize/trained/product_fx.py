@@ -12,7 +12,7 @@ from ....ir.program import Program
 from ...common.fx_weights import Matrix, choose, grouped
 from ...manager.contract import Context, Result
 from ...recover.teaching.distil import Teacher, distil, own_vectors, spread
-from ..codes.fx_decode import Coded, bytes_of, narrow, write
+from ..codes.fx_decode import CodedMatrix, bytes_of, narrow, write
 from .activations import statistics
 from .codebook import codebook
 
@@ -58,7 +58,7 @@ def quantize(
     teacher = Teacher.of(program, context)
     groups = grouped(program, chosen)
     total = len(groups) * steps + finish
-    coded: list[Coded] = []
+    coded: list[CodedMatrix] = []
     vectors = own_vectors(program.graph) if total else []
     done = 0
 
@@ -91,7 +91,7 @@ def quantize(
     return Result(program, True, statistics, tuple(notes))
 
 
-def _code(runs: Runs, program: Program, group: Sequence[Matrix], context: Context) -> list[Coded]:
+def _code(runs: Runs, program: Program, group: Sequence[Matrix], context: Context) -> list[CodedMatrix]:
     feeds = spread(context.calibration, OBSERVED)
     seen = statistics(program, group, feeds) if feeds else {}
     coded = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ....ir.blocks import recognise
 from ....ir.blocks.base import Attention
-from ....ir.blocks.stream import Layer, Stream, streams
+from ....ir.blocks.stream import Stream, StreamLayer, streams
 from ....ir.errors import PassError, PipelineError
 from ....ir.program import Program
 from ....ir.view import view
@@ -39,7 +39,7 @@ def exits(program: Program) -> list[str]:
     return [layer.exit.native.name for stream in layered(program)[0] for layer in stream.layers]
 
 
-def attention_of(layer: Layer) -> Attention | None:
+def attention_of(layer: StreamLayer) -> Attention | None:
     """A layer's self-attention."""
     return next((block for block in layer.blocks if isinstance(block, Attention) and not block.cross), None)
 

@@ -31,7 +31,7 @@ MEASURED = 8  # feeds that a measurement takes, at most
 
 
 @dataclass(frozen=True)
-class Loss:
+class Distance:
     """outputs: the distance at the outputs alone. cosine: the mean cosine of the outputs' rows."""
 
     outputs: float
@@ -93,7 +93,7 @@ class Teacher:
         outputs, hidden = pairs[: self.outputs], pairs[self.outputs :]
         return sum(outputs, torch.zeros(())) + (sum(hidden, torch.zeros(())) / len(hidden) if hidden else 0)
 
-    def measure(self, graph: GraphModule) -> Loss:
+    def measure(self, graph: GraphModule) -> Distance:
         """How far a graph (not a watched one) is from the teacher, on the feeds kept for that."""
         distances, cosines, count = 0.0, 0.0, 0
         with torch.no_grad():
@@ -106,7 +106,7 @@ class Teacher:
                     a, b = (rows(self.program, feed, one) for one in (expected, actual))
                     cosines += float(torch.cosine_similarity(a, b, dim=-1).nanmean())
                     count += 1
-        return Loss(distances / max(1, count), cosines / max(1, count))
+        return Distance(distances / max(1, count), cosines / max(1, count))
 
     def _endless(self, seed: int) -> Iterator[Feed]:
         rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ import torch
 import zoo
 from graphwright.ir.fx import graph as fx
 from graphwright.ir.onnx.graph import OnnxView
-from graphwright.ir.ops.axes import Atom, Concat, Product, cut, leaves, unify, walk
+from graphwright.ir.ops.axes import Atom, Concat, Merged, cut, leaves, unify, walk
 from graphwright.ir.ops.coupling import DimsError, Group, groups, groups_of
 from graphwright.ir.view import view
 from hypothesis import given, settings
@@ -207,7 +207,7 @@ def test_what_is_read_by_position_is_fixed(body):
 TERMS = st.recursive(
     st.integers(1, 4).map(Atom),
     lambda inner: st.lists(inner, min_size=1, max_size=3).flatmap(
-        lambda parts: st.sampled_from([Product, Concat]).map(lambda kind: kind(tuple(parts)))
+        lambda parts: st.sampled_from([Merged, Concat]).map(lambda kind: kind(tuple(parts)))
     ),
     max_leaves=5,
 )
@@ -246,7 +246,7 @@ def test_unified_axes_have_the_same_units_at_the_same_places_or_are_fixed(term, 
         cut(other, [1, term.size - 1])
     elif parts == "product":
         inner = data.draw(st.sampled_from([d for d in range(1, term.size + 1) if term.size % d == 0]))
-        other = Product((Atom(term.size // inner), Atom(inner)))
+        other = Merged((Atom(term.size // inner), Atom(inner)))
 
     unify(term, other)
 

@@ -9,8 +9,8 @@ from graphwright.ir.fx.graph import attribute
 from graphwright.passes.manager.contract import Context, Result
 from graphwright.passes.prune.lottery_ticket import LotteryTicket
 from graphwright.passes.prune.prune_weights import PruneWeights
-from graphwright.passes.prune.sparse.matrices import Masks, chosen
-from graphwright.passes.prune.sparse.patterns import Pattern
+from graphwright.passes.prune.sparse.matrices import WeightMasks, chosen
+from graphwright.passes.prune.sparse.patterns import Sparsity
 from recovery import SHORT, feeds_of
 from zoo import fx_program
 
@@ -22,7 +22,7 @@ def test_a_ticket_goes_back_to_the_early_weights():
     options = {**SHORT, "steps": 2, "rate": 1e-12, "decay": 0.0}
     rounds = LotteryTicket(**options, rounds=3, rewind=1, sparsity=0.6).run(program.clone(), context)
     once = PruneWeights(sparsity=0.6).run(program.clone(), context)
-    for name in (matrix.name for matrix in chosen(program, Pattern(), Context())[0]):
+    for name in (matrix.name for matrix in chosen(program, Sparsity(), Context())[0]):
         a, b = (attribute(each.program.graph, name) for each in (rounds, once))
         np.testing.assert_allclose(a.detach(), b.detach(), atol=1e-9)
 
@@ -38,8 +38,8 @@ def test_every_round_starts_from_the_early_weights_and_takes_none_back(monkeypat
             p.data.copy_(torch.randn(p.shape, generator=generator))
         return Result(program, True)
 
-    whole = Masks.set
-    monkeypatch.setattr(Masks, "set", lambda self, stay: (tickets.append(stay), whole(self, stay)))
+    whole = WeightMasks.set
+    monkeypatch.setattr(WeightMasks, "set", lambda self, stay: (tickets.append(stay), whole(self, stay)))
     monkeypatch.setattr(LotteryTicket, "learned", learned)
     program = fx_program("bert")
     context = Context(calibration=feeds_of(program, 4), original=program)

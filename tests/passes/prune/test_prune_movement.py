@@ -10,8 +10,8 @@ from graphwright.passes.manager.contract import Context
 from graphwright.passes.prune.prune_movement import PruneMovement, scheduled
 from graphwright.passes.prune.prune_weights import PruneWeights
 from graphwright.passes.prune.sparse.choice import kept as kept_of
-from graphwright.passes.prune.sparse.matrices import Masks, chosen, weight
-from graphwright.passes.prune.sparse.patterns import Pattern
+from graphwright.passes.prune.sparse.matrices import WeightMasks, chosen, weight
+from graphwright.passes.prune.sparse.patterns import Sparsity
 from graphwright.passes.recover.training.own import own_parameters
 from recovery import SHORT, feeds_of
 from zoo import fx_program
@@ -21,10 +21,10 @@ def test_scores_learn_by_what_shrinks_weights():
     """Straight-through gradients against the paper's: dL/dS = dL/dW' * W and dL/dW = dL/dW' * M."""
     program = fx_program("bert").clone()
     own = own_parameters(program.graph)
-    matrices, _ = chosen(program, Pattern(), Context())
+    matrices, _ = chosen(program, Sparsity(), Context())
     plain = program.clone()
-    masks = Masks(program, matrices, scored=True)
-    kept = kept_of(Pattern(), {m.name: weight(program, m).abs() for m in matrices}, 0.5, "matrix")
+    masks = WeightMasks(program, matrices, scored=True)
+    kept = kept_of(Sparsity(), {m.name: weight(program, m).abs() for m in matrices}, 0.5, "matrix")
     masks.set(kept)
     inputs = arguments(program, feeds_of(program, 1)[0])
     program.graph(*inputs)[0].square().sum().backward()

@@ -12,7 +12,7 @@ from graphwright.passes.manager.contract import Context, Ratio
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.prune.prune_weights import PruneWeights
 from graphwright.passes.prune.sparse.matrices import chosen, weight
-from graphwright.passes.prune.sparse.patterns import Pattern
+from graphwright.passes.prune.sparse.patterns import Sparsity
 from training import linear_program
 from zoo import ARCHITECTURES, fx_program
 
@@ -25,7 +25,7 @@ def test_weights_of_every_product_get_their_share_of_zeros(name, pattern):
     result = PruneWeights(pattern=pattern).run(program.clone(), Context())
     assert program.fingerprint() == before
     assert result.statistics["zeros"] == pytest.approx(0.5, abs=0.01)
-    matrices, _ = chosen(program, Pattern.read(pattern), Context())
+    matrices, _ = chosen(program, Sparsity.read(pattern), Context())
     for matrix in matrices:
         old, new = weight(program, matrix), weight(result.program, matrix)
         assert (new[new != 0] == old[new != 0]).all()

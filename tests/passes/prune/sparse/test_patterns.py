@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from graphwright.passes.prune.sparse.choice import kept as kept_of
-from graphwright.passes.prune.sparse.patterns import Pattern
+from graphwright.passes.prune.sparse.patterns import Sparsity
 from graphwright.passes.prune.sparse.stored import sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ def scores_of(shape, seed, distinct=True):
 def test_exactly_the_highest_stay(shape, seed, distinct, sparsity):
     scores = {"a": scores_of((shape[0] * 4, shape[1] * 4), seed, distinct), "b": scores_of((8, 3), seed + 1)}
     for scope in ("matrix", "model"):
-        kept = kept_of(Pattern.read("unstructured"), scores, sparsity, scope)
+        kept = kept_of(Sparsity.read("unstructured"), scores, sparsity, scope)
         parts = [list(scores)] if scope == "model" else [[name] for name in scores]
         for names in parts:
             stay = torch.cat([scores[n][kept[n]] for n in names])
@@ -37,7 +37,7 @@ def test_exactly_the_highest_stay(shape, seed, distinct, sparsity):
 def test_n_of_m_stay_of_every_group(shape, few, seed, distinct):
     n, m = few
     scores = scores_of((shape[0], shape[1] * m), seed, distinct)
-    kept = kept_of(Pattern.read(f"{n}:{m}"), {"w": scores}, 0.5, "model")["w"]
+    kept = kept_of(Sparsity.read(f"{n}:{m}"), {"w": scores}, 0.5, "model")["w"]
     for row, mask in zip(scores.numpy(), kept.numpy(), strict=True):
         for start in range(0, len(row), m):
             group, stays = row[start : start + m], mask[start : start + m]
@@ -49,7 +49,7 @@ def test_n_of_m_stay_of_every_group(shape, few, seed, distinct):
 @given(shapes, st.integers(0, 9), st.floats(0.1, 0.9))
 def test_blocks_stay_or_go_whole(shape, seed, sparsity):
     scores = scores_of((shape[0] * 4, shape[1]), seed)
-    kept = kept_of(Pattern.read("4x1"), {"w": scores}, sparsity, "matrix")["w"].numpy()
+    kept = kept_of(Sparsity.read("4x1"), {"w": scores}, sparsity, "matrix")["w"].numpy()
     blocks = kept.reshape(shape[0], 4, shape[1])
     assert (blocks.all(axis=1) | ~blocks.any(axis=1)).all()
     sums = scores.numpy().reshape(shape[0], 4, shape[1]).sum(axis=1)
@@ -62,20 +62,20 @@ def test_sizes_are_those_of_the_real_forms():
     """Against SciPy's CSR and BSR, and by hand."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((64, 320)).astype(np.float32)
-    kept = kept_of(Pattern(), {"w": torch.from_numpy(np.abs(weight))}, 0.9, "matrix")["w"].numpy()
-    found = sizes([weight * kept], Pattern())
+    kept = kept_of(Sparsity(), {"w": torch.from_numpy(np.abs(weight))}, 0.9, "matrix")["w"].numpy()
+    found = sizes([weight * kept], Sparsity())
     csr = scipy.sparse.csr_array(weight * kept)
     assert found["rows"] * 1e6 == csr.data.nbytes + 2 * csr.nnz + csr.indptr.nbytes  # columns in two bytes
     assert found["bitmap"] * 1e6 == csr.data.nbytes + weight.size / 8
     assert found["dense"] * 1e6 == weight.nbytes
     assert 0.1 * found["dense"] < found["deflated"] < 0.2 * found["dense"]
-    four = Pattern.read("4x1")
+    four = Sparsity.read("4x1")
     kept = kept_of(four, {"w": torch.from_numpy(np.abs(weight))}, 0.75, "matrix")["w"].numpy()
     bsr = scipy.sparse.bsr_array(weight * kept, blocksize=(4, 1))
     assert (
         sizes([weight * kept], four)["rows"] * 1e6
         == bsr.data.nbytes + 2 * len(bsr.indices) + bsr.indptr.nbytes
     )
-    two = Pattern.read("2:4")
+    two = Sparsity.read("2:4")
     kept = kept_of(two, {"w": torch.from_numpy(np.abs(weight))}, 0.5, "matrix")["w"].numpy()
     assert sizes([weight * kept], two)["bitmap"] * 1e6 == weight.nbytes / 2 + weight.size / 2 * 2 / 8

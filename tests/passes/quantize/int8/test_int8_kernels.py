@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from graphwright.backends.target import detect
 from graphwright.ir.execute import execute
-from graphwright.passes.quantize.int8.rewrite import Writer
+from graphwright.passes.quantize.int8.rewrite import Int8Writer
 from graphwright.passes.quantize.int8.sites import find
 from graphwright.passes.quantize.int8.weights import FULL, REDUCED, quantize
 from handmade import golden, operators, parsed
@@ -24,7 +24,7 @@ def written(program, rung="tensor", limit=REDUCED):
     """The program with every site at one rung, and why some are not sites."""
     after = program.clone()
     sites, misses = find(after, limit)
-    writer = Writer(after.graph, limit)
+    writer = Int8Writer(after.graph, limit)
     for site in sites:
         writer.write(site, rung)
     writer.finish()
