@@ -24,6 +24,9 @@ RANDOM = {
 class EliminateCommonSubexpressions(Pass):
     """Merge nodes that do the same to the same operands, and weights with equal contents.
 
+            a = Add(x, w); b = Add(w, x); y = Mul(a, b)
+        ->  a = Add(x, w); y = Mul(a, a)
+
     Operands of commutative operators are compared in either order. Random operators, training dropout and
     nodes with subgraphs are left alone, and so is an fx graph in which anything writes in place.
     """

@@ -13,6 +13,9 @@ from ..manager.contract import Context, Exact, Pass, Result
 class EliminateDeadCode(Pass):
     """Remove nodes and weights that no output depends on.
 
+            a = Add(x, w); b = Mul(a, v); y = Relu(a)
+        ->  a = Add(x, w); y = Relu(a)
+
     An ONNX node with a subgraph is kept or removed as a whole, after the nodes inside it. Graph inputs stay,
     used or not: they are the model's interface. Random and in-place ATen operators are kept.
     """

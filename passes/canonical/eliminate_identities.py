@@ -15,6 +15,9 @@ from .parts.identity_rules import shortcut, unchanged
 class EliminateIdentities(Pass):
     """Remove operations that give back their operand: Identity, casts to the same type, x + 0, and so on.
 
+            a = Identity(x); b = Add(a, 0); y = Relu(b)
+        ->  y = Relu(x)
+
     ONNX: Identity; Dropout outside training; Cast to the operand's type and back from a type that holds it
     exactly; Reshape, Expand, Slice and Transpose that keep everything in place; Squeeze and Unsqueeze that
     undo each other; transposes and reshapes in a row, which become one; x + 0, x - 0, x * 1, x / 1,

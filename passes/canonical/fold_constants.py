@@ -21,6 +21,9 @@ _FEW = 8  # bytes: so little is a number or two, no weight
 class FoldConstants(Pass):
     """Replace nodes whose operands are all known by their results, as weights of the same names.
 
+            a = Div(one, two); b = Mul(a, row); y = Add(x, b)
+        ->  y = Add(x, b)                       (b is a weight)
+
     Also folded are sizes: Shape and the arithmetic on it, wherever the sizes asked for are fixed. Constant
     nodes become weights. A node on a weight larger than max_bytes (a transpose, a cast) is folded when
     nothing else uses that weight and the result is no larger; the result is then computed when it is read,

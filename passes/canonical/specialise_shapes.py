@@ -19,6 +19,9 @@ from .fold_constants import FoldConstants, fold
 class SpecialiseShapes(Pass):
     """Fix the batch size, the length or other symbols of the inputs, and fold what follows from them.
 
+            x: f32[batch,length,64]; y = Reshape(x, Concat(Shape(x)[:2], [4, 16]))
+        ->  x: f32[8,128,64]; y = Reshape(x, [8, 128, 4, 16])
+
     batch, length: the new sizes of the symbols of these names; none leaves a symbol free.
     others: (symbol, size) pairs for symbols of other names.
     """

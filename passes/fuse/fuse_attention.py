@@ -25,6 +25,9 @@ _OPSET = 23  # the first with an Attention of its own
 class FuseAttention(Pass):
     """Replace softmax(scale q k^T + mask) v by a fused kernel that splits and rejoins heads itself.
 
+            s = Add(Mul(MatMul(q, Transpose(k)), scale), mask); y = MatMul(Softmax(s), v)
+        ->  y = Attention(q, k, v, mask, scale)
+
     kernel: "attention" (ONNX Attention, opset 23; grouped heads included), "multi-head" (com.microsoft
     MultiHeadAttention, heads of keys repeated where grouped), or "auto": the former, the latter where the
     model cannot be read as opset 23.

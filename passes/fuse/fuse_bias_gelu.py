@@ -24,6 +24,9 @@ _MICROSOFT = "com.microsoft"
 class FuseBiasGelu(Pass):
     """Replace GELU(x + bias) by com.microsoft BiasGelu, or FastGelu where GELU is computed by tanh.
 
+            a = Add(x, bias); y = Mul(Mul(a, 0.5), Add(Erf(Div(a, 1.414)), 1))
+        ->  y = BiasGelu(x, bias)
+
     A GELU that is spelled out without a bias becomes Gelu (opset 20; ONNX Runtime's own Gelu and FastGelu
     where the model cannot be read as that). Which GELU it is stays as it was. What looks like a GELU and
     computes something else is left alone, with a note, and so is one operator without a bias.

@@ -22,6 +22,9 @@ from .parts.driver import Refused, drive
 class FuseEmbeddingNorm(Pass):
     """Replace LayerNorm(words[ids] + positions[places] (+ types[kinds])) by EmbedLayerNormalization.
 
+            a = Add(Gather(words, ids), Gather(positions, places)); y = LayerNormalization(a, w, b)
+        ->  y = EmbedLayerNormalization(ids, words, positions, w, b)
+
     The kernel (com.microsoft, ONNX Runtime's contrib operators) takes 32-bit ids of shape (batch, length), a
     table of positions, perhaps one of types, and a scale and shift. Positions that simply count from zero
     need no ids at all. Any other number of tables, RMSNorm, or a sum that something else reads too stays as

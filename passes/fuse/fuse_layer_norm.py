@@ -23,6 +23,9 @@ _LAYER_OPSET = 17  # the first with a LayerNormalization
 class FuseLayerNorm(Pass):
     """Replace LayerNorm and RMSNorm that are spelled out by LayerNormalization and RMSNormalization.
 
+            c = Sub(x, ReduceMean(x)); n = Div(c, Sqrt(Add(ReduceMean(Mul(c, c)), eps))); y = Mul(n, w)
+        ->  y = LayerNormalization(x, w)
+
     Scale and shift that stand below the norm go in. The model is raised to opset 23 for RMSNormalization.
     """
 

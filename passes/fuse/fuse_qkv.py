@@ -27,6 +27,9 @@ _SPLIT_OPSET = 13  # the first whose Split takes sizes as an input
 class FuseQkv(Pass):
     """Merge the query, key and value projections of one activation into one product and a Split.
 
+            q = MatMul(x, wq); k = MatMul(x, wk); v = MatMul(x, wv)
+        ->  q, k, v = Split(MatMul(x, wq|wk|wv))
+
     Whatever of q, k and v reads the same value is merged: all three in self-attention, keys and values in
     cross-attention; their sizes may differ. Weights are put side by side as they are read, one layer at a
     time. A weight that anything else uses too stays where it is, with a note: merged, it would be kept twice.

@@ -27,6 +27,9 @@ _OPSET = 23  # the first with a RotaryEmbedding of its own
 class FuseRotary(Pass):
     """Replace the rotation of queries and keys by RotaryEmbedding (opset 23).
 
+            a, b = Split(q); y = Add(Mul(q, cos), Mul(Concat(Neg(b), a), sin))
+        ->  y = RotaryEmbedding(q, cos, sin)
+
     The operator takes the model's own cosines and sines, computed in the graph from the positions as before,
     so any scaling of frequencies and any length stay as they are. It reads (batch, length,
     heads * head_dim): a fuse-attention that follows needs no transpose.

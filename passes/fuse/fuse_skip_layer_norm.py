@@ -19,6 +19,9 @@ from .parts.driver import Refused, drive, misses
 class FuseSkipLayerNorm(Pass):
     """Replace a residual sum and its norm by com.microsoft SkipLayerNormalization, or the RMSNorm one's.
 
+            t = Add(x, Add(p, bias)); y = LayerNormalization(t, w, b)
+        ->  y, t = SkipLayerNormalization(x, p, w, b, bias)
+
     A bias on one of the two sides goes in as well. Where the stream is read elsewhere too (norms before
     sub-layers), the kernel returns the sum beside the normalised value.
     """

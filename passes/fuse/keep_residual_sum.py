@@ -17,6 +17,9 @@ from ..manager.contract import Context, Exact, Pass, Result
 class KeepResidualSum(Pass):
     """Write the sum before a LayerNormalization as Sum instead of Add.
 
+            t = Add(x, z); y = LayerNormalization(t, w, b)
+        ->  t = Sum(x, z); y = LayerNormalization(t, w, b)
+
     ONNX Runtime fuses Add and LayerNormalization into SkipLayerNormalization, whose CPU kernel runs one
     element at a time and takes several times as long as the two, which are vectorised. A Sum it leaves alone.
     """

@@ -26,6 +26,9 @@ _POINTWISE = {"where", "mul", "add", "sub", "cast", "not", "and", "or", "maximum
 class SimplifyMask(Pass):
     """Undo the detours that PyTorch's exporter takes to an attention mask.
 
+            m = GatherND(mask, every element in order); y = And(m, GreaterOrEqual(arange, 0))
+        ->  y = Unsqueeze(mask)
+
     * mask[arange(batch)[:, None, None, None], arange(length)], a GatherND of every element in order, becomes
       an Unsqueeze, or nothing where it adds no axis;
     * a comparison that always holds, such as arange(length) >= 0, drops out of an And;

@@ -24,6 +24,9 @@ OPSET = 20  # the first with a Gelu of its own
 class ToOnnx(Pass):
     """Lower the traced graph to ONNX.
 
+            fx: %y = aten.linear(%x, %w, %b)
+        ->  onnx: y = Add(MatMul(x, w), b)
+
     The graph is exported anew, with the program's symbolic axes, to opset 20: LayerNormalization and Gelu
     stay whole. Inputs, outputs, axes and weights carry the program's own names; a weight that is only ever
     read transposed, as a linear layer's is, is stored so, lazily and under its parameter's name; of a stack

@@ -30,6 +30,9 @@ PROJECTIONS = frozenset({"MatMul", "Gemm"})
 class RemovePadding(Pass):
     """Run token-wise layers (projections, feed-forwards, norms, embeddings) on unmasked tokens only.
 
+            h = MatMul(x, w)                    x: f32[batch,length,d]
+        ->  t = Gather(x, kept); u = MatMul(t, w); h = pad(u)    t: f32[1,tokens,d]
+
     Tokens are packed into (1, tokens, features) before the first token-wise layer and padded again only
     where an operation needs the whole batch: around attention, pooling and at the outputs. Standard ONNX
     operators throughout (NonZero, CumSum, Gather, Reshape, Where). Outputs are equal at tokens that the

@@ -15,6 +15,9 @@ from .sparse.training import Sparsifying
 class LotteryTicket(Sparsifying):
     """Iterative magnitude pruning with rewinding (Frankle and Carbin, 2018, arXiv:1803.03635).
 
+            w = parameter, as captured
+        ->  w = parameter, trained, most of its numbers 0
+
     A round trains, sets the smallest of the weights that are left to zero, and takes the rest back to what
     they were; each takes the same share of what is left, and the last ticket is trained once more. They go
     back not to the start but to where a short training brought them, which is what makes tickets of

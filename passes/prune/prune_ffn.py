@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class PruneFfn(PruneUnits):
     """Remove neurons of feed-forwards, least important first (McCarley et al., 2019, arXiv:1910.06360).
 
+            a = gelu(linear(x, up[3072,768])); y = linear(a, down[768,3072])
+        ->  a = gelu(linear(x, up[1536,768])); y = linear(a, down[768,1536])
+
     Gated ones lose a neuron of both branches. A layer may lose all of them.
 
     ratio: how many of all neurons go, in [0, 1).

@@ -12,6 +12,9 @@ from .parts.by_units import PruneUnits
 class PruneHeads(PruneUnits):
     """Remove attention heads, least important first (Michel et al., 2019, arXiv:1905.10650).
 
+            q = linear(x, wq[768,768]); h = reshape(q, [b, l, 12, 64]); y = linear(c, wo[768,768])
+        ->  q = linear(x, wq[512,768]); h = reshape(q, [b, l, 8, 64]); y = linear(c, wo[768,512])
+
     Layers may keep unequal numbers of heads, and none. Where queries share keys and values, a unit is a
     key/value head with its queries. Layers with the same weights lose the same heads.
 

@@ -15,6 +15,9 @@ from .importance.choose import FREE, Method, lowest, rounded
 class PruneHidden(Pass):
     """Remove channels of the residual stream: the hidden size itself.
 
+            h = embedding(table[30522,768], ids); y = linear(h, w[3072,768])
+        ->  h = embedding(table[30522,512], ids); y = linear(h, w[3072,512])
+
     What is left is the model at the smaller size: norms divide by fewer numbers, so even a channel that is
     always zero is missed; recover with distill. Heads and feed-forwards keep their sizes. An output that is
     the stream itself keeps its shape: a matrix behind it puts zeros where channels are gone, and learns.

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class PruneLayers(Pass):
     """Remove whole layers: LayerDrop's pruning (Fan et al., 2019, arXiv:1909.11556).
 
+            h1 = layer0(x); h2 = layer1(h1); h3 = layer2(h2); y = head(h3)
+        ->  h1 = layer0(x); h3 = layer2(h1); y = head(h3)
+
     A layer is an attention and a feed-forward with their residuals and norms; a decoder's has a
     cross-attention in between. They are found by structure (streams.py), those of an encoder and of a
     decoder apart, and count from 0, as names of parameters do. What a layer computes for others without

@@ -20,6 +20,9 @@ WARMUP, COOLDOWN = 0.1, 0.3  # shares of the run: dense at first, and at its fin
 class PruneMovement(Sparsifying):
     """Train with the weights left out that move towards zero (Sanh et al., 2020, arXiv:2005.07683).
 
+            w = parameter, as captured
+        ->  w = parameter, trained, those that moved towards 0 are 0
+
     Each weight has a score that learns with it: it falls where the gradient shrinks the weight. The lowest
     are left out, more and more of them (Zhu and Gupta, 2017, arXiv:1710.01878); gradients go straight
     through. It learns from the captured model's outputs, so no labels are needed.

@@ -23,6 +23,9 @@ SHORT = 0.95  # of the goal is still what was asked for, as far as a clock can t
 class PruneToLatency(Pass):
     """Remove attention heads and feed-forward neurons until a call is so many times as fast, measured.
 
+            12 blocks of 12 heads and 3072 neurons
+        ->  fewer of each, block by block, so that a call takes 1 / speedup of its time
+
     The latency of each kind of block at each number of units is measured on the target once (latency.py);
     what each block loses with so many units is measured at the outputs (losses.py); an integer program finds
     the least loss that meets the time, and what comes out is built and timed. Where it is too slow, or faster

@@ -18,6 +18,9 @@ from .vocabulary.tokenizer import Tokens
 class PruneVocabulary(Pass):
     """Remove the tokens that none of the user's texts uses.
 
+            h = embedding(table[30522,768], ids)
+        ->  h = embedding(table[8000,768], ids)          (ids of a tokenizer cut alike)
+
     The tables of words and the output projection lose their rows, and the tokenizer's files are rewritten:
     every text that used only kept tokens becomes the same tokens and the same outputs, to the last bit.
     Other words are split into smaller pieces that are kept, at worst into single characters, and cost

@@ -14,6 +14,9 @@ from .sparse.patterns import Scope, Sparsity
 class PruneWeights(Pass):
     """Set the weights of least magnitude to zero (Han et al., 2015, arXiv:1506.02626), without training.
 
+            w = [0.9, -0.1, 0.02, -0.7]
+        ->  w = [0.9, 0, 0, -0.7]
+
     Tables and biases stay whole. Zeros buy bytes where they are stored or packed as such, which the
     statistics count, and no time on a dense runtime; where structure is to go, so that time does, use
     prune-heads, prune-ffn or prune-layers.

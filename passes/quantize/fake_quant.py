@@ -19,6 +19,9 @@ _BITS = (8, 4, 3, 2)
 class FakeQuant(Pass):
     """Insert fake quantization for training (Q8BERT: Zafrir et al., 2019, arXiv:1910.06188).
 
+            y = linear(x, w)
+        ->  y = linear(fake_quantize(x, step, offset), fake_quantize(w, steps))
+
     Every linear layer's weight is rounded to symmetric integers, one step per output feature, and what enters
     it to unsigned 8-bit ones, one step and offset per tensor, found by calibration; q, k and v share theirs.
     Gradients go straight through the rounding and stop where a value is clipped. Train the result in any

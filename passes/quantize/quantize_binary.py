@@ -14,6 +14,9 @@ from .trained.few_levels import FewLevels
 class QuantizeBinary(FewLevels):
     """Store weights in one bit, as -a or a; it costs most models most of their quality, which is measured.
 
+            y = linear(x, w)
+        ->  y = linear(x, scale * signs[codes])          (a bit a weight)
+
     Weights are approximated by the binary weights of XNOR-Net (Rastegari et al., 2016, arXiv:1603.05279,
     section 3.1), with a scale to each row. BinaryBERT (Bai et al., 2020, arXiv:2012.15701) tells why one bit
     is so much harder than two, and what more training it takes. Eight codes share a byte.

@@ -18,6 +18,9 @@ OLDEST_OPSET = 11  # the first with DynamicQuantizeLinear
 class QuantizeDynamic(Pass):
     """Turn linear layers into int8 products, their activations quantized at run time.
 
+            y = MatMul(x, w)
+        ->  q, s, z = quantize each row of x; y = Mul(MatMulInteger(q, w8, z), s * sw)
+
     Weights are symmetric int8 with a scale per output feature; activations unsigned int8 with a scale for
     each token, measured at run time and shared by every product they enter (q, k and v). Sites that lose too
     much stay in float, as sensitivity.py tells. Embedding tables stay in float. A table that is also the

@@ -19,6 +19,9 @@ from .fit.stored_pass import StoredPass
 class QuantizeGobo(StoredPass):
     """Store each weight as outliers and, for all others, indices into a few centroids (GOBO).
 
+            y = MatMul(x, w)
+        ->  y = MatMul(x, ScatterND(Gather(centroids, codes), places, outliers))
+
     Zadeh et al., 2020, arXiv:2005.03842; centroids.py has the algorithm. No data is needed. Codes are packed
     and decoded by standard operators: products' weights once, as ONNX Runtime loads the model, and of tables
     the rows that a call looks up.

@@ -25,6 +25,9 @@ OLDEST_OPSET = 11  # the first with DynamicQuantizeLinear
 class QuantizeMixed(Pass):
     """Give each linear layer float, int8 or 4-bit weights: the least loss within a budget of time or bytes.
 
+            y = MatMul(x, w)
+        ->  y = MatMul(x, w) or a product of int8 or of 4-bit weights, layer by layer
+
     After Q-BERT (Shen et al., 2020, arXiv:1909.05840) and HAWQ-V3 (Yao et al., 2021, arXiv:2011.10680). int8
     is as in quantize-dynamic, 4 bits as in quantize-weights with groups of 32 and products in int8. Nothing
     is assumed of either: each layer is timed in each precision by ONNX Runtime's profiler, on the first

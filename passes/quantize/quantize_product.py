@@ -13,6 +13,9 @@ from ..manager.contract import Context, Lossy, Pass, Result
 class QuantizeProduct(Pass):
     """Store weights as one byte to each run of columns: the index of a centroid (product quantization).
 
+            y = linear(x, w)
+        ->  y = linear(x, reshape(embedding(centroids, codes)))
+
     iPQ (Stock et al., 2019, arXiv:1907.05686; Fan et al., 2020, arXiv:2004.07320, section 4.3): group by
     group, from the inputs on (the tables, then each attention and each feed-forward), weights are replaced by
     codes that keep the products with the calibration data's activations, and then the centroids, with biases

@@ -24,6 +24,9 @@ OLDEST_OPSET = 13  # the first whose DequantizeLinear has an axis
 class QuantizeStatic(Pass):
     """Turn linear layers into int8 products, their activations quantized with calibrated scales.
 
+            y = MatMul(x, w)
+        ->  y = MatMul(DequantizeLinear(QuantizeLinear(x, s, z)), DequantizeLinear(w8, sw))
+
     Jacob et al., 2018, arXiv:1712.05877; Wu et al., 2020, arXiv:2004.09602. QuantizeLinear goes before an
     activation's products (q, k and v share one) and DequantizeLinear around them; norms, softmax and
     activation functions stay in float. A pair that ONNX Runtime does not fuse into an integer kernel is not

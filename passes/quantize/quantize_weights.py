@@ -25,6 +25,9 @@ from .fit.stored_pass import StoredPass
 class QuantizeWeights(StoredPass):
     """Store weight matrices and embedding tables in 8, 4, 3 or 2 bits; activations stay in float.
 
+            y = MatMul(x, w)
+        ->  y = MatMulNBits(x, codes, scales, zeros)
+
     Weights are asymmetric integers with a float16 scale per group of inputs, packed: a file really gets
     smaller by what the bits say. Products become ONNX Runtime's MatMulNBits, lookups GatherBlockQuantized,
     where the installed version has them for the width; what is left (3 bits, packed q/k/v weights inside

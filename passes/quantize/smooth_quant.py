@@ -30,6 +30,9 @@ _LEAST = 1e-5  # of the numbers that a scale comes from: a feature below is as g
 class SmoothQuant(Pass):
     """Move activation outliers into weights, so that both quantize well: the same function in float.
 
+            x = LayerNormalization(h, g, b); y = MatMul(x, w)
+        ->  x = LayerNormalization(h, g / s, b / s); y = MatMul(x, s * w)
+
     Xiao et al., 2022, arXiv:2211.10438, equations 3 and 4: (x / s) (s W), s = max|x|^a / max|W|^(1 - a) for
     each feature. a is searched for every activation, for the least error of the int8 product on calibration
     rows. x / s costs nothing where it goes into the norm, the values' projection or the linear half of a

@@ -22,6 +22,9 @@ LARGEST = float(np.finfo(np.float16).max)
 class StoreHalf(Pass):
     """Store the weights of products and embedding tables in 16 bits: half of the bytes on disk.
 
+            y = MatMul(x, w)                    w: f32
+        ->  y = MatMul(x, Cast(w))              w: f16
+
     Each is cast back where it is used, rows of a table after they were looked up; ONNX Runtime casts whole
     weights once, when it loads the model, so that products run in float32 as fast as before. Its CPU kernels
     for x86 have no product of their own in 16 bits. Scales of norms and biases stay in float32.

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Distill(Recovery):
     """Train a rewritten program with the captured one as teacher, on unlabelled data.
 
+            weights as a rewrite left them
+        ->  weights trained to give the outputs and states of the captured model
+
     Terms of the loss, with their weights (0 leaves one out; none: by the task):
     output: distance of the outputs (losses/outputs.py); 1 unless they are logits.
     similarity: of the cosines between sentences; 1 for embeddings.

@@ -16,6 +16,9 @@ from .training.recovery import Recovery
 class Layerdrop(Recovery):
     """Train with layers left out at random (LayerDrop: Fan et al., 2019, arXiv:1909.11556, section 3.2).
 
+            weights as captured
+        ->  weights trained so that any layer may be left out
+
     Each layer is left out of a step with one probability, the stream going past it; one trained program is
     then pruned to any depth. The loss is the distance of the outputs to the captured model's, as distill has
     it by the task, so no labels are needed. The result has all its layers.

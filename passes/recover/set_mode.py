@@ -13,6 +13,9 @@ from ..manager.contract import Context, Lossy, Pass, Result
 class SetMode(Pass):
     """Switch dropout and batch norms to training or to evaluation, in place of `.train()` and `.eval()`.
 
+            y = dropout(x, 0.1, train=False)
+        ->  y = dropout(x, 0.1, train=True)
+
     A graph is captured in evaluation mode and keeps its dropouts, with their rates, switched off. The result
     trains in an ordinary PyTorch loop over `program.graph.parameters()`. Weights are shared with the program
     before, so training one trains both: train `copy.deepcopy(program.graph)` to keep the other.

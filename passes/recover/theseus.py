@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Theseus(Recovery):
     """Module replacing (BERT-of-Theseus: Xu et al., 2020, arXiv:2002.02925, sections 3.1 to 3.3).
 
+            weights of fewer layers
+        ->  weights trained in the place of the captured model's layers
+
     At each step every layer of the program stands in, with a probability, for the layers of the captured
     model that it replaces, which are frozen. The probability grows by a line, and the rest of the run trains
     the program alone. The loss is the distance of the outputs to the captured model's, as distill has it by

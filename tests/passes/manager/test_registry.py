@@ -30,6 +30,9 @@ def test_row(name):
     summary = registry.summary(pass_type)
     assert summary.endswith(".")
     assert len(summary) < 120
+    _, before, after, *_ = (line.strip() for line in pass_type.__doc__.splitlines() if line.strip())
+    assert before
+    assert after.startswith("->  ")
 
 
 @pytest.mark.parametrize("name", registry.names())
