@@ -80,40 +80,13 @@ def _attention(
     query = heads(core.query, i, d, linears, norms, static)
     key = heads(core.key, j, d, linears, norms, static)
     value = heads(core.value, j, e, linears, norms, static)
-    if value.scale != 1 or value.rotary:
-        raise NoAttention(value.value, "the values are scaled or rotated on their way to the scores' side")
     if query.head_dim != key.head_dim:
         raise NoAttention(core.query.value, "query and key have heads of different sizes")
-    k_features, kv_heads = _grouped(key, query.heads)
-    v_features, value_heads = _grouped(value, query.heads)
-    unknown = [side for side in (key, value) if side.linear is None]
-    if kv_heads != value_heads and unknown:
-        source = unknown[0].source
-        what = "keys" if unknown[0] is key else "values"
-        reason = (
-            f"its {what} come from '{source.name}' ({source.op}), not from one projection, so that repeated "
-            "heads cannot be told from their own; an adapter must be merged into its weight first"
-        )
-        raise NoAttention(value.value, reason)
-    if kv_heads != value_heads:
-        raise NoAttention(value.value, f"{kv_heads} heads of keys but {value_heads} of values")
+    k_features, v_features, kv_heads = _of_keys_and_values(key, value, query.heads)
     context, o, below = merged(core.context, query, core.query.letters, e, value.head_dim, inputs)
     added = _added(core, masks)
-    notes: list[Miss] = []
-    causal = core.is_causal
-    if core.gate is not None:
-        if not masks.hides(core.gate, core.terms):
-            raise NoAttention(
-                core.gate, "the scores are multiplied by what is no mask of the keys hidden after"
-            )
-        causal = causal or masks.reach(core.gate, False, True, 1.0).causal
-    if added.mask is not None and not causal:
-        reach = masks.reach(added.mask, added.kind == "add", added.keeps, added.factor)
-        causal = reach.causal
-        if reach.why:
-            notes.append(Miss("mask", added.mask.name, f"cannot tell whether it is causal: {reach.why}"))
-    o_body = o.body if o is not None else ()
-    body = dict.fromkeys([*query.body, *key.body, *value.body, *core.body, *below, *o_body])
+    causal, notes = _causal(core, added, masks)
+    above = (*query.body, *key.body, *value.body, *core.body, *below)
     attention = Attention(
         root=o.root if o is not None else context,
         context=context,
@@ -152,9 +125,47 @@ def _attention(
         q_norm=query.norm,
         k_norm=key.norm,
         probabilities=core.probabilities,
-        body=tuple(body),
+        body=tuple(dict.fromkeys((*above, *(o.body if o is not None else ())))),
     )
     return attention, notes
+
+
+def _of_keys_and_values(
+    key: Heads, value: Heads, heads: int
+) -> tuple[np.ndarray | None, np.ndarray | None, int]:
+    """(the keys' own features, the values', how many heads both have). Raises NoAttention."""
+    if value.scale != 1 or value.rotary:
+        raise NoAttention(value.value, "the values are scaled or rotated on their way to the scores' side")
+    k_features, kv_heads = _grouped(key, heads)
+    v_features, value_heads = _grouped(value, heads)
+    unknown = [side for side in (key, value) if side.linear is None]
+    if kv_heads != value_heads and unknown:
+        source = unknown[0].source
+        what = "keys" if unknown[0] is key else "values"
+        reason = (
+            f"its {what} come from '{source.name}' ({source.op}), not from one projection, so that repeated "
+            "heads cannot be told from their own; an adapter must be merged into its weight first"
+        )
+        raise NoAttention(value.value, reason)
+    if kv_heads != value_heads:
+        raise NoAttention(value.value, f"{kv_heads} heads of keys but {value_heads} of values")
+    return k_features, v_features, kv_heads
+
+
+def _causal(core: Core, added: Added, masks: Masks) -> tuple[bool, list[Miss]]:
+    """Whether positions look back alone, and a note where that can't be told."""
+    causal = core.is_causal
+    if core.gate is not None:
+        if not masks.hides(core.gate, core.terms):
+            raise NoAttention(
+                core.gate, "the scores are multiplied by what is no mask of the keys hidden after"
+            )
+        causal = causal or masks.reach(core.gate, False, True, 1.0).causal
+    if added.mask is None or causal:
+        return causal, []
+    reach = masks.reach(added.mask, added.kind == "add", added.keeps, added.factor)
+    why = f"cannot tell whether it is causal: {reach.why}"
+    return reach.causal, [Miss("mask", added.mask.name, why)] if reach.why else []
 
 
 def _letters(core: Core) -> tuple[str, str, str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -59,47 +59,18 @@ def heads(
     Raises:
         Lost: a step on the way cannot be followed, or the axes do not come out as heads and positions.
     """
-    steps: list[Value] = []
     body: list[Value] = []
-    turned, norm, shifted = False, None, False
     outer, operand = _unscaled(operand, body)
-    scale, value = outer, operand.value
-    while value not in linears and len(steps) < LONGEST:
-        number = times(value)
-        rotation = rotary(value) if value.op in ROTATES else None
-        added = _shift(value, static)
-        if number is not None and norm is None and not shifted:
-            scale *= number[0]
-            body.append(value)
-            value = number[1]
-            continue
-        if added is not None and norm is None and not turned:
-            shifted = True
-            steps.append(value)
-            body.append(value)
-            value = added
-        elif value in norms and norm is None and not shifted:
-            norm = norms[value]
-            body += norm.body
-            steps.append(value)
-            value = norm.input
-        elif rotation is not None and same_shape(rotation.root, rotation.input):
-            turned = True
-            body += rotation.body
-            value = rotation.input
-        elif (passes(value) or value.op in LAYOUT) and value.inputs[0] is not None:
-            steps.append(value)
-            body.append(value)
-            value = value.inputs[0]
-        else:
-            break
+    way = _up(operand.value, outer, body, linears, norms, static)
+    value = way.value
     linear = linears.get(value)
     letters, place = operand.letters, operand.letters.index
     learned = linear is None and static(value) and len(value.shape or ()) > 2
     if linear is None and not learned:
         return _bare_heads(
-            operand, place(length), place(size), value, outer, scale, turned, norm, shifted, tuple(body)
-        )
+            operand, place(length), place(size), value, outer, way.scale, way.turned, way.norm, way.shifted,
+            tuple(body),
+        )  # fmt: skip
     if value.shape is None:
         raise Lost(value, "its shape is unknown")
     axis = -1 if linear is None else linear.axis
@@ -107,7 +78,7 @@ def heads(
     if not isinstance(width, int):
         raise Lost(value, "how many features it has is unknown")
     layout = Layout.of(value.shape, {axis % len(value.shape): (width,)})
-    for step in reversed(steps):
+    for step in reversed(way.steps):
         layout = layout.through(step)
     if len(layout.axes) != len(letters):
         raise Lost(operand.value, "the number of axes is not what the product says")
@@ -119,9 +90,61 @@ def heads(
     features = columns.reshape(-1, columns.shape[-1])
     source, projected = (value, ()) if linear is None else (linear.input, linear.body)
     return Heads(
-        operand.value, source, linear, outer, scale, turned, norm, shifted, text, features.shape[0],
-        features.shape[1], None if linear is None else features, layout.axes, (*projected, *body[::-1]),
+        operand.value, source, linear, outer, way.scale, way.turned, way.norm, way.shifted, text,
+        features.shape[0], features.shape[1], None if linear is None else features, layout.axes,
+        (*projected, *body[::-1]),
     )  # fmt: skip
+
+
+@dataclass
+class _Way:
+    """From an operand up to `value`. steps: what moved features, from below. turned: rotated. norm: of the
+    queries or keys. shifted: something was added."""
+
+    value: Value
+    scale: float
+    steps: list[Value] = field(default_factory=list)
+    turned: bool = False
+    norm: Norm | None = None
+    shifted: bool = False
+
+
+def _up(
+    value: Value, scale: float, body: list[Value], linears: Mapping[Value, Linear],
+    norms: Mapping[Value, Norm], static: Statics,
+) -> _Way:  # fmt: skip
+    """As far up as a projection, or as what can be followed; what lies between goes into the body."""
+    way = _Way(value, scale)
+    while way.value not in linears and len(way.steps) < LONGEST:
+        value = way.value
+        number = times(value)
+        rotation = rotary(value) if value.op in ROTATES else None
+        added = _shift(value, static)
+        if number is not None and way.norm is None and not way.shifted:
+            way.scale *= number[0]
+            body.append(value)
+            way.value = number[1]
+        elif added is not None and way.norm is None and not way.turned:
+            way.shifted = True
+            way.steps.append(value)
+            body.append(value)
+            way.value = added
+        elif value in norms and way.norm is None and not way.shifted:
+            way.norm = norms[value]
+            body += way.norm.body
+            way.steps.append(value)
+            way.value = way.norm.input
+        elif rotation is not None and same_shape(rotation.root, rotation.input):
+            way.turned = True
+            body += rotation.body
+            way.value = rotation.input
+        elif (passes(value) or value.op in LAYOUT) and value.inputs[0] is not None:
+            way.steps.append(value)
+            body.append(value)
+            way.value = value.inputs[0]
+        else:
+            break
+    return way
 
 
 def _shift(value: Value, static: Statics) -> Value | None:
