@@ -83,8 +83,9 @@ print(hashlib.sha256(ir.serde.serialize_model(program.graph).SerializeToString(d
 @pytest.mark.slow
 def test_two_processes_write_the_same_bytes():
     found = set()
+    paths = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
     for seed in ("0", "1"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(SUPPORT)}
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
         line = [sys.executable, "-c", SCRIPT, "nanogpt"]
         found.add(subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout)
     proto = ir.serde.serialize_model(zoo.onnx_program("nanogpt").graph)
