@@ -15,9 +15,10 @@ def with_sinks(softmax_of: Value, static: Statics) -> tuple[Value, Value | None,
     """(scores of the keys, sinks, body) of what a softmax is taken of; (itself, None, []) without sinks."""
     body: list[Value] = []
     value = bare(softmax_of)
-    if value.op == "sub" and _highest(value):  # changes no probability
-        body += [value.inputs[1], value]  # type: ignore[list-item]
-        value = bare(value.inputs[0])  # type: ignore[arg-type]
+    x, highest = value.inputs[:2] if value.op == "sub" else (None, None)
+    if x is not None and highest is not None and _is_highest(highest, x):  # changes no probability
+        body += [highest, value]
+        value = bare(x)
     if value.op != "concat" or len(value.inputs) != 2 or not on_last(value):
         return (softmax_of, None, []) if not body else (value, None, body)
     scores, sinks = value.inputs
@@ -54,12 +55,9 @@ def on_last(value: Value) -> bool:
     return axis == -1 or (value.shape is not None and axis == len(value.shape) - 1)
 
 
-def _highest(sub: Value) -> bool:
-    """Whether a difference takes away the largest along the last axis."""
-    x, top = (bare(v) if v is not None else None for v in sub.inputs[:2])
-    if x is None or top is None or top.op != "max" or top.inputs[0] is None:
+def _is_highest(highest: Value, x: Value) -> bool:
+    """Whether a value is the largest of another along the last axis."""
+    x, top = bare(x), bare(highest)
+    if top.op != "max" or top.inputs[0] is None or bare(top.inputs[0]) != x:
         return False
-    axes = tuple(top.attrs["axes"])
-    return (
-        bare(top.inputs[0]) == x and axes in ((-1,), (len(x.shape or ()) - 1,)) and bool(top.attrs["keepdim"])
-    )
+    return tuple(top.attrs["axes"]) in ((-1,), (len(x.shape or ()) - 1,)) and bool(top.attrs["keepdim"])

@@ -19,11 +19,10 @@ def test_golden(text):
     assert program.fingerprint() == before
 
 
-@pytest.mark.parametrize("text", GOLDEN)
+# The symbols that specialise-shapes fixes are gone the second time.
+@pytest.mark.parametrize("text", [text for text in GOLDEN if "specialise" not in text])
 def test_twice_is_once(text):
-    name = text.partition("{")[0]
-    if name != "specialise-shapes":  # whose symbols are gone the second time
-        after(name, after(name, GOLDEN[text]), status="no change")
+    after(text, after(text, GOLDEN[text]), status="no change")
 
 
 @pytest.mark.parametrize("text", [text for text in GOLDEN if "specialise" not in text])
