@@ -12,6 +12,7 @@ results are appended, and what is in FILE already is not run again.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import multiprocessing
 import sys
@@ -74,8 +75,11 @@ def feeds(program: Any) -> list[dict[str, np.ndarray]]:
 def eager(model: Any, program: Any, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     import torch
 
+    options = {"return_dict": True}
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        options["use_cache"] = False  # T5Gemma hides padding only then, whatever its configuration says
     with torch.no_grad():
-        result = model(**{name: torch.from_numpy(array) for name, array in feed.items()}, return_dict=True)
+        result = model(**{name: torch.from_numpy(array) for name, array in feed.items()}, **options)
     return {name: result[name].numpy() for name in program.outputs if name in result}
 
 

@@ -25,13 +25,20 @@ roformer roberta-prelayernorm roc_bert splinter xlm flaubert xlnet xlm-roberta-x
 layoutlm layoutlmv3 lilt luke canine eurobert bert-generation markuplm clip_text_model siglip_text_model
 gpt2 gpt_neo gpt_neox gptj codegen opt bloom falcon mpt llama mistral mixtral qwen2 qwen2_moe qwen3
 qwen3_moe olmoe gpt_oss gemma gemma2 gemma3_text phi phi3 stablelm olmo olmo2 cohere starcoder2
-openai-gpt biogpt xglm smollm3 granite glm persimmon exaone4 mamba t5 mt5 umt5 bart mbart marian pegasus
-blenderbot-small m2m_100
+openai-gpt biogpt xglm smollm3 granite glm persimmon exaone4 mamba t5 mt5 umt5 t5gemma bart mbart marian
+pegasus blenderbot-small m2m_100
 switch_transformers whisper vit deit beit dinov2 dinov3_vit swin siglip_vision_model clip_vision_model
 vit_msn wav2vec2 hubert wavlm audio-spectrogram-transformer
 """.split()
 
+_GEMMA = {
+    "vocab_size": 101, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 72, "head_dim": 8, "max_position_embeddings": 64,
+    "sliding_window": 6, "query_pre_attn_scalar": 8, "pad_token_id": 0, "use_cache": False,
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
+    "t5gemma": {"encoder": _GEMMA, "decoder": {**_GEMMA, "cross_attention_hidden_size": 32},
+        "decoder_start_token_id": 0, "use_cache": False},
     "mobilebert": {"intra_bottleneck_size": 32, "hidden_size": 64, "num_feedforward_networks": 2},
     "squeezebert": {"embedding_size": 32}, "modernbert": {"local_attention": 8},
     "deberta": {"pos_att_type": ["c2p", "p2c"], "relative_attention": True},
@@ -88,6 +95,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 COUNTS: dict[str, tuple[int | None, int | None]] = {
     "mobilebert": (2, 4), "funnel": (None, None), "longformer": (None, 2), "nystromformer": (2, 2),
     "fnet": (0, 2), "lilt": (3, 3), "canine": (None, None), "mamba": (0, None), "t5": (6, 4),
+    "t5gemma": (6, 4),
     "mt5": (6, 4), "umt5": (6, 4), "bart": (6, 4), "mbart": (6, 4), "marian": (6, 4), "pegasus": (6, 4),
     "blenderbot-small": (6, 4), "m2m_100": (6, 4), "switch_transformers": (6, None), "whisper": (6, 4),
     "qwen2_moe": (2, 4),

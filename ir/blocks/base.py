@@ -72,7 +72,9 @@ class Attention:
     l(ength), d (head size), as in "bhld"; "bhdl" is a key stored transposed, "(bh)ld" has batch and heads
     merged, "bld" is a single head.
     context: the heads merged into one axis, before the output projection: (batch, length, heads * head_dim),
-    or whatever order of rows the graph merges them in. root: after it.
+    or whatever order of rows the graph merges them in. Where other heads are put beside them before that, or
+    something is added (heads.met), it has the four axes that they have there, and there is no `o`.
+    root: after the output projection.
     q, k, v, o: the projections; one fused projection appears as the same Linear in q, k and v.
     q_features, k_features, v_features: which output features of q, k and v are used, by (head, head_dim),
     shape (heads, head_dim) or (kv_heads, head_dim); None without a projection.

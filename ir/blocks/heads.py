@@ -13,7 +13,7 @@ from .base import Linear, Norm
 from .layout import Atom, Layout, Lost
 from .rotary import OPERATORS, rotary
 from .scores import Operand, times
-from .walk import LAYOUT, Statics, bare, passes, users
+from .walk import LAYOUT, Statics, bare, only_user, passes, users
 
 ROTATES = {"add", "concat", "stack", "reshape"} | OPERATORS
 LONGEST = 40  # steps between a projection and the scores, at most
@@ -231,7 +231,8 @@ def merged(
     head_dim: int,
     inputs: Mapping[Value, list[Linear]],
 ) -> tuple[Value, Linear | None, tuple[Value, ...]]:
-    """(merged context, output projection, body): follow the context down to where heads are one axis again.
+    """(merged context, output projection, body): follow the context down to where heads are one axis again,
+    or to where something else meets them (`met`).
 
     Args:
         query: whose batch and head axes the context shares, by letter.
@@ -265,6 +266,8 @@ def merged(
         if len(whole) == 1 and not mixed:
             break
         following = [u for u in users(value) if u.op in LAYOUT]
+        if _ends(value, layout):
+            return value, None, tuple(body)
         if len(following) != 1:
             raise Lost(value, "the heads are not merged into one axis after the values are weighed")
         layout, value = layout.through(following[0]), following[0]
@@ -272,6 +275,29 @@ def merged(
     if not np.array_equal(layout.columns(whole).reshape(-1), np.arange(layout.features.size)):
         raise Lost(value, "the heads are merged in another order than they were split")
     return _projected(value, layout, whole[0], inputs, body)
+
+
+def met(context: Value) -> Value | None:
+    """Where what is no part of an attention meets its context: other heads are put beside its own (ConvBERT:
+    Jiang et al., 2020, arXiv:2008.02496, section 3.3) or something is added to them (Nystromformer's
+    convolution of the values: Xiong et al., 2021, arXiv:2102.03902)."""
+    user = only_user(context)
+    if user is not None and (user.op == "concat" or (user.op == "add" and same_shape(context, user))):
+        return user
+    return None
+
+
+def _ends(value: Value, layout: Layout) -> bool:
+    """Whether a context with its heads and their features on one axis each meets something else."""
+    user = met(value)
+    whole = [axis for axis in range(len(layout.axes)) if layout.kept(axis) not in (None, ())]
+    if user is None or len(layout.axes) != 4 or len(whole) != 2:
+        return False
+    for heads_on, size_on in (whole, whole[::-1]):
+        features = layout.columns([heads_on, size_on]).reshape(-1)
+        if np.array_equal(features, np.arange(features.size)):
+            return user.op == "add" or user.attrs["axis"] % 4 == heads_on
+    return False
 
 
 def _projected(

@@ -140,7 +140,8 @@ class _Writer:
             )
         node.outputs[0].type = old.type
         features = plan.value.size * plan.query.heads
-        self.editor.replace(old, placed(self.editor, node.outputs[0], plan.merge, features, before))
+        result = placed(self.editor, node.outputs[0], plan.merge, features, plan.query.heads, before)
+        self.editor.replace(old, result)
 
     def _mask(self, found: Mask, query: ir.Value | None, name: str, before: ir.Node) -> ir.Value:
         assert query is not None

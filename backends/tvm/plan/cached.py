@@ -50,6 +50,8 @@ def cached(blocks: Blocks) -> dict[Value, Cached]:
 def _cached(a: Attention, linears: Mapping[Value, Linear], norms: Mapping[Value, Any]) -> Cached | None:
     shape = a.query.shape
     one = a.layouts[0].endswith("hld") and shape is not None and len(shape) == 4 and shape[2] == 1
+    if len(a.context.shape or ()) == 4:  # something else meets its heads
+        return None
     if not one or a.q is None or a.q.root not in linears or a.q_features is None or a.q_norm is not None:
         return None
     inside = set(a.body)

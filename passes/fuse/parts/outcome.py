@@ -13,6 +13,7 @@ from .driver import Refused
 from .operands import Axes, parse
 
 _PLACES: tuple[Axes, ...] = (("b", "l", "hd"), ("l", "b", "hd"), ("b", "hd", "l"), ("bl", "hd"), ("lb", "hd"))
+_SPLIT = ["b", "d", "h", "l"]  # heads that something else meets
 
 
 def merged(attention: Attention) -> Axes:
@@ -34,7 +35,7 @@ def merged(attention: Attention) -> Axes:
             axes = _reshaped(axes, step)
     if axes == ("b", "l", "d"):
         axes = _PLACES[0]
-    if axes not in _PLACES:
+    if axes not in _PLACES and sorted(axes) != _SPLIT:
         raise Refused(f"its heads end up on the axes {','.join(axes)}")
     return axes
 
@@ -74,9 +75,16 @@ def _reshaped(axes: Axes, step: Value) -> Axes:
     )
 
 
-def placed(editor: Editor, result: ir.Value, axes: Axes, features: int, before: ir.Node) -> ir.Value:
+def placed(
+    editor: Editor, result: ir.Value, axes: Axes, features: int, heads: int, before: ir.Node
+) -> ir.Value:
     """A (batch, length, features) value with its axes as `merged` names them."""
     name = result.name or ""
+    if len(axes) == 4:
+        shape = editor.initializer(np.array([0, 0, heads, features // heads]), f"{name}.shape")
+        split = editor.node("Reshape", [result, shape], f"{name}.heads", before=before).outputs[0]
+        perm = {"perm": ["blhd".index(axis) for axis in axes]}
+        return editor.node("Transpose", [split], f"{name}.axes", before=before, attrs=perm).outputs[0]
     if axes[0][0] == "l" or axes[-1] == "l":
         perm = {"perm": [0, 2, 1] if axes[-1] == "l" else [1, 0, 2]}
         result = editor.node("Transpose", [result], f"{name}.rows", before=before, attrs=perm).outputs[0]

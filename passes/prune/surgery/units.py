@@ -15,6 +15,7 @@ import numpy as np
 
 from ....ir.blocks import recognise
 from ....ir.blocks.base import Attention, FeedForward, Linear, Miss
+from ....ir.blocks.heads import met
 from ....ir.blocks.walk import stored
 from ....ir.ops.coupling import Group, groups, groups_of
 from ....ir.program import Program
@@ -144,6 +145,15 @@ def _units(
     """A block's units, or why it has none."""
     linear = block.o if isinstance(block, Attention) else block.down
     if linear is None:
+        assert isinstance(block, Attention)
+        other = met(block.context)
+        if other is not None:
+            how = (
+                "other heads are put beside its own"
+                if other.op == "concat"
+                else "something is added to its heads"
+            )
+            return f"{how} ('{other.name}') before they are projected"
         return "its heads go into no output projection"
     output = _output(linear)
     product = next(v for v in linear.body if v.native.name == output.product)
