@@ -97,7 +97,7 @@ def _remove(
     region = _region(graph, axes)
     layers = sum(node.op_type in PROJECTIONS for node in region)
     if not layers:
-        return 0, f"no projection acts on ({axes.batch}, {axes.length}, features) values"
+        return 0, _no_layers(graph, axes)
     mask = next(value for value in graph.inputs if value.name == spec.name)
     masked = _descendants(mask)
     for attention in attentions:
@@ -130,6 +130,18 @@ def _remove(
         for out in node.outputs:
             _pad_for_others(graph, packer, out, region, tolerant)
     return layers, ""
+
+
+def _no_layers(graph: ir.Graph, axes: Axes) -> str:
+    """Why nothing can be packed where no projection acts on tokens whose rows come first."""
+    second = [axes.length, axes.batch]
+    turned = [n for n in graph if n.op_type in PROJECTIONS and (axes.dims(n.inputs[0]) or [])[:2] == second]
+    if turned:
+        return (
+            f"the model keeps its tokens as ({axes.length}, {axes.batch}, features), as {len(turned)} "
+            f"projections show, and only ({axes.batch}, {axes.length}, features) can be packed"
+        )
+    return f"no projection acts on ({axes.batch}, {axes.length}, features) values"
 
 
 def _region(graph: ir.Graph, axes: Axes) -> dict[ir.Node, dict[int, str]]:

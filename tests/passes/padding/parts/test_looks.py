@@ -125,6 +125,24 @@ def test_all_that_a_convolution_reads_is_computed_of_padding_too(strength):
     assert result.notes == ("mask: no projection acts on (batch, length, features) values",)
 
 
+def test_tokens_whose_rows_come_second_are_not_packed_and_the_reason_says_so():
+    """XLNet keeps its tokens as (length, batch, features)."""
+    text = """
+        turned = Transpose<perm = [1, 0]>(ids)
+        h = Gather(table, turned)
+        wide = MatMul(h, up)
+        act = Relu(wide)
+        narrow = MatMul(act, down)
+        y = Transpose<perm = [1, 0, 2]>(narrow)
+    """
+    inputs = "int64[batch,length] ids, int64[batch,length] mask"
+    program = parsed(text, inputs, "float[batch,length,8] y", WEIGHTS, opset=18)
+    result = RemovePadding().run(program, Context())
+    assert result.program is program
+    reason = "the model keeps its tokens as (length, batch, features), as 2 projections show, and only "
+    assert result.notes == (f"mask: {reason}(batch, length, features) can be packed",)
+
+
 def test_sizes_that_a_file_names_anew_are_those_of_its_inputs():
     program = encoder("", STATES)
     for node in program.graph.graph:
