@@ -26,8 +26,8 @@ layoutlm layoutlmv3 lilt luke canine eurobert bert-generation markuplm clip_text
 gpt2 gpt_neo gpt_neox gptj codegen opt bloom falcon mpt llama mistral mixtral qwen2 qwen2_moe qwen3
 qwen3_moe olmoe gpt_oss gemma gemma2 gemma3_text phi phi3 stablelm olmo olmo2 cohere starcoder2
 openai-gpt biogpt xglm smollm3 granite glm persimmon exaone4 mamba t5 mt5 umt5 t5gemma bart mbart marian
-pegasus blenderbot-small m2m_100
-switch_transformers whisper vit deit beit dinov2 dinov3_vit swin siglip_vision_model clip_vision_model
+pegasus blenderbot-small m2m_100 led
+switch_transformers whisper vilt vit deit beit dinov2 dinov3_vit swin siglip_vision_model clip_vision_model
 vit_msn wav2vec2 hubert wavlm audio-spectrogram-transformer
 """.split()
 
@@ -47,6 +47,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "convbert": {"conv_kernel_size": 3, "head_ratio": 2},
     "funnel": {"block_sizes": [1, 1], "num_decoder_layers": 1, "d_model": 32},
     "big_bird": {"attention_type": "original_full"}, "longformer": {"attention_window": [4, 4]},
+    "led": {"attention_window": [4, 4], "max_encoder_position_embeddings": 64,
+        "max_decoder_position_embeddings": 64, "decoder_start_token_id": 0},
     "nystromformer": {"num_landmarks": 64, "segment_means_seq_len": 64, "conv_kernel_size": 5},
     "esm": {"mask_token_id": 4},
     "rembert": {"input_embedding_size": 24, "output_embedding_size": 24},
@@ -93,7 +95,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 # (attentions, feed-forwards; a mixture of experts is one), read off the models' code, where they are not two
 # of each; None: nobody says.
 COUNTS: dict[str, tuple[int | None, int | None]] = {
-    "mobilebert": (2, 4), "funnel": (None, None), "longformer": (None, 2), "nystromformer": (2, 2),
+    "mobilebert": (2, 4), "funnel": (None, None), "longformer": (None, 2), "led": (None, 4),
+    "nystromformer": (2, 2),
     "fnet": (0, 2), "lilt": (3, 3), "canine": (None, None), "mamba": (0, None), "t5": (6, 4),
     "t5gemma": (6, 4),
     "mt5": (6, 4), "umt5": (6, 4), "bart": (6, 4), "mbart": (6, 4), "marian": (6, 4), "pegasus": (6, 4),

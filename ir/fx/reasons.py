@@ -6,8 +6,10 @@ import linecache
 import re
 import traceback
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ROOMS = [Path(__file__).parents[2] / room for room in ("backends", "ir", "passes", "tools")]
@@ -50,7 +52,25 @@ def decides(error: BaseException | None) -> bool:
 
 def place(error: BaseException) -> str:
     """The innermost line that is neither torch's nor ours; empty where there is none."""
-    frames = traceback.extract_tb(error.__traceback__)
+    return _innermost(traceback.extract_tb(error.__traceback__))
+
+
+class Draws(TorchDispatchMode):
+    """Notes the first draw of a random number. at: its line, as `place` says it, or empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = ""
+
+    def __torch_dispatch__(
+        self, func: torch._ops.OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if not self.at and torch.Tag.nondeterministic_seeded in func.tags:
+            self.at = _innermost(traceback.extract_stack())
+        return func(*args, **(kwargs or {}))
+
+
+def _innermost(frames: traceback.StackSummary) -> str:
     theirs = [f for f in frames if not any(Path(f.filename).is_relative_to(own) for own in _OWN)]
     if not theirs or not Path(theirs[-1].filename).is_file():
         return ""

@@ -74,7 +74,8 @@ def _reason(error: CaptureError, kind: str) -> CaptureError:
     where = f" ({stopped})" if (stopped := place(cause)) else ""
     return CaptureError(
         f"{kind} decides by the values in its inputs what it computes{where}, and a graph holds one course "
-        "of computation: it cannot be captured."
+        "of computation: load the model yourself, replace the method with that line by one that does the "
+        "same for all values (every turn of a loop, one branch of an if), and give it to graphwright.trace."
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ..errors import CaptureError
+from ..fx.reasons import Draws
 from ..fx.untouched import Writes
 from .eager import Eager, difference, drawn, empty_of_numbers
 
@@ -37,7 +38,9 @@ def judged(eager: Eager, feed: Mapping[str, Tensor]) -> tuple[list[str], list[st
     weights = [name for name, weight in eager.module.named_parameters() if writes.changed(weight)]
     if _differ(first, again):
         first, again = _twice(eager, example, seeds=(0, 0))
-        raise CaptureError(_reason(kind, writes, random=not _differ(first, again)))
+        with Draws() as draws:
+            _twice(eager, example)
+        raise CaptureError(_reason(kind, writes, not _differ(first, again), draws.at))
     return inputs, [*writes.buffers, *weights]
 
 
@@ -55,8 +58,8 @@ def _differ(first: list[Tensor], again: list[Tensor]) -> bool:
     return len(first) != len(again) or bool(difference(first, again, _SAME))
 
 
-def _reason(kind: str, writes: Writes, random: bool) -> str:
-    """Why a module's outputs differ from call to call."""
+def _reason(kind: str, writes: Writes, random: bool, at: str) -> str:
+    """Why a module's outputs differ from call to call. at: where it draws random numbers."""
     if writes.buffers or writes.attributes:
         noun, names = ("buffer", writes.buffers) if writes.buffers else ("attribute", writes.attributes)
         return (
@@ -66,8 +69,9 @@ def _reason(kind: str, writes: Writes, random: bool) -> str:
         )
     if random:
         return (
-            f"{kind} draws random numbers when it runs, in evaluation mode too: its outputs differ from call "
-            "to call, which a graph can't hold; take the noise as an input."
+            f"{kind} draws random numbers when it runs, in evaluation mode too{f' ({at})' if at else ''}: "
+            "its outputs differ from call to call, which a graph can't hold; leave the draw out of its "
+            "forward, or make what is drawn an input."
         )
     return (
         f"{kind} gives other outputs when it is called again with the same inputs: what it computes depends "

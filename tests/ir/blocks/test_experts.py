@@ -155,14 +155,33 @@ def test_rows_in_pieces_are_no_experts(way):
     assert not recognise(traced(Mixture(way))).experts
 
 
-def test_a_loop_over_the_experts_that_were_hit_is_refused_with_the_reason(tmp_path):
+def every_expert(self, states, chosen, weights):
+    return sum(
+        self[f"expert_{number}"](states) * weights * chosen[:, 0, number, None]
+        for number in range(self.num_experts)
+    )
+
+
+def test_a_loop_over_the_experts_that_were_hit_is_refused_with_the_reason_and_the_mend(tmp_path, monkeypatch):
     config = transformers.SwitchTransformersConfig(
         vocab_size=61, d_model=H, d_kv=16, d_ff=WIDE, num_layers=2, num_decoder_layers=2, num_heads=2,
         num_experts=E, num_sparse_encoder_layers=1, num_sparse_decoder_layers=1, decoder_start_token_id=0,
     )  # fmt: skip
-    transformers.SwitchTransformersModel(config).save_pretrained(tmp_path)
-    with pytest.raises(CaptureError, match="decides by the values in its inputs what it computes"):
+    model = transformers.SwitchTransformersModel(config).eval()
+    model.save_pretrained(tmp_path)
+    mend = r"decides by the values .*for expert_idx in expert_hit.* replace the method .*every turn of a loop"
+    with pytest.raises(CaptureError, match=mend):
         gw.trace(tmp_path)
+    # The mend that it names: each expert for every token, most of them weighed by zero.
+    experts = next(each for each in model.modules() if hasattr(each, "expert_0"))
+    example = {name: torch.randint(1, 61, (2, 7)) for name in ("input_ids", "decoder_input_ids")}
+    example["attention_mask"] = torch.ones(2, 7, dtype=torch.int64)
+    with torch.no_grad():
+        wanted = model(**example, use_cache=False).last_hidden_state
+    monkeypatch.setattr(type(experts), "forward", every_expert)
+    program = gw.trace(model, inputs=example)
+    found = program.graph(*(example[spec.name] for spec in program.inputs))[0]
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 class CastsAPart(nn.Module):

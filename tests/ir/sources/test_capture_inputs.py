@@ -196,13 +196,23 @@ def test_patches_come_with_a_grid_that_is_part_of_the_graph_and_is_said(tmp_path
         torch.testing.assert_close(program.graph(patches, mask)[0], wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_a_choice_by_values_is_refused_in_words(tmp_path):
-    make("LongformerModel", **{**TEXT, "max_position_embeddings": 34}, attention_window=[4],
-         pad_token_id=1).save_pretrained(tmp_path)  # fmt: skip
-    with pytest.raises(
-        CaptureError, match=r"LongformerModel decides by the values in its inputs .*modeling_long"
-    ):
+def test_a_choice_by_values_is_refused_in_words_and_the_mend_holds(tmp_path, monkeypatch):
+    settings = {**TEXT, "max_position_embeddings": 34, "attention_window": [4], "pad_token_id": 1}
+    model = make("LongformerModel", **settings)
+    model.save_pretrained(tmp_path)
+    mend = r"LongformerModel decides by the values in its inputs .*modeling_long.*one branch of an if"
+    with pytest.raises(CaptureError, match=mend):
         capture(tmp_path)
+    attention = type(model.encoder.layer[0].attention.self)
+    forward = attention.forward
+    local = lambda self, *args, **kwargs: forward(self, *args, **{**kwargs, "is_global_attn": False})
+    monkeypatch.setattr(attention, "forward", local)
+    ids = torch.randint(2, settings["vocab_size"], (3, 8))
+    program = capture(model, inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3, [1] * 2 + [0] * 6])
+    with torch.no_grad():
+        wanted = model(ids, mask).last_hidden_state
+    torch.testing.assert_close(program.graph(ids, mask)[0], wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_an_input_that_the_model_itself_cannot_take_is_named(tmp_path):
