@@ -230,3 +230,8 @@ class _Variety:
                 self._first = real.copy()
             self._within |= bool((real != real[0]).any())
             self._between |= not np.array_equal(real, self._first)
+
+
+def spread(feeds: Sequence[Feed], count: int) -> list[Feed]:
+    """So many feeds at most, from all along the sequence: it may be sorted by length."""
+    return [feeds[i * len(feeds) // count] for i in range(count)] if len(feeds) > count else list(feeds)

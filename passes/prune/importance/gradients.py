@@ -20,9 +20,9 @@ import torch
 from ....ir.errors import DataError
 from ....ir.program import Program
 from ...common.batches import bucketed
+from ...common.calibration import spread
 from ...common.outputs import arguments, logits, rows
 from ...manager.contract import Context, Feed
-from ...recover.teaching.distil import spread
 from .masks import Masked
 
 

@@ -9,9 +9,9 @@ from ....ir.errors import PassError
 from ....ir.evaluated import evaluated
 from ....ir.execute import execute
 from ....ir.program import Program
+from ...common.calibration import spread
 from ...manager.contract import Context
 from ...quantize.int8.sensitivity import distance
-from ...recover.teaching.distil import spread
 from ..surgery.remove_layers import remove_layers
 
 FEEDS = 8  # of the calibration data, at most, that a choice is judged on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from ....ir.fx.graph import add_tensor, clone, prune, replace_tensor
 from ....ir.program import Program
 from ...common.fx_weights import Matrix, choose
 from ...manager.contract import Context, Result
-from ...recover.teaching.distil import Teacher, distil, own_vectors
+from ...recover.teaching.imitation import Teacher, imitate, own_vectors
 from ..codes.fx_decode import SHARED, bytes_of, narrow, write
 from ..codes.packing import pack, table
 from .levels import Levels, straight_through
@@ -41,10 +41,10 @@ def quantize(
         vectors = own_vectors(program.graph)
         latent = [_own(program.graph, matrix) for matrix in chosen]
         student = teacher.watched(simulated(program.graph, chosen, levels, options.scales))
-        say: Callable[[int, float], None] = lambda step, loss: context.progress(
-            "learning weights", step, options.steps
-        )
-        distil(teacher, student, [*latent, *vectors], options.steps, options.rate, say)
+        imitate(
+            teacher, student, [*latent, *vectors], options.steps, options.rate,
+            progress=context.progress, title="learning weights",
+        )  # fmt: skip
     stored = _store(program.graph, chosen, levels, values, options.scales)
     after = teacher.measure(program.graph)
     numbers = sum(matrix.tensor.numel() for matrix in chosen)

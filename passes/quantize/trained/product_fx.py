@@ -9,9 +9,11 @@ import torch
 
 from ....ir.fx.graph import prune
 from ....ir.program import Program
+from ...common.calibration import spread
 from ...common.fx_weights import Matrix, choose, grouped
 from ...manager.contract import Context, Result
-from ...recover.teaching.distil import Teacher, distil, own_vectors, spread
+from ...recover.teaching.imitation import Teacher, imitate, own_vectors
+from ...recover.training.trainer import Progress
 from ..codes.fx_decode import CodedMatrix, bytes_of, narrow, write
 from .activations import statistics
 from .codebook import codebook
@@ -67,8 +69,10 @@ def quantize(
         if count:
             tables = [program.graph.get_parameter(str(one.table.target)) for one in coded]
             student = teacher.watched(program.graph)
-            say = lambda step, loss: context.progress("learning centroids", done + step, total)
-            distil(teacher, student, [*tables, *vectors], count, rate, say)
+            say: Progress = lambda text, step, _: context.progress(text, done + step, total)
+            imitate(
+                teacher, student, [*tables, *vectors], count, rate, progress=say, title="learning centroids"
+            )
             done += count
 
     for group in groups:

@@ -9,22 +9,23 @@ al., 2020, arXiv:2009.12812, section 3.3) have it, because the hidden states tel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import cos, pi
+from itertools import count
+from math import inf
 
-import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
 from ....ir.blocks import recognise
-from ....ir.errors import DataError
 from ....ir.fx.graph import attribute, clone, replace_tensor
 from ....ir.inputs.probe import probes
 from ....ir.program import Program
-from ...common.calibration import check
+from ...common.calibration import check, spread
 from ...common.outputs import arguments, logits, rows
 from ...manager.contract import Context, Feed
+from ..training.plan import Plan
+from ..training.trainer import Progress, train
 
 HELD_OUT = 10  # every tenth feed is kept from training, to measure on
 MEASURED = 8  # feeds that a measurement takes, at most
@@ -44,7 +45,7 @@ class Teacher:
     Args:
         program: fx; its graph is cloned, over the same tensors.
         feeds: what to train and measure on.
-        seed: of the order in which feeds are taken.
+        seed: of the order in which feeds are taken at the first call of `imitate`.
     """
 
     def __init__(self, program: Program, feeds: Sequence[Feed], seed: int = 0) -> None:
@@ -55,7 +56,7 @@ class Teacher:
         held, last = len(feeds) >= HELD_OUT, HELD_OUT - 1
         self.train = [feed for i, feed in enumerate(feeds) if not held or i % HELD_OUT != last]
         self.test = spread(feeds[last::HELD_OUT] if held else feeds, MEASURED)
-        self.order = self._endless(seed)
+        self.seeds = count(seed)
 
     @classmethod
     def of(cls, program: Program, context: Context) -> Teacher:
@@ -95,7 +96,7 @@ class Teacher:
 
     def measure(self, graph: GraphModule) -> Distance:
         """How far a graph (not a watched one) is from the teacher, on the feeds kept for that."""
-        distances, cosines, count = 0.0, 0.0, 0
+        distances, cosines, seen = 0.0, 0.0, 0
         with torch.no_grad():
             for feed in self.test:
                 found = graph(*arguments(self.program, feed))
@@ -105,60 +106,45 @@ class Teacher:
                     distances += float(_distance(self.program, feed, True, expected, actual))
                     a, b = (rows(self.program, feed, one) for one in (expected, actual))
                     cosines += float(torch.cosine_similarity(a, b, dim=-1).nanmean())
-                    count += 1
-        return Distance(distances / max(1, count), cosines / max(1, count))
-
-    def _endless(self, seed: int) -> Iterator[Feed]:
-        rng = np.random.default_rng(seed)
-        while True:
-            for place in rng.permutation(len(self.train)):
-                yield self.train[place]
+                    seen += 1
+        return Distance(distances / max(1, seen), cosines / max(1, seen))
 
 
-def distil(
+def imitate(
     teacher: Teacher,
     student: GraphModule,
     parameters: Iterable[torch.nn.Parameter],
     steps: int,
     rate: float,
-    told: Callable[[int, float], None] = lambda step, loss: None,
+    *,
+    progress: Progress = lambda description, done, total: None,
+    title: str = "learning",
 ) -> list[float]:
-    """Adam on parameters of the student, in place; gives the loss of each step. Deterministic.
+    """Train parameters of the student, in place; gives the loss of each step. Deterministic.
 
-    The rate falls to 0 along half a cosine. It is relative: a step moves a parameter's numbers by about
-    rate times their root mean square, so that tables, scales and norms need no rates of their own.
+    The rate falls to 0 by a line. It is relative: a step moves a parameter's numbers by about rate times
+    their root mean square, so that tables, scales and norms need no rates of their own.
 
     Args:
-        teacher: its feeds are taken in turn, and go on where the last call left off.
+        teacher: gives the feeds, in another order at each call.
         student: as the teacher watches it (`Teacher.watched`).
-        told: called after each step with its number and loss.
 
     Raises:
         DataError: the loss became infinite or NaN.
     """
-    groups = [{"params": [p], "base": rate * _size(p)} for p in parameters]
-    if not groups or not steps:
+    named = {str(number): parameter for number, parameter in enumerate(parameters)}
+    if not named or not steps:
         return []
-    adam = torch.optim.Adam(groups, betas=(0.9, 0.98))
-    losses = []
-    with torch.enable_grad():
-        for step in range(steps):
-            for group in adam.param_groups:
-                group["lr"] = group["base"] * (1 + cos(pi * step / steps)) / 2
-            adam.zero_grad(set_to_none=True)
-            loss = teacher.distance(next(teacher.order), student)
-            loss.backward()
-            losses.append(float(loss.detach()))
-            if not np.isfinite(losses[-1]):
-                raise DataError("the distance to the float program is not finite: try a lower rate")
-            adam.step()
-            told(step + 1, losses[-1])
-    return losses
-
-
-def spread(feeds: Sequence[Feed], count: int) -> list[Feed]:
-    """So many feeds at most, from all along the sequence: it may be sorted by length."""
-    return [feeds[i * len(feeds) // count] for i in range(count)] if len(feeds) > count else list(feeds)
+    log = train(
+        named,
+        lambda feed, share: teacher.distance(feed, student),
+        teacher.train,
+        Plan(steps, rate, warmup=0, decay=0, clip=inf, seed=next(teacher.seeds)),
+        rates={name: _size(parameter) for name, parameter in named.items()},
+        progress=progress,
+        title=title,
+    )
+    return log.losses
 
 
 def own_vectors(graph: GraphModule) -> list[torch.nn.Parameter]:
