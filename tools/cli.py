@@ -184,13 +184,14 @@ def demo(
     threads: Threads = None,
     seed: Seed = 0,
     force: Force = False,
+    quick: Annotated[bool, typer.Option("--quick", help="a first look: fewer rounds, no PyTorch")] = False,
     *,
     console: Console,
 ) -> int:
     """Make a real sentence encoder (all-MiniLM-L6-v2) faster."""
     from .verbs.demo import run_demo
 
-    return _report(run_demo(out, threads, seed, force, console), console)
+    return _report(run_demo(out, threads, seed, force, quick, console), console)
 
 
 @app.command()

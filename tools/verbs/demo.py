@@ -27,15 +27,16 @@ def model_directory() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def run_demo(out: str, threads: int | None, seed: int, force: bool, console: Console) -> Outcome:
+def run_demo(out: str, threads: int | None, seed: int, force: bool, quick: bool, console: Console) -> Outcome:
     """The balanced preset on all-MiniLM-L6-v2, at the shapes that people deploy."""
     config = RunConfig(
         model=str(model_directory()),
         out=out,
         preset="balanced",
         threads=threads,
-        shapes=SHAPES,
+        shapes=None if quick else SHAPES,
         seed=seed,
         force=force,
+        quick=quick,
     )
     return run(config, console)

@@ -449,9 +449,24 @@ SCORES: dict[str, Case] = {
 }
 
 
-@functools.cache
 def fx_program(name: str, attn: str = "sdpa") -> Any:
     """The architecture captured by graphwright. Shared: clone before editing."""
+    return _captured(name, _spelling(name, attn))
+
+
+def onnx_program(name: str, attn: str = "sdpa") -> Any:
+    """The same program lowered by `to-onnx`. Shared: clone before editing."""
+    return _lowered(name, _spelling(name, attn))
+
+
+def _spelling(name: str, attn: str) -> str:
+    """The one that there is, where a model offers no choice: so that nothing is captured twice."""
+    offered = (ARCHITECTURES | SCORES)[name].attns
+    return attn if attn in offered else offered[0]
+
+
+@functools.cache
+def _captured(name: str, attn: str) -> Any:
     from graphwright.ir.capture import capture
 
     case = (ARCHITECTURES | SCORES)[name]
@@ -459,9 +474,8 @@ def fx_program(name: str, attn: str = "sdpa") -> Any:
 
 
 @functools.cache
-def onnx_program(name: str, attn: str = "sdpa") -> Any:
-    """The same program lowered by `to-onnx`. Shared: clone before editing."""
+def _lowered(name: str, attn: str) -> Any:
     from graphwright.passes.lower.to_onnx import ToOnnx
     from graphwright.passes.manager.contract import Context
 
-    return ToOnnx().run(fx_program(name, attn).clone(), Context()).program
+    return ToOnnx().run(_captured(name, attn).clone(), Context()).program
