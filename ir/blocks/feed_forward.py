@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ops.evaluate import Unknown, evaluate, gelu, scalar, sigmoid
+from ..ops.elementwise import gelu, sigmoid
+from ..ops.evaluate import Unknown, evaluate, scalar
 from ..values import Value, View
 from .base import FeedForward, Linear, Miss
 from .walk import LAYOUT, bare, passes

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..ops.shapes import concatenated
+from ..ops.symbolic import concatenated
 from ..values import END
 
 Spec = tuple[str, Sequence[Any], dict[str, Any]]

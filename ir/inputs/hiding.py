@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..blocks.mask import HIDDEN
-from ..ops.evaluate import DEFAULT_SIZE, OPERATORS, Unknown, evaluate, scalar, shape_of
+from ..ops.evaluate import DEFAULT_SIZE, Unknown, computable, evaluate, scalar, shape_of
 from ..values import GraphValue, GraphView, Value
 
 LARGEST = 4000  # values that may be computed from inputs alone
@@ -105,7 +105,7 @@ def _from_inputs(value: GraphValue, known: dict[GraphValue, None], unknown: set[
             return False
         table = top.inputs[0] if top.op in ("embedding", "gather") and top.inputs else None
         weight = table is not None and table.op == "const" and "float" in (table.dtype or "")
-        if top.op not in OPERATORS or top.op == "matmul" or weight:
+        if not computable(top.op) or top.op == "matmul" or weight:
             unknown.add(value)
             return False
         seen[top] = None

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..ops.shapes import Shape, infer, infer_dtype, merge
+from ..ops.shapes import infer, infer_dtype
+from ..ops.symbolic import Shape, merge
 from ..values import Dim, GraphValue, GraphView
 from . import shape_arithmetic as arithmetic
 from .operators import Call, canonical, dtype_name

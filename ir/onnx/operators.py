@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ..ops.shapes import Shape, concatenated
+from ..ops.symbolic import Shape, concatenated
 from ..values import END, Dim, GraphValue
 
 Spec = tuple[str, Sequence[GraphValue | None], dict[str, Any]]

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ..ops.shapes import Shape, reshaped
+from ..ops.symbolic import Shape, reshaped
 from ..values import Dim, GraphValue
 
 Sizes = tuple[Dim, ...]

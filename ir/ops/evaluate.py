@@ -10,12 +10,13 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..values import Value
+from .table import OPERATORS
 
 LARGEST = 1 << 24  # elements of a constant worth reading for an answer
 DEFAULT_SIZE = 6  # of a symbol that nobody bound
@@ -78,6 +79,11 @@ def evaluate(
     return known[value]
 
 
+def computable(op: str) -> bool:
+    """Whether an operator's results are computed from its operands by a row of the table."""
+    return op in OPERATORS and OPERATORS[op].compute is not None
+
+
 def _single(shape: Sequence[Any]) -> bool:
     return all(d == 1 or d is None for d in shape)
 
@@ -85,7 +91,7 @@ def _single(shape: Sequence[Any]) -> bool:
 def _needed(value: Value, symbols: Mapping[str, int] | None) -> list[Value]:
     if value.op in ("dim", "shape") and _sizes(value.inputs[0], symbols, value.attrs) is not None:
         return []
-    if value.op not in OPERATORS and value.op not in ("const", "input"):
+    if value.op not in ("const", "input") and not computable(value.op):
         raise Unknown(value)
     return [v for v in value.inputs if v is not None]
 
@@ -103,18 +109,16 @@ def _compute(
     if value.op == "input":
         raise Unknown(value, "is given at run time")
     if value.op in ("dim", "shape"):
-        sizes = _sizes(value.inputs[0], symbols, value.attrs)
-        if sizes is None:
-            sizes = list(known[value.inputs[0]].shape)  # type: ignore[index]
-        if value.op == "dim":
-            return np.asarray(sizes[value.attrs["axis"]], np.int64)
-        return np.asarray(sizes[value.attrs.get("start", 0) : value.attrs.get("end")], np.int64)
+        asked = _sizes(value.inputs[0], symbols, value.attrs)
+        if asked is not None:
+            return np.asarray(asked[0] if value.op == "dim" else asked, np.int64)
+    compute = OPERATORS[value.op].compute
+    if compute is None:
+        raise Unknown(value)
     operands = [None if v is None else known[v] for v in value.inputs]
     try:
         with np.errstate(all="ignore"):
-            return np.asarray(
-                OPERATORS[value.op](operands, value.attrs, lambda: partial_shape(value, symbols))
-            )
+            return np.asarray(compute(operands, value.attrs, lambda: partial_shape(value, symbols)))
     except (ValueError, IndexError, TypeError, KeyError, ZeroDivisionError) as cause:
         raise Unknown(value, f"cannot be computed: {cause}") from cause
 
@@ -122,12 +126,12 @@ def _compute(
 def _sizes(
     value: Value | None, symbols: Mapping[str, int] | None, attrs: Mapping[str, Any]
 ) -> list[Any] | None:
-    """The sizes that a dim or shape asks for, None where the asked ones are unknown."""
+    """The sizes that a dim or shape asks for, None where one of them is unknown."""
     if value is None or value.shape is None:
         return None
     sizes = [size(d, symbols) for d in value.shape]
     asked = [sizes[attrs["axis"]]] if "axis" in attrs else sizes[attrs.get("start", 0) : attrs.get("end")]
-    return None if None in asked else sizes
+    return None if None in asked else asked
 
 
 def shape_of(value: Value, symbols: Mapping[str, int] | None) -> tuple[int, ...]:
@@ -170,153 +174,3 @@ def partial_shape(value: Value, symbols: Mapping[str, int] | None) -> list[int |
     if value.shape is None:
         raise Unknown(value, "has an unknown rank")
     return [size(d, symbols) for d in value.shape]
-
-
-Shape = Callable[[], list[int | None]]
-Operator = Callable[[Sequence[Any], Mapping[str, Any], Shape], Any]
-
-_erf = np.vectorize(math.erf, otypes=[float])
-
-
-def gelu(x: np.ndarray, approximate: str) -> np.ndarray:
-    if approximate == "tanh":
-        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
-def _slice(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    x, axis = o[0], a["axis"]
-    start, end, step = a["start"], a["end"], a["step"] or 1
-    if start is None or end is None:  # a size given at run time: the result's own says how much is kept
-        if start is None:
-            raise ValueError("dynamic start")
-        kept = shape()[axis]
-        if kept is None:
-            raise ValueError("dynamic end")
-        end = start + kept * step
-    index = [slice(None)] * x.ndim
-    index[axis] = slice(start, end, step)
-    return x[tuple(index)]
-
-
-def _split(o: Sequence[Any], a: Mapping[str, Any], index: int) -> np.ndarray:
-    sizes = a["sizes"]
-    start = sum(sizes[:index])
-    return np.take(o[0], range(start, start + sizes[index]), axis=a["axis"])
-
-
-def _index(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    key: list[Any] = [slice(None)] * o[0].ndim
-    for axis, chosen in zip(a["axes"], o[1:], strict=True):
-        key[axis] = chosen
-    return o[0][tuple(key)]
-
-
-def _clip(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    low, high = ([*o[1:], None, None])[:2]
-    x = o[0] if low is None else np.maximum(o[0], low)
-    return x if high is None else np.minimum(x, high)
-
-
-def _full(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    target: Any = a.get("shape")
-    return np.full(shape() if target is None or None in target else target, a["value"])  # type: ignore[arg-type]
-
-
-def _reshape(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    return o[0].reshape([-1 if s is None else s for s in shape()])  # ValueError when two are unknown
-
-
-def _unsqueeze(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    return np.expand_dims(o[0], tuple(a["axes"]))
-
-
-def _expand(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    """An axis whose target is unknown stays as it is: what it meets later broadcasts it."""
-    target = shape()
-    own = (1,) * (len(target) - o[0].ndim) + o[0].shape
-    wanted = [have if want is None else want for have, want in zip(own, target, strict=True)]
-    return np.broadcast_to(o[0], np.broadcast_shapes(own, tuple(wanted)))
-
-
-def _reduce(function: Any) -> Operator:
-    return lambda o, a, shape: function(o[0], axis=tuple(a["axes"]), keepdims=a["keepdim"])
-
-
-def _unary(function: Any) -> Operator:
-    return lambda o, a, shape: function(o[0])
-
-
-def _binary(function: Any) -> Operator:
-    return lambda o, a, shape: function(o[0], o[1])
-
-
-def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a // b if a.dtype.kind in "iu" and b.dtype.kind in "iu" else a / b
-
-
-def _cast(o: Sequence[Any], a: Mapping[str, Any], shape: Shape) -> np.ndarray:
-    kind = "float32" if a["to"] in ("bfloat16",) else a["to"]
-    return o[0].astype(kind)
-
-
-OPERATORS: dict[str, Operator] = {
-    **{
-        name: _unary(function)
-        for name, function in {
-            "identity": lambda x: x, "dropout": lambda x: x, "neg": np.negative, "abs": np.abs, "exp": np.exp,
-            "log": np.log, "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "erf": _erf, "tanh": np.tanh,
-            "reciprocal": lambda x: 1 / x, "sigmoid": sigmoid, "relu": lambda x: np.maximum(x, 0),
-            "silu": lambda x: x * sigmoid(x), "softplus": lambda x: np.log1p(np.exp(x)), "sin": np.sin,
-            "cos": np.cos, "not": np.logical_not, "isnan": np.isnan, "floor": np.floor, "sign": np.sign,
-        }.items()
-    },
-    **{
-        name: _binary(function)
-        for name, function in {
-            "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": _divide, "pow": np.power,
-            "maximum": np.maximum, "minimum": np.minimum, "eq": np.equal, "ne": np.not_equal, "lt": np.less,
-            "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "matmul": np.matmul,
-            "and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor,
-            "embedding": lambda table, ids: table[ids],
-        }.items()
-    },
-    "mean": _reduce(np.mean),
-    "sum": _reduce(np.sum),
-    "max": _reduce(np.max),
-    "min": _reduce(np.min),
-    "gelu": lambda o, a, shape: gelu(o[0], a["approximate"]),
-    "clip": _clip,
-    "where": lambda o, a, shape: np.where(o[0].astype(bool), o[1], o[2]),
-    "cast": _cast,
-    "reshape": _reshape,
-    "transpose": lambda o, a, shape: np.transpose(o[0], a["perm"]),
-    "unsqueeze": _unsqueeze,
-    "squeeze": lambda o, a, shape: np.squeeze(o[0], tuple(a["axes"])),
-    "expand": _expand,
-    "concat": lambda o, a, shape: np.concatenate(o, a["axis"]),
-    "stack": lambda o, a, shape: np.stack(o, a["axis"]),
-    "slice": _slice,
-    "select": lambda o, a, shape: np.take(o[0], a["index"], axis=a["axis"]),
-    "gather": lambda o, a, shape: np.take(o[0], o[1], axis=a["axis"]),
-    "gather_elements": lambda o, a, shape: np.take_along_axis(o[0], o[1], axis=a["axis"]),
-    "index": _index,
-    "ai.onnx::GatherND": lambda o, a, shape: o[0][tuple(np.moveaxis(o[1], -1, 0))],
-    "range": lambda o, a, shape: np.arange(o[0], o[1], o[2]),
-    "full": _full,
-    "cumsum": lambda o, a, shape: np.cumsum(o[0], axis=a["axis"]),
-    "tril": lambda o, a, shape: np.tril(o[0], a.get("diagonal", 0)),
-    "triu": lambda o, a, shape: np.triu(o[0], a.get("diagonal", 0)),
-    "softmax": lambda o, a, shape: _softmax(o[0], a["axis"]),
-    "dim": lambda o, a, shape: o[0],
-    "shape": lambda o, a, shape: o[0],
-}  # fmt: skip
-
-
-def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)

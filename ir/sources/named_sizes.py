@@ -9,7 +9,8 @@ from math import prod
 import onnx_ir as ir
 
 from ..onnx.graph import OnnxView
-from ..ops.shapes import BROADCAST, Shape, factors
+from ..ops.shapes import broadcasts
+from ..ops.symbolic import Shape, factors
 from ..values import Dim, GraphValue
 
 _ROUNDS = 64  # one size may follow from another
@@ -70,7 +71,7 @@ def _equations(value: GraphValue) -> Iterator[tuple[Dim, Dim]]:
     second = shapes[1] if len(shapes) > 1 else None
     if value.index or first is None:
         return
-    if value.op in BROADCAST:
+    if broadcasts(value.op):
         yield from _broadcast([x for x in value.inputs if x is not None])
     elif value.op == "reshape":
         yield from _reshaped(first, value.attrs["shape"])

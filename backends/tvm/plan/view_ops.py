@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ....ir.ops.shapes import concatenated
+from ....ir.ops.symbolic import concatenated
 from ....ir.values import END, GraphValue, sizes
 
 Spec = tuple[str, Sequence[GraphValue | None], dict[str, Any]]

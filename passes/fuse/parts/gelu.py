@@ -15,7 +15,8 @@ import numpy as np
 
 from ....ir.blocks.feed_forward import ELEMENTWISE
 from ....ir.blocks.walk import passes
-from ....ir.ops.evaluate import Unknown, evaluate, gelu, scalar
+from ....ir.ops.elementwise import gelu
+from ....ir.ops.evaluate import Unknown, evaluate, scalar
 from ....ir.values import Value
 
 Approximate = Literal["none", "tanh"]

@@ -1,7 +1,7 @@
 """Canonical forms and shapes of single operators."""
 
 import pytest
-from graphwright.ir.ops.shapes import concatenated
+from graphwright.ir.ops.symbolic import concatenated
 
 
 @pytest.mark.parametrize(
