@@ -15,6 +15,7 @@ import torch
 from torch.fx import Node
 
 from ..ops.symbolic import concatenated
+from ..ops.table import OPERATORS
 from ..values import END
 
 Spec = tuple[str, Sequence[Any], dict[str, Any]]
@@ -34,8 +35,9 @@ def canonical(node: Node) -> Spec:
     if node.op != "call_function":
         return f"{node.op}.{node.target}", list(_nodes((node.args, node.kwargs))), {}
     if not isinstance(node.target, torch._ops.OpOverload):
-        name = getattr(node.target, "__name__", str(node.target))
-        return name, list(_operands((node.args, node.kwargs))), {}
+        name = getattr(node.target, "__name__", str(node.target))  # of a size: floordiv, sym_max
+        own = name if name in OPERATORS else f"python.{name}"
+        return own, list(_operands((node.args, node.kwargs))), {}
     arguments = bind(node)
     rule = RULES.get(packet(node))
     spec = rule(node, arguments) if rule else None
@@ -204,8 +206,11 @@ def _permute(node: Node, a: dict[str, Any]) -> Spec | None:
     perm = list(range(len(size)))
     if "dims" in a:
         perm = [_axis(d, a["self"]) for d in a["dims"]]
+    elif packet(node) == "aten.numpy_T":
+        perm.reverse()
     elif len(perm) > 1:
-        i, j = (_axis(a.get(k, d), a["self"]) for k, d in (("dim0", -2), ("dim1", -1)))
+        first, second = a.get("dim0", a.get("axis0", -2)), a.get("dim1", a.get("axis1", -1))
+        i, j = _axis(first, a["self"]), _axis(second, a["self"])
         perm[i], perm[j] = perm[j], perm[i]
     return "transpose", [a["self"]], {"perm": tuple(perm)}
 

@@ -94,13 +94,17 @@ ROWS: tuple[Operator, ...] = (
     *_unary("bool", {"not": np.logical_not, "isnan": np.isnan}),
     *_binary(_like, {
         "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": elementwise.divide, "pow": np.power,
-        "maximum": np.maximum, "minimum": np.minimum, "mod": np.mod, "floordiv": np.floor_divide,
+        "maximum": np.maximum, "minimum": np.minimum, "mod": np.mod,
     }),
     *_binary("bool", {
         "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
         "ge": np.greater_equal, "and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor,
     }),
+    # What PyTorch computes with sizes.
+    *_binary(_like, {"floordiv": np.floor_divide, "sym_max": np.maximum, "sym_min": np.minimum}),
     Operator("truediv", shape_broadcast, None, couple_elementwise, binary(np.true_divide)),
+    Operator("sym_float", shape_same, None, couple_elementwise, unary(lambda x: np.asarray(x, np.float64))),
+    Operator("sym_sum", shape_broadcast, _like, couple_elementwise, lambda o, a, known: sum(o)),
     Operator(
         "where", shape_broadcast, _like_chosen, couple_elementwise,
         lambda o, a, known: np.where(o[0].astype(bool), o[1], o[2]),
