@@ -158,7 +158,7 @@ def _dequantize(c: Call) -> Spec:
 
 RULES: dict[str, Rule] = {
     **{f"relax.{n}": _same(n) for n in "abs ceil cos erf exp floor isnan log round rsqrt sigmoid".split()},
-    **{f"relax.{n}": _same(n) for n in "sign sin sqrt tanh where power maximum minimum matmul".split()},
+    **{f"relax.{n}": _same(n) for n in "sign sin sqrt tanh where maximum minimum matmul".split()},
     **{
         f"relax.{n}": _same(canonical)
         for n, canonical in {

@@ -8,6 +8,7 @@ from graphwright.ir.capture import capture
 from graphwright.ir.errors import PipelineError
 from graphwright.ir.fx.graph import attribute
 from graphwright.ir.ops.coupling import DimsError
+from graphwright.ir.view import view
 from graphwright.passes.manager.pipeline import Pipeline
 from pruning import run, shapes
 from torch import nn
@@ -49,6 +50,34 @@ class Rolled(nn.Module):
 
     def forward(self, x):
         return x + self.down(torch.roll(torch.relu(self.up(x)), 1, dims=-1))
+
+
+class ByVariance(nn.Module):
+    """A feed-forward behind a norm that is written with torch.var."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.rand(8) + 0.5), nn.Parameter(torch.randn(8))
+        self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
+
+    def forward(self, x):
+        spread = torch.sqrt(torch.var(x, -1, keepdim=True, unbiased=False) + 1e-5)
+        x = (x - x.mean(-1, keepdim=True)) / spread * self.scale + self.shift
+        return x + self.down(torch.relu(self.up(x)))
+
+
+def test_a_norm_by_the_variance_stands_in_nobodys_way():
+    torch.manual_seed(0)
+    module, x = ByVariance(), torch.randn(2, 3, 8)
+    program = capture(module, inputs={"x": x})
+    assert "var" in {value.op for value in view(program)}
+    done = run("prune-ffn{importance=magnitude,ratio=0.5,multiple=1}", program)
+    left = attribute(done.program.graph, "up.weight")
+    kept = [unit for unit, row in enumerate(module.up.weight) if any(torch.equal(row, each) for each in left)]
+    assert len(left) == len(kept) == 12
+    with torch.no_grad():
+        module.down.weight[:, [unit for unit in range(24) if unit not in kept]] = 0
+        torch.testing.assert_close(done.program.graph(x)[0], module(x), atol=2e-6, rtol=1e-6)
 
 
 def test_an_operator_whose_coupling_is_not_known_is_named():
