@@ -120,6 +120,7 @@ def examine(name: str, folder: Path, tvm: bool, record: dict[str, Any]) -> None:
     from graphwright.backends.runtimes.onnxruntime import OnnxRuntime
     from graphwright.backends.target import detect
     from graphwright.ir.blocks import recognise
+    from graphwright.ir.view import view
     from graphwright.passes.manager.contract import Context
     from graphwright.passes.manager.pipeline import Pipeline
     from graphwright.tools.build.presets import chain
@@ -131,13 +132,13 @@ def examine(name: str, folder: Path, tvm: bool, record: dict[str, Any]) -> None:
     record |= {"captured": True, "capture_s": round(time.perf_counter() - began, 1)}
     record["symbols"] = {symbol: list(bounds) for symbol, bounds in program.symbols.items()}
     record["inputs"] = {spec.name: f"{spec.role} {list(spec.shape)}" for spec in program.inputs}
-    blocks = recognise(program)
+    blocks = recognise(view(program))
     record["attention"], record["feed_forward"] = counts(blocks)
     record["missed"] = [f"{m.kind}: {m.reason}" for m in blocks.missed][:6]
     batches = feeds(program)
     references = [eager(model, program, feed) for feed in batches]
     lowered = Pipeline.parse("to-onnx").run(program).program
-    onnx = recognise(lowered)
+    onnx = recognise(view(lowered))
     record["onnx_attention"], record["onnx_feed_forward"] = counts(onnx)
     for preset in ("exact", "balanced"):
         context = Context(target=detect(), calibration=batches)

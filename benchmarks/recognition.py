@@ -17,6 +17,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from graphwright.ir.blocks import recognise
+from graphwright.ir.view import view
 from zoo import ARCHITECTURES, fx_program, onnx_program
 
 KINDS = ("attention", "feed_forward", "norm", "embedding")
@@ -32,7 +33,7 @@ def main() -> int:
     for name, case in ARCHITECTURES.items():
         for attn in case.attns:
             for dialect, program in (("fx", fx_program), ("onnx", onnx_program)):
-                blocks = recognise(program(name, attn))
+                blocks = recognise(view(program(name, attn)))
                 found = {kind: len(getattr(blocks, kind)) for kind in KINDS}
                 complete = all(found[kind] == case.expected[kind] for kind in KINDS)
                 short += not complete

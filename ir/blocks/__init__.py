@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..program import Program
 from ..values import View
-from ..view import view
 from .attention import attentions
 from .base import Attention, Blocks, FeedForward
 from .embedding import embeddings
@@ -21,12 +17,11 @@ from .walk import Statics
 __all__ = ["Blocks", "recognise"]
 
 
-def recognise(program: Program | View | Any) -> Blocks:
-    """The blocks of a program, or of a view over one, and everything that looked like one, with reasons.
+def recognise(graph: View) -> Blocks:
+    """The blocks of a graph, and everything that looked like one, with reasons.
 
     Linear in the size of the graph. No block is found twice, and no name is looked at.
     """
-    graph: View = view(program) if isinstance(program, Program) else program
     static = Statics()
     linear = linears(graph, static)
     norm, missed = norms(graph, static)

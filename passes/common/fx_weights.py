@@ -115,7 +115,7 @@ def find(program: Program) -> tuple[list[Matrix], list[str]]:
 def grouped(program: Program, matrices: Sequence[Matrix]) -> list[list[Matrix]]:
     """Matrices by the attention or feed-forward that they belong to, in order; tables make the first group,
     and what belongs to no block is a group by itself."""
-    blocks = recognise(program)
+    blocks = recognise(view(program))
     block_of: dict[Any, int] = {}
     found: list[Attention | FeedForward] = [*blocks.attention, *blocks.feed_forward]
     for number, block in enumerate(found, 1):

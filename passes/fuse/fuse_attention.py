@@ -12,6 +12,7 @@ from ...ir.blocks.base import Attention
 from ...ir.onnx.graph import Editor
 from ...ir.onnx.opset import cannot_raise, raise_opset
 from ...ir.program import Program
+from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.driver import Refused, drive, misses
 from .parts.mask import Mask, mask, write
@@ -46,7 +47,7 @@ class FuseAttention(Pass):
     kernel: Literal["auto", "attention", "multi-head"] = "auto"
 
     def run(self, program: Program, context: Context) -> Result:
-        blocks = recognise(program)
+        blocks = recognise(view(program))
         notes = misses(blocks.missed, "attention")
         kernel, why = self.kernel, None
         if kernel != "multi-head":

@@ -14,6 +14,7 @@ from ...ir.blocks.walk import bare
 from ...ir.onnx.graph import Editor
 from ...ir.program import Program
 from ...ir.values import Value
+from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.driver import Refused, drive
 
@@ -38,7 +39,7 @@ class FuseEmbeddingNorm(Pass):
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:
-        blocks = recognise(program)
+        blocks = recognise(view(program))
         norms = {norm.input: norm for norm in blocks.norm}
         editor, notes = Editor(program.graph), list[str]()
         fused = drive(

@@ -12,6 +12,7 @@ from ...ir.blocks.base import Norm
 from ...ir.onnx.graph import Editor
 from ...ir.onnx.opset import cannot_raise, opset, raise_opset
 from ...ir.program import Program
+from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.driver import Refused, drive, misses
 
@@ -35,7 +36,7 @@ class FuseLayerNorm(Pass):
     effect: ClassVar = Exact(1e-4)
 
     def run(self, program: Program, context: Context) -> Result:
-        blocks = recognise(program)
+        blocks = recognise(view(program))
         editor = Editor(program.graph)
         notes = misses(blocks.missed, "norm")
         spelled = [norm for norm in blocks.norm if len(norm.body) > 1 and norm.kind != "no_norm"]

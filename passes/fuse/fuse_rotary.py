@@ -15,6 +15,7 @@ from ...ir.onnx.graph import Editor
 from ...ir.onnx.opset import cannot_raise, raise_opset
 from ...ir.program import Program
 from ...ir.values import Value
+from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.driver import Refused, drive, misses
 from .parts.operands import Operand, back, joined, parse
@@ -42,7 +43,7 @@ class FuseRotary(Pass):
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:
-        blocks = recognise(program)
+        blocks = recognise(view(program))
         turned = [attention for attention in blocks.attention if attention.rotary]
         stuck = cannot_raise(program.graph, _OPSET)
         writer = _Writer(program.graph)

@@ -11,6 +11,7 @@ from ...ir.blocks import recognise
 from ...ir.blocks.base import Norm
 from ...ir.onnx.graph import Editor
 from ...ir.program import Program
+from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.driver import Refused, drive, misses
 
@@ -33,7 +34,7 @@ class FuseSkipLayerNorm(Pass):
     gated: ClassVar[bool] = True
 
     def run(self, program: Program, context: Context) -> Result:
-        blocks = recognise(program)
+        blocks = recognise(view(program))
         editor = Editor(program.graph)
         notes = misses(blocks.missed, "norm")
         fused = drive(

@@ -13,6 +13,7 @@ from ...ir.errors import GraphwrightError
 from ...ir.footprint import weight_bytes
 from ...ir.inputs.probe import probes
 from ...ir.program import Program
+from ...ir.view import view
 from .contract import Context, Exact, Pass, Result
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _held(opened: Sequence[Body]) -> str:
     """What stands in bodies, and in which: "2 attentions and 1 feed-forward in 2 bodies of If"."""
     counts: Counter[str] = Counter()
     for body in opened:
-        blocks = recognise(body.program)
+        blocks = recognise(view(body.program))
         counts["attention"] += len(blocks.attention)
         counts["feed-forward"] += len(blocks.feed_forward)
     found = [f"{count} {what}{'s' if count > 1 else ''}" for what, count in counts.items() if count]

@@ -62,7 +62,7 @@ class RemovePadding(Pass):
             )
         sized = program.clone()
         _state_sizes(sized)
-        attentions, layers, notes = recognise(sized).attention, 0, []
+        attentions, layers, notes = recognise(view(sized)).attention, 0, []
         for spec in masks:
             if not context.allow(f"remove-padding by {spec.name}"):
                 continue

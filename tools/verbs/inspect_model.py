@@ -63,7 +63,7 @@ def inspect(model: str, model_type: str | None = None) -> Inspection:
 def _blocks(program: Program) -> Blocks:
     """The blocks of a program, those in bodies of If and Loop included."""
     if program.dialect != "onnx":
-        return recognise(program)
+        return recognise(view(program))
     from ...ir.onnx.flattened import flattened
     from ...ir.onnx.graph import OnnxView
 

@@ -17,6 +17,7 @@ from ....ir.blocks import recognise
 from ....ir.blocks.base import Attention, Blocks, FeedForward, Linear, Norm
 from ....ir.onnx.graph import Editor
 from ....ir.program import Program
+from ....ir.view import view
 from ..codes.stored import Stored
 
 
@@ -40,7 +41,7 @@ def factors(model: ir.Model) -> tuple[tuple[str, int, np.ndarray], ...]:
 
 def foldable(program: Program) -> dict[ir.Value, tuple[Target, ...]]:
     """Activations that can be divided feature by feature in the weights that make them."""
-    blocks = recognise(program)
+    blocks = recognise(view(program))
     found: dict[ir.Value, tuple[Target, ...]] = {}
     for x, targets in (
         *((norm.root, _norm(norm)) for norm in blocks.norm),

@@ -21,6 +21,7 @@ from ....ir.blocks import recognise
 from ....ir.fx.graph import attribute, clone, replace_tensor
 from ....ir.inputs.probe import probes
 from ....ir.program import Program
+from ....ir.view import view
 from ...common.calibration import check, spread
 from ...common.outputs import arguments, logits, rows
 from ...manager.contract import Context, Feed
@@ -167,7 +168,7 @@ def _size(parameter: torch.Tensor) -> float:
 
 def _norms(program: Program) -> list[str]:
     """Names of the nodes that give the hidden states: norms over features, not those of queries and keys."""
-    found = [norm.root.native for norm in recognise(program).norm if norm.position != "inner"]
+    found = [norm.root.native for norm in recognise(view(program)).norm if norm.position != "inner"]
     results = set(torch.utils._pytree.tree_leaves(program.graph.graph.output_node().args))
     return [node.name for node in found if isinstance(node, Node) and node not in results]
 

@@ -8,6 +8,7 @@ from graphwright.backends.target import named
 from graphwright.ir.blocks import recognise
 from graphwright.ir.errors import CaptureError
 from graphwright.ir.inputs.probe import probes
+from graphwright.ir.view import view
 from graphwright.passes.manager.contract import Context
 from torch import nn
 
@@ -51,7 +52,7 @@ def programs():
 @pytest.mark.parametrize("dialect", [0, 1])
 def test_experts_and_routers_of_transformers(programs, kind, dialect):
     others, activation, normalised = MODELS[kind]
-    found = recognise(programs(kind)[dialect])
+    found = recognise(view(programs(kind)[dialect]))
     assert len(found.feed_forward) == others
     assert len(found.experts) == 1
     mixture = found.experts[0]
@@ -134,7 +135,7 @@ def traced(module):
 @pytest.mark.parametrize("way", ["looked up", "dense"])
 @pytest.mark.parametrize("score", ["softmax", "sigmoid"])
 def test_experts_written_by_hand(way, score):
-    found = recognise(traced(Mixture(way, score)))
+    found = recognise(view(traced(Mixture(way, score))))
     assert len(found.experts) == 1, found.missed
     mixture = found.experts[0]
     assert (mixture.experts, mixture.router.per_token, mixture.width) == (E, K, WIDE)
@@ -143,7 +144,7 @@ def test_experts_written_by_hand(way, score):
 
 
 def test_a_mixture_of_all_experts_is_missed_with_its_reason():
-    found = recognise(traced(Mixture("soft")))
+    found = recognise(view(traced(Mixture("soft"))))
     assert not found.experts
     assert [miss.reason for miss in found.missed if miss.kind == "experts"] == [
         "the router takes every expert, or chooses in a way that is not understood"
@@ -152,7 +153,7 @@ def test_a_mixture_of_all_experts_is_missed_with_its_reason():
 
 @pytest.mark.parametrize("way", ["fixed", "chunked"])
 def test_rows_in_pieces_are_no_experts(way):
-    assert not recognise(traced(Mixture(way))).experts
+    assert not recognise(view(traced(Mixture(way)))).experts
 
 
 def every_expert(self, states, chosen, weights):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from graphwright.ir.blocks import recognise
 from graphwright.ir.capture import capture
+from graphwright.ir.view import view
 from graphwright.passes.lower.to_onnx import ToOnnx
 from graphwright.passes.manager.contract import Context
 from torch import nn
@@ -121,7 +122,7 @@ def blocks(kind, dialect):
     program = capture(make().eval(), inputs=inputs)
     if dialect == "onnx":
         program = ToOnnx().run(program, Context()).program
-    return recognise(program)
+    return recognise(view(program))
 
 
 @pytest.mark.parametrize("dialect", ["fx", "onnx"])

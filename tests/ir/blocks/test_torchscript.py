@@ -5,6 +5,7 @@ import torch
 import zoo
 from graphwright.ir.blocks import recognise
 from graphwright.ir.capture import capture
+from graphwright.ir.view import view
 
 
 class Positional(torch.nn.Module):
@@ -36,7 +37,7 @@ def test_the_torchscript_exporters_blocks_are_all_found(tmp_path, name, attn, op
         Positional(name, attn).eval(), tuple(inputs.values()), tmp_path / "m.onnx", dynamo=False,
         opset_version=opset, input_names=list(inputs), output_names=["y"], dynamic_axes=axes,
     )  # fmt: skip
-    found = recognise(capture(tmp_path / "m.onnx"))
+    found = recognise(view(capture(tmp_path / "m.onnx")))
     counts = found.summary()
     assert {kind: counts[kind] for kind in case.expected} == case.expected, found.missed
     assert found.missed == ()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from graphwright.ir.blocks import Blocks, recognise
+from graphwright.ir.view import view
 from zoo import ARCHITECTURES, fx_program, onnx_program
 
 PROGRAMS = {"fx": fx_program, "onnx": onnx_program}
@@ -59,7 +60,7 @@ PRE_NORM = {
 
 @functools.cache
 def blocks(name: str, attn: str, dialect: str) -> Blocks:
-    return recognise(PROGRAMS[dialect](name, attn))
+    return recognise(view(PROGRAMS[dialect](name, attn)))
 
 
 @pytest.mark.parametrize(("name", "attn", "dialect"), CASES)
@@ -140,7 +141,7 @@ def test_nothing_is_recognised_twice(name: str, attn: str, dialect: str) -> None
 
 def test_recognition_is_deterministic() -> None:
     program = fx_program("bert", "eager")
-    first, second = recognise(program), recognise(program)
+    first, second = recognise(view(program)), recognise(view(program))
     assert [[str(block) for block in kind] for kind in (first.attention, first.norm, first.residual)] == [
         [str(block) for block in kind] for kind in (second.attention, second.norm, second.residual)
     ]

@@ -19,6 +19,7 @@ from graphwright.ir.onnx.graph import OnnxView
 from graphwright.ir.program import Program
 from graphwright.ir.sources.onnx_file import from_onnx
 from graphwright.ir.spec import InputSpec
+from graphwright.ir.view import view
 from graphwright.passes.manager.wellformed import well_formed
 
 
@@ -67,7 +68,7 @@ def test_a_flag_that_is_turned_round(tmp_path):
 def test_blocks_in_both_branches_are_seen(programs):
     found = recognise(OnnxView(flattened(programs["merged"].graph)))
     assert (len(found.attention), len(found.feed_forward), len(found.embedding)) == (2, 2, 2)
-    assert not recognise(programs["merged"]).attention
+    assert not recognise(view(programs["merged"])).attention
     assert len(recognise(OnnxView(flattened(programs["layers"].graph))).feed_forward) == 1
 
 

@@ -12,6 +12,7 @@ from graphwright.ir.errors import PassError, PipelineError
 from graphwright.ir.execute import execute
 from graphwright.ir.fx.graph import attribute, replace_tensor
 from graphwright.ir.inputs.probe import probes
+from graphwright.ir.view import view
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.prune.importance.width import scores
@@ -38,7 +39,7 @@ def test_it_is_the_model_built_at_that_size(name):
     assert done.ok
     assert done.steps[0].statistics["hidden size"] == "36"
     config = copy.deepcopy(module.config)
-    config.hidden_size, config.head_dim = 36, next(iter(recognise(done.program).attention)).head_dim
+    config.hidden_size, config.head_dim = 36, next(iter(recognise(view(done.program)).attention)).head_dim
     smaller = type(module)(config).double().eval()
     smaller.load_state_dict(done.program.graph.state_dict(), strict=False)
     theirs = {key for key in smaller.state_dict() if "inv_freq" not in key}
@@ -97,7 +98,7 @@ def test_blocks_are_found_in_what_is_left(name):
     program = zoo.fx_program(name)
     done = run("prune-hidden{importance=random,ratio=0.5,multiple=4}", program)
     assert done.ok
-    before, after = recognise(program), recognise(done.program)
+    before, after = recognise(view(program)), recognise(view(done.program))
     assert before.summary() == after.summary()
     assert [a.heads for a in before.attention] == [a.heads for a in after.attention]
     assert all(

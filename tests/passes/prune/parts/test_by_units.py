@@ -7,6 +7,7 @@ from graphwright.ir.blocks import recognise
 from graphwright.ir.capture import capture
 from graphwright.ir.execute import execute
 from graphwright.ir.inputs.probe import probes
+from graphwright.ir.view import view
 from graphwright.passes.manager.reproducer import write_model
 from pruning import run
 
@@ -31,10 +32,10 @@ def test_it_goes_on_to_onnx_fused_and_quantized(name, attn):
     pruned = run(text, zoo.fx_program(name, attn), seed=3)
     assert pruned.ok
     program = pruned.program
-    heads = [(a.heads, a.kv_heads, a.head_dim) for a in recognise(program).attention]
+    heads = [(a.heads, a.kv_heads, a.head_dim) for a in recognise(view(program)).attention]
     lowered = run("to-onnx", program)
     assert lowered.ok
-    assert [(a.heads, a.kv_heads, a.head_dim) for a in recognise(lowered.program).attention] == heads
+    assert [(a.heads, a.kv_heads, a.head_dim) for a in recognise(view(lowered.program)).attention] == heads
     fed = probes(program, 1)
     for a, b in zip(execute(program, fed), execute(lowered.program, fed), strict=True):
         for output in program.outputs:
@@ -55,8 +56,8 @@ def test_it_is_saved_and_captured_again(name, tmp_path):
     program = program.program
     again = capture(write_model(program, tmp_path))
     assert again.graph.state_dict().keys() <= program.graph.state_dict().keys()
-    assert [(a.heads, a.head_dim) for a in recognise(again).attention] == [
-        (a.heads, a.head_dim) for a in recognise(program).attention
+    assert [(a.heads, a.head_dim) for a in recognise(view(again)).attention] == [
+        (a.heads, a.head_dim) for a in recognise(view(program)).attention
     ]
     fed = probes(program, 2)
     for a, b in zip(execute(program, fed), execute(again, fed), strict=True):

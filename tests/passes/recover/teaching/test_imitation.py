@@ -9,6 +9,7 @@ from graphwright.ir.blocks import recognise
 from graphwright.ir.errors import DataError
 from graphwright.ir.fx.graph import attribute, replace_tensor
 from graphwright.ir.inputs.probe import feed
+from graphwright.ir.view import view
 from graphwright.passes.common.calibration import spread
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.recover.teaching.imitation import Teacher, imitate, own_vectors
@@ -54,7 +55,7 @@ def test_the_loss_is_its_formula_without_padding(task, distance):
     program = replace(fx_program("bert"), task=task)
     teacher = Teacher(program, feeds_of(program, 2))
     student, _ = noisy(program)
-    norms = [norm.root.native.name for norm in recognise(program).norm]
+    norms = [norm.root.native.name for norm in recognise(view(program)).norm]
     assert set(teacher.names) == set(norms) - {"layer_norm_4"}  # the last is the output itself
     for one in teacher.train:
         mask = one["attention_mask"] != 0

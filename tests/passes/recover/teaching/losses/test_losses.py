@@ -7,6 +7,7 @@ import pytest
 import torch
 from graphwright.ir.blocks import recognise
 from graphwright.ir.inputs.probe import probes
+from graphwright.ir.view import view
 from graphwright.passes.common.outputs import arguments
 from graphwright.passes.recover.teaching.losses.attention import (
     Maps,
@@ -101,7 +102,7 @@ def test_hard_labels_leave_places_without_one_out():
 
 def test_states_of_other_widths_go_through_a_learned_matrix():
     program = fx_program("bert")
-    block = recognise(program).feed_forward[0]
+    block = recognise(view(program)).feed_forward[0]
     node, other = block.root.native, block.up.root.native
     width, size = (one.meta["val"].shape[-1] for one in (node, other))
     term = hidden(program, 1.0, 0, node, other, seed=0)
@@ -126,7 +127,7 @@ def test_maps_out_of_a_single_operator_are_those_of_the_eager_spelling(name):
     for attn in ("eager", "sdpa"):
         program = fx_program(name, attn)
         one = probes(program, 3)[-1]
-        blocks = recognise(program).attention
+        blocks = recognise(view(program)).attention
         nodes = [map_nodes(block) for block in blocks]
         graph = watched(program.graph, [node for each in nodes for node in each])
         with torch.no_grad():
@@ -148,7 +149,7 @@ def test_maps_out_of_a_single_operator_are_those_of_the_eager_spelling(name):
 def test_maps_are_compared_head_by_head_or_by_their_means(teacher, student):
     program = fx_program("bert")
     a, b = (softmax(RNG.standard_normal((3, heads, 4, 4))) for heads in (teacher, student))
-    block = replace(recognise(program).attention[0], probabilities=object(), heads=student)
+    block = replace(recognise(view(program)).attention[0], probabilities=object(), heads=student)
     term = Maps(1.0, 0, [], [], program=program, teacher=block, student=block)
     found = term.distance(FEED, [torch.from_numpy(a)], [torch.from_numpy(b)])
     if teacher != student:
@@ -158,7 +159,7 @@ def test_maps_are_compared_head_by_head_or_by_their_means(teacher, student):
 
 def test_relations_are_of_the_values_of_real_tokens():
     program = fx_program("bert")
-    block = recognise(program).attention[0]
+    block = recognise(view(program)).attention[0]
     assert native(block.value) is not None
     assert block.layouts[2] == "bhld"
     value = tensors(3, block.heads, 4, block.head_dim)[0]
