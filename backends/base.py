@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ..ir.program import Program
+from .target import Target
+
+Engine = Literal["onnxruntime", "tvm"]
+"""What a bundle can run on."""
 
 
 class Artifact(Protocol):
@@ -32,4 +36,4 @@ class Backend(Protocol):
 
     name: str
 
-    def build(self, program: Program, target: Any = None, threads: int = 2) -> Artifact: ...
+    def build(self, program: Program, target: Target | None = None, threads: int = 2) -> Artifact: ...

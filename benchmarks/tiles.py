@@ -15,11 +15,10 @@ import tempfile
 from pathlib import Path
 
 from graphwright.backends.target import detect
-from graphwright.backends.tvm.tune import tiles, tunables
+from graphwright.backends.tvm.tune import tiles
 from graphwright.backends.tvm.tune.jsonl import read_lines
 from graphwright.backends.tvm.tune.tunable import Question, tune_tiles
-
-assert tunables  # registers the kernels
+from graphwright.backends.tvm.tune.tunables import DENSE
 
 ROWS = (128, 1024, 2048)  # a build asks for the tokens of its largest bucket
 WEIGHTS = [
@@ -32,7 +31,7 @@ WEIGHTS = [
 def main() -> None:
     target = detect()
     questions = [
-        Question("dense", (rows, k, n), dtype, target)
+        Question(DENSE, (rows, k, n), dtype, target)
         for rows in ROWS
         for k, n in WEIGHTS
         for dtype in ("float32", "int8")

@@ -206,7 +206,7 @@ class Bundle:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.directory / name, partial / name)
 
-    def _engine(self) -> Any:
+    def _engine(self) -> Routed | Runtime:
         compiled = self.manifest.compiled
         if compiled is None:
             return Routed(self.directory, self.manifest, self.threads, self._verify)

@@ -17,6 +17,7 @@ from ...ir.program import Program
 from ..base import Backend
 from ..bundles.feeds import check
 from ..bundles.onnx_file import LIMIT, WeightFile, write_external, write_inline
+from ..target import Target
 from .session import CPU, open_session, run_session
 
 
@@ -35,7 +36,7 @@ class OnnxRuntime(Backend):
     def build(
         self,
         program: Program,
-        target: Any = None,
+        target: Target | None = None,
         threads: int = 2,
         *,
         providers: Sequence[str] = CPU,

@@ -16,6 +16,7 @@ from ...ir.program import Program
 from ...ir.spec import InputSpec
 from ..base import Backend
 from ..bundles.feeds import check
+from ..target import Target
 from .session import first_line
 
 
@@ -58,7 +59,7 @@ class Reference(Backend):
     name = "reference"
 
     def build(
-        self, program: Program, target: Any = None, threads: int = 2, *, compiled: bool = False
+        self, program: Program, target: Target | None = None, threads: int = 2, *, compiled: bool = False
     ) -> TorchArtifact:
         """The program's own module, ready to call; its parameters are shared, not copied.
 

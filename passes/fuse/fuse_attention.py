@@ -42,9 +42,11 @@ class FuseAttention(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Exact(1e-4)
-    gated: ClassVar[bool] = True
 
     kernel: Literal["auto", "attention", "multi-head"] = "auto"
+
+    def gated(self) -> bool:
+        return True
 
     def run(self, program: Program, context: Context) -> Result:
         blocks = recognise(view(program))

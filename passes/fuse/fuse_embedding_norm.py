@@ -36,7 +36,9 @@ class FuseEmbeddingNorm(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Exact(1e-4)
-    gated: ClassVar[bool] = True
+
+    def gated(self) -> bool:
+        return True
 
     def run(self, program: Program, context: Context) -> Result:
         blocks = recognise(view(program))

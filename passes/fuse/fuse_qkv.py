@@ -41,9 +41,11 @@ class FuseQkv(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Exact(1e-4)
-    gated: ClassVar[bool] = True
 
     gates: bool = False
+
+    def gated(self) -> bool:
+        return True
 
     def run(self, program: Program, context: Context) -> Result:
         if opset(program.graph) < _SPLIT_OPSET:

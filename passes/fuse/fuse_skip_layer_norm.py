@@ -31,7 +31,9 @@ class FuseSkipLayerNorm(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Exact(1e-4)
-    gated: ClassVar[bool] = True
+
+    def gated(self) -> bool:
+        return True
 
     def run(self, program: Program, context: Context) -> Result:
         blocks = recognise(view(program))

@@ -28,7 +28,9 @@ class KeepResidualSum(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Exact(1e-6)
-    gated: ClassVar[bool] = True
+
+    def gated(self) -> bool:
+        return True
 
     def run(self, program: Program, context: Context) -> Result:
         graph = OnnxView(program.graph)

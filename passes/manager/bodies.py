@@ -65,7 +65,7 @@ def _in_bodies(pass_: Pass, result: Result, opened: Sequence[Body] | None, conte
         if not entering:
             said.setdefault("left as it is: no probe enters it", []).append(str(body))
             continue
-        if context.calibration and not examples and "calibration" in pass_.requires:
+        if context.calibration and not examples and "calibration" in pass_.requires():
             said.setdefault("left as it is: no example enters it", []).append(str(body))
             continue
         inside = replace(body.program, feeds=tuple(entering))

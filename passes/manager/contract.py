@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -63,17 +63,32 @@ class Ratio:
     high: float
 
 
+class Hardware(Protocol):
+    """What passes may ask of the machine that a program is for (it is a backends.target.Target)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def arch(self) -> str:
+        """As the kernel spells it: "x86_64", "aarch64"."""
+
+    @property
+    def vnni(self) -> bool:
+        """Whether int8 products are accumulated in 32 bits."""
+
+
 @dataclass
 class Context:
     """What a run hands to each pass.
 
-    target: the hardware (backends.target.Target). threads: intra-op threads to build and measure with.
-    calibration: feeds of real data, for passes that say requires = ("calibration",).
+    target: the hardware. threads: intra-op threads to build and measure with.
+    calibration: feeds of real data, for passes that require "calibration".
     training: feeds of real data to train on, as many as there are; where it is empty, calibration serves.
     cache: a folder where work may be kept between runs, such as a training's checkpoints; None keeps none.
-    original: the program as captured, of the fx dialect, for requires = ("original",); the manager fills it
-        in.
-    score: quality of a program on the user's metric, higher is better, for requires = ("score",).
+    original: the program as captured, of the fx dialect, for passes that require "original"; the manager
+        fills it in.
+    score: quality of a program on the user's metric, higher is better, for passes that require "score".
     measure: times two programs in turn, ratio per workload name (`only` names the one to time, `processes`
         how many of each program to spread it over); None when nothing may be timed.
     gates: whether gated passes are timed and kept only where they measure no slower, or else are trusted.
@@ -86,7 +101,7 @@ class Context:
         Bisection answers True to the first n only; every prefix must leave a valid graph.
     """
 
-    target: Any = None
+    target: Hardware | None = None
     threads: int = 2
     seed: int = 0
     calibration: Sequence[Feed] = ()
@@ -131,17 +146,14 @@ class Pass(ABC):
     """Of a pass on ONNX programs: whether it may rewrite the body of an If or a Loop as a program of its own
     (bodies.py). False where it reads what inputs are for, or weighs all layers against each other."""
 
-    @property
     def requires(self) -> tuple[str, ...]:
         """Fields of the context that must not be empty."""
         return ()
 
-    @property
     def gated(self) -> bool:
         """Whether it is kept only where it measures no slower."""
         return False
 
-    @property
     def traces(self) -> bool:
         """Whether it lowers programs, which takes PyTorch modes of its own."""
         return self.target == "onnx"

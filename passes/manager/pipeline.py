@@ -71,7 +71,7 @@ class Pipeline:
         """
         self.leads_to(program.dialect)
         for pass_ in self.passes:
-            for need in pass_.requires:
+            for need in pass_.requires():
                 if not getattr(context, need, None):
                     raise PipelineError(f"the pass '{pass_.name}' needs {_NEEDS.get(need, need)}")
 
@@ -179,7 +179,7 @@ def _attempt(
         step.rewrites = ()
         return (before if result.program.dialect == before.dialect else result.program), context
     step.status = "applied"
-    if pass_.gated and context.gates and context.measure is not None:
+    if pass_.gated() and context.gates and context.measure is not None:
         step.ratios = context.measure(before, result.program)
         if slower(step.ratios.values()):
             step.status, step.rewrites = "slower", ()
@@ -199,7 +199,7 @@ def _call(pass_: Pass, before: Program, context: Context, step: Step) -> Result:
 
     start = time.perf_counter()
     try:
-        with read_only(before, guard=not pass_.traces) as clone:
+        with read_only(before, guard=not pass_.traces()) as clone:
             result = run_with_bodies(pass_, clone, replace(context, allow=noted))
     except GraphwrightError:
         raise

@@ -52,7 +52,9 @@ class RemovePadding(Pass):
     target: ClassVar = "onnx"
     effect: ClassVar = Exact(1e-4, where="mask")
     in_bodies: ClassVar = False
-    gated: ClassVar[bool] = True
+
+    def gated(self) -> bool:
+        return True
 
     def run(self, program: Program, context: Context) -> Result:
         masks = [spec for spec in program.inputs if spec.role in MASKS]

@@ -45,7 +45,6 @@ class PruneHidden(Pass):
         if self.multiple < 1:
             raise ValueError(f"multiple is {self.multiple}, and a width is a multiple of 1 or more")
 
-    @property
     def requires(self) -> tuple[str, ...]:
         return () if self.importance in FREE else ("calibration",)
 

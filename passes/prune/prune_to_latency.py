@@ -47,8 +47,6 @@ class PruneToLatency(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
-    requires: ClassVar[tuple[str, ...]] = ("calibration", "measure")
-    traces: ClassVar[bool] = True
 
     speedup: float = 1.5
     workload: str = ""
@@ -57,6 +55,12 @@ class PruneToLatency(Pass):
     choices: int = 6
     tokens: int = 20_000
     damping: float = 0.01
+
+    def traces(self) -> bool:
+        return True
+
+    def requires(self) -> tuple[str, ...]:
+        return ("calibration", "measure")
 
     def __post_init__(self) -> None:
         if not self.speedup > 1:

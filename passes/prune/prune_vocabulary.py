@@ -36,10 +36,12 @@ class PruneVocabulary(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
-    requires: ClassVar[tuple[str, ...]] = ("calibration",)
 
     times: int = 1
     characters: Literal["all", "seen"] = "all"
+
+    def requires(self) -> tuple[str, ...]:
+        return ("calibration",)
 
     def __post_init__(self) -> None:
         if self.times < 1:

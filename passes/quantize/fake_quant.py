@@ -45,7 +45,6 @@ class FakeQuant(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
-    requires: ClassVar[tuple[str, ...]] = ("calibration",)
 
     bits: int = 8
     activations: Literal["int8", "float"] = "int8"
@@ -55,6 +54,9 @@ class FakeQuant(Pass):
     noise: float = 1.0
     block: int = 8
     embeddings: bool = False
+
+    def requires(self) -> tuple[str, ...]:
+        return ("calibration",)
 
     def __post_init__(self) -> None:
         if self.bits not in _BITS:

@@ -40,11 +40,13 @@ class QuantizeDynamic(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Lossy()
-    gated: ClassVar[bool] = True
 
     min_cosine: float = 0.99
     weights: Range = "auto"
     scale: Literal["token", "tensor"] = "token"
+
+    def gated(self) -> bool:
+        return True
 
     def __post_init__(self) -> None:
         check_cosine(self.min_cosine)

@@ -56,11 +56,9 @@ class QuantizeMixed(Pass):
                 f"limit is {self.limit:g}, and a share of what float takes is above 0, at most 1"
             )
 
-    @property
     def gated(self) -> bool:
         return self.budget == "latency"
 
-    @property
     def requires(self) -> tuple[str, ...]:
         return {"cosine": (), "score": ("score",), "hessian": ("original",)}[self.by]
 

@@ -47,8 +47,6 @@ class QuantizeStatic(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Lossy()
-    requires: ClassVar[tuple[str, ...]] = ("calibration",)
-    gated: ClassVar[bool] = True
 
     ranges: Kind = "mse"
     share: float = 0.9999
@@ -57,6 +55,12 @@ class QuantizeStatic(Pass):
     min_cosine: float = 0.99
     weights: Range = "auto"
     form: Form = "kernels"
+
+    def gated(self) -> bool:
+        return True
+
+    def requires(self) -> tuple[str, ...]:
+        return ("calibration",)
 
     def __post_init__(self) -> None:
         check_cosine(self.min_cosine)

@@ -64,7 +64,6 @@ class QuantizeWeights(StoredPass):
         if not 0 < self.damping <= 1:
             raise ValueError(f"damping is {self.damping:g}, and it is a share of the mean: above 0, up to 1")
 
-    @property
     def requires(self) -> tuple[str, ...]:
         return ("calibration",) if self.bits and self.method in ("gptq", "awq") else ()
 

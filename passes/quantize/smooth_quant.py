@@ -47,10 +47,12 @@ class SmoothQuant(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Exact(1e-4)
-    requires: ClassVar[tuple[str, ...]] = ("calibration",)
 
     insert: bool = False
     weights: Range = "auto"
+
+    def requires(self) -> tuple[str, ...]:
+        return ("calibration",)
 
     def run(self, program: Program, context: Context) -> Result:
         if (operator := quantized(program.graph)) is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, ClassVar
 
+from ...backends.base import Engine
 from ...backends.bundles.bundle import Variant
 from ...ir.errors import PipelineError
 from ...ir.program import Program
@@ -56,7 +57,7 @@ class Build:
     run them. artifact: what TVM compiled, for the backend that does.
     """
 
-    backend: str
+    backend: Engine
     candidate: Candidate
     met: bool | None
     graphs: tuple[Variant, ...]
@@ -78,7 +79,7 @@ class Made:
 class Building:
     """Candidates of one backend. Use it in a `with`: it holds processes and temporary files."""
 
-    backend: ClassVar[str]
+    backend: ClassVar[Engine]
 
     def __init__(self, work: Work) -> None:
         self.work = work

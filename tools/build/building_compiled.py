@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
+from ...backends.base import Engine
 from ...backends.bundles.bundle import Variant
 from ...backends.measuring.gate import Measurer
 from ...backends.tvm.backend import ready
@@ -26,7 +28,7 @@ class Compiled(Building):
     is timed.
     """
 
-    backend = "tvm"
+    backend: ClassVar[Engine] = "tvm"
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)

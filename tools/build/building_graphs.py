@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
+from ...backends.base import Engine
 from ...backends.bundles.bundle import Variant
 from ...backends.measuring.gate import Measurer
 from ...ir.program import Program
@@ -23,7 +24,7 @@ from .work import Work
 class Graphs(Building):
     """Decides per workload: a gated pass that slows one down has no part in the graph that serves it."""
 
-    backend = "onnxruntime"
+    backend: ClassVar[Engine] = "onnxruntime"
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...backends.base import Engine
 from ...backends.bundles.bundle import Variant
 from ...backends.measuring.measure import Comparison
 from ...ir.errors import ContractError
@@ -46,7 +47,7 @@ class Facts:
     notes: tuple[str, ...]
     seconds: float
     bundle: Path | None = None
-    backend: str = "onnxruntime"
+    backend: Engine = "onnxruntime"
     other: Other | None = None
     unverified: tuple[str, ...] = ()
     weight_bytes: tuple[int, int] | None = None

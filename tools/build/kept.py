@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ...backends.base import Engine
 from ...backends.measuring.measure import Comparison
 from .building import Build, Building
 from .building_compiled import Compiled
@@ -13,7 +14,7 @@ from .steps import Other
 from .work import Work
 
 
-def building(backend: str, work: Work) -> Building:
+def building(backend: Engine, work: Work) -> Building:
     """That of a backend; TVM loads only where it is asked for."""
     if backend == "tvm":
         return Compiled(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...backends.base import Engine
 from ...ir.program import Program
 from ...passes.manager.pipeline import Pipeline
 
@@ -31,6 +32,9 @@ _TVM = ("to-onnx", *_CANONICAL)
 _BEFORE_INT8 = tuple(name for name in _EXACT if name not in ("fuse-qkv", "fuse-bias-gelu"))
 
 
+Chains = dict[Engine, dict[str, tuple[str, ...]]]  # by preset
+
+
 def _texts(exact: tuple[str, ...], before: tuple[str, ...], int8: str) -> dict[str, tuple[str, ...]]:
     """Each preset's pipeline, then safer ones, over the exact passes of a backend.
 
@@ -56,14 +60,17 @@ def _texts(exact: tuple[str, ...], before: tuple[str, ...], int8: str) -> dict[s
 
 # No preset lets a text's vector depend on the texts beside it. Calibrated scales cost nothing at run time and
 # want real texts; a scale per token wants none. TVM's kernels scale each row by itself, not the tensor.
-CHAINS = {
+CHAINS: Chains = {
     "onnxruntime": _texts(_EXACT, _BEFORE_INT8, "quantize-static{{{}}}"),
     "tvm": _texts(_TVM, _TVM, "quantize-dynamic{{{},scale=tensor}}"),
 }
-WITHOUT_TEXTS = {**CHAINS, "onnxruntime": _texts(_EXACT, _BEFORE_INT8, "quantize-dynamic{{{}}}")}
+WITHOUT_TEXTS: Chains = {
+    **CHAINS,
+    "onnxruntime": _texts(_EXACT, _BEFORE_INT8, "quantize-dynamic{{{}}}"),
+}
 
 
-def chain(name: str, program: Program, backend: str = "onnxruntime") -> list[Pipeline]:
+def chain(name: str, program: Program, backend: Engine = "onnxruntime") -> list[Pipeline]:
     """The preset's pipeline for a program and a backend, then safer ones; a model that is ONNX already is not
     lowered."""
     chains = CHAINS if "tokenizer.json" in program.tokenizer else WITHOUT_TEXTS

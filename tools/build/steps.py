@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ...backends.base import Engine
 from ...passes.manager.contract import Step
 from ..judge.quality import Score
 
@@ -50,7 +51,7 @@ class Other:
     """The build that was not kept. dispatch: workload -> its graph. ratio: how many times as fast the kept
     one is, the geometric mean over the workloads."""
 
-    backend: str
+    backend: Engine
     pipeline: str
     dispatch: Mapping[str, str]
     ratio: float

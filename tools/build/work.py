@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ...backends.base import Engine
 from ...backends.bundles.bundle import Variant
 from ...backends.cache import cache_directory
 from ...backends.measuring.contestants import Contestant
@@ -36,7 +37,7 @@ HUGE = 1 << 30  # bytes of weights, from which on exact pipelines are not judged
 
 
 def candidates(
-    config: RunConfig, program: Program, given: Pipeline | None, backend: str = "onnxruntime"
+    config: RunConfig, program: Program, given: Pipeline | None, backend: Engine = "onnxruntime"
 ) -> list[Pipeline]:
     """The pipeline asked for, then gentler ones to fall back on when it misses the quality goal."""
     if given is not None:
@@ -140,7 +141,7 @@ class Work:
             began = time.perf_counter()
             run(workload.feed)
             calls.append(time.perf_counter() - began)
-        gated = [pass_.gated for pipeline in first for pass_ in pipeline.passes]
+        gated = [pass_.gated() for pipeline in first for pass_ in pipeline.passes]
         decisions = sum(gated) if self.effort.gates else len(first)
         seconds = self.effort.estimate(decisions, 2 + len(first), calls)
         names = ", ".join(workload.name for workload in self.workloads)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...backends.base import Engine
 from ...backends.bundles.bundle import route, write
 from ...backends.cache import homeless
 from ...backends.measuring.workloads import Workload
@@ -94,7 +95,7 @@ def run(
     for note in program.info.get("notes", ()):
         console.say(note)
     data, texts = read_data(config, program), read_calibration(config, program)
-    backends = ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
+    backends: tuple[Engine, ...] = ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
     chains = {name: candidates(config, program, pipeline, name) for name in backends}
     with ExitStack() as stack:
         work = Work(config, console, program, data, [chain[0] for chain in chains.values()], texts)
@@ -148,7 +149,7 @@ def _weight_bytes(work: Work, build: Build) -> tuple[int, int]:
     return sum(together.values()), weight_bytes(work.plain)
 
 
-def _builds(work: Work, chains: Mapping[str, Sequence[Pipeline]], stack: ExitStack) -> Iterator[Build]:
+def _builds(work: Work, chains: Mapping[Engine, Sequence[Pipeline]], stack: ExitStack) -> Iterator[Build]:
     """The best candidate of every backend; where there are two, one may fail."""
     for name, chain in chains.items():
         try:

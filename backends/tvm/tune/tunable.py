@@ -1,4 +1,4 @@
-"""Kernels whose tile may be searched for: what they register, what a build asked of them, and the search."""
+"""Kernels whose tile may be searched for: what they tell, what a build asked of them, and the search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ..run.executor import Executor
 from .search import Timer, search
 from .tiles import lookup, record
 
-_registered: dict[str, Tunable] = {}
 _asked: ContextVar[dict[Question, None] | None] = ContextVar("asked", default=None)
 
 
@@ -34,28 +33,23 @@ class Tunable:
 class Question:
     """Which tile? target.cores: the threads that share the work."""
 
-    kernel: str
+    tunable: Tunable
     shape: tuple[int, ...]
     dtype: str
     target: Target
 
     def __str__(self) -> str:
-        return f"{self.kernel} {'x'.join(map(str, self.shape))} {self.dtype}"
+        return f"{self.tunable.kernel} {'x'.join(map(str, self.shape))} {self.dtype}"
 
 
-def register(tunable: Tunable) -> None:
-    """Make a kernel known to `choose` and to tuning."""
-    _registered[tunable.kernel] = tunable
-
-
-def choose(kernel: str, shape: Sequence[int], dtype: str, target: Target) -> dict[str, Any]:
-    """The tile to build a registered kernel with: the one on record, else the analytic choice."""
-    question = Question(kernel, tuple(shape), dtype, target)
+def choose(tunable: Tunable, shape: Sequence[int], dtype: str, target: Target) -> dict[str, Any]:
+    """The tile to build a kernel with: the one on record, else the analytic choice."""
+    question = Question(tunable, tuple(shape), dtype, target)
     seen = _asked.get()
     if seen is not None:
         seen[question] = None
-    found = lookup(kernel, shape, dtype, target)
-    return found if found is not None else dict(_registered[kernel].candidates(shape, dtype, target)[0])
+    found = lookup(tunable.kernel, shape, dtype, target)
+    return found if found is not None else dict(tunable.candidates(shape, dtype, target)[0])
 
 
 @contextmanager
@@ -81,14 +75,14 @@ def tune_tiles(
     Raises:
         GraphwrightError: the record can't be written.
     """
-    open_questions = [q for q in questions if lookup(q.kernel, q.shape, q.dtype, q.target) is None]
+    open_questions = [q for q in questions if lookup(q.tunable.kernel, q.shape, q.dtype, q.target) is None]
     for number, question in enumerate(open_questions):
         progress(str(question), number, len(open_questions))
         yield question, _tune(question)
 
 
 def _tune(question: Question) -> float:
-    tunable = _registered[question.kernel]
+    tunable = question.tunable
     named = (question.shape, question.dtype, question.target)
     tiles = [dict(tile) for tile in tunable.candidates(*named)]
     there = Executor(question.target.cores, lambda: None)
@@ -98,5 +92,5 @@ def _tune(question: Question) -> float:
         return lambda: there.do(lambda _: turn())
 
     tile, gain = search(tiles[1:], build, tiles[0])
-    record(question.kernel, *named, tile, gain)
+    record(tunable.kernel, *named, tile, gain)
     return gain

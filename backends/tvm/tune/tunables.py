@@ -16,15 +16,7 @@ from ..kernels.machine import Machine
 from ..kernels.tile import Tile, candidates
 from ..machine.llvm_target import llvm_target
 from .search import Timer, timer
-from .tunable import Tunable, choose, register
-
-
-def dense_tile(rows: int, k: int, n: int, dtype: Literal["float32", "int8"], target: Target) -> Tile:
-    """The tile for a product of [rows, k] with [k, n]: the one on record, else the analytic choice.
-
-    target: its cores are the threads that share the rows.
-    """
-    return Tile(**choose("dense", (rows, k, n), dtype, target))
+from .tunable import Tunable, choose
 
 
 def _tiles(shape: Sequence[int], dtype: str, target: Target) -> list[dict[str, Any]]:
@@ -67,4 +59,12 @@ def _arrays(rows: int, k: int, n: int, tile: Tile, product: Dot, integers: bool)
     return [*given, vector(), np.empty((rows, n), np.float32)]
 
 
-register(Tunable("dense", _tiles, _build))
+DENSE = Tunable("dense", _tiles, _build)
+
+
+def dense_tile(rows: int, k: int, n: int, dtype: Literal["float32", "int8"], target: Target) -> Tile:
+    """The tile for a product of [rows, k] with [k, n]: the one on record, else the analytic choice.
+
+    target: its cores are the threads that share the rows.
+    """
+    return Tile(**choose(DENSE, (rows, k, n), dtype, target))

@@ -54,7 +54,6 @@ class PruneUnits(Pass):
         if self.rate <= 0:
             raise ValueError(f"rate is {self.rate:g}, and nothing moves unless it is above 0")
 
-    @property
     def requires(self) -> tuple[str, ...]:
         if self.importance in FREE:
             return ()

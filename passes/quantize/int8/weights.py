@@ -12,11 +12,12 @@ two products into a *16-bit* integer and saturates. 255 * 127 * 2 = 64,770 is pa
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ....ir.errors import WeightError
+from ...manager.contract import Hardware
 from ..codes.affine import extremes, fit
 
 FULL, REDUCED = 127, 64
@@ -24,11 +25,11 @@ Range = Literal["auto", "full", "reduced"]
 _COLUMNS = 1024  # worked on at a time, so that temporaries stay small beside the weight
 
 
-def limit_for(target: Any, wanted: Range = "auto") -> tuple[int, str]:
+def limit_for(target: Hardware | None, wanted: Range = "auto") -> tuple[int, str]:
     """The largest |q| for a target, and why.
 
     Args:
-        target: a backends.target.Target (its `arch` and `vnni` are read), or None for an unknown one.
+        target: None is an unknown one.
         wanted: "auto" decides by the target; the others insist.
     """
     saturates = target is None or (target.arch in ("x86_64", "i686") and not target.vnni)
@@ -38,7 +39,7 @@ def limit_for(target: Any, wanted: Range = "auto") -> tuple[int, str]:
         return FULL, "8-bit weights, as asked" + (risk if saturates else "")
     if wanted == "reduced":
         return REDUCED, "7-bit weights, as asked"
-    if saturates:
+    if target is None or saturates:
         return REDUCED, f"7-bit weights: {machine}, and without it products of 8-bit ones saturate"
     return FULL, f"8-bit weights: target '{target.name}' adds int8 products in 32 bits"
 

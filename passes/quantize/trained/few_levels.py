@@ -39,6 +39,5 @@ class FewLevels(Pass):
         if not 0 < self.rate < 1:
             raise ValueError(f"rate is {self.rate:g}, and a step of learning is between 0 and 1")
 
-    @property
     def requires(self) -> tuple[str, ...]:
         return ("calibration",) if self.steps else ()

@@ -42,7 +42,6 @@ class Recovery(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
-    requires: ClassVar[tuple[str, ...]] = ("original", "calibration")
 
     steps: int = 1500
     rate: float = 3e-4
@@ -55,6 +54,9 @@ class Recovery(Pass):
     embeddings: bool = False
     recompute: bool = False
     checkpoint: str = ""
+
+    def requires(self) -> tuple[str, ...]:
+        return ("original", "calibration")
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):

@@ -55,8 +55,8 @@ def a_pass(run, *, effect=EXACT, source="onnx", target=None, gated=False, requir
     settings = {"name": "suspect", "source": source, "target": target, "effect": effect}
     body = {
         **settings,
-        "gated": gated,
-        "requires": requires,
+        "gated": lambda self: gated,
+        "requires": lambda self: requires,
         "run": lambda self, program, ctx: run(program, ctx),
     }
     return dataclass(frozen=True)(type("Suspect", (Pass,), body))()

@@ -70,7 +70,7 @@ def test_a_ratio_of_one_is_refused(ratio):
 def test_data_are_asked_for_before_work_starts():
     with pytest.raises(PipelineError, match="calibration data"):
         run("prune-heads", zoo.fx_program("bert"))
-    assert PruneHeads(importance="random").requires == ()
+    assert PruneHeads(importance="random").requires() == ()
 
 
 def test_heads_that_are_not_recognised_are_named():

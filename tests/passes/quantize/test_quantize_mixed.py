@@ -161,5 +161,5 @@ def test_a_quantized_model_is_kept_whole_and_limits_are_shares():
     assert "quantized already" in again.notes[0]
     with pytest.raises(ValueError, match=r"limit is 1\.5"):
         QuantizeMixed(limit=1.5)
-    assert QuantizeMixed().gated
-    assert not QuantizeMixed(budget="size").gated
+    assert QuantizeMixed().gated()
+    assert not QuantizeMixed(budget="size").gated()
