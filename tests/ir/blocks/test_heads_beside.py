@@ -9,6 +9,7 @@ from graphwright.backends.runtimes.onnxruntime import OnnxRuntime
 from graphwright.ir.agreement import scaled_distance
 from graphwright.ir.blocks import recognise
 from graphwright.ir.capture import capture
+from graphwright.ir.view import view
 from graphwright.passes.fuse.fuse_attention import FuseAttention
 from graphwright.passes.lower.to_onnx import ToOnnx
 from graphwright.passes.manager.contract import Context
@@ -66,7 +67,7 @@ def attending(known, dialect):
 
 @pytest.mark.parametrize("dialect", ["fx", "onnx"])
 def test_the_context_is_where_others_are_put_beside_it(dialect):
-    found = recognise(attending(True, dialect)).attention
+    found = recognise(view(attending(True, dialect))).attention
     assert [round(each.scale) for each in found] == [1, 2, 3, 4, 5]
     for each, (_, axes) in zip(found, KNOWN.values(), strict=True):
         assert each.root is each.context
@@ -78,7 +79,7 @@ def test_the_context_is_where_others_are_put_beside_it(dialect):
 
 @pytest.mark.parametrize("dialect", ["fx", "onnx"])
 def test_what_joins_no_heads_says_so(dialect):
-    blocks = recognise(attending(False, dialect))
+    blocks = recognise(view(attending(False, dialect)))
     assert blocks.attention == ()
     missed = [miss.reason for miss in blocks.missed if miss.kind == "attention"]
     assert missed == ["the heads are not merged into one axis after the values are weighed"] * len(REFUSED)
