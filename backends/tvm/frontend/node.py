@@ -15,13 +15,14 @@ from ....ir.errors import BackendError
 class Node:
     """name: the operator's, with its domain. inputs: Relax expressions, None where one is left out.
     attrs: numbers, tuples of them, and bytes for strings. builder: of the function under construction.
-    parameters: the graph's inputs."""
+    parameters: the graph's inputs. opset: of the standard operators."""
 
     name: str
     inputs: Sequence[Any]
     attrs: Mapping[str, Any]
     builder: relax.BlockBuilder
     parameters: Sequence[Any]
+    opset: int
 
     def emit(self, value: Any) -> Any:
         """A variable that is bound to an expression."""

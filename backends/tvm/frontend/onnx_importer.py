@@ -86,7 +86,7 @@ class Importer(onnx_frontend.ONNXGraphImporter):
         """Done by then, with our converters in mind."""
 
     def _convert_operator(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
-        node = Node(op_name, list(inputs), attrs, self.bb, list(self._inputs.values()))
+        node = Node(op_name, list(inputs), attrs, self.bb, list(self._inputs.values()), opset)
         try:
             found = CONVERTERS[op_name](node) if op_name in CONVERTERS else None
             if found is None:

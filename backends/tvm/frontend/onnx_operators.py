@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 from tvm import relax
 
-from . import onnx_attention, onnx_integers, onnx_nbits, onnx_rotary
+from . import onnx_attention, onnx_fourier, onnx_integers, onnx_nbits, onnx_rotary
 from .einsum import as_product
 from .node import Converter, Node
 from .rewriter import array, shape
@@ -160,6 +160,7 @@ _STANDARD: dict[str, Converter] = {
     "Cast": _cast,
     "Concat": _concat,
     "Constant": _constant,
+    "DFT": onnx_fourier.dft,
     "DynamicQuantizeLinear": onnx_integers.dynamic_quantize_linear,
     "Einsum": _einsum,
     "Gather": _gather,

@@ -303,3 +303,58 @@ def test_a_cache_before_its_first_token_is_joined_to_it(past):
     feed = {"p": floats(2, past, 4), "x": floats(2, 1, 4)}
     (value,) = tvm_run.run(relax_module(program, {"batch": 2, "past": past}), feed, level=1).values()
     np.testing.assert_array_equal(value, np.concatenate([feed["p"], feed["x"]], axis=1))
+
+
+# name: (attributes, input, axis, length, what NumPy makes of it in float64)
+TRANSFORMS = {
+    "complex rows": ("", (2, 7, 2), 1, None, lambda z: np.fft.fft(z, axis=1)),
+    "real features of four axes": ("", (2, 3, 6, 1), -2, None, lambda z: np.fft.fft(z, axis=2)),
+    "an axis further out": ("", (2, 3, 6, 2), 1, None, lambda z: np.fft.fft(z, axis=1)),
+    "inverse": ("inverse = 1", (2, 5, 2), 1, None, lambda z: np.fft.ifft(z, axis=1)),
+    "one side": ("onesided = 1", (2, 5, 1), 1, None, lambda z: np.fft.rfft(z.real, axis=1)),
+    "one side of an even number": ("onesided = 1", (2, 6, 1), 1, None, lambda z: np.fft.rfft(z.real, axis=1)),
+    "cut": ("", (2, 7, 2), 1, 4, lambda z: np.fft.fft(z, 4, axis=1)),
+    "followed by zeros": ("inverse = 1", (2, 5, 2), 1, 8, lambda z: np.fft.ifft(z, 8, axis=1)),
+    "one point": ("", (2, 1, 2), 1, None, lambda z: np.fft.fft(z, axis=1)),
+    "many points": ("", (1, 257, 1), 1, None, lambda z: np.fft.fft(z, axis=1)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_fourier_transforms(name):
+    attributes, size, axis, length, reference = TRANSFORMS[name]
+    x, written = floats(*size), f" <{attributes}>" if attributes else ""
+    held = {"axis": np.array(axis)} | ({} if length is None else {"length": np.array(length)})
+    body = f"y = DFT{written} (x, {'length' if length else ''}, axis)"
+    dims = ",".join(map(str, size))
+    program = parsed(body, f"float[{dims}] x", "float[a,b,c] y", held, opset=20)
+    (value,) = tvm_run.run(relax_module(program, {}), {"x": x}, level=1).values()
+    wide = x.astype(np.float64)
+    wanted = reference(wide[..., 0] + (1j * wide[..., 1] if size[-1] == 2 else 0))
+    wanted = np.stack([wanted.real, wanted.imag], -1)
+    assert value.shape == wanted.shape
+    np.testing.assert_allclose(value, wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("opset", "at"), [(17, 1), (20, 2)], ids=["the first after the batch", "the last but one"]
+)
+def test_the_axis_of_a_fourier_transform_where_none_is_given(opset, at):
+    x = floats(2, 3, 4, 2)
+    program = parsed("y = DFT (x)", "float[2,3,4,2] x", "float[2,3,4,2] y", opset=opset)
+    (value,) = tvm_run.run(relax_module(program, {}), {"x": x}, level=1).values()
+    wanted = np.fft.fft(x[..., 0].astype(np.float64) + 1j * x[..., 1], axis=at)
+    np.testing.assert_allclose(value, np.stack([wanted.real, wanted.imag], -1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "what"),
+    [
+        ("DFT <onesided = 1, inverse = 1> (x)", "float[2,5,2] x", "one side of an inverse"),
+        ("DFT (x)", "float[1,9000,1] x", "9000 points: its table would take more than 256 MB"),
+        ("DFT (x, n)", "float[2,5,2] x, int64 n", "a length that is computed"),
+    ],
+)
+def test_fourier_transforms_that_are_not_converted_are_named(node, inputs, what):
+    with pytest.raises(BackendError, match=f"TVM has no DFT with {what}"):
+        relax_module(parsed(f"y = {node}", inputs, "float[a,b,c] y", opset=20), {})
