@@ -22,7 +22,7 @@ class Node:
     attrs: Mapping[str, Any]
     builder: relax.BlockBuilder
     parameters: Sequence[Any]
-    opset: int
+    opset: int = 23
 
     def emit(self, value: Any) -> Any:
         """A variable that is bound to an expression."""
