@@ -10,7 +10,6 @@ from typing import Any, Literal
 from .errors import CaptureError, GraphwrightError
 from .host.files import path_of, why
 from .program import Program, Task
-from .sources.hub import fetch
 
 Spelling = Literal["sdpa", "eager"]
 
@@ -103,3 +102,39 @@ def _directory(path: Path, task: Task | None, attn: Spelling | None, kind: str |
     if task == "embedding":
         raise CaptureError(f"'{path}' has no modules.json: without its pooling there is no embedding.")
     return from_directory(path, task, attn, kind)
+
+
+_READ = ["*.json", "*.txt", "*.safetensors", "*.jinja", "*.model"]
+
+
+def fetch(repository: str) -> Path:
+    """Downloads (or finds in the cache) what capture reads of a model; never code.
+
+    Raises:
+        CaptureError: no such model, no access to it, or no connection.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        directory = Path(snapshot_download(repository, allow_patterns=_READ))
+        if not list(directory.glob("*.safetensors")):
+            directory = Path(snapshot_download(repository, allow_patterns=[*_READ, "*pytorch_model*.bin"]))
+        return directory
+    except HFValidationError as error:
+        raise CaptureError(f"there is no '{repository}' here, and no hub id looks like that.") from error
+    except GatedRepoError as error:
+        raise CaptureError(f"'{repository}' is gated: ask for access on the hub and log in.") from error
+    except RepositoryNotFoundError as error:
+        raise CaptureError(f"there is no '{repository}' here or on the Hugging Face hub.") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise CaptureError(
+            f"there is no '{repository}' here, and the Hugging Face hub cannot be reached for it."
+        ) from error

@@ -4,20 +4,22 @@ the others."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._sympy.functions import Mod, PythonMod
 
 from ..errors import CaptureError
 from ..fx.reasons import decides, place
 from ..program import Program
 from .examples import example_inputs
 from .inputs import DECODER_LENGTH, Example
-from .padded import no_padded_windows
 
 # One length for a model that is traced for one only: that of the default workload, unless code that runs
 # over the tokens one by one would be written out that often.
@@ -170,3 +172,28 @@ def _said(program: Program, attempt: _Attempt, kind: str) -> Program:
         notes.append(f"'{name}' is part of the graph, as {value[0].tolist()} for every row.")
     info = {**program.info, "sizes": sizes | {"reasons": reasons}}
     return replace(program, info=info | ({"notes": notes} if notes else {}))
+
+
+_IMAGE_AXES = 4
+
+
+class _Watch(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dim() >= _IMAGE_AXES:
+            axes: tuple[Any, ...] = tuple(result.shape)
+            sizes = [size.node.expr for size in axes if isinstance(size, torch.SymInt)]
+            if sum(bool(size.atoms(Mod, PythonMod)) for size in sizes) > 1:
+                raise CaptureError("the model pads images by their size.")
+        return result
+
+
+@contextmanager
+def no_padded_windows() -> Iterator[None]:
+    """Ends a trace at the first value two of whose axes are padded by their own size.
+
+    Raises:
+        CaptureError: there is one.
+    """
+    with _Watch():
+        yield

@@ -9,9 +9,11 @@ from typing import Any
 from tvm import relax
 
 from ....ir.blocks import recognise
+from ....ir.blocks.base import Norm
 from ....ir.spec import InputSpec
-from ....ir.values import Value
+from ....ir.values import Value, sizes
 from ..kernels.machine import Machine
+from ..kernels.norm import finished
 from ..kernels.tile import Tile, choose
 from .attend import direct, fitting, write_attention
 from .cached import cached, write_cached
@@ -24,7 +26,6 @@ from .integers import integers
 from .items import Item, ordered
 from .lookups import lookups, write_lookup
 from .masks import TokenMasks, mask_input
-from .norms import write_norm
 from .pools import pools, write_pool
 from .products import as_floats
 from .rebuild import bindings, with_kernels
@@ -132,3 +133,24 @@ def _items(site: Site, view: RelaxView, blocks: Any, found: Any, sums: Any, main
         if binding.var in view:
             add(write_operator(site, view, binding, tuples))
     return items
+
+
+def write_norm(site: Site, norm: Norm) -> Item:
+    """The item of a norm."""
+
+    def write() -> None:
+        em = site.emitter
+        if em.is_tokens(norm.input):
+            em.tokens.add(norm.root)
+        finish = site.finish(norm.root, norm=norm)
+        rows = em.rows(norm.input)
+        assert norm.root.shape is not None
+        n = sizes(norm.root)[-1]
+        results = em.kernel(
+            f"norm_{n}", ("norm", n, finish), lambda: finished(n, finish, site.machine),
+            [rows, *site.arguments(finish, norm.root, None, norm, n)],
+            site.results(finish, em.count(norm.input), n),
+        )  # fmt: skip
+        site.put(finish, norm.root, results)
+
+    return Item((norm.root,), ((norm.input, "float"),), write)

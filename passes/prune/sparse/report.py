@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from ....ir.program import Program
 from ...common.fx_weights import Matrix
@@ -10,7 +13,6 @@ from ...manager.contract import Context
 from ..timing.latency import Timing
 from .matrices import weight
 from .patterns import Sparsity
-from .stored import sizes
 
 
 def statistics(
@@ -40,3 +42,45 @@ def notes(before: Program, after: Program, context: Context) -> list[str]:
     times = Timing(before, context, "")(after)
     verdict = "they buy no time" if times < 1.02 else "measured here, they buy time"
     return [*said, f"the dense runtime is {times:.2f} times as fast with the zeros: {verdict}"]
+
+
+MB = 1e6
+
+
+def sizes(matrices: Iterable[np.ndarray], pattern: Sparsity) -> dict[str, float]:
+    """Megabytes (10^6 bytes) by form.
+
+    "dense": as a runtime without sparse kernels has them. "bitmap": the numbers that stay, and a bit for each
+    place; for n:m the numbers of each group and their places in it. "rows": the numbers that stay with the
+    column of each and the start of each row (CSR; of blocks, BSR), in the fewest whole bytes. "deflated":
+    dense, as a zip file holds it.
+
+    Args:
+        matrices: (outputs, inputs).
+    """
+    total = dict.fromkeys(("dense", "bitmap", "rows", "deflated"), 0.0)
+    for matrix in matrices:
+        blocks = _blocks(matrix, pattern.block)
+        held = int(blocks.any(axis=(1, 3)).sum())
+        numbers = held * blocks.shape[1] * blocks.shape[3] * matrix.itemsize
+        if pattern.few:
+            n, m = pattern.few
+            groups = matrix.size // m
+            bitmap = groups * n * matrix.itemsize + groups * n * np.ceil(np.log2(m)) / 8
+        else:
+            bitmap = numbers + blocks.shape[0] * blocks.shape[2] / 8
+        total["dense"] += matrix.nbytes / MB
+        total["bitmap"] += float(bitmap) / MB
+        total["rows"] += (numbers + held * _bytes(blocks.shape[2]) + 4 * (blocks.shape[0] + 1)) / MB
+        total["deflated"] += len(zlib.compress(np.ascontiguousarray(matrix).tobytes(), 6)) / MB
+    return total
+
+
+def _blocks(weight: np.ndarray, block: tuple[int, int]) -> np.ndarray:
+    """(rows of blocks, outputs, columns of blocks, inputs)."""
+    (r, c), (rows, columns) = block, weight.shape
+    return weight.reshape(rows // r, r, columns // c, c)
+
+
+def _bytes(columns: int) -> int:
+    return 1 if columns <= 1 << 8 else 2 if columns <= 1 << 16 else 4

@@ -7,8 +7,8 @@ import torch
 import transformers
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import CaptureError
-from graphwright.ir.sources.cacheless import of_padding
 from graphwright.ir.sources.examples import example_inputs
+from graphwright.ir.sources.hf import of_padding
 from graphwright.ir.sources.inputs import Example
 from graphwright.ir.sources.processor import processor
 

@@ -9,8 +9,7 @@ from graphwright.passes.common.batches import some
 from graphwright.passes.manager.contract import Context, Ratio
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.prune.surgery.units import units
-from graphwright.passes.prune.timing.grid import grid, kinds
-from graphwright.passes.prune.timing.latency import table
+from graphwright.passes.prune.timing.latency import grid, kinds, table
 from graphwright.passes.prune.timing.search import cheapest
 
 CONDITIONS = {"target": "here", "threads": 1}

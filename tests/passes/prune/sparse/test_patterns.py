@@ -5,7 +5,7 @@ import scipy.sparse
 import torch
 from graphwright.passes.prune.sparse.choice import kept as kept_of
 from graphwright.passes.prune.sparse.patterns import Sparsity
-from graphwright.passes.prune.sparse.stored import sizes
+from graphwright.passes.prune.sparse.report import sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
