@@ -12,7 +12,7 @@ from ..values import Value
 from .base import Linear, Norm
 from .layout import Atom, Layout, Lost
 from .rotary import OPERATORS, rotary
-from .scores import Operand, times
+from .scores import Factor, times
 from .walk import LAYOUT, Statics, bare, only_user, passes, users
 
 ROTATES = {"add", "concat", "stack", "reshape"} | OPERATORS
@@ -48,7 +48,7 @@ class Heads:
 
 
 def heads(
-    operand: Operand, length: str, size: str, linears: Mapping[Value, Linear], norms: Mapping[Value, Norm],
+    operand: Factor, length: str, size: str, linears: Mapping[Value, Linear], norms: Mapping[Value, Norm],
     static: Statics,
 ) -> Heads:  # fmt: skip
     """Follow an operand up to its projection, and its features down again.
@@ -159,7 +159,7 @@ def _shift(value: Value, static: Statics) -> Value | None:
     return None
 
 
-def _unscaled(operand: Operand, body: list[Value]) -> tuple[float, Operand]:
+def _unscaled(operand: Factor, body: list[Value]) -> tuple[float, Factor]:
     """The numbers that an operand is multiplied by at the very end, and the operand without them."""
     outer, value = 1.0, bare(operand.value)
     number = times(value)
@@ -167,7 +167,7 @@ def _unscaled(operand: Operand, body: list[Value]) -> tuple[float, Operand]:
         body.append(value)
         outer, value = outer * number[0], bare(number[1])
         number = times(value)
-    return (outer, Operand(value, operand.letters)) if body else (1.0, operand)
+    return (outer, Factor(value, operand.letters)) if body else (1.0, operand)
 
 
 def same_shape(a: Value, b: Value) -> bool:
@@ -179,7 +179,7 @@ def same_shape(a: Value, b: Value) -> bool:
     )
 
 
-def _read(operand: Operand, layout: Layout, length: int, size: int) -> tuple[str, list[int]]:
+def _read(operand: Factor, layout: Layout, length: int, size: int) -> tuple[str, list[int]]:
     """(letters, axes that hold heads)."""
     text, head_axes = "", []
     for axis, atoms in enumerate(layout.axes):
@@ -199,7 +199,7 @@ def _read(operand: Operand, layout: Layout, length: int, size: int) -> tuple[str
 
 
 def _bare_heads(
-    operand: Operand, length: int, size: int, source: Value, outer: float, scale: float, turned: bool,
+    operand: Factor, length: int, size: int, source: Value, outer: float, scale: float, turned: bool,
     norm: Norm | None, shifted: bool, body: tuple[Value, ...],
 ) -> Heads:  # fmt: skip
     """Heads that no projection stands over: told by position, (batch, heads, length, size)."""
@@ -224,7 +224,7 @@ def _bare_heads(
 
 
 def merged(
-    context: Operand,
+    context: Factor,
     query: Heads,
     query_letters: str,
     size: str,

@@ -18,8 +18,8 @@ VIEWS = {"reshape", "unsqueeze", "squeeze"}
 
 
 @dataclass(frozen=True)
-class Operand:
-    """One factor of a product. letters: a name per axis; equal names are matched or summed over."""
+class Factor:
+    """One factor of a product of scores. letters: a name per axis; equal names are matched or summed over."""
 
     value: Value
     letters: str
@@ -30,8 +30,8 @@ class ScoreProduct:
     """A matmul or einsum of two computed values. scale: what the operator itself multiplies by."""
 
     root: Value
-    left: Operand
-    right: Operand
+    left: Factor
+    right: Factor
     letters: str
     scale: float = 1.0
     added: tuple[float, Value] | None = None
@@ -42,10 +42,10 @@ class Core:
     """softmax(gate * capped(scale * query key^T) + terms) value. letters: i queries, j keys, the rest as in
     `context`. softcap, gate, sinks: as Attention's."""
 
-    query: Operand
-    key: Operand
-    value: Operand
-    context: Operand
+    query: Factor
+    key: Factor
+    value: Factor
+    context: Factor
     scale: float
     terms: list[tuple[float, Value]] = field(default_factory=list)
     select: tuple[Value, bool] | None = None
@@ -72,8 +72,8 @@ def sdpa_core(root: Value) -> Core:
     rank = len(query.shape or ()) or 4
     batch = "bhgn"[: rank - 2]
     core = Core(
-        Operand(query, batch + "id"), Operand(key, batch + "jd"), Operand(value, batch + "je"),
-        Operand(root, batch + "ie"), scale, softcap=root.attrs.get("softcap", 0.0),
+        Factor(query, batch + "id"), Factor(key, batch + "jd"), Factor(value, batch + "je"),
+        Factor(root, batch + "ie"), scale, softcap=root.attrs.get("softcap", 0.0),
         is_causal=bool(root.attrs.get("causal")),
         grouped=bool(root.attrs.get("gqa")), body=[root],
     )  # fmt: skip
@@ -113,13 +113,13 @@ def softmax_core(probabilities: Value, scores: Value, body: list[Value], static:
     rename = lambda text: "".join(named.get(c, c.upper()) for c in text)
     right = _untransposed(right)
     return Core(
-        left, right, Operand(values.value, rename(values.letters)),
-        Operand(context.value, rename(context.letters)), above.scale, above.terms, above.select,
+        left, right, Factor(values.value, rename(values.letters)),
+        Factor(context.value, rename(context.letters)), above.scale, above.terms, above.select,
         above.softcap, above.gate, sinks, probabilities, body=body,
     )  # fmt: skip
 
 
-def _untransposed(key: Operand) -> Operand:
+def _untransposed(key: Factor) -> Factor:
     """The key before the transpose that only the product needed, where there is one."""
     value = bare(key.value)
     if value.op != "transpose" or value.inputs[0] is None:
@@ -127,12 +127,12 @@ def _untransposed(key: Operand) -> Operand:
     letters = "".join(key.letters[value.attrs["perm"].index(axis)] for axis in range(len(key.letters)))
     if letters != key.letters[:-2] + key.letters[-1] + key.letters[-2]:
         return key
-    return Operand(value.inputs[0], letters)
+    return Factor(value.inputs[0], letters)
 
 
 def _below(
     probabilities: Value, static: Statics
-) -> tuple[tuple[Operand, Operand, Operand], list[Value], Value | None]:
+) -> tuple[tuple[Factor, Factor, Factor], list[Value], Value | None]:
     """((weights, values, context), body, cut): the product with the values that the probabilities go into.
 
     cut: the slice that leaves some of the keys out of it, where there is one.
@@ -148,7 +148,7 @@ def _below(
                     if bare(weights.value) == value and weights.letters[-1] in values.letters:
                         if weights.letters[-1] in product.letters:
                             raise NoAttention(user, "the probabilities are not summed over the keys")
-                        return (weights, values, Operand(user, product.letters)), [*body, user], cut
+                        return (weights, values, Factor(user, product.letters)), [*body, user], cut
             elif (asked := _isnan_guard(user, value)) is not None:
                 body += [asked, user]
                 step = user
@@ -387,11 +387,11 @@ def _product(value: Value, static: Statics, learned: bool = False) -> ScoreProdu
             return None
         batch = "bhgn"[: max(ranks) - 2]
         left, right = batch[len(batch) - ranks[0] + 2 :] + "id", batch[len(batch) - ranks[1] + 2 :] + "dj"
-        return ScoreProduct(value, Operand(a, left), Operand(b, right), batch + "ij")
+        return ScoreProduct(value, Factor(a, left), Factor(b, right), batch + "ij")
     if value.op == "aten.baddbmm.default" and len(factors) == 3 and not any(static(v) for v in factors[1:]):
         added = (float(value.attrs.get("beta", 1)), factors[0])
         return ScoreProduct(
-            value, Operand(factors[1], "bid"), Operand(factors[2], "bdj"), "bij",
+            value, Factor(factors[1], "bid"), Factor(factors[2], "bdj"), "bij",
             float(value.attrs.get("alpha", 1)), added,
         )  # fmt: skip
     if value.op == "einsum" and len(factors) == 2 and not any(static(v) for v in factors):
@@ -399,7 +399,7 @@ def _product(value: Value, static: Statics, learned: bool = False) -> ScoreProdu
         terms = left.split(",")
         if not arrow or "." in value.attrs["equation"] or len(terms) != 2:
             return None
-        return ScoreProduct(value, Operand(factors[0], terms[0]), Operand(factors[1], terms[1]), out)
+        return ScoreProduct(value, Factor(factors[0], terms[0]), Factor(factors[1], terms[1]), out)
     return None
 
 

@@ -16,7 +16,7 @@ from ...ir.values import Value, View
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.driver import Refused, drive, misses
-from .parts.merge import Group, Merger, duplicated, unfit
+from .parts.merge import Merger, Siblings, duplicated, unfit
 
 _KERNELS = ("ai.onnx::Attention", "com.microsoft::MultiHeadAttention")
 _WAY = LAYOUT | {"layer_norm", "rms_norm", "ai.onnx::RotaryEmbedding"}
@@ -56,7 +56,7 @@ class FuseQkv(Pass):
         graph = view(program)
         blocks = recognise(graph)
         notes = misses(blocks.missed, "attention")
-        groups: list[Group] = []
+        groups: list[Siblings] = []
         known: dict[Linear, None] = {}
         for name, parts in _projections(graph, blocks, self.gates):
             new = {what: linear for what, linear in parts.items() if linear not in known}
@@ -64,12 +64,12 @@ class FuseQkv(Pass):
                 shared = ", ".join(what for what in parts if what not in new)
                 notes.append(f"{name}: its {shared} are those of an earlier block")
             found, why = _by_input(new)
-            groups += [Group(name, tuple(members)) for members in found]
+            groups += [Siblings(name, tuple(members)) for members in found]
             notes += [f"{name}: {reason}" for reason in why]
             known |= dict.fromkeys(linear for linear in new.values() if linear is not None)
         writer = Merger(program.graph)
 
-        def check(site: tuple[Group, str]) -> None:
+        def check(site: tuple[Siblings, str]) -> None:
             if site[1]:
                 raise Refused(site[1])
 

@@ -11,7 +11,7 @@ from .codes.centroids import Dictionary, dictionary
 from .codes.gobo import gobo_form
 from .codes.repack import repack
 from .codes.rounding import checked
-from .codes.stored import Stored
+from .codes.stored import StoredWeight
 from .fit.stored_pass import StoredPass
 
 
@@ -37,7 +37,7 @@ class QuantizeGobo(StoredPass):
 
     def run(self, program: Program, context: Context) -> Result:
         weights, notes = self.choose(program, context)
-        coded: list[tuple[Stored, Dictionary]] = []
+        coded: list[tuple[StoredWeight, Dictionary]] = []
         for number, stored in enumerate(weights):
             context.progress("finding centroids", number, len(weights))
             matrix = checked(stored.matrix(), stored.name)

@@ -14,7 +14,7 @@ from ..manager.contract import Context, Result
 from .codes.nbit_form import nbit_form
 from .codes.repack import repack
 from .codes.rounding import Coded, Scheme, with_zeros
-from .codes.stored import Stored
+from .codes.stored import StoredWeight
 from .fit.awq import Scaled, by_awq
 from .fit.coding import without_data
 from .fit.gptq import by_gptq
@@ -93,7 +93,7 @@ class QuantizeWeights(StoredPass):
             return {}
         return context.chosen.setdefault(("codes", repr(self)), {})
 
-    def _scheme(self, weight: Stored) -> Scheme:
+    def _scheme(self, weight: StoredWeight) -> Scheme:
         bits = self.bits_of(weight)
         return Scheme(bits, self.group, self.zeros == "fractions" and bits < 8)
 
@@ -102,7 +102,7 @@ class QuantizeWeights(StoredPass):
         scheme = Scheme(self.bits, self.group, self.zeros == "fractions" and self.bits < 8)
         return with_zeros(scheme, weights) if self.zeros == "auto" and self.bits < 8 else scheme
 
-    def _free(self, weight: Stored) -> bool:
+    def _free(self, weight: StoredWeight) -> bool:
         """Whether a weight is coded without data."""
         if self.method in ("rtn", "hqq") or weight.table or weight.groups > 1:
             return True
@@ -110,7 +110,7 @@ class QuantizeWeights(StoredPass):
 
 
 def _statistics(
-    coded: Sequence[tuple[Stored, Coded]], counts: Counter[str], scaled: Scaled
+    coded: Sequence[tuple[StoredWeight, Coded]], counts: Counter[str], scaled: Scaled
 ) -> dict[str, int | float | str]:
     statistics: dict[str, int | float | str] = {"weights packed": len(coded), **counts}
     if fractions := sum(codes.zero.dtype.kind == "f" for _, codes in coded):

@@ -15,7 +15,7 @@ from ..common.calibration import calibrate
 from ..manager.contract import Context, Exact, Pass, Result
 from .calibrate.sample import Sample
 from .codes.affine import fit
-from .codes.stored import Stored, find
+from .codes.stored import StoredWeight, find
 from .fit.rescale import Target, divide, foldable
 from .int8.sites import quantized
 from .int8.weights import Range, limit_for, quantize
@@ -91,7 +91,7 @@ class SmoothQuant(Pass):
         return Result(program, bool(gains), statistics, (*notes, *shared, *misses))
 
 
-def search(sample: Sample, readers: Sequence[Stored], limit: int) -> tuple[np.ndarray, float]:
+def search(sample: Sample, readers: Sequence[StoredWeight], limit: int) -> tuple[np.ndarray, float]:
     """The scale of each feature that loses least to int8, and its error over that without one.
 
     Args:
@@ -140,9 +140,9 @@ def _error(
     return total
 
 
-def _sites(found: Sequence[Stored]) -> tuple[dict[ir.Value, list[Stored]], list[str]]:
+def _sites(found: Sequence[StoredWeight]) -> tuple[dict[ir.Value, list[StoredWeight]], list[str]]:
     """Activations whose every product has a weight of its own, with those weights; and why others are not."""
-    sites: dict[ir.Value, list[Stored]] = {}
+    sites: dict[ir.Value, list[StoredWeight]] = {}
     spoiled: dict[ir.Value, str] = {}
     for stored in found:
         reason = ""
@@ -162,11 +162,11 @@ def _sites(found: Sequence[Stored]) -> tuple[dict[ir.Value, list[Stored]], list[
 _Targets = Mapping[ir.Value, tuple[Target, ...]]
 
 
-def _free(x: ir.Value, readers: Sequence[Stored], targets: _Targets) -> bool:
+def _free(x: ir.Value, readers: Sequence[StoredWeight], targets: _Targets) -> bool:
     return not _why(x, readers, targets)
 
 
-def _why(x: ir.Value, readers: Sequence[Stored], targets: _Targets) -> str:
+def _why(x: ir.Value, readers: Sequence[StoredWeight], targets: _Targets) -> str:
     """Why nothing takes an activation's scale for free; empty if something does."""
     nodes = {use.node for stored in readers for use in stored.products}
     others = [use.node for use in x.uses() if use.node not in nodes]

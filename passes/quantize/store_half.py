@@ -12,7 +12,7 @@ from ...ir.onnx.graph import Editor
 from ...ir.program import Program
 from ..manager.contract import Context, Lossy, Pass, Result
 from .codes.decode import Decoder
-from .codes.stored import Stored, find
+from .codes.stored import StoredWeight, find
 
 _TYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 LARGEST = float(np.finfo(np.float16).max)
@@ -59,7 +59,7 @@ class StoreHalf(Pass):
         )
 
 
-def _unfit(stored: Stored) -> str:
+def _unfit(stored: StoredWeight) -> str:
     array = stored.tensor.numpy()
     largest = max(float(np.max(array, initial=0)), -float(np.min(array, initial=0)))
     if largest <= LARGEST:  # false for NaN too
@@ -69,7 +69,7 @@ def _unfit(stored: Stored) -> str:
     )
 
 
-def _store(editor: Editor, decoder: Decoder, stored: Stored, dtype: ir.DataType) -> None:
+def _store(editor: Editor, decoder: Decoder, stored: StoredWeight, dtype: ir.DataType) -> None:
     tensor, old = stored.tensor, stored.value
     name = f"{stored.name}.{dtype.name.lower()}"
 

@@ -69,7 +69,7 @@ def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
     """
     with IRBuilder() as builder, T.prim_func():
         T.func_name("main")
-        Kernel(spec, machine).build()
+        AttentionKernel(spec, machine).build()
     return builder.get()
 
 
@@ -85,7 +85,7 @@ def key_block(machine: Machine) -> int:
     return machine.lanes * (3 if machine.registers >= 32 else 2)
 
 
-class Kernel:
+class AttentionKernel:
     """Writes the kernel. Scores lie in slots; a key's slot is its number, and all of them are visited.
 
     spotted: whether each key must be asked if a query sees it; or else the first so many are seen.

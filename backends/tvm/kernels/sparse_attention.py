@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .attention import Attention, Kernel
+from .attention import Attention, AttentionKernel
 from .machine import Machine
 from .vector import Expr, chunks, splat, store
 
@@ -26,7 +26,7 @@ def sparse_attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
     return builder.get()
 
 
-class _Sparse(Kernel):
+class _Sparse(AttentionKernel):
     spotted = True
 
     def _declare(self, keys: Expr) -> None:

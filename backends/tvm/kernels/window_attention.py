@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .attention import Attention, Kernel
+from .attention import Attention, AttentionKernel
 from .machine import Machine
 from .vector import Expr, load, splat
 
@@ -29,7 +29,7 @@ def window_attention(spec: Attention, window: tuple[int, int], machine: Machine)
     return builder.get()
 
 
-class _Window(Kernel):
+class _Window(AttentionKernel):
     spotted = True
 
     def __init__(self, spec: Attention, window: tuple[int, int], machine: Machine) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ....ir.blocks.base import Attention, Blocks, Linear
 from ....ir.blocks.heads import Heads, heads
 from ....ir.blocks.layout import Lost
-from ....ir.blocks.scores import Operand
+from ....ir.blocks.scores import Factor
 from ....ir.blocks.walk import Statics, bare
 from ....ir.values import Value, sizes
 from ..kernels.attention import Columns
@@ -98,7 +98,7 @@ def _heads(value: Value | None, linears: Mapping[Value, Linear], norms: Mapping[
     if value is None or value.shape is None:
         return None
     try:
-        return heads(Operand(value, "bhld"), "l", "d", linears, norms, Statics())
+        return heads(Factor(value, "bhld"), "l", "d", linears, norms, Statics())
     except Lost:
         return None
 

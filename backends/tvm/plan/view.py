@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from ....ir.values import GraphValue, GraphView
-from .view_ops import RULES, Call
+from .view_ops import RULES, ViewCall
 
 
 class RelaxView(GraphView):
@@ -65,7 +65,7 @@ class RelaxView(GraphView):
             self._results[var] = (operator, operands, call)
             return
         rule = RULES.get(operator)
-        spec = rule(Call(call, operands, _shape(var))) if rule else None
+        spec = rule(ViewCall(call, operands, _shape(var))) if rule else None
         op, inputs, attrs = spec or (operator, operands, {})
         self.add(_value(var, str(var.name), op, inputs, attrs))
 
@@ -78,7 +78,7 @@ class RelaxView(GraphView):
             return
         operator, operands, call = source if source is not None else ("relax.tuple", [], None)
         rule = RULES.get(operator)
-        spec = rule(Call(call, operands, _shape(var))) if rule else None
+        spec = rule(ViewCall(call, operands, _shape(var))) if rule else None
         op, inputs, attrs = spec or (operator, operands, {})
         self.add(_value(var, str(var.name), op, inputs, attrs, index))
 

@@ -1,6 +1,6 @@
 """Relax operators under the view's canonical names. Source: tvm.relax.op of TVM 0.27.
 
-A rule takes a `Call` and gives (operator, operands, attributes), or None when this use has no canonical
+A rule takes a `ViewCall` and gives (operator, operands, attributes), or None when this use has no canonical
 spelling.
 """
 
@@ -18,7 +18,7 @@ Spec = tuple[str, Sequence[GraphValue | None], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Call:
+class ViewCall:
     """One operator call. call: the expression. operands: its tensors. shape: of the result."""
 
     call: Any
@@ -44,14 +44,14 @@ class Call:
         return len(self.operands[0].shape or ())
 
 
-Rule = Callable[[Call], Spec | None]
+Rule = Callable[[ViewCall], Spec | None]
 
 
 def _same(name: str, **attrs: Any) -> Rule:
     return lambda c: (name, c.operands, dict(attrs))
 
 
-def _layer_norm(c: Call) -> Spec | None:
+def _layer_norm(c: ViewCall) -> Spec | None:
     axes = c.axes(c.attrs.axes, c.rank)
     scaled = bool(c.attrs.scale) and bool(c.attrs.center)
     return (
@@ -59,21 +59,21 @@ def _layer_norm(c: Call) -> Spec | None:
     )
 
 
-def _rms_norm(c: Call) -> Spec | None:
+def _rms_norm(c: ViewCall) -> Spec | None:
     if c.axes(c.attrs.axes, c.rank) != (c.rank - 1,):
         return None
     return "rms_norm", c.operands, {"epsilon": float(c.attrs.epsilon)}
 
 
 def _reduce(name: str) -> Rule:
-    def rule(c: Call) -> Spec:
+    def rule(c: ViewCall) -> Spec:
         attrs = {"axes": c.axes(c.attrs.axis, c.rank), "keepdim": bool(c.attrs.keepdims)}
         return name, c.operands, attrs
 
     return rule
 
 
-def _permute(c: Call) -> Spec:
+def _permute(c: ViewCall) -> Spec:
     axes = c.attrs.axes
     return (
         "transpose",
@@ -86,7 +86,7 @@ def _shaped(name: str) -> Rule:
     return lambda c: (name, c.operands[:1], {"shape": c.shape})
 
 
-def _slice(c: Call) -> Spec | None:
+def _slice(c: ViewCall) -> Spec | None:
     """A slice that cuts one axis."""
     axes, begin, end = (c.ints(i) for i in (1, 2, 3))
     strides = c.ints(4) if len(c.call.args) > 4 else [1] * len(axes)
@@ -101,7 +101,7 @@ def _slice(c: Call) -> Spec | None:
     return "slice", c.operands[:1], cuts[0] if cuts else {"axis": 0, "start": 0, "end": END, "step": 1}
 
 
-def _split(c: Call) -> Spec:
+def _split(c: ViewCall) -> Spec:
     axis = c.axes([c.attrs.axis], c.rank)[0]
     size = sizes(c.operands[0])[axis]
     given = c.attrs.indices_or_sections
@@ -113,38 +113,38 @@ def _split(c: Call) -> Spec:
     return "split", c.operands, {"axis": axis, "sizes": tuple(parts)}
 
 
-def _concat(c: Call) -> Spec:
+def _concat(c: ViewCall) -> Spec:
     return concatenated(c.operands, [x.shape for x in c.operands], c.axes([c.attrs.axis], c.rank)[0])
 
 
-def _take(c: Call) -> Spec:
+def _take(c: ViewCall) -> Spec:
     data, index = c.operands
     axis = 0 if c.attrs.axis is None else c.axes([c.attrs.axis], c.rank)[0]
     table = data.op == "const" and "float" in (data.dtype or "") and axis == 0
     return ("embedding", [data, index], {}) if table else ("gather", [data, index], {"axis": axis})
 
 
-def _cast(c: Call) -> Spec:
+def _cast(c: ViewCall) -> Spec:
     to = str(c.attrs.dtype)
     return ("identity", c.operands, {}) if c.operands[0].dtype == to else ("cast", c.operands, {"to": to})
 
 
 def _axes(name: str) -> Rule:
-    def rule(c: Call) -> Spec:
+    def rule(c: ViewCall) -> Spec:
         rank = c.rank + (len(c.attrs.axis) if name == "unsqueeze" else 0)
         return name, c.operands, {"axes": tuple(sorted(c.axes(c.attrs.axis, rank)))}
 
     return rule
 
 
-def _squeeze(c: Call) -> Spec:
+def _squeeze(c: ViewCall) -> Spec:
     if c.attrs.axis is not None:
         return _axes("squeeze")(c)  # type: ignore[return-value]
     shape = c.operands[0].shape or ()
     return "squeeze", c.operands, {"axes": tuple(i for i, d in enumerate(shape) if d == 1)}
 
 
-def _dequantize(c: Call) -> Spec:
+def _dequantize(c: ViewCall) -> Spec:
     """What was rounded with the same scale and zero point just before is only rounding."""
     x, scale, zero = c.operands
     axis = {"axis": c.axes([c.attrs.axis], max(c.rank, 1))[0]}

@@ -17,7 +17,7 @@ _PRODUCTS = ("linear", "matmul", "conv1d")
 
 
 @dataclass(frozen=True)
-class Group:
+class Siblings:
     """Linears that read one value, in the order of their pieces. name: of the block that they are in."""
 
     name: str
@@ -50,7 +50,7 @@ def unfit(linear: Linear) -> str:
     return f"'{kept[0].name}' inside it is an output of the model" if kept else ""
 
 
-def duplicated(groups: Sequence[Group]) -> list[str]:
+def duplicated(groups: Sequence[Siblings]) -> list[str]:
     """For each group, why merging it would keep a weight twice; empty where it would not.
 
     Groups of the very same weights (layers that share them) share the merged one.
@@ -61,7 +61,7 @@ def duplicated(groups: Sequence[Group]) -> list[str]:
     return [_used_elsewhere(group, readers[group.weights]) for group in groups]
 
 
-def _used_elsewhere(group: Group, readers: set[Value]) -> str:
+def _used_elsewhere(group: Siblings, readers: set[Value]) -> str:
     for weight, _ in group.weights:
         stack = [weight]
         while stack:
@@ -88,7 +88,7 @@ class Merger:
         self._weights: dict[tuple[object, ...], ir.Value] = {}
         self._order = {node: number for number, node in enumerate(model.graph)}
 
-    def write(self, group: Group) -> None:
+    def write(self, group: Siblings) -> None:
         """Put one product, one sum with the biases, and a Split in the members' place."""
         members = group.members
         roots: list[ir.Value] = [linear.root.native for linear in members]
@@ -111,7 +111,7 @@ class Merger:
             piece.type, piece.shape = root.type or wide.type, root.shape
             self.editor.replace(root, piece)
 
-    def _weight(self, group: Group, name: str) -> ir.Value:
+    def _weight(self, group: Siblings, name: str) -> ir.Value:
         if group.weights not in self._weights:
             tensors = [(ir.convenience.get_const_tensor(w.native), turned) for w, turned in group.weights]
             data = _side_by_side(tensors, f"{name}.weight")

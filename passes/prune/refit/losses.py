@@ -20,7 +20,7 @@ from ...common.outputs import logits, rows
 from ...manager.contract import Feed
 from ..surgery.units import Units
 from .obs import Moments, Surgeon
-from .projections import Projection, projections
+from .projections import OutputProjection, projections
 
 TOGETHER = 8  # neurons that go at a time: of hundreds, and costs of so few hardly change each other
 Scores = Callable[[Units], np.ndarray]
@@ -91,7 +91,7 @@ def losses(
     return result
 
 
-def _own_moments(program: Program, feeds: Sequence[Feed], run: Lockstep, one: Projection) -> Moments:
+def _own_moments(program: Program, feeds: Sequence[Feed], run: Lockstep, one: OutputProjection) -> Moments:
     """Towards what the projection gives as it is."""
     matrix = torch.from_numpy(one.matrix(program.graph)).float()
     moments = Moments.none()

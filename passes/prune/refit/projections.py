@@ -17,7 +17,7 @@ from ....ir.view import view
 
 
 @dataclass(frozen=True)
-class Projection:
+class OutputProjection:
     """An output projection of an attention or a feed-forward, with weights of its own.
 
     operand: what it reads, features last. root: what it gives. weight, bias: paths of parameters. transposed:
@@ -50,7 +50,7 @@ class Projection:
         _put(gm, self.weight, tensor.T if self.transposed else tensor)
 
 
-def projections(program: Program) -> tuple[list[Projection], list[str]]:
+def projections(program: Program) -> tuple[list[OutputProjection], list[str]]:
     """Those of an fx program, in graph order, and a sentence for each block whose own cannot be refitted."""
     graph = view(program)
     blocks = recognise(graph)
@@ -82,11 +82,11 @@ def _unfit(linear: Linear, readers: dict[int, int]) -> str:
     return ""
 
 
-def _projection(linear: Linear, residual: Residual | None, order: dict[str, int]) -> Projection:
+def _projection(linear: Linear, residual: Residual | None, order: dict[str, int]) -> OutputProjection:
     stream = sum_ = None
     if residual is not None and order[residual.stream.native.name] < order[linear.body[0].native.name]:
         stream, sum_ = residual.stream.native, residual.root.native
-    return Projection(
+    return OutputProjection(
         linear.input.native,
         linear.root.native,
         str(linear.weight.native.target),

@@ -18,7 +18,7 @@ from ...common.lockstep import Lockstep
 from ...common.outputs import rows
 from ...manager.contract import Feed
 from .obs import Moments, Surgeon
-from .projections import Projection, projections
+from .projections import OutputProjection, projections
 
 Tune = Literal["weights", "masks"]
 
@@ -74,7 +74,7 @@ class _Runs:
         student: Program,
         teacher: Program,
         feeds: Sequence[Feed],
-        pairs: Sequence[tuple[Projection, Projection]],
+        pairs: Sequence[tuple[OutputProjection, OutputProjection]],
     ) -> None:
         self._program, self._feeds = student, feeds
         self._student = Lockstep(
@@ -82,7 +82,7 @@ class _Runs:
         )
         self._teacher = Lockstep(teacher, feeds, [other.sum or other.root for _, other in pairs])
 
-    def moments(self, one: Projection, other: Projection) -> Moments:
+    def moments(self, one: OutputProjection, other: OutputProjection) -> Moments:
         """Of what a student's projection reads, towards what would put its stream where the teacher's is."""
         joined = one.stream is not None and other.sum is not None
         end = other.sum if joined and other.sum is not None else other.root

@@ -14,10 +14,10 @@ import onnx_ir as ir
 from .centroids import Dictionary
 from .decode import INT32, Decoder, DecodeWriter
 from .packing import pack
-from .stored import Stored
+from .stored import StoredWeight
 
 
-def gobo_form(stored: Stored, found: Dictionary) -> Callable[[Decoder], GoboForm]:
+def gobo_form(stored: StoredWeight, found: Dictionary) -> Callable[[Decoder], GoboForm]:
     """What stores a dictionary for `repack`."""
     return lambda decoder: GoboForm(decoder, stored, found)
 
@@ -25,7 +25,7 @@ def gobo_form(stored: Stored, found: Dictionary) -> Callable[[Decoder], GoboForm
 class GoboForm:
     """A Form (repack.py) of a dictionary."""
 
-    def __init__(self, decoder: Decoder, stored: Stored, found: Dictionary) -> None:
+    def __init__(self, decoder: Decoder, stored: StoredWeight, found: Dictionary) -> None:
         self.decoder, self.name, self.bits = decoder, stored.name, found.bits
         self.dtype, self.shape = stored.tensor.dtype, found.codes.shape
         by_rows = any(use.kind == "lookup" for use in stored.uses)

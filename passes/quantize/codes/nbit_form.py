@@ -10,10 +10,10 @@ from .decode import Decoder
 from .nbits import looks_up, lookup, multiplies, product
 from .packed import floats, store
 from .rounding import Coded
-from .stored import Stored
+from .stored import StoredWeight
 
 
-def nbit_form(stored: Stored, coded: Coded, compute: str) -> Callable[[Decoder], NBitForm]:
+def nbit_form(stored: StoredWeight, coded: Coded, compute: str) -> Callable[[Decoder], NBitForm]:
     """What stores a coded weight for `repack`.
 
     Args:
@@ -25,7 +25,7 @@ def nbit_form(stored: Stored, coded: Coded, compute: str) -> Callable[[Decoder],
 class NBitForm:
     """A Form (repack.py) of a coded weight."""
 
-    def __init__(self, decoder: Decoder, stored: Stored, coded: Coded, compute: str) -> None:
+    def __init__(self, decoder: Decoder, stored: StoredWeight, coded: Coded, compute: str) -> None:
         fractions, kernels = coded.zero.dtype.kind == "f", compute != "decode"
         whole_groups = coded.codes.shape[1] % coded.group == 0
         self.multiplies = kernels and multiplies(coded.bits, coded.group)

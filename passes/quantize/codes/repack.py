@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ....ir.onnx.graph import Editor, prune
 from .decode import FLOAT, HALF, Decoder
-from .stored import Stored, Use
+from .stored import StoredWeight, WeightUse
 
 _TYPES = {"float32": FLOAT, "float16": HALF}
 
@@ -29,7 +29,9 @@ class Form(Protocol):
         """The weight in its own type, (rows, columns), made from weights alone."""
 
 
-def repack(model: ir.Model, weights: Sequence[tuple[Stored, Callable[[Decoder], Form]]]) -> Counter[str]:
+def repack(
+    model: ir.Model, weights: Sequence[tuple[StoredWeight, Callable[[Decoder], Form]]]
+) -> Counter[str]:
     """Rewrite a graph in place; counts the uses that read packed weights, and the weights decoded for others.
 
     Args:
@@ -57,7 +59,7 @@ def repack(model: ir.Model, weights: Sequence[tuple[Stored, Callable[[Decoder], 
     return counts
 
 
-def _product(editor: Editor, stored: Stored, use: Use, form: Form) -> bool:
+def _product(editor: Editor, stored: StoredWeight, use: WeightUse, form: Form) -> bool:
     node, root = use.node, use.node.outputs[0]
     x, dtype = node.inputs[0], _TYPES.get(use.dtype or "float32")
     if x is None or dtype is None or use.transposed != stored.rows:
@@ -73,7 +75,7 @@ def _product(editor: Editor, stored: Stored, use: Use, form: Form) -> bool:
     return True
 
 
-def _lookup(editor: Editor, use: Use, form: Form) -> bool:
+def _lookup(editor: Editor, use: WeightUse, form: Form) -> bool:
     node, root = use.node, use.node.outputs[0]
     assert use.other is not None
     y = form.lookup(use.other, use.rank, node)
@@ -84,7 +86,7 @@ def _lookup(editor: Editor, use: Use, form: Form) -> bool:
     return True
 
 
-def _shaped(decoder: Decoder, stored: Stored, floats: ir.Value) -> ir.Value:
+def _shaped(decoder: Decoder, stored: StoredWeight, floats: ir.Value) -> ir.Value:
     """(rows, columns) laid out as the weight was."""
     name, shape = stored.name, tuple(stored.tensor.shape.numpy())
     if not stored.rows:

@@ -28,7 +28,7 @@ _WHOLE = {("com.microsoft", "Attention"): (1,), ("com.microsoft", "EmbedLayerNor
 
 
 @dataclass(frozen=True)
-class Use:
+class WeightUse:
     """One node that a weight enters.
 
     kind: "product" (x W, a MatMul or Gemm), "attention" (x W inside ONNX Runtime's Attention), "convolution"
@@ -47,7 +47,7 @@ class Use:
 
 
 @dataclass
-class Stored:
+class StoredWeight:
     """A float weight and all its uses, in topological order.
 
     rows: the stored tensor's first axis is what is looked up or comes out, so that groups of the features
@@ -56,7 +56,7 @@ class Stored:
     """
 
     value: ir.Value
-    uses: list[Use] = field(default_factory=list)
+    uses: list[WeightUse] = field(default_factory=list)
     groups: int = 1
 
     @property
@@ -68,7 +68,7 @@ class Stored:
         return self.uses[0].transposed
 
     @property
-    def products(self) -> list[Use]:
+    def products(self) -> list[WeightUse]:
         """Uses that sum over the features of an activation."""
         return [use for use in self.uses if use.kind in ("product", "attention", "convolution")]
 
@@ -101,9 +101,9 @@ class Stored:
         return turned.reshape(tuple(self.tensor.shape.numpy())).astype(self.tensor.dtype.numpy(), copy=False)
 
 
-def find(program: Program) -> tuple[list[Stored], list[str]]:
+def find(program: Program) -> tuple[list[StoredWeight], list[str]]:
     """Every float weight of products and lookups, by its first use, and a sentence for each miss."""
-    found: dict[ir.Value, Stored] = {}
+    found: dict[ir.Value, StoredWeight] = {}
     misses: list[str] = []
     looked_at, static = view(program), Statics()
     for linear in linears(looked_at, static).values():
@@ -122,7 +122,7 @@ def find(program: Program) -> tuple[list[Stored], list[str]]:
                 misses.append(f"{value.name}: stays as it is, {reason}")
             else:
                 _stored(found, table).uses.append(
-                    Use(node, "lookup", ids, rank=None if shape is None else len(shape))
+                    WeightUse(node, "lookup", ids, rank=None if shape is None else len(shape))
                 )
     for node in program.graph.graph:
         for position in _WHOLE.get((node.domain, node.op_type), ()):
@@ -130,9 +130,9 @@ def find(program: Program) -> tuple[list[Stored], list[str]]:
             if weight is None or _unfit_table(weight):
                 continue
             if position == 1:
-                use = Use(node, "attention", node.inputs[0], transposed=False)
+                use = WeightUse(node, "attention", node.inputs[0], transposed=False)
             else:
-                use = Use(node, "table", None)
+                use = WeightUse(node, "table", None)
             _stored(found, weight).uses.append(use)
     order = {node: number for number, node in enumerate(program.graph.graph)}
     for stored in found.values():
@@ -140,15 +140,15 @@ def find(program: Program) -> tuple[list[Stored], list[str]]:
     return sorted(found.values(), key=lambda stored: (order[stored.uses[0].node], stored.name)), misses
 
 
-def _stored(found: dict[ir.Value, Stored], value: ir.Value, groups: int = 1) -> Stored:
-    return found.setdefault(value, Stored(value, groups=groups))
+def _stored(found: dict[ir.Value, StoredWeight], value: ir.Value, groups: int = 1) -> StoredWeight:
+    return found.setdefault(value, StoredWeight(value, groups=groups))
 
 
-def _use(linear: Linear, product: Value) -> Use:
+def _use(linear: Linear, product: Value) -> WeightUse:
     node = product.native.producer()
     if linear.axis != -1:
-        return Use(node, "convolution", node.inputs[0], dtype=product.dtype)
-    return Use(node, "product", node.inputs[0], linear.transposed, product.dtype)
+        return WeightUse(node, "convolution", node.inputs[0], dtype=product.dtype)
+    return WeightUse(node, "product", node.inputs[0], linear.transposed, product.dtype)
 
 
 def _unfit(weight: ir.Value, narrowest: int) -> str:

@@ -19,7 +19,7 @@ from ....ir.program import Program
 from ...common.cascade import Cascade
 from ...manager.contract import Context
 from ..codes.rounding import Coded, Scheme, checked, grid
-from ..codes.stored import Stored
+from ..codes.stored import StoredWeight
 from .clip import clip
 from .moments import Moments, calibration, moments
 from .rescale import divide, foldable
@@ -35,7 +35,7 @@ class Scaled:
 
 def by_awq(
     program: Program,
-    weights: Sequence[Stored],
+    weights: Sequence[StoredWeight],
     scheme: Callable[[Sequence[np.ndarray]], Scheme],
     context: Context,
 ) -> tuple[list[Coded], Scaled]:
@@ -50,7 +50,7 @@ def by_awq(
     Raises:
         DataError: the calibration data won't do. WeightError: a weight has NaN or infinity.
     """
-    sites: dict[ir.Value, list[Stored]] = {}
+    sites: dict[ir.Value, list[StoredWeight]] = {}
     for stored in weights:
         entering = dict.fromkeys(use.other for use in stored.products)
         if len(entering) == 1:
@@ -76,7 +76,7 @@ def by_awq(
 
 
 def _rescaled(
-    program: Program, sites: dict[ir.Value, list[Stored]], scales: dict[ir.Value, np.ndarray]
+    program: Program, sites: dict[ir.Value, list[StoredWeight]], scales: dict[ir.Value, np.ndarray]
 ) -> Scaled:
     editor, targets, done = Editor(program.graph), foldable(program), Scaled()
     for x, readers in sites.items():
@@ -89,7 +89,7 @@ def _rescaled(
     return done
 
 
-def _rounded(stored: Stored, scheme: Scheme, shrink: np.ndarray | float) -> Coded:
+def _rounded(stored: StoredWeight, scheme: Scheme, shrink: np.ndarray | float) -> Coded:
     matrix = checked(stored.matrix(), stored.name)
     return Coded.of(matrix, grid(matrix, scheme, shrink), scheme)
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from ..codes.rounding import Coded, Scheme, checked, grid, round_to_nearest
-from ..codes.stored import Stored
+from ..codes.stored import StoredWeight
 from .clip import clip
 from .hqq import hqq
 
 _ROWS = 4096  # coded at a time, so that temporaries stay small
 
 
-def without_data(stored: Stored, method: str, scheme: Scheme) -> Coded:
+def without_data(stored: StoredWeight, method: str, scheme: Scheme) -> Coded:
     """A weight rounded to nearest ("rtn"), by HQQ ("hqq"), or, beside weights fitted to data, rounded to
     nearest on ranges clipped for the least squared error.
 
@@ -29,7 +29,7 @@ def _clipped(weight: np.ndarray, scheme: Scheme) -> Coded:
     return Coded.of(weight, grid(weight, scheme, clip(weight, None, scheme)), scheme)
 
 
-def by_rows(stored: Stored, code: Callable[[np.ndarray], Coded]) -> Coded:
+def by_rows(stored: StoredWeight, code: Callable[[np.ndarray], Coded]) -> Coded:
     """Codes by a method that looks at each row alone: float32 (rows, columns) to codes."""
     matrix = stored.matrix()
     parts = [code(checked(matrix[i : i + _ROWS], stored.name)) for i in range(0, len(matrix), _ROWS)]

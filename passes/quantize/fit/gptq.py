@@ -19,15 +19,15 @@ from ...common.cascade import Cascade
 from ...manager.contract import Context, Feed
 from ..codes.affine import Affine, integers
 from ..codes.rounding import Coded, Scheme, checked, grid
-from ..codes.stored import Stored
+from ..codes.stored import StoredWeight
 from .clip import clip
 from .moments import Moments, calibration, moments
 
 
 def by_gptq(
     program: Program,
-    weights: Sequence[Stored],
-    before: Sequence[tuple[Stored, Coded]],
+    weights: Sequence[StoredWeight],
+    before: Sequence[tuple[StoredWeight, Coded]],
     scheme: Callable[[Sequence[np.ndarray]], Scheme],
     context: Context,
     damping: float,
@@ -68,7 +68,7 @@ def by_gptq(
 
 
 def _shared(
-    program: Program, weights: Sequence[Stored], feeds: Sequence[Feed], threads: int
+    program: Program, weights: Sequence[StoredWeight], feeds: Sequence[Feed], threads: int
 ) -> dict[ir.Value, Moments]:
     several = [w for w in weights if len({use.other for use in w.products}) > 1]
     cascade = Cascade(program, feeds if several else (), threads)

@@ -12,7 +12,7 @@ from ....ir.program import Program
 from ...common.calibration import check, fits, real_rows
 from ...common.cascade import Cascade
 from ...manager.contract import Context, Feed
-from ..codes.stored import Use
+from ..codes.stored import WeightUse
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def calibration(program: Program, context: Context) -> list[Feed]:
     return [feed for number, feed in enumerate(context.calibration) if fits(program, number, feed)]
 
 
-def moments(program: Program, cascade: Cascade, use: Use, feeds: Sequence[Feed]) -> Moments:
+def moments(program: Program, cascade: Cascade, use: WeightUse, feeds: Sequence[Feed]) -> Moments:
     """Of what enters a weight at one of its uses; where no row at all does, features of one size that have
     nothing to do with each other.
 

@@ -18,7 +18,7 @@ from ....ir.blocks.base import Attention, Blocks, FeedForward, Linear, Norm
 from ....ir.onnx.graph import Editor
 from ....ir.program import Program
 from ....ir.view import view
-from ..codes.stored import Stored
+from ..codes.stored import StoredWeight
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def foldable(program: Program) -> dict[ir.Value, tuple[Target, ...]]:
 
 
 def divide(
-    editor: Editor, x: ir.Value, scale: np.ndarray, readers: Sequence[Stored], targets: Sequence[Target]
+    editor: Editor, x: ir.Value, scale: np.ndarray, readers: Sequence[StoredWeight], targets: Sequence[Target]
 ) -> bool:
     """Divide an activation's features by a scale, and multiply the weights that read it. Weights are computed
     anew when they are read, one at a time.

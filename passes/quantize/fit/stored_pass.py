@@ -8,7 +8,7 @@ from typing import ClassVar
 from ....ir.program import Program
 from ...manager.contract import Context, Lossy, Pass
 from ..codes.decode import OLDEST_OPSET
-from ..codes.stored import Stored, find
+from ..codes.stored import StoredWeight, find
 from ..int8.sites import quantized
 
 
@@ -34,10 +34,10 @@ class StoredPass(Pass):
                 known = f"{', '.join(map(str, most))} or {last}"
                 raise ValueError(f"{option} is {bits}, and weights are stored in {known} bits (0: left)")
 
-    def bits_of(self, weight: Stored) -> int:
+    def bits_of(self, weight: StoredWeight) -> int:
         return self.embeddings if weight.table and self.embeddings is not None else self.bits
 
-    def choose(self, program: Program, context: Context) -> tuple[list[Stored], list[str]]:
+    def choose(self, program: Program, context: Context) -> tuple[list[StoredWeight], list[str]]:
         """Weights to store, and a sentence for what stays as it is."""
         opset = program.graph.graph.opset_imports.get("", OLDEST_OPSET)
         if opset < OLDEST_OPSET:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ....ir.program import Program
 from ...common.piece import read
-from ..codes.stored import Stored, Use, find
+from ..codes.stored import StoredWeight, WeightUse, find
 from ..fit.rescale import factors
 from .layer import origin
 
@@ -34,8 +34,8 @@ class PackedUse:
     nodes: all that make y of x and weights, in order. reading: names of what is made of the weight alone.
     """
 
-    stored: Stored
-    use: Use
+    stored: StoredWeight
+    use: WeightUse
     factors: tuple[tuple[int, np.ndarray], ...]
     plain: frozenset[str]
     x: ir.Value | None
@@ -102,7 +102,7 @@ _Ends = tuple[ir.Value | None, ir.Value, bool]
 
 
 def _ends(
-    use: Use,
+    use: WeightUse,
     named: Mapping[str, ir.Value],
     new: Iterable[ir.Node],
     place: Mapping[ir.Node, int],
@@ -123,7 +123,7 @@ def _ends(
     return None if x is None else (x, y, False)
 
 
-def _whole(use: Use, named: Mapping[str, ir.Value], made: _Made, name: str) -> _Ends | None:
+def _whole(use: WeightUse, named: Mapping[str, ir.Value], made: _Made, name: str) -> _Ends | None:
     root = named.get(str(use.node.outputs[0].name))
     node = None if root is None else root.producer()
     weight = None if node is None else next((v for v in read(node) if name in made.get(v, ())), None)
