@@ -212,7 +212,7 @@ def test_steps_that_quantize_other_weights_are_both_reported(
 ):
     from graphwright.passes.quantize.quantize_dynamic import QuantizeDynamic
 
-    monkeypatch.setattr(QuantizeDynamic, "gated", False)  # int8 does not pay at this size
+    monkeypatch.setattr(QuantizeDynamic, "gated", lambda pass_: False)  # int8 does not pay at this size
     passes = (
         "to-onnx", "fold-constants", "quantize-dynamic{min_cosine=0.0}",
         "quantize-weights{bits=0,embeddings=4,group=16}",

@@ -156,37 +156,37 @@ def test_timer_counts_one_call():
 
 
 @pytest.fixture
-def kernel(monkeypatch):
-    """A registered kernel whose tile of 2 is twice as fast; counts what is built."""
+def kernel():
+    """A kernel whose tile of 2 is twice as fast, and what was built of it."""
     built = []
 
     def build(shape, dtype, target, tile):
         built.append(tile["rows"])
         return lambda: {1: 1.0, 2: 0.5, 3: 1.5}[tile["rows"]]
 
-    monkeypatch.setattr(tunable, "_registered", {})
     candidates = lambda shape, dtype, target: [{"rows": rows} for rows in (1, 2, 3)]
-    tunable.register(tunable.Tunable("toy", candidates, build))
-    return built
+    return tunable.Tunable("toy", candidates, build), built
 
 
 def test_a_build_that_asks_is_tuned_once(kernel):
+    toy, built = kernel
     with tunable.asked() as questions:
         for _ in range(2):
-            assert tunable.choose("toy", SHAPE, "int8", TARGET) == {"rows": 1}
-    assert list(questions) == [tunable.Question("toy", SHAPE, "int8", TARGET)]
+            assert tunable.choose(toy, SHAPE, "int8", TARGET) == {"rows": 1}
+    assert list(questions) == [tunable.Question(toy, SHAPE, "int8", TARGET)]
     seen = []
     gains = list(tunable.tune_tiles(questions, lambda *step: seen.append(step)))
     assert [gain for _, gain in gains] == [2.0]
     assert seen == [("toy 128x384x1536 int8", 0, 1)]
-    assert kernel == [1, 2, 3]
-    assert tunable.choose("toy", SHAPE, "int8", TARGET) == {"rows": 2}
+    assert built == [1, 2, 3]
+    assert tunable.choose(toy, SHAPE, "int8", TARGET) == {"rows": 2}
     assert list(tunable.tune_tiles(questions)) == []
-    assert kernel == [1, 2, 3]
+    assert built == [1, 2, 3]
 
 
-def test_interrupted_tuning_keeps_what_it_found(kernel, monkeypatch):
-    questions = [tunable.Question("toy", (rows, 8, 8), "int8", TARGET) for rows in (1, 2, 3)]
+def test_interrupted_tuning_keeps_what_it_found(kernel):
+    toy, _ = kernel
+    questions = [tunable.Question(toy, (rows, 8, 8), "int8", TARGET) for rows in (1, 2, 3)]
 
     def interrupt(description, done, total):
         if done == 2:
@@ -198,7 +198,8 @@ def test_interrupted_tuning_keeps_what_it_found(kernel, monkeypatch):
 
 
 def test_questions_outside_are_not_collected(kernel):
+    toy, _ = kernel
     with tunable.asked() as questions:
         pass
-    tunable.choose("toy", SHAPE, "int8", TARGET)
+    tunable.choose(toy, SHAPE, "int8", TARGET)
     assert not questions
