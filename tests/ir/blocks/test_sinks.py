@@ -54,6 +54,14 @@ REFUSED = {
         lambda s, v, m: s.softmax(-1)[..., :-1] @ v[..., :-1, :],
         "some keys are left out after the softmax",
     ),
+    "a number of each key taken away": (
+        lambda s, v, m: (beside(s, m.one) - m.columns).softmax(-1)[..., :-1] @ v,
+        "some keys are left out after the softmax",
+    ),
+    "the largest of each key taken away": (
+        lambda s, v, m: (t := beside(s, m.one)).sub(t.amax(-2, keepdim=True)).softmax(-1)[..., :-1] @ v,
+        "some keys are left out after the softmax",
+    ),
     "two products": (
         lambda s, v, m: torch.cat([s, s.mT], -1).softmax(-1)[..., :LENGTH] @ v,
         "two sets of keys side by side",
@@ -69,6 +77,7 @@ class Attending(nn.Module):
         self.one = nn.Parameter(torch.randn(1, HEADS, 1, 1))
         self.two = nn.Parameter(torch.randn(1, HEADS, 1, 2))
         self.bias = nn.Parameter(torch.randn(LENGTH))
+        self.columns = nn.Parameter(torch.randn(LENGTH + 1))
         self.cases = cases
 
     def longer(self, v):

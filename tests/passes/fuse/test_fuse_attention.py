@@ -339,3 +339,21 @@ def test_masks_that_hide_by_a_thousand_million_beside_one_written_over_the_score
     step = Pipeline.parse("fold-constants,fuse-attention").run(program).steps[1]
     assert step.status == "no change"
     assert "two masks hide keys" in step.notes[0]
+
+
+def test_scores_beside_learned_ones_stay_as_they_are():
+    """gpt-oss: a kernel's softmax would be over the keys alone."""
+    beside = """
+        rows = Shape<start = 0, end = 3>(qk) sizes = Concat<axis = 0>(rows, last_one)
+        sinks = Expand(sink, sizes) both = Concat<axis = -1>(scores, sinks)
+    """
+    cut = "all = Softmax<axis = -1>({scores}) p = Slice(all, from, to, along)"
+    held = {
+        "sink": np.array([1, -1], F32).reshape(1, HEADS, 1, 1), "last_one": np.array([1]),
+        "from": np.array([0]), "to": np.array([-1]), "along": np.array([3]),
+    }  # fmt: skip
+    given = program(beside, "both", softmax=cut.format(scores="both"), constants=held)
+    result = FuseAttention().run(given, Context())
+    assert result.statistics == {"attentions fused": "0 of 1"}
+    assert any("learned scores beside the keys' (sinks), which no kernel takes" in n for n in result.notes)
+    assert result.program is given
