@@ -26,7 +26,7 @@ demo: $(STAMP)
 # What tests of other architectures need (qemu-user and such) is installed where that is allowed, and named else.
 test: check
 	$(RUN) tests/support/emulated.py || true
-	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(RUN) -m pytest -n 2 --no-loadscope-reorder
 
 check: $(STAMP)
 	$(RUN) -m ruff format --check .

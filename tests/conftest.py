@@ -1,6 +1,7 @@
 """What every test runs under: no network, no oversubscribed cores; and which worker runs it."""
 
 import os
+import re
 
 import pytest
 
@@ -16,24 +17,34 @@ def as_written(monkeypatch):
     monkeypatch.setattr("graphwright.ir.sources.module.own_precision", lambda graph: None)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist writes the groups into the tests' names
-def pytest_collection_modifyitems(items):
-    """For `--dist loadgroup`: an architecture of the zoo is captured by one worker, whichever files ask for
-    it; other tests stay with their file. What is slow goes first, lest one worker is alone with it at last.
-    """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    import zoo
+def pytest_xdist_make_scheduler(config, log):
+    """An architecture of the zoo is captured by one worker, whichever files ask for it; other tests stay with
+    their file. (The groups of `--dist loadgroup` are lost between pytest 9.2 and pytest-xdist 3.8.)"""
+    from xdist.scheduler.loadscope import LoadScopeScheduling
 
+    class ByArchitecture(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return _group(nodeid)
+
+    return ByArchitecture(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """What is slow goes first, with all of its group, lest one worker is alone with it at last."""
     groups = {}
     for item in items:
-        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        names = [one for one in parameters if isinstance(one, str) and one in zoo.ARCHITECTURES]
-        group = f"zoo of {names[0]}" if names else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-        groups.setdefault(group, []).append(item)
+        groups.setdefault(_group(item.nodeid), []).append(item)
     slow = {group: any(map(_is_slow, tests)) for group, tests in groups.items()}
     items[:] = [item for group in sorted(groups, key=slow.get, reverse=True) for item in groups[group]]
+
+
+def _group(nodeid):
+    """The architecture among the parameters that a test's name ends with; else its file."""
+    import zoo
+
+    file, _, test = nodeid.partition("::")
+    parameters = re.split(r"[\[\]-]", test)[1:]
+    return next((f"zoo of {one}" for one in parameters if one in zoo.ARCHITECTURES), file)
 
 
 def _is_slow(item):
