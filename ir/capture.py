@@ -12,6 +12,7 @@ from .host.files import path_of, why
 from .program import Program, Task
 
 Spelling = Literal["sdpa", "eager"]
+_READ = ["*.json", "*.txt", "*.safetensors", "*.jinja", "*.model"]  # of a hub id
 
 
 def capture(
@@ -102,9 +103,6 @@ def _directory(path: Path, task: Task | None, attn: Spelling | None, kind: str |
     if task == "embedding":
         raise CaptureError(f"'{path}' has no modules.json: without its pooling there is no embedding.")
     return from_directory(path, task, attn, kind)
-
-
-_READ = ["*.json", "*.txt", "*.safetensors", "*.jinja", "*.model"]
 
 
 def fetch(repository: str) -> Path:

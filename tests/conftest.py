@@ -17,6 +17,7 @@ def as_written(monkeypatch):
     monkeypatch.setattr("graphwright.ir.sources.module.own_precision", lambda graph: None)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """An architecture of the zoo is captured by one worker, whichever files ask for it; other tests stay with
     their file. (The groups of `--dist loadgroup` are lost between pytest 9.2 and pytest-xdist 3.8.)"""
@@ -31,6 +32,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     """What is slow goes first, with all of its group, lest one worker is alone with it at last."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
     groups = {}
     for item in items:
         groups.setdefault(_group(item.nodeid), []).append(item)

@@ -51,4 +51,6 @@ def compute_shape(o: Sequence[Any], a: Attrs, known: Known) -> np.ndarray:
 
 def compute_full(o: Sequence[Any], a: Attrs, known: Known) -> np.ndarray:
     target: Any = a.get("shape")
-    return np.full(known() if target is None or None in target else target, a["value"])  # type: ignore[arg-type]
+    if target is None or None in target:
+        target = known()
+    return np.full(target, a["value"])

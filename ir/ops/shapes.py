@@ -24,9 +24,8 @@ def infer(op: str, inputs: Sequence[GraphValue | None], attrs: Attrs, index: int
 def infer_dtype(op: str, inputs: Sequence[GraphValue | None], attrs: Attrs) -> str | None:
     """The dtype's name, as far as it follows."""
     row = OPERATORS.get(op)
-    if row is None or row.dtype is None or isinstance(row.dtype, str):
-        return None if row is None else row.dtype  # type: ignore[return-value]
-    return row.dtype(inputs, attrs)
+    dtype = None if row is None else row.dtype
+    return dtype(inputs, attrs) if callable(dtype) else dtype
 
 
 def broadcasts(op: str) -> bool:

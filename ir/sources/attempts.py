@@ -26,6 +26,7 @@ from .inputs import DECODER_LENGTH, Example
 _LONG, _SHORT = 128, 16
 _TEXT = ("length", "decoder_length")
 _IMAGE = ("height", "width")
+_IMAGE_AXES = 4
 
 Trace = Callable[[dict[str, Tensor], dict[str, tuple[int | str, ...]]], Program]
 
@@ -172,9 +173,6 @@ def _said(program: Program, attempt: _Attempt, kind: str) -> Program:
         notes.append(f"'{name}' is part of the graph, as {value[0].tolist()} for every row.")
     info = {**program.info, "sizes": sizes | {"reasons": reasons}}
     return replace(program, info=info | ({"notes": notes} if notes else {}))
-
-
-_IMAGE_AXES = 4
 
 
 class _Watch(TorchFunctionMode):

@@ -127,7 +127,7 @@ def _items(site: Site, view: RelaxView, blocks: Any, found: Any, sums: Any, main
         if site.masks.keeps(each.mask):
             add(write_pool(site, each))
     for norm in blocks.norm:
-        add(write_norm(site, norm))
+        add(_write_norm(site, norm))
     tuples = {binding.var: binding.value for binding in bindings(main) if binding.var not in view}
     for binding in bindings(main):
         if binding.var in view:
@@ -135,7 +135,7 @@ def _items(site: Site, view: RelaxView, blocks: Any, found: Any, sums: Any, main
     return items
 
 
-def write_norm(site: Site, norm: Norm) -> Item:
+def _write_norm(site: Site, norm: Norm) -> Item:
     """The item of a norm."""
 
     def write() -> None:

@@ -14,6 +14,8 @@ from ..timing.latency import Timing
 from .matrices import weight
 from .patterns import Sparsity
 
+MB = 1e6
+
 
 def statistics(
     program: Program, matrices: Sequence[Matrix], pattern: Sparsity
@@ -42,9 +44,6 @@ def notes(before: Program, after: Program, context: Context) -> list[str]:
     times = Timing(before, context, "")(after)
     verdict = "they buy no time" if times < 1.02 else "measured here, they buy time"
     return [*said, f"the dense runtime is {times:.2f} times as fast with the zeros: {verdict}"]
-
-
-MB = 1e6
 
 
 def sizes(matrices: Iterable[np.ndarray], pattern: Sparsity) -> dict[str, float]:

@@ -29,6 +29,7 @@ from ..surgery.cut import remove
 from ..surgery.separate import rejoin
 from ..surgery.units import Units
 
+WIDE, WIDTHS = 512, 32  # from so many units on, numbers are multiples of a vector register's worth or two
 _FORMAT = 1  # part of every key: raised when the way of measuring changes
 
 
@@ -168,9 +169,6 @@ def _write(path: Path | None, times: Times) -> None:
         partial = path.with_suffix(f".{token_hex(8)}")
         partial.write_text(json.dumps(times))
         partial.replace(path)
-
-
-WIDE, WIDTHS = 512, 32  # from so many units on, numbers are multiples of a vector register's worth or two
 
 
 def grid(size: int, choices: int) -> list[int]:
