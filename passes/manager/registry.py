@@ -54,6 +54,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "store-half",
     ),
     "recover": ("distill", "layerdrop", "set-mode", "theseus"),
+    "share": (),
 }
 PASSES: dict[str, str] = {  # name -> "module:Class"; a module with a leading dot is relative to `passes`
     name: f".{family}.{name.replace('-', '_')}:{name.title().replace('-', '')}"
