@@ -17,10 +17,10 @@ from ....ir.evaluated import evaluated
 from ....ir.program import Program
 from ...common.lockstep import Lockstep
 from ...common.outputs import logits, rows
+from ...common.projections import OutputProjection, projections
+from ...common.surgeon import Moments, Surgeon
 from ...manager.contract import Feed
 from ..surgery.units import Units
-from .obs import Moments, Surgeon
-from .projections import OutputProjection, projections
 
 TOGETHER = 8  # neurons that go at a time: of hundreds, and costs of so few hardly change each other
 Scores = Callable[[Units], np.ndarray]
@@ -50,7 +50,7 @@ def losses(
         program: fx; it is not changed.
         counts: how many may be kept, for each.
         feeds: to take moments on, all of them; to take losses on, the first `judged`.
-        orders: in which units go; None: as the structured optimal brain surgeon removes them (obs.py).
+        orders: in which units go; None: as the structured optimal brain surgeon removes them (surgeon.py).
 
     Raises:
         DataError: no rows, or rows that are not finite.

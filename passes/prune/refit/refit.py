@@ -16,9 +16,9 @@ from ....ir.evaluated import evaluated
 from ....ir.program import Program
 from ...common.lockstep import Lockstep
 from ...common.outputs import rows
+from ...common.projections import OutputProjection, projections
+from ...common.surgeon import Moments, Surgeon
 from ...manager.contract import Feed
-from .obs import Moments, Surgeon
-from .projections import OutputProjection, projections
 
 Tune = Literal["weights", "masks"]
 

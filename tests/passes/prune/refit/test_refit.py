@@ -7,7 +7,7 @@ import zoo
 from graphwright.ir.execute import execute
 from graphwright.ir.fx.graph import attribute, set_attribute
 from graphwright.passes.common.lockstep import Lockstep
-from graphwright.passes.prune.refit.projections import projections
+from graphwright.passes.common.projections import projections
 from graphwright.passes.prune.refit.refit import refit
 from graphwright.passes.prune.surgery.cut import remove
 from graphwright.passes.prune.surgery.units import units

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from graphwright.ir.errors import DataError
-from graphwright.passes.prune.refit.obs import Moments, Surgeon
+from graphwright.passes.common.surgeon import Moments, Surgeon
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy.linalg import cho_factor, cho_solve
 
-from ....ir.errors import DataError
+from ...ir.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from ....ir.blocks import recognise
-from ....ir.blocks.base import Linear, Residual
-from ....ir.blocks.walk import bare
-from ....ir.fx.graph import attribute, set_attribute
-from ....ir.program import Program
-from ....ir.view import view
+from ...ir.blocks import recognise
+from ...ir.blocks.base import Linear, Residual
+from ...ir.blocks.walk import bare
+from ...ir.fx.graph import attribute, set_attribute
+from ...ir.program import Program
+from ...ir.view import view
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def projections(program: Program) -> tuple[list[OutputProjection], list[str]]:
         if reason:
             notes.append(f"{linear.root.name} keeps its weights: {reason}")
         else:
-            found.append(_projection(linear, added.get(linear.root), nodes))
+            found.append(projection(linear, added.get(linear.root), nodes))
     return sorted(found, key=lambda one: nodes[one.root.name]), notes
 
 
@@ -82,7 +82,9 @@ def _unfit(linear: Linear, readers: dict[int, int]) -> str:
     return ""
 
 
-def _projection(linear: Linear, residual: Residual | None, order: dict[str, int]) -> OutputProjection:
+def projection(linear: Linear, residual: Residual | None, order: dict[str, int]) -> OutputProjection:
+    """That of a Linear with stored weights. residual: the sum its result goes into, if it does. order: the
+    places of an fx program's nodes by their names."""
     stream = sum_ = None
     if residual is not None and order[residual.stream.native.name] < order[linear.body[0].native.name]:
         stream, sum_ = residual.stream.native, residual.root.native
