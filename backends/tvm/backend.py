@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...ir.errors import BackendError
 from ...ir.host.temporary import TemporaryFolder
+from ...ir.onnx.graph import subgraphs
 from ...ir.program import Program
 from ..base import Backend
 from ..bundles.record import MODULE, WEIGHTS, Compiled, Function, Padding
@@ -22,14 +23,21 @@ from .run.library import compiler
 from .run.weights_file import write
 
 
-def ready(target: Target) -> None:
+def ready(target: Target, program: Program | None = None) -> None:
     """Refuse early what `build` would refuse after all the work.
 
     Raises:
-        BackendError: TVM is missing or of another version, or nothing links for the target.
+        BackendError: TVM is missing or of another version, nothing links for the target, or the program has
+            bodies, which no pass takes away.
     """
     versions.check()
     linker(target.arch)
+    for node in program.graph.graph if program is not None and program.dialect == "onnx" else ():
+        if any(subgraphs(node)):
+            raise BackendError(
+                f"TVM compiles no {node.op_type} (at '{node.outputs[0].name}'): "
+                "build it for ONNX Runtime (--backend onnxruntime)"
+            )
 
 
 class Tvm(Backend):

@@ -32,7 +32,7 @@ class Compiled(Building):
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
-        ready(work.target)
+        ready(work.target, work.plain)
         feeds = work.judging.calibration if work.judging and work.judging.source == "probe inputs" else ()
         self.compiler = Compiler(work.plain, work.target, work.threads, work.workloads, feeds, work.console)
         work.notes += [note] if (note := self.compiler.cut()) else []

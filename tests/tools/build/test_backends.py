@@ -6,6 +6,7 @@ import math
 import cached
 import graphwright as gw
 import numpy as np
+import onnx
 import pytest
 import torch
 import zoo
@@ -26,6 +27,7 @@ from graphwright.tools.cli import app
 from graphwright.tools.config import ConfigError, make
 from graphwright.tools.judge.quality import Score
 from graphwright.tools.verbs.optimize import optimize
+from merged import merged
 from typer.testing import CliRunner
 
 QUICK = {"preset": "exact", "shapes": ("1x4",), "threads": 1}
@@ -122,6 +124,13 @@ def test_auto_goes_on_without_tvm_and_tvm_alone_does_not(model, monkeypatch, tmp
     assert any("there is no build for tvm: the tvm backend needs apache-tvm==9.9" in n for n in outcome.notes)
     with pytest.raises(BackendError, match=r"apache-tvm==9\.9 and 0\.27\.0\.post1 is installed"):
         optimize("nowhere", tmp_path / "out", backend="tvm")
+
+
+def test_bodies_are_refused_for_tvm_before_any_work(tmp_path, capsys):
+    onnx.save(merged(), tmp_path / "merged.onnx")
+    with pytest.raises(BackendError, match=r"TVM compiles no If \(at 'logits'\): .* \(--backend onnxruntime\)"):
+        optimize(tmp_path / "merged.onnx", backend="tvm", **QUICK)
+    assert "quantize" not in (said := capsys.readouterr()).err + said.out
 
 
 @pytest.mark.slow
