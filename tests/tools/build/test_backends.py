@@ -128,7 +128,9 @@ def test_auto_goes_on_without_tvm_and_tvm_alone_does_not(model, monkeypatch, tmp
 
 def test_bodies_are_refused_for_tvm_before_any_work(tmp_path, capsys):
     onnx.save(merged(), tmp_path / "merged.onnx")
-    with pytest.raises(BackendError, match=r"TVM compiles no If \(at 'logits'\): .* \(--backend onnxruntime\)"):
+    with pytest.raises(
+        BackendError, match=r"TVM compiles no If \(at 'logits'\): .* \(--backend onnxruntime\)"
+    ):
         optimize(tmp_path / "merged.onnx", backend="tvm", **QUICK)
     assert "quantize" not in (said := capsys.readouterr()).err + said.out
 
