@@ -70,6 +70,10 @@ class Lockstep:
         """What a node gave for a feed."""
         return self._runs[number].env[node]
 
+    def put(self, node: Node, number: int, value: Any) -> None:
+        """Makes a node that was reached have given something else for a feed: what follows reads that."""
+        self._runs[number].env[node] = value
+
     def let_go(self, *nodes: Node) -> None:
         """Of values that were kept: now, or when their last user has run."""
         for node in nodes:

@@ -53,6 +53,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "smooth-quant",
         "store-half",
     ),
+    "simplify": ("nonorm",),
     "recover": ("distill", "layerdrop", "set-mode", "theseus"),
     "share": (),
 }
