@@ -56,6 +56,8 @@ def embeddings(
     terms: dict[Value, Term] = {}
     inside = {v: linear for linear in linears.values() for v in linear.body}
     for value in view.values:
+        if value in readers and value not in inside:
+            continue  # a norm, an affine map too, comes after an embedding
         term = _term(value, terms, static, linears, inside)
         if term is not None:
             terms[value] = term

@@ -14,6 +14,7 @@ from ...ir.blocks.walk import bare
 from ...ir.fx.graph import attribute, set_attribute
 from ...ir.program import Program
 from ...ir.view import view
+from .own_weights import readers, shared
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,11 @@ def projections(program: Program) -> tuple[list[OutputProjection], list[str]]:
     blocks = recognise(graph)
     nodes = {node.name: number for number, node in enumerate(program.graph.graph.nodes)}
     added = {bare(residual.branch): residual for residual in blocks.residual}
-    readers: dict[int, int] = {}
-    for value in graph.values:
-        if value.op == "const" and value.tensor is not None:
-            readers[id(value.tensor)] = readers.get(id(value.tensor), 0) + len(value.users)
+    read = readers(graph)
     found, notes = [], []
     linears = [block.o for block in blocks.attention] + [block.down for block in blocks.feed_forward]
     for linear in filter(None, linears):
-        reason = _unfit(linear, readers)
+        reason = _unfit(linear, read)
         if reason:
             notes.append(f"{linear.root.name} keeps its weights: {reason}")
         else:
@@ -71,15 +69,10 @@ def projections(program: Program) -> tuple[list[OutputProjection], list[str]]:
     return sorted(found, key=lambda one: nodes[one.root.name]), notes
 
 
-def _unfit(linear: Linear, readers: dict[int, int]) -> str:
+def _unfit(linear: Linear, read: dict[int, int]) -> str:
     if linear.axis != -1 or linear.groups != 1:
         return "it is a convolution"
-    for value in filter(None, (linear.weight, linear.bias)):
-        if value.op != "const" or not isinstance(value.native, Node) or "float" not in str(value.dtype):
-            return f"{value.name} is computed"
-        if value.tensor is not None and readers[id(value.tensor)] > 1:
-            return f"{value.name} serves other layers too"
-    return ""
+    return shared((linear.weight, linear.bias), read)
 
 
 def projection(linear: Linear, residual: Residual | None, order: dict[str, int]) -> OutputProjection:

@@ -53,9 +53,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "smooth-quant",
         "store-half",
     ),
-    "simplify": ("nonorm",),
     "recover": ("distill", "layerdrop", "set-mode", "theseus"),
     "share": (),
+    "simplify": ("fold-affine", "nonorm"),
 }
 PASSES: dict[str, str] = {  # name -> "module:Class"; a module with a leading dot is relative to `passes`
     name: f".{family}.{name.replace('-', '_')}:{name.title().replace('-', '')}"

@@ -37,8 +37,8 @@ class Nonorm(Pass):
     init: "fit" is, feature by feature, least squares towards what the norm gives on the calibration data,
         given what the maps before it make of the input; "weights" keeps the norm's own scale and shift, which
         is nearest to it only where tokens have a variance of 1: a start for training.
-    limit: norms whose map gives activations so many times larger, or smaller, than the norm does, by the root
-        mean square over held-out rows or by that of the largest row, stay norms, and are named with the ratio.
+    limit: norms whose map gives activations so many times larger, or smaller, than the norm does stay norms,
+        and are named with the ratio: of the root mean square over held-out rows, and over the largest row.
         Without calibration data (init=weights) nothing can be told and all are replaced.
     tokens: of calibration data, at most.
     """
@@ -85,11 +85,11 @@ class Nonorm(Pass):
                 replaced.append(one)
         if replaced:
             prune(program.graph)
-        statistics: dict[str, int | float | str] = {"norms replaced": f"{len(replaced)} of {len(blocks.norm)}"}
+        count = f"{len(replaced)} of {len(blocks.norm)}"
+        statistics: dict[str, int | float | str] = {"norms replaced": count}
         if context.calibration and replaced:
-            names = [str(numbers[one.norm.root.name]) for one in replaced]
             for what in ("error", "scale", "largest"):
-                each = (f"{name}: {getattr(one, what):.2g}" for name, one in zip(names, replaced, strict=True))
+                each = (f"{numbers[one.norm.root.name]}: {getattr(one, what):.2g}" for one in replaced)
                 statistics[f"{what} by norm"] = " ".join(each)
         elif replaced:
             notes.append("no calibration data was given, so nobody knows how far activations grow")

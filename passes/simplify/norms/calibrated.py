@@ -25,7 +25,7 @@ from .moments import Distance, Moments
 @dataclass(frozen=True)
 class Fitted:
     """What was found for a norm. gamma, beta: (features,), float64. error, scale, largest: on rows held out
-    (moments.Distance), NaN where there are none. reason: why the norm stays; empty where the map takes its place."""
+    (moments.Distance), NaN where there are none. reason: why the norm stays, empty where the map goes in."""
 
     norm: Norm
     gamma: torch.Tensor
