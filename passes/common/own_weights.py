@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch.fx import Node
-
 from ...ir.values import Value, View
 
 
@@ -21,8 +19,8 @@ def readers(graph: View) -> dict[int, int]:
 def shared(values: Iterable[Value | None], read: dict[int, int]) -> str:
     """Why the first of some weights cannot be changed for one reader; empty where all can."""
     for value in filter(None, values):
-        if value.op != "const" or not isinstance(value.native, Node) or "float" not in str(value.dtype):
+        if value.op != "const" or value.tensor is None or "float" not in str(value.dtype):
             return f"{value.name} is computed"
-        if value.tensor is not None and read[id(value.tensor)] > 1:
+        if read[id(value.tensor)] > 1:
             return f"{value.name} serves other layers too"
     return ""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...ir.blocks import recognise
 from ...ir.errors import PassError
-from ...ir.evaluated import evaluated
 from ...ir.program import Program
 from ...ir.view import view
 from ..common.batches import batches
@@ -65,6 +64,7 @@ class Nonorm(Pass):
         return ("calibration",) if self.init == "fit" else ()
 
     def run(self, program: Program, context: Context) -> Result:
+        from ...ir.evaluated import evaluated
         from ...ir.fx.graph import prune
         from .norms.affine import replace
 
