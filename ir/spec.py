@@ -16,6 +16,9 @@ MASKS: tuple[Role, ...] = ("decoder_attention_mask", "attention_mask")
 """Roles of the masks of tokens, (batch, length), that of the outputs' tokens first. A "mask" hides anything
 else: keys from each query, spans, whole rows."""
 
+IDS: tuple[Role, ...] = ("token_ids", "decoder_token_ids")
+"""Roles of the ids of tokens, (batch, length)."""
+
 UNBOUNDED = 2**31 - 1
 """The largest value of a symbol that nothing bounds."""
 

@@ -54,7 +54,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "store-half",
     ),
     "recover": ("distill", "layerdrop", "set-mode", "theseus"),
-    "share": (),
+    "share": ("factorise-embedding",),
     "simplify": ("fold-affine", "nonorm"),
 }
 PASSES: dict[str, str] = {  # name -> "module:Class"; a module with a leading dot is relative to `passes`

@@ -1,0 +1,46 @@
+"""The best approximations of a low rank: truncated singular value decompositions, in float64.
+
+Eckart and Young (1936): the sum of the k largest singular triples of M is the matrix of rank k nearest to M,
+and the squared error is the sum of the other singular values' squares. Where rows are to count differently,
+M is D^1/2 T; where what counts are the products with activations of second moments C, M is W C^1/2 (SVD-LLM:
+Wang et al., 2024, arXiv:2403.07378, section 3.1). Both have the same answer: with U the k leading vectors on
+the side that is not weighed, the best T' is T U U^T and the best W' is U U^T W, so that nothing is inverted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh
+
+_ROWS = 4096  # of a table that are in float64 at a time
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """rows: (tokens, rank), columns: (features, rank), orthonormal; the table is near rows columns^T.
+    energy: the share of the squared size, as weighed, that is kept."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    energy: float
+
+
+def weighted_rows(table: np.ndarray, weight: np.ndarray, rank: int) -> Truncated:
+    """The matrix of a rank for which sum_i weight_i |table_i - row_i|^2 is least.
+
+    Args:
+        table: (tokens, features), any float dtype. weight: (tokens,), above 0 or 0.
+        rank: at most the features.
+    """
+    parts = [slice(start, start + _ROWS) for start in range(0, len(table), _ROWS)]
+    gram = np.zeros((table.shape[1], table.shape[1]))
+    for part in parts:
+        rows = table[part].astype(np.float64)
+        gram += rows.T @ (weight[part, None] * rows)
+    values, vectors = eigh(gram)
+    columns = np.ascontiguousarray(vectors[:, ::-1][:, :rank])
+    made = np.concatenate([table[part].astype(np.float64) @ columns for part in parts])
+    total = float(np.trace(gram))
+    return Truncated(made, columns, float(values[::-1][:rank].sum() / total) if total else 1.0)
