@@ -30,8 +30,8 @@ class Matrix:
     """One tensor, seen as (rows, columns), where a product sums over columns and a lookup takes rows.
 
     name: the path of the first get_attr node that reads it. readers: every get_attr node that does.
-    lookups: the calls that take rows of it by ids, and their ids. products: calls that multiply by it, which
-    of their arguments is the activation, and the axis of its features. turned: stored (columns, rows).
+    lookups: the calls that take rows of it by ids, and their ids. products: calls that multiply by it so,
+    which of their arguments is the activation, and the axis of its features. turned: stored (columns, rows).
     """
 
     name: str
@@ -107,7 +107,10 @@ def find(program: Program) -> tuple[list[Matrix], list[str]]:
             if not one.products and not one.lookups:
                 one.turned = not linear.transposed
             call: Node = product.native
-            one.products.append((call, call.args.index(product.inputs[0].native), linear.axis))
+            if (
+                one.turned != linear.transposed
+            ):  # else it sums over rows, as the product with a transpose does
+                one.products.append((call, call.args.index(product.inputs[0].native), linear.axis))
     matrices = sorted(found.values(), key=lambda one: first[one.name])
     return matrices, _left(program.graph, [name for name in readers if name not in found])
 

@@ -18,6 +18,8 @@ from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.driver import Refused, drive
 
+_CHANGES = ("mul", "div", "where", "linear", "matmul")
+
 
 @dataclass(frozen=True)
 class FuseEmbeddingNorm(Pass):
@@ -84,7 +86,7 @@ def _lookups(embedding: Embedding) -> _Lookups:
     pairs = list(zip(embedding.tables, embedding.ids, strict=True))
     if not 2 <= len(pairs) <= 3:
         raise Refused(f"{len(pairs)} tables are added, and the kernel adds two or three")
-    scaled = next((value for value in embedding.body if value.op in ("mul", "div", "where", "linear")), None)
+    scaled = next((value for value in embedding.body if value.op in _CHANGES), None)
     if scaled is not None:
         raise Refused(f"'{scaled.name}' changes what is looked up, and the kernel only adds")
     for table, ids in pairs:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from ...ir.errors import PassError
-from ...ir.inputs.masks import real_tokens
 from ...ir.program import Program
 from ...ir.spec import IDS
 from ..common.calibration import check
-from ..manager.contract import Context, Feed, Lossy, Pass, Result
+from ..manager.contract import Context, Lossy, Pass, Result
 
 if TYPE_CHECKING:
     from .low_rank.tables import Table
@@ -53,6 +51,7 @@ class FactoriseEmbedding(Pass):
 
     def run(self, program: Program, context: Context) -> Result:
         from ...ir.fx.graph import to_numpy
+        from ..common.fx_activations import statistics
         from ..common.fx_weights import quantized, sound
         from .low_rank.tables import factorise, tables
         from .low_rank.truncated import weighted_rows
@@ -74,22 +73,22 @@ class FactoriseEmbedding(Pass):
                 continue
             context.progress("factorising tables", number, len(fit))
             sound(table.matrix)
-            counts = counted(program, table.inputs, feeds, len(tensor))
+            seen = statistics(program, [replace(table.matrix, products=[])], feeds)
+            counts = seen[name][1] if feeds else None
+            counts = np.zeros(len(tensor)) if counts is None else counts
             made = weighted_rows(to_numpy(tensor), counts + self.smoothing, self.rank)
             sizes[0] += tensor.nbytes
             sizes[1] += factorise(program, table, made.rows, made.columns)
             kept.append(f"{made.energy:.4f}")
-            seen = f"{int(counts.sum())} tokens of {np.count_nonzero(counts)} kinds weigh its rows"
-            notes.append(
-                f"{name}: {seen if counts.any() else 'no texts were given, so all rows count alike'}"
-            )
-        statistics: dict[str, int | float | str] = {
+            said = f"{int(counts.sum())} tokens of {np.count_nonzero(counts)} kinds weigh its rows"
+            notes.append(f"{name}: {said if feeds else 'no texts were given, so all rows count alike'}")
+        told: dict[str, int | float | str] = {
             "tables factorised": f"{len(kept)} of {len(found)}",
             "energy kept": " ".join(kept),
             "bytes before": sizes[0],
             "bytes": sizes[1],
         }
-        return Result(program, bool(kept), statistics if kept else {}, tuple(notes))
+        return Result(program, bool(kept), told if kept else {}, tuple(notes))
 
     def _unfit(self, table: Table) -> str:
         tokens, features = table.matrix.tensor.shape
@@ -103,23 +102,6 @@ class FactoriseEmbedding(Pass):
         if self.rank * (tokens + features) >= tokens * features:
             return f"two matrices of rank {self.rank} are no smaller than its {tokens}x{features}: give less"
         return ""
-
-
-def counted(program: Program, names: Collection[str], feeds: Sequence[Feed], tokens: int) -> np.ndarray:
-    """How often each token occurs in some inputs, padding left out: float64 (tokens,).
-
-    Args:
-        names: of the inputs that hold ids of tokens.
-    """
-    counts = np.zeros(tokens)
-    pad = program.info.get("pad_token_id")
-    for feed in feeds:
-        for spec in (spec for spec in program.inputs if spec.name in names):
-            ids, role = feed[spec.name], "attention_mask" if spec.role == IDS[0] else "decoder_attention_mask"
-            masks = [m for m in real_tokens(program.inputs, feed, role).values() if m.shape == ids.shape]
-            real = ids[masks[0]] if masks else ids[ids != (-1 if pad is None else pad)]
-            counts += np.bincount(real.reshape(-1), minlength=tokens)[:tokens]
-    return counts
 
 
 def _nothing(program: Program) -> str:

@@ -9,10 +9,10 @@ import numpy as np
 
 from ....ir.onnx.profile import profile
 from ....ir.program import Program
+from ...common.fx_activations import statistics
 from ...common.fx_weights import find
 from ...manager.contract import Feed
 from ..codes.fx_decode import decode
-from ..trained.activations import statistics
 from .int8_layers import int8_layers, int8_products
 from .layer import Layer, decibels, outside, ratio
 from .packed_layers import packed_layers

@@ -10,12 +10,12 @@ import torch
 from ....ir.fx.graph import prune
 from ....ir.program import Program
 from ...common.calibration import spread
+from ...common.fx_activations import statistics
 from ...common.fx_weights import Matrix, choose, grouped
 from ...manager.contract import Context, Result
 from ...recover.teaching.imitation import Teacher, imitate, own_vectors
 from ...recover.training.trainer import Progress
 from ..codes.fx_decode import CodedMatrix, bytes_of, narrow, write
-from .activations import statistics
 from .codebook import codebook
 
 OBSERVED = 16  # feeds whose activations are looked at, at most

@@ -16,7 +16,7 @@ from ....ir.fx.graph import add_tensor, attribute, call, propagate, prune, repla
 from ....ir.fx.operators import canonical
 from ....ir.program import Program
 from ....ir.spec import IDS
-from ....ir.values import GraphValue, GraphView, Value
+from ....ir.values import GraphView, Value
 from ....ir.view import view
 from ...common.fx_weights import Matrix, find
 
@@ -28,12 +28,11 @@ _CARRY = frozenset({"cast", "identity", "reshape", "unsqueeze", "squeeze", "expa
 class Table:
     """A table (tokens, features) that ids of tokens are looked up in.
 
-    inputs: names of the program's inputs that the ids are. heads: products that read it as a matrix of
-    (tokens, features), a language model's head. reason: why it stays as it is, empty where it need not.
+    heads: products that read it as a matrix of (tokens, features), those of a language model's head.
+    reason: why it stays as it is, empty where it need not.
     """
 
     matrix: Matrix
-    inputs: set[str]
     heads: list[Node] = field(default_factory=list)
     reason: str = ""
 
@@ -42,19 +41,18 @@ def tables(program: Program) -> list[Table]:
     """Every table of the embedding blocks of an fx program that tokens are looked up in, in graph order."""
     graph = view(program)
     blocks = recognise(graph)
-    ids = {v: spec.name for v, spec in zip(graph.inputs, program.inputs, strict=True) if spec.role in IDS}
-    looked: dict[Node, tuple[str, Value, Embedding]] = {}
+    ids = {v for v, spec in zip(graph.inputs, program.inputs, strict=True) if spec.role in IDS}
+    looked: dict[Node, tuple[Value, Embedding]] = {}
     for block in blocks.embedding:
         for value in block.body:
-            source = _source(value.inputs[1]) if len(value.inputs) == 2 else None
-            if isinstance(source, GraphValue) and source in ids:
-                looked[value.native] = ids[source], value, block
+            if len(value.inputs) == 2 and _source(value.inputs[1]) in ids:
+                looked[value.native] = value, block
     found = []
     for matrix in find(program)[0]:
         mine = [looked[node] for node, _ in matrix.lookups if node in looked]
         if mine:
             heads = [one for one in blocks.linear if one.weight.native in matrix.readers]
-            reasons = [_widened(value, block, blocks) for _, value, block in mine]
+            reasons = [_widened(value, block, blocks, graph.outputs) for value, block in mine]
             reasons += [
                 f"{one.root.name} multiplies by it the other way round"
                 for one in heads
@@ -62,7 +60,7 @@ def tables(program: Program) -> list[Table]:
             ]
             calls = [call for call, *_ in matrix.products]
             reasons.append(_other_reader(matrix, calls, graph))
-            found.append(Table(matrix, {name for name, *_ in mine}, calls, next(filter(None, reasons), "")))
+            found.append(Table(matrix, calls, next(filter(None, reasons), "")))
     return found
 
 
@@ -73,7 +71,7 @@ def _source(value: Value | None) -> Value | None:
     return value
 
 
-def _widened(lookup: Value, block: Embedding, blocks: Blocks) -> str:
+def _widened(lookup: Value, block: Embedding, blocks: Blocks, outputs: Sequence[Value]) -> str:
     """What says that rows of a table are widened by a product before anything else reads them; or ""."""
     reached, inside = {lookup}, set(block.body)
     for value in block.body:
@@ -85,7 +83,7 @@ def _widened(lookup: Value, block: Embedding, blocks: Blocks) -> str:
             end = norm.root
     reader = only_user(end)
     width = (lookup.shape or (0,))[-1]
-    for one in blocks.linear:
+    for one in (one for one in blocks.linear if one.root not in outputs):
         its_own = one.root in inside and any(value in reached for value in one.body)
         if (its_own or reader in one.body) and isinstance(width, int) and one.out_features > width:
             return f"it is factorised already, {one.root.name} makes {one.out_features} features of {width}"

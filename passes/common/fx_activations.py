@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from ....ir.program import Program
-from ...common.fx_weights import Matrix
-from ...common.outputs import arguments, rows
-from ...manager.contract import Feed
+from ...ir.program import Program
+from ..manager.contract import Feed
+from .fx_weights import Matrix
+from .outputs import arguments, rows
 
 
 def statistics(
     program: Program, matrices: Sequence[Matrix], feeds: Sequence[Feed]
 ) -> dict[str, tuple[np.ndarray | None, np.ndarray | None]]:
     """For each matrix by name: X^T X (columns, columns) over the activations of every product with it, and
-    how often each row is looked up; None for what it has not. Only what comes before them is run."""
+    how often each row is looked up, padding left out, both float64; None for what it has not. Only what comes
+    before them is run."""
     inputs = {one.name: [(call.args[place], axis) for call, place, axis in one.products] for one in matrices}
     wanted = {node for found in inputs.values() for node, _ in found}
     wanted |= {ids for one in matrices for _, ids in one.lookups}
@@ -43,7 +44,7 @@ def statistics(
 
 
 def _gram(program: Program, feed: Feed, x: torch.Tensor, axis: int) -> np.ndarray:
-    flat = rows(program, feed, x.movedim(axis, -1)).float()
+    flat = rows(program, feed, x.movedim(axis, -1)).double()
     flat = flat[flat.isfinite().all(dim=1)]
     return (flat.T @ flat).numpy()
 
