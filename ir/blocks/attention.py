@@ -16,9 +16,8 @@ import numpy as np
 from ..values import Value, View
 from .base import Attention, Linear, Miss, Norm
 from .heads import Heads, heads, merged
-from .layout import Lost
 from .mask import Masks
-from .refused import NoAttention
+from .refused import Refused
 from .scores import DEEPEST, Core, anchors, sdpa_core, selection, softmax_core
 from .walk import Statics, bare
 
@@ -54,7 +53,7 @@ def attentions(
                 _check_axis(value)
                 core = softmax_core(value, scores, body, static)
             attention, notes = _attention(core, linears, norms, inputs, masks, static)
-        except (NoAttention, Lost) as near:
+        except Refused as near:
             missed.append(Miss("attention", near.value.name, near.reason))
             continue
         found[attention.root] = attention
@@ -65,7 +64,7 @@ def attentions(
 def _check_axis(softmax: Value) -> None:
     axis, rank = softmax.attrs.get("axis", -1), len(softmax.shape or ())
     if axis != -1 and rank and axis != rank - 1:
-        raise NoAttention(softmax, f"softmax over axis {axis}, not over the keys (the last axis)")
+        raise Refused(softmax, f"softmax over axis {axis}, not over the keys (the last axis)")
 
 
 def _attention(
@@ -81,7 +80,7 @@ def _attention(
     key = heads(core.key, j, d, linears, norms, static)
     value = heads(core.value, j, e, linears, norms, static)
     if query.head_dim != key.head_dim:
-        raise NoAttention(core.query.value, "query and key have heads of different sizes")
+        raise Refused(core.query.value, "query and key have heads of different sizes")
     k_features, v_features, kv_heads = _of_keys_and_values(key, value, query.heads)
     context, o, below = merged(core.context, query, core.query.letters, e, value.head_dim, inputs)
     added = _added(core, masks)
@@ -133,9 +132,9 @@ def _attention(
 def _of_keys_and_values(
     key: Heads, value: Heads, heads: int
 ) -> tuple[np.ndarray | None, np.ndarray | None, int]:
-    """(the keys' own features, the values', how many heads both have). Raises NoAttention."""
+    """(the keys' own features, the values', how many heads both have). Raises Refused."""
     if value.scale != 1 or value.rotary:
-        raise NoAttention(value.value, "the values are scaled or rotated on their way to the scores' side")
+        raise Refused(value.value, "the values are scaled or rotated on their way to the scores' side")
     k_features, kv_heads = _grouped(key, heads)
     v_features, value_heads = _grouped(value, heads)
     unknown = [side for side in (key, value) if side.linear is None]
@@ -146,9 +145,9 @@ def _of_keys_and_values(
             f"its {what} come from '{source.name}' ({source.op}), not from one projection, so that repeated "
             "heads cannot be told from their own; an adapter must be merged into its weight first"
         )
-        raise NoAttention(value.value, reason)
+        raise Refused(value.value, reason)
     if kv_heads != value_heads:
-        raise NoAttention(value.value, f"{kv_heads} heads of keys but {value_heads} of values")
+        raise Refused(value.value, f"{kv_heads} heads of keys but {value_heads} of values")
     return k_features, v_features, kv_heads
 
 
@@ -157,9 +156,7 @@ def _causal(core: Core, added: Added, masks: Masks) -> tuple[bool, list[Miss]]:
     causal = core.is_causal
     if core.gate is not None:
         if not masks.hides(core.gate, core.terms):
-            raise NoAttention(
-                core.gate, "the scores are multiplied by what is no mask of the keys hidden after"
-            )
+            raise Refused(core.gate, "the scores are multiplied by what is no mask of the keys hidden after")
         causal = causal or masks.reach(core.gate, False, True, 1.0).causal
     if added.mask is None or causal:
         return causal, []
@@ -176,21 +173,21 @@ def _letters(core: Core) -> tuple[str, str, str, str]:
     i = [x for x in q if x in c and x not in k]
     e = [x for x in v if x in c and x not in q]
     if len(shared) != 1 or len(j) != 1 or len(i) != 1 or len(e) != 1:
-        raise NoAttention(core.context.value, "the products do not sum over the head size and the keys")
+        raise Refused(core.context.value, "the products do not sum over the head size and the keys")
     return i[0], j[0], shared[0], e[0]
 
 
 def _grouped(side: Heads, count: int) -> tuple[np.ndarray | None, int]:
     """(features, heads) of keys or values before they were repeated for groups of queries."""
     if side.heads > count or count % side.heads:
-        raise Lost(side.value, f"{side.heads} heads do not serve {count} of the query evenly")
+        raise Refused(side.value, f"{side.heads} heads do not serve {count} of the query evenly")
     if side.features is None or side.heads < count:
         return side.features, side.heads
     distinct = list(dict.fromkeys(map(tuple, side.features.tolist())))
     if count % len(distinct) or not np.array_equal(
         np.repeat(np.array(distinct), count // len(distinct), axis=0), side.features
     ):
-        raise Lost(side.value, "heads are repeated in another order than the groups of queries")
+        raise Refused(side.value, "heads are repeated in another order than the groups of queries")
     return np.array(distinct), len(distinct)
 
 
@@ -242,7 +239,7 @@ def _unmasked(term: Value, masks: Masks) -> tuple[Value | None, tuple[Value, boo
         if value.op == "where":
             try:
                 scores, select = selection(value)
-            except NoAttention:
+            except Refused:
                 break
             return scores, select
         a, b = [*value.inputs, None, None][:2]

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..values import Value
 from .base import Linear, Norm
-from .layout import Atom, Layout, Lost
+from .layout import Atom, Layout
+from .refused import Refused
 from .rotary import OPERATORS, rotary
 from .scores import Factor, times
 from .walk import LAYOUT, Statics, bare, only_user, passes, users
@@ -57,7 +58,7 @@ def heads(
         operand: with letters for its axes; `length` and `size` are those of positions and head size.
 
     Raises:
-        Lost: a step on the way cannot be followed, or the axes do not come out as heads and positions.
+        Refused: a step on the way cannot be followed, or the axes do not come out as heads and positions.
     """
     body: list[Value] = []
     outer, operand = _unscaled(operand, body)
@@ -72,21 +73,21 @@ def heads(
             tuple(body),
         )  # fmt: skip
     if value.shape is None:
-        raise Lost(value, "its shape is unknown")
+        raise Refused(value, "its shape is unknown")
     axis = -1 if linear is None else linear.axis
     width = value.shape[axis] if linear is None else linear.out_features
     if not isinstance(width, int):
-        raise Lost(value, "how many features it has is unknown")
+        raise Refused(value, "how many features it has is unknown")
     layout = Layout.of(value.shape, {axis % len(value.shape): (width,)})
     for step in reversed(way.steps):
         layout = layout.through(step)
     if len(layout.axes) != len(letters):
-        raise Lost(operand.value, "the number of axes is not what the product says")
+        raise Refused(operand.value, "the number of axes is not what the product says")
     text, head_axes = _read(operand, layout, place(length), place(size))
     try:
         columns = layout.columns([*head_axes, place(size)])
     except ValueError:
-        raise Lost(operand.value, "features of the projection lie on the axis of positions") from None
+        raise Refused(operand.value, "features of the projection lie on the axis of positions") from None
     features = columns.reshape(-1, columns.shape[-1])
     source, projected = (value, ()) if linear is None else (linear.input, linear.body)
     return Heads(
@@ -185,7 +186,7 @@ def _read(operand: Factor, layout: Layout, length: int, size: int) -> tuple[str,
     for axis, atoms in enumerate(layout.axes):
         if axis == size:
             if not atoms or not all(a.feature for a in atoms):
-                raise Lost(operand.value, "the axis summed over holds no features of the projection")
+                raise Refused(operand.value, "the axis summed over holds no features of the projection")
             text += "d"
         elif axis == length:
             text += "l"
@@ -206,11 +207,13 @@ def _bare_heads(
     shape = operand.value.shape
     head_dim = shape[size] if shape else None
     if shape is None or not isinstance(head_dim, int) or len(shape) not in (3, 4):
-        raise Lost(operand.value, f"comes from {source.op}, and its shape does not tell heads and head size")
+        raise Refused(
+            operand.value, f"comes from {source.op}, and its shape does not tell heads and head size"
+        )
     others = [axis for axis in range(len(shape)) if axis not in (length, size)]
     count = shape[others[-1]] if len(others) == 2 else 1
     if not isinstance(count, int):
-        raise Lost(operand.value, f"comes from {source.op}, and its number of heads is unknown")
+        raise Refused(operand.value, f"comes from {source.op}, and its number of heads is unknown")
     text = ["?"] * len(shape)
     axes: list[tuple[Atom, ...]] = [()] * len(shape)
     for axis, letter in zip([*others, length, size], "bhld" if len(others) == 2 else "bld", strict=True):
@@ -240,7 +243,7 @@ def merged(
         inputs: the Linears by what they read.
 
     Raises:
-        Lost: the heads are not merged in the order in which they were split.
+        Refused: the heads are not merged in the order in which they were split.
     """
     axes: list[tuple[Atom, ...]] = []
     order: list[Atom] = []
@@ -250,7 +253,7 @@ def merged(
         elif letter in query_letters:
             atoms = query.axes[query_letters.index(letter)]
         else:
-            raise Lost(context.value, "has axes that the query has not")
+            raise Refused(context.value, "has axes that the query has not")
         order += [a for a in atoms if a.feature and a not in order]
         axes.append(atoms)
     sizes = [a.count for a in order]
@@ -269,11 +272,11 @@ def merged(
         if _ends(value, layout):
             return value, None, tuple(body)
         if len(following) != 1:
-            raise Lost(value, "the heads are not merged into one axis after the values are weighed")
+            raise Refused(value, "the heads are not merged into one axis after the values are weighed")
         layout, value = layout.through(following[0]), following[0]
         body.append(value)
     if not np.array_equal(layout.columns(whole).reshape(-1), np.arange(layout.features.size)):
-        raise Lost(value, "the heads are merged in another order than they were split")
+        raise Refused(value, "the heads are merged in another order than they were split")
     return _projected(value, layout, whole[0], inputs, body)
 
 
@@ -315,7 +318,7 @@ def _projected(
             break
         try:
             layout = layout.through(following[0])
-        except Lost:
+        except Refused:
             break
         kept = [i for i in range(len(layout.axes)) if layout.kept(i) not in (None, ())]
         if len(kept) != 1:

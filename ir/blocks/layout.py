@@ -15,17 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..values import Dim, Value
+from .refused import Refused
 from .walk import LAYOUT, passes, whole
 
 MOVES = LAYOUT | {"identity", "dropout", "cast"}
-
-
-class Lost(Exception):  # noqa: N818 - an answer, not an error
-    """A step that cannot be followed. value: which."""
-
-    def __init__(self, value: Value, reason: str) -> None:
-        super().__init__(reason)
-        self.value, self.reason = value, reason
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ class Layout:
         return moved.reshape([math.prod(a.count for a in self.axes[x] if a.feature) for x in axes])
 
     def through(self, value: Value) -> Layout:
-        """The layout of a value computed from the one this layout describes. Raises Lost."""
+        """The layout of a value computed from the one this layout describes. Raises Refused."""
         if passes(value) or value.op not in LAYOUT:
             return self._same_rank(value)
         if value.op == "transpose":
@@ -103,14 +96,14 @@ class Layout:
 
     def _same_rank(self, value: Value) -> Layout:
         if value.shape is not None and len(value.shape) != len(self.axes):
-            raise Lost(value, "the number of axes changes")
+            raise Refused(value, "the number of axes changes")
         return self
 
     def _squeeze(self, value: Value) -> Layout:
         gone = set(value.attrs["axes"])
         dropped = [atom for axis in gone for atom in self.axes[axis]]
         if any(atom.size != 1 or not atom.feature for atom in dropped):
-            raise Lost(value, "an axis that is not known to be 1 is dropped")
+            raise Refused(value, "an axis that is not known to be 1 is dropped")
         features = self.features.squeeze(tuple(self.order.index(atom) for atom in dropped))
         return Layout(
             tuple(atoms for axis, atoms in enumerate(self.axes) if axis not in gone),
@@ -121,7 +114,7 @@ class Layout:
     def _expand(self, value: Value) -> Layout:
         shape = value.shape if value.shape is not None else value.attrs.get("shape")
         if shape is None:
-            raise Lost(value, "expands to an unknown shape")
+            raise Refused(value, "expands to an unknown shape")
         layout = replace(self, axes=((),) * (len(shape) - len(self.axes)) + self.axes)
         for axis, size in enumerate(shape):
             if not layout.axes[axis] and size != 1:
@@ -144,24 +137,24 @@ class Layout:
             return self
         atoms = self.axes[axis]
         if not atoms or not all(a.feature for a in atoms):
-            raise Lost(value, "only some of the rows are taken")
+            raise Refused(value, "only some of the rows are taken")
         layout = self._merge(atoms, f"{value.name}.{axis}")
         at = layout.order.index(layout.axes[axis][0])
         if value.op == "select":
             if attrs["index"] is None:
-                raise Lost(value, "selects at an unknown place")
+                raise Refused(value, "selects at an unknown place")
             order = tuple(a for i, a in enumerate(layout.order) if i != at)
             axes = tuple(atoms for i, atoms in enumerate(layout.axes) if i != axis)
             return Layout(axes, order, layout.features.take(attrs["index"], axis=at))
         if value.op == "split":
             sizes = attrs["sizes"]
             if None in sizes:
-                raise Lost(value, "splits at unknown places")
+                raise Refused(value, "splits at unknown places")
             start = sum(sizes[: value.index])
             chosen = range(start, start + sizes[value.index])
         else:
             if attrs["start"] is None or attrs["end"] is None or attrs["step"] is None:
-                raise Lost(value, "slices at unknown places")
+                raise Refused(value, "slices at unknown places")
             chosen = range(layout.features.shape[at])[attrs["start"] : attrs["end"] : attrs["step"]]
         features = layout.features.take(list(chosen), axis=at)
         atom = Atom(value.name, len(chosen), True)
@@ -196,7 +189,7 @@ class Layout:
         """Deal the atoms out to the new axes from the last to the first, where sizes are surest."""
         shape = value.shape if value.shape is not None else value.attrs.get("shape")
         if shape is None:
-            raise Lost(value, "reshapes to an unknown shape")
+            raise Refused(value, "reshapes to an unknown shape")
         layout: Layout = self
         left = [a for axis in self.axes for a in axis]
         axes: list[tuple[Atom, ...]] = []
@@ -209,7 +202,7 @@ class Layout:
                 taken = _take_unknown(left, size, place)
             axes.insert(0, tuple(taken))
         if left:
-            raise Lost(value, "the new shape does not hold all axes")
+            raise Refused(value, "the new shape does not hold all axes")
         return replace(layout, axes=tuple(axes))
 
     def _take(self, value: Value, left: list[Atom], size: int) -> tuple[Layout, list[Atom], list[Atom]]:
@@ -219,7 +212,7 @@ class Layout:
         while size > 1:
             atom = left.pop() if left else None
             if atom is None or not isinstance(atom.size, int):
-                raise Lost(value, f"an axis of {size} is made of axes of unknown size")
+                raise Refused(value, f"an axis of {size} is made of axes of unknown size")
             if size % atom.size == 0:
                 taken.insert(0, atom)
                 size //= atom.size
@@ -229,7 +222,7 @@ class Layout:
                 taken.insert(0, last)
                 size = 1
             else:
-                raise Lost(value, f"an axis of {atom.size} is cut into pieces of {size}")
+                raise Refused(value, f"an axis of {atom.size} is cut into pieces of {size}")
         return layout, left, taken
 
 

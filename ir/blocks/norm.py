@@ -13,17 +13,10 @@ from dataclasses import replace
 from ..ops.evaluate import scalar
 from ..values import Value, View
 from .base import Miss, Norm
+from .refused import Refused
 from .walk import Statics, bare, users
 
 MEANS = {"mean", "var"}
-
-
-class Near(Exception):  # noqa: N818 - an answer, not an error
-    """Nearly a Norm. value: where it went wrong."""
-
-    def __init__(self, value: Value, reason: str) -> None:
-        super().__init__(reason)
-        self.miss = Miss("norm", value.name, reason)
 
 
 def norms(view: View, static: Statics) -> tuple[dict[Value, Norm], list[Miss]]:
@@ -36,8 +29,8 @@ def norms(view: View, static: Statics) -> tuple[dict[Value, Norm], list[Miss]]:
             continue
         try:
             norm = _norm(value, static)
-        except Near as near:
-            missed.append(near.miss)
+        except Refused as near:
+            missed.append(Miss("norm", near.value.name, near.reason))
             continue
         if norm is not None:
             found[norm.root] = norm
@@ -112,7 +105,7 @@ def _operator(value: Value, static: Statics) -> Norm:
     assert x is not None
     axis, rank = value.attrs.get("axis", -1), len(value.shape or ())
     if axis != -1 and rank and axis != rank - 1:
-        raise Near(value, f"normalises over the axes from {axis} on, not over the last alone")
+        raise Refused(value, f"normalises over the axes from {axis} on, not over the last alone")
     norm = Norm(value.op, value, x, weight, bias, value.attrs["epsilon"], "other", (value,))  # type: ignore[arg-type]
     return norm if weight is not None else _affine(norm, static)
 
@@ -127,16 +120,16 @@ def _spelled_out(value: Value, static: Statics) -> Norm | None:
         if mean is None:
             continue
         if epsilon is None:
-            raise Near(value, "divides by a root mean square without an epsilon inside the root")
+            raise Refused(value, "divides by a root mean square without an epsilon inside the root")
         square = _mean_of(mean, body)
         if square is None:
             continue
         variance_of = mean.inputs[0] if mean.op == "var" else _squared(square, body)
         if variance_of is None:
-            raise Near(value, f"divides by the root of a mean of '{square.name}', which is no square")
+            raise Refused(value, f"divides by the root of a mean of '{square.name}', which is no square")
         x, kind = _source(bare(variance_of), bare(centred), mean, body)
         if x is None:
-            raise Near(value, f"divides '{centred.name}' by the root mean square of '{variance_of.name}'")
+            raise Refused(value, f"divides '{centred.name}' by the root mean square of '{variance_of.name}'")
         for each in body:
             if each.op in MEANS:
                 _check_axis(each, value)
@@ -247,11 +240,11 @@ def _check_axis(mean: Value, value: Value) -> None:
     axes = tuple(mean.attrs["axes"])
     last = axes == (-1,) or (rank is not None and axes == (rank - 1,))
     if not last:
-        raise Near(value, f"the mean runs over the axes {axes}, not over the last alone")
+        raise Refused(value, f"the mean runs over the axes {axes}, not over the last alone")
     if not mean.attrs["keepdim"]:
-        raise Near(value, "the mean does not keep its axis")
+        raise Refused(value, "the mean does not keep its axis")
     if mean.attrs.get("correction", 0) != 0:
-        raise Near(value, "the variance is the unbiased one (divides by n - 1)")
+        raise Refused(value, "the variance is the unbiased one (divides by n - 1)")
 
 
 def _affine(norm: Norm, static: Statics) -> Norm:

@@ -1,12 +1,12 @@
-"""Why what a recogniser looked at is no attention."""
+"""Why what a recogniser looked at is no block."""
 
 from __future__ import annotations
 
 from ..values import Value
 
 
-class NoAttention(Exception):  # noqa: N818 - an answer, not an error
-    """A softmax, or a product below it, that is not an attention's. value: where that shows."""
+class Refused(Exception):  # noqa: N818 - an answer, not an error
+    """It only looks like one, or a step on the way to it cannot be followed. value: where that shows."""
 
     def __init__(self, value: Value, reason: str) -> None:
         super().__init__(reason)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..ops.evaluate import scalar
 from ..values import Value
 from .mask import HIDDEN
-from .refused import NoAttention
+from .refused import Refused
 from .sinks import check_sinks, on_last, with_sinks
 from .walk import LAYOUT, Statics, bare, operands, passes, users
 
@@ -67,7 +67,7 @@ def sdpa_core(root: Value) -> Core:
     scale, size = root.attrs.get("scale"), query.shape[-1] if query.shape else None
     if scale is None:
         if not isinstance(size, int):
-            raise NoAttention(root, "the head size, which its scale follows from, is unknown")
+            raise Refused(root, "the head size, which its scale follows from, is unknown")
         scale = 1 / math.sqrt(size)
     rank = len(query.shape or ()) or 4
     batch = "bhgn"[: rank - 2]
@@ -86,7 +86,7 @@ def sdpa_core(root: Value) -> Core:
 
 
 def softmax_core(probabilities: Value, scores: Value, body: list[Value], static: Statics) -> Core:
-    """The core around a softmax. Raises NoAttention.
+    """The core around a softmax. Raises Refused.
 
     Args:
         probabilities, scores: the softmax's result and operand.
@@ -104,12 +104,12 @@ def softmax_core(probabilities: Value, scores: Value, body: list[Value], static:
         left, right = right, left
     query_letter = product.letters[-2] if len(product.letters) > 1 else ""
     if keys not in right.letters or keys in left.letters or query_letter not in left.letters:
-        raise NoAttention(product.root, "the product under the softmax does not run over queries and keys")
+        raise Refused(product.root, "the product under the softmax does not run over queries and keys")
     weights, values, context = below[0]
     # Two products name their axes apart: the second's are renamed after the first's.
     named = dict(zip(weights.letters, product.letters, strict=False))
     if len(weights.letters) != len(product.letters):
-        raise NoAttention(probabilities, "the scores change their number of axes before they meet the values")
+        raise Refused(probabilities, "the scores change their number of axes before they meet the values")
     rename = lambda text: "".join(named.get(c, c.upper()) for c in text)
     right = _untransposed(right)
     return Core(
@@ -147,7 +147,7 @@ def _below(
                 for weights, values in ((product.left, product.right), (product.right, product.left)):
                     if bare(weights.value) == value and weights.letters[-1] in values.letters:
                         if weights.letters[-1] in product.letters:
-                            raise NoAttention(user, "the probabilities are not summed over the keys")
+                            raise Refused(user, "the probabilities are not summed over the keys")
                         return (weights, values, Factor(user, product.letters)), [*body, user], cut
             elif (asked := _isnan_guard(user, value)) is not None:
                 body += [asked, user]
@@ -159,11 +159,11 @@ def _below(
                 body.append(user)
                 step = cut = user
             elif user.op in ("mul", "add", "where"):
-                raise NoAttention(user, f"the probabilities are changed after the softmax ({user.op})")
+                raise Refused(user, f"the probabilities are changed after the softmax ({user.op})")
         if step is None:
             break
         value = step
-    raise NoAttention(
+    raise Refused(
         probabilities, "its probabilities weigh no values: no product of two computed values follows"
     )
 
@@ -218,7 +218,7 @@ def _above(scores: Value, static: Statics, values: Value) -> Above:
         elif value.op == "where":
             _check_outermost(value, softcap, gate)
             if select is not None:
-                raise NoAttention(value, "two selections, one over the other, hide keys")
+                raise Refused(value, "two selections, one over the other, hide keys")
             value, select = selection(value)
         elif value.op == "tanh" and not softcap and value.inputs[0] is not None:
             softcap, value = abs(factor), bare(value.inputs[0])
@@ -230,15 +230,15 @@ def _above(scores: Value, static: Statics, values: Value) -> Above:
             _check_outermost(value, softcap, gate)
             value = _floor(value)  # type: ignore[assignment]
         else:
-            raise NoAttention(value, f"the scores come from {value.op}, not from query·key^T")
-    raise NoAttention(value, "no product of query and key within reach of the softmax")
+            raise Refused(value, f"the scores come from {value.op}, not from query·key^T")
+    raise Refused(value, "no product of query and key within reach of the softmax")
 
 
 def _check_outermost(value: Value, softcap: float, gate: Value | None) -> None:
     """Refuses what is done to scores before they are capped or multiplied by a mask."""
     if softcap or gate is not None:
         later = "capped" if softcap else "multiplied by a mask"
-        raise NoAttention(value, f"the scores are changed ({value.op}) before they are {later}")
+        raise Refused(value, f"the scores are changed ({value.op}) before they are {later}")
 
 
 def _gated(value: Value, static: Statics) -> tuple[Value, Value]:
@@ -248,7 +248,7 @@ def _gated(value: Value, static: Statics) -> tuple[Value, Value]:
     assert b is not None
     first, second = _toward(a, static, DEEPEST), _toward(b, static, DEEPEST)
     if first == second:
-        raise NoAttention(value, "the scores come from mul, not from query·key^T")
+        raise Refused(value, "the scores come from mul, not from query·key^T")
     return (bare(a), b) if first else (bare(b), a)
 
 
@@ -281,9 +281,9 @@ def _sum(value: Value, static: Statics, values: Value) -> tuple[float, Value, Va
         first, second = (_keyed(v, static, values) for v in (a, b))
         both = first == second
     if both:
-        raise NoAttention(value, "the scores add two products, and which is query·key^T cannot be told")
+        raise Refused(value, "the scores add two products, and which is query·key^T cannot be told")
     if not first and not second:
-        raise NoAttention(value, "the scores come from a sum without query·key^T")
+        raise Refused(value, "the scores come from a sum without query·key^T")
     sign = 1.0 if value.op == "add" else -1.0
     return (sign, bare(a), b) if first else (sign, bare(b), a)
 
@@ -339,7 +339,7 @@ def _projected_from(value: Value, static: Statics) -> Value:
 def selection(value: Value) -> tuple[Value, tuple[Value, bool]]:
     """(scores, (mask, whether True keeps)) of a where that writes a large negative number over scores.
 
-    Raises NoAttention when it writes anything else.
+    Raises Refused when it writes anything else.
     """
     condition, yes, no = value.inputs[0], value.inputs[1], value.inputs[2]
     assert condition is not None
@@ -348,9 +348,9 @@ def selection(value: Value) -> tuple[Value, tuple[Value, bool]]:
         if number is None or scores is None:
             continue
         if number > HIDDEN:
-            raise NoAttention(value, f"writes {number:g} over scores, which hides nothing")
+            raise Refused(value, f"writes {number:g} over scores, which hides nothing")
         return bare(scores), (condition, keeps)
-    raise NoAttention(value, "chooses between two sets of scores")
+    raise Refused(value, "chooses between two sets of scores")
 
 
 def _number(value: Value | None) -> float | None:

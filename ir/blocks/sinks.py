@@ -7,7 +7,7 @@ product with the values, after Xiao et al. (2023, arXiv:2309.17453).
 from __future__ import annotations
 
 from ..values import Value
-from .refused import NoAttention
+from .refused import Refused
 from .walk import END, Statics, bare
 
 
@@ -26,8 +26,8 @@ def with_sinks(softmax_of: Value, static: Statics) -> tuple[Value, Value | None,
     assert sinks is not None
     if not static(sinks):
         if static(scores):
-            raise NoAttention(value, "learned scores stand before those of the keys, not after them")
-        raise NoAttention(value, "the scores are two sets of keys side by side, from two products")
+            raise Refused(value, "learned scores stand before those of the keys, not after them")
+        raise Refused(value, "the scores are two sets of keys side by side, from two products")
     return scores, sinks, [value, *body]
 
 
@@ -36,9 +36,9 @@ def check_sinks(sinks: Value | None, scores: Value, cut: Value | None, probabili
     if sinks is None and cut is None:
         return
     if sinks is None:
-        raise NoAttention(cut or probabilities, "some keys are left out after the softmax (slice)")
+        raise Refused(cut or probabilities, "some keys are left out after the softmax (slice)")
     if cut is None:
-        raise NoAttention(probabilities, "the probabilities of learned scores weigh values, too")
+        raise Refused(probabilities, "the probabilities of learned scores weigh values, too")
     count = sinks.shape[-1] if sinks.shape else None
     start, end = cut.attrs["start"], cut.attrs["end"]
     same = bool(
@@ -46,7 +46,7 @@ def check_sinks(sinks: Value | None, scores: Value, cut: Value | None, probabili
     )
     dropped = isinstance(count, int) and end == -count
     if start != 0 or cut.attrs["step"] != 1 or (not dropped and (not same or (end or 0) >= END)):
-        raise NoAttention(cut, "what is left out after the softmax are not the learned scores")
+        raise Refused(cut, "what is left out after the softmax are not the learned scores")
 
 
 def on_last(value: Value) -> bool:

@@ -14,7 +14,7 @@ from ...ir.onnx.opset import cannot_raise, raise_opset
 from ...ir.program import Program
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
-from .parts.driver import Refused, drive, misses
+from .parts.driver import Unfit, drive, misses
 from .parts.mask import Mask, mask, write
 from .parts.operands import Operand, joined, operands
 from .parts.outcome import merged, placed
@@ -94,19 +94,19 @@ class _Fused:
 
 def _plan(attention: Attention, kernel: str) -> _Fused:
     if attention.is_causal or attention.probabilities is None:
-        raise Refused("it is one operator already")
+        raise Unfit("it is one operator already")
     if attention.probabilities.native.is_graph_output():
-        raise Refused("its probabilities are an output of the model")
+        raise Unfit("its probabilities are an output of the model")
     modern = kernel == "attention"
     if attention.gate is not None:
-        raise Refused(f"its scores are multiplied by the mask '{attention.gate.name}', which no kernel does")
+        raise Unfit(f"its scores are multiplied by the mask '{attention.gate.name}', which no kernel does")
     if attention.sinks is not None:
-        raise Refused("its softmax has learned scores beside the keys' (sinks), which no kernel takes")
+        raise Unfit("its softmax has learned scores beside the keys' (sinks), which no kernel takes")
     if attention.softcap and not modern:
-        raise Refused(f"its scores are capped at {attention.softcap:g}, which MultiHeadAttention does not do")
+        raise Unfit(f"its scores are capped at {attention.softcap:g}, which MultiHeadAttention does not do")
     query, key, value, scale = operands(attention, grouped=modern)
     if scale <= 0:
-        raise Refused(f"its scale is {scale:g}, and kernels take positive ones only")
+        raise Unfit(f"its scale is {scale:g}, and kernels take positive ones only")
     return _Fused(
         query, key, value, scale, mask(attention, zeroing=modern), merged(attention), attention.softcap
     )

@@ -13,7 +13,7 @@ from ...ir.program import Program
 from ...ir.values import Value
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
-from .parts.driver import Refused, drive
+from .parts.driver import Unfit, drive
 from .parts.gelu import Gelu, gelu_at
 
 _OPSET = 20  # the first with a Gelu of its own
@@ -70,35 +70,35 @@ def _plan(gelu: Gelu) -> tuple[Value, Value | None]:
     """(what the bias is added to, bias); without a bias what is spelled out still becomes one operator.
 
     Raises:
-        Refused: the kernels do not take this GELU.
+        Unfit: the kernels do not take this GELU.
     """
     dtype = gelu.input.dtype or gelu.root.dtype
     if dtype not in (None, "float32"):
-        raise Refused(f"it computes in {dtype}, and the kernels in float32")
+        raise Unfit(f"it computes in {dtype}, and the kernels in float32")
     try:
         return _bias(gelu)
-    except Refused:
+    except Unfit:
         if not gelu.spelled:
             raise
         return gelu.input, None
 
 
 def _bias(gelu: Gelu) -> tuple[Value, Value]:
-    """(what the bias is added to, bias). Raises Refused where there is none to take in."""
+    """(what the bias is added to, bias). Raises Unfit where there is none to take in."""
     total = gelu.input
     if total.op != "add":
-        raise Refused("no bias is added right before it")
+        raise Unfit("no bias is added right before it")
     if total.native.is_graph_output() or any(user not in gelu.body for user in total.users):
-        raise Refused(f"'{total.name}' before it is used elsewhere too")
+        raise Unfit(f"'{total.name}' before it is used elsewhere too")
     left, right = total.inputs
     for x, bias in ((left, right), (right, left)):
         if x is None or bias is None or bias.op != "const" or x.op == "const":
             continue
         width = x.shape[-1] if x.shape else None
         if not isinstance(width, int) or width == 1 or bias.shape != (width,):
-            raise Refused(f"'{bias.name}' is no vector along the last axis of '{x.name}'")
+            raise Unfit(f"'{bias.name}' is no vector along the last axis of '{x.name}'")
         return x, bias
-    raise Refused(f"'{total.name}' before it adds two computed values")
+    raise Unfit(f"'{total.name}' before it adds two computed values")
 
 
 def _write(editor: Editor, gelu: Gelu, x: Value, bias: Value | None, raisable: bool) -> None:

@@ -16,7 +16,7 @@ from ...ir.program import Program
 from ...ir.values import Value
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
-from .parts.driver import Refused, drive
+from .parts.driver import Unfit, drive
 
 _CHANGES = ("mul", "div", "where", "linear", "matmul")
 
@@ -74,33 +74,33 @@ class _Lookups:
 def _norm_of(embedding: Embedding, norms: dict[Value, Norm]) -> Norm:
     norm = norms.get(embedding.root) or next((n for i, n in norms.items() if bare(i) == embedding.root), None)
     if norm is None:
-        raise Refused("no norm follows the sum")
+        raise Unfit("no norm follows the sum")
     if norm.kind != "layer_norm" or norm.weight is None or norm.bias is None:
-        raise Refused(f"{norm.kind} follows the sum, and the kernel has a LayerNorm with scale and shift")
+        raise Unfit(f"{norm.kind} follows the sum, and the kernel has a LayerNorm with scale and shift")
     if any(user not in norm.body for user in embedding.root.users):
-        raise Refused("something else reads the sum too (a residual stream, most likely)")
+        raise Unfit("something else reads the sum too (a residual stream, most likely)")
     return norm
 
 
 def _lookups(embedding: Embedding) -> _Lookups:
     pairs = list(zip(embedding.tables, embedding.ids, strict=True))
     if not 2 <= len(pairs) <= 3:
-        raise Refused(f"{len(pairs)} tables are added, and the kernel adds two or three")
+        raise Unfit(f"{len(pairs)} tables are added, and the kernel adds two or three")
     scaled = next((value for value in embedding.body if value.op in _CHANGES), None)
     if scaled is not None:
-        raise Refused(f"'{scaled.name}' changes what is looked up, and the kernel only adds")
+        raise Unfit(f"'{scaled.name}' changes what is looked up, and the kernel only adds")
     for table, ids in pairs:
         if table.dtype not in (None, "float32"):
-            raise Refused(f"'{table.name}' is {table.dtype}, and only float32 is fused")
+            raise Unfit(f"'{table.name}' is {table.dtype}, and only float32 is fused")
         if table.dtype is None or len(table.shape or ()) != 2:
-            raise Refused(f"'{table.name}' is no table of two axes")
+            raise Unfit(f"'{table.name}' is no table of two axes")
         if ids.dtype not in ("int32", "int64") or len(ids.shape or ()) != 2:
-            raise Refused(f"'{ids.name}' does not give ids of two axes")
+            raise Unfit(f"'{ids.name}' does not give ids of two axes")
     # Words vary by row; of the others at most one is shared by all rows, and that is the positions'.
     words = max(pairs, key=lambda pair: (_by_row(pair[1]), (pair[0].shape or (0,))[0]))
     rest = sorted((pair for pair in pairs if pair is not words), key=lambda pair: _by_row(pair[1]))
     if not _by_row(words[1]) or any(not _by_row(ids) for _, ids in rest[1:]):
-        raise Refused("more than one of its tables is looked up by ids that are the same in every row")
+        raise Unfit("more than one of its tables is looked up by ids that are the same in every row")
     positions, types = rest[0], rest[1] if len(rest) > 1 else None
     return _Lookups(words, positions, types, _counts(positions[1]))
 

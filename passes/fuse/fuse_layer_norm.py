@@ -14,7 +14,7 @@ from ...ir.onnx.opset import cannot_raise, opset, raise_opset
 from ...ir.program import Program
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
-from .parts.driver import Refused, drive, misses
+from .parts.driver import Unfit, drive, misses
 
 _RMS_OPSET = 23  # the first with an RMSNormalization of its own
 _LAYER_OPSET = 17  # the first with a LayerNormalization
@@ -44,10 +44,10 @@ class FuseLayerNorm(Pass):
 
         def check(norm: Norm) -> None:
             if norm.kind == "rms_norm" and stuck:
-                raise Refused(stuck)
+                raise Unfit(stuck)
             if norm.kind == "layer_norm" and opset(program.graph) < _LAYER_OPSET:
                 written = f"the model imports opset {opset(program.graph)}"
-                raise Refused(f"{written}, and {_LAYER_OPSET} has the operator")
+                raise Unfit(f"{written}, and {_LAYER_OPSET} has the operator")
             _check(norm)
 
         def write(norm: Norm, _: None) -> None:
@@ -62,17 +62,17 @@ class FuseLayerNorm(Pass):
 
 
 def _check(norm: Norm) -> None:
-    """Raises Refused where a norm is not what the operator computes."""
+    """Raises Unfit where a norm is not what the operator computes."""
     width = (norm.input.shape or (None,))[-1]
     if not isinstance(width, int):
-        raise Refused("the size of its last axis is unknown")
+        raise Unfit("the size of its last axis is unknown")
     for vector in (norm.weight, norm.bias):
         if vector is not None and vector.shape != (width,):
-            raise Refused(f"'{vector.name}' is no vector over the last axis")
+            raise Unfit(f"'{vector.name}' is no vector over the last axis")
     if norm.kind == "rms_norm" and norm.bias is not None:
-        raise Refused("an RMSNorm with a bias has no operator")
+        raise Unfit("an RMSNorm with a bias has no operator")
     if norm.input.dtype not in (None, "float32"):
-        raise Refused(f"it computes in {norm.input.dtype}, and only float32 is fused")
+        raise Unfit(f"it computes in {norm.input.dtype}, and only float32 is fused")
 
 
 def _fuse(editor: Editor, norm: Norm) -> None:

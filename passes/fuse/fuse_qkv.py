@@ -15,7 +15,7 @@ from ...ir.program import Program
 from ...ir.values import Value, View
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
-from .parts.driver import Refused, drive, misses
+from .parts.driver import Unfit, drive, misses
 from .parts.merge import Merger, Siblings, duplicated, unfit
 
 _KERNELS = ("ai.onnx::Attention", "com.microsoft::MultiHeadAttention")
@@ -71,7 +71,7 @@ class FuseQkv(Pass):
 
         def check(site: tuple[Siblings, str]) -> None:
             if site[1]:
-                raise Refused(site[1])
+                raise Unfit(site[1])
 
         merged = drive(
             zip(groups, duplicated(groups), strict=True),

@@ -17,7 +17,7 @@ from ...ir.program import Program
 from ...ir.values import Value
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
-from .parts.driver import Refused, drive, misses
+from .parts.driver import Unfit, drive, misses
 from .parts.operands import Operand, back, joined, parse
 from .parts.rotation import Rotation, rotation
 
@@ -56,13 +56,13 @@ class FuseRotary(Pass):
 
         def check(side: Operand) -> tuple[Operand, Rotation]:
             if stuck:
-                raise Refused(stuck)
+                raise Unfit(stuck)
             if side.value.op in OPERATORS:
-                raise Refused("it is one operator already")
+                raise Unfit("it is one operator already")
             found = rotation(side)
             source = back(found.input, side.axes, side.heads, side.size, 1)
             if source.factor != 1:
-                raise Refused("it is scaled before it is rotated")
+                raise Unfit("it is scaled before it is rotated")
             return source, found
 
         fused = drive(

@@ -13,7 +13,7 @@ from ...ir.onnx.graph import Editor
 from ...ir.program import Program
 from ...ir.view import view
 from ..manager.contract import Context, Exact, Pass, Result
-from .parts.driver import Refused, drive, misses
+from .parts.driver import Unfit, drive, misses
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,22 @@ class FuseSkipLayerNorm(Pass):
 
 
 def _check(norm: Norm) -> None:
-    """Raises Refused where a norm and the sum before it do not go into the kernel."""
+    """Raises Unfit where a norm and the sum before it do not go into the kernel."""
     total = norm.input
     if norm.kind == "no_norm":
-        raise Refused("it does not normalise")
+        raise Unfit("it does not normalise")
     if total.op != "add" or any(v is None or v.op == "const" for v in total.inputs):
-        raise Refused("it normalises no sum of two computed values")
+        raise Unfit("it normalises no sum of two computed values")
     if total.native.producer().op_type != "Add":
-        raise Refused("its sum is kept apart, as keep-residual-sum leaves it")
+        raise Unfit("its sum is kept apart, as keep-residual-sum leaves it")
     shapes = [v.shape for v in total.inputs if v is not None]
     # Equal known sizes and equal symbols: the kernel broadcasts only a leading axis of 1.
     if shapes[0] is None or shapes[0] != shapes[1] or len(shapes[0]) != 3 or None in shapes[0]:
-        raise Refused("the two sides of the sum are not known to have one shape of three axes")
+        raise Unfit("the two sides of the sum are not known to have one shape of three axes")
     if norm.weight is None or norm.weight.shape != shapes[0][-1:]:
-        raise Refused("its weight is no vector over the last axis")
+        raise Unfit("its weight is no vector over the last axis")
     if total.dtype not in (None, "float32"):
-        raise Refused(f"it computes in {total.dtype}, and only float32 is fused")
+        raise Unfit(f"it computes in {total.dtype}, and only float32 is fused")
 
 
 def _fuse(editor: Editor, norm: Norm) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ....ir.blocks.base import Attention, Blocks, Linear
 from ....ir.blocks.heads import Heads, heads
-from ....ir.blocks.layout import Lost
+from ....ir.blocks.refused import Refused
 from ....ir.blocks.scores import Factor
 from ....ir.blocks.walk import Statics, bare
 from ....ir.values import Value, sizes
@@ -99,7 +99,7 @@ def _heads(value: Value | None, linears: Mapping[Value, Linear], norms: Mapping[
         return None
     try:
         return heads(Factor(value, "bhld"), "l", "d", linears, norms, Statics())
-    except Lost:
+    except Refused:
         return None
 
 

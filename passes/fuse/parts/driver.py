@@ -12,7 +12,7 @@ Site = TypeVar("Site")
 Plan = TypeVar("Plan")
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not an error
+class Unfit(Exception):  # noqa: N818 - an answer, not an error
     """This site is left as it is. The message says why."""
 
 
@@ -29,7 +29,7 @@ def drive(
 
     Args:
         named: what a site is called in notes and rewrites.
-        check: what it takes to write a site. Raises Refused for one that does not fit.
+        check: what it takes to write a site. Raises Unfit for one that does not fit.
         write: edits the graph; it stays a valid one after every site.
         rewrite: "fuse norm": with a site's name, what `Context.allow` is asked for.
         notes: gets a line for each site that is refused.
@@ -38,8 +38,8 @@ def drive(
     for site in sites:
         try:
             plan = check(site)
-        except Refused as refused:
-            notes.append(f"{named(site)}: {refused}")
+        except Unfit as unfit:
+            notes.append(f"{named(site)}: {unfit}")
             continue
         if context.allow(f"{rewrite} {named(site)}"):
             write(site, plan)

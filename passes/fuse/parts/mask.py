@@ -20,7 +20,7 @@ from ....ir.blocks.walk import bare, floating
 from ....ir.onnx.graph import Editor
 from ....ir.ops.evaluate import LARGEST, scalar
 from ....ir.values import Dim, Value
-from .driver import Refused
+from .driver import Unfit
 from .operands import parse
 
 HALF = float(np.finfo(np.float32).min) / 2
@@ -54,7 +54,7 @@ def mask(attention: Attention, zeroing: bool) -> Mask | None:
         zeroing: the kernel gives zero for a row whose keys are all hidden by -inf, not NaN.
 
     Raises:
-        Refused: a kernel would treat rows without keys otherwise than the graph, or the mask's axes are not
+        Unfit: a kernel would treat rows without keys otherwise than the graph, or the mask's axes are not
             those of (batch, heads, queries, keys).
     """
     chosen, guarded = _wheres(attention)
@@ -62,26 +62,26 @@ def mask(attention: Attention, zeroing: bool) -> Mask | None:
         return None
     for value in [*(term for _, term in attention.terms), *([chosen[0]] if chosen else [])]:
         if value.shape is None:
-            raise Refused(f"the rank of its mask '{value.name}' is unknown")
+            raise Unfit(f"the rank of its mask '{value.name}' is unknown")
         if len(value.shape) > 4 or (len(value.shape) == 3 and attention.layouts[0].startswith("(")):
-            raise Refused(f"its mask '{value.name}' has batch and heads on one axis")
+            raise Unfit(f"its mask '{value.name}' has batch and heads on one axis")
         if value.shape and value.shape[-1] == 1:
-            raise Refused(f"its mask '{value.name}' hides queries, not keys")
+            raise Unfit(f"its mask '{value.name}' hides queries, not keys")
         if chosen is None and value.dtype not in (None, "float32"):
-            raise Refused(f"its mask '{value.name}' is {value.dtype}")
+            raise Unfit(f"its mask '{value.name}' is {value.dtype}")
     kinds = {kind for _, term in attention.terms for kind in _hiding(term)}
     if chosen is not None:
         kinds.add("infinite" if chosen[2] == -math.inf else "finite")
         if "finite" in kinds and any(_hiding(term, _ENOUGH) for _, term in attention.terms):
-            raise Refused("two masks hide keys, one added to the scores and one written over them")
+            raise Unfit("two masks hide keys, one added to the scores and one written over them")
     if "infinite" in kinds and "finite" in kinds:
-        raise Refused("its mask mixes -inf with the smallest float")
+        raise Unfit("its mask mixes -inf with the smallest float")
     if "given" in kinds and guarded:
-        raise Refused(
+        raise Unfit(
             "its mask is an input, which may hide all keys of a row with -inf or with a finite number"
         )
     if "infinite" in kinds and guarded and not zeroing:
-        raise Refused("a row without keys gives zero in it, and NaN in MultiHeadAttention")
+        raise Unfit("a row without keys gives zero in it, and NaN in MultiHeadAttention")
     length = attention.query.shape
     axis = attention.layouts[0].replace("(bh)", "b").index("l")
     rows = length[axis] if length else None
@@ -99,10 +99,10 @@ def _wheres(attention: Attention) -> tuple[tuple[Value, bool, float] | None, boo
             elif attention.mask_kind == "bool" and value.inputs[0] == attention.mask:
                 fill = scalar(value.inputs[2 if attention.mask_keeps else 1])
                 if fill is None:
-                    raise Refused(f"what '{value.name}' writes over hidden scores is no plain number")
+                    raise Unfit(f"what '{value.name}' writes over hidden scores is no plain number")
                 chosen = (value.inputs[0], attention.mask_keeps, -math.inf if fill == -math.inf else HALF)
     if attention.selected and chosen is None:
-        raise Refused("its boolean mask is applied in a way that is not understood")
+        raise Unfit("its boolean mask is applied in a way that is not understood")
     return chosen, guarded
 
 

@@ -20,7 +20,7 @@ from ....ir.blocks.scores import times
 from ....ir.blocks.walk import LAYOUT, passes
 from ....ir.onnx.graph import Editor
 from ....ir.values import Value
-from .driver import Refused
+from .driver import Unfit
 
 Axes = tuple[str, ...]
 _TOKENS = ("b", "l", "hd")
@@ -46,11 +46,11 @@ def operands(attention: Attention, grouped: bool) -> tuple[Operand, Operand, Ope
         grouped: the kernel repeats heads of keys and values itself.
 
     Raises:
-        Refused: an operand's heads cannot be put side by side, or it is no float32.
+        Unfit: an operand's heads cannot be put side by side, or it is no float32.
     """
     size = attention.value.shape[parse(attention.layouts[2]).index("d")] if attention.value.shape else None
     if not isinstance(size, int):
-        raise Refused("the head size of its values is unknown")
+        raise Unfit("the head size of its values is unknown")
     a, dim = attention, attention.head_dim
     groups = a.heads // a.kv_heads if grouped else 1
     query = back(a.query, parse(a.layouts[0]), a.heads, dim, 1)
@@ -62,17 +62,17 @@ def operands(attention: Attention, grouped: bool) -> tuple[Operand, Operand, Ope
     for operand in (query, key, value):
         if operand.axes not in (_TOKENS, _LENGTH_FIRST) and sorted(operand.axes) != ["b", "d", "h", "l"]:
             axes = ",".join(operand.axes)
-            raise Refused(f"'{operand.value.name}' has axes {axes}, from which heads cannot be rejoined")
+            raise Unfit(f"'{operand.value.name}' has axes {axes}, from which heads cannot be rejoined")
         if operand.value.dtype not in (None, "float32"):
-            raise Refused(
+            raise Unfit(
                 f"'{operand.value.name}' is {operand.value.dtype}, and the kernel computes in float32"
             )
     if not grouped and key.heads != query.heads:
-        raise Refused(
+        raise Unfit(
             f"{key.heads} heads of keys serve {query.heads} of queries, which the kernel does not repeat"
         )
     if key.heads != value.heads:
-        raise Refused(f"{key.heads} heads of keys, but {value.heads} of values")
+        raise Unfit(f"{key.heads} heads of keys, but {value.heads} of values")
     return query, key, value, a.scale / _inner(query.value) / _inner(key.value)
 
 

@@ -9,7 +9,7 @@ from ....ir.blocks.base import Attention
 from ....ir.blocks.walk import bare
 from ....ir.onnx.graph import Editor
 from ....ir.values import Value
-from .driver import Refused
+from .driver import Unfit
 from .operands import Axes, parse
 
 _PLACES: tuple[Axes, ...] = (("b", "l", "hd"), ("l", "b", "hd"), ("b", "hd", "l"), ("bl", "hd"), ("lb", "hd"))
@@ -20,7 +20,7 @@ def merged(attention: Attention) -> Axes:
     """The axes of an attention's merged context.
 
     Raises:
-        Refused: the heads are merged in a way that is not understood.
+        Unfit: the heads are merged in a way that is not understood.
     """
     steps: list[Value] = []
     value = attention.context
@@ -36,7 +36,7 @@ def merged(attention: Attention) -> Axes:
     if axes == ("b", "l", "d"):
         axes = _PLACES[0]
     if axes not in _PLACES and sorted(axes) != _SPLIT:
-        raise Refused(f"its heads end up on the axes {','.join(axes)}")
+        raise Unfit(f"its heads end up on the axes {','.join(axes)}")
     return axes
 
 
@@ -51,7 +51,7 @@ def _product(attention: Attention, value: Value) -> Axes:
             if operand is not None and attention.value in (operand, bare(operand)):
                 named = {letter: axis for letter, axis in zip(letters, values, strict=True) if axis != "l"}
                 return tuple(named.get(letter, "l") for letter in out)
-    raise Refused(f"its values are weighed by {value.op} ({value.name}), whose axes are not understood")
+    raise Unfit(f"its values are weighed by {value.op} ({value.name}), whose axes are not understood")
 
 
 def _reshaped(axes: Axes, step: Value) -> Axes:
@@ -70,9 +70,7 @@ def _reshaped(axes: Axes, step: Value) -> Axes:
             return (*rows, "hd")
         if rank == 2 and len(rows) == 2:
             return ("".join(rows), "hd")
-    raise Refused(
-        f"the reshape '{step.name}' merges the axes {','.join(axes)} in a way that is not understood"
-    )
+    raise Unfit(f"the reshape '{step.name}' merges the axes {','.join(axes)} in a way that is not understood")
 
 
 def placed(

@@ -11,7 +11,7 @@ from ....ir.blocks.rotary import rotary
 from ....ir.blocks.walk import LAYOUT, bare
 from ....ir.ops.evaluate import Unknown, evaluate
 from ....ir.values import Value
-from .driver import Refused
+from .driver import Unfit
 from .operands import Operand
 
 _INSIDE = LAYOUT | {"add", "sub", "mul", "neg", "concat", "stack", "identity", "cast"}
@@ -36,30 +36,30 @@ def rotation(side: Operand) -> Rotation:
     """How a query or key is rotated, found by computing it on an example.
 
     Raises:
-        Refused: it is not x cos + rotate(x) sin with cosines and sines shared by the pairs' two features.
+        Unfit: it is not x cos + rotate(x) sin with cosines and sines shared by the pairs' two features.
     """
     found = rotary(side.value)
     if found is None:
-        raise Refused("its last step is no rotation")
+        raise Unfit("its last step is no rotation")
     if sorted(side.axes) != ["b", "d", "h", "l"] or side.axes[-1] != "d":
-        raise Refused(f"its axes are {','.join(side.axes)}")
+        raise Unfit(f"its axes are {','.join(side.axes)}")
     leaves = list(_leaves(side.value, found.input))
     if len(leaves) != 2 or leaves[0].shape is None or leaves[1].shape != leaves[0].shape:
-        raise Refused(
+        raise Unfit(
             f"it is computed from {len(leaves)} values besides the rotated one, not cosines and sines"
         )
     shape = leaves[0].shape
     unit = _head_axes(shape, side)
     if not isinstance(shape[-1], int):
-        raise Refused("how many features it rotates is unknown")
+        raise Unfit("how many features it rotates is unknown")
     for cos, sin in (leaves, leaves[::-1]):
         for width in (shape[-1], 2 * shape[-1]):
             for interleaved in (False, True):
                 if width <= side.size and _is(side, found.input, cos, sin, width, interleaved):
                     if width == shape[-1] and not (_paired(cos, interleaved) and _paired(sin, interleaved)):
-                        raise Refused("the two features of a pair are turned by different angles")
+                        raise Unfit("the two features of a pair are turned by different angles")
                     return Rotation(found.input, cos, sin, width, interleaved, unit)
-    raise Refused("it pairs features in a way that RotaryEmbedding does not")
+    raise Unfit("it pairs features in a way that RotaryEmbedding does not")
 
 
 def _leaves(root: Value, source: Value) -> Iterator[Value]:
@@ -92,7 +92,7 @@ def _head_axes(shape: tuple[object, ...], side: Operand) -> tuple[int, ...]:
     unit = (head,) if head >= 0 else ()
     rest = [d for axis, d in enumerate(shape) if axis not in unit]
     if any(shape[axis] != 1 for axis in unit) or len(rest) not in (2, 3):
-        raise Refused("its cosines are not shared by the heads")
+        raise Unfit("its cosines are not shared by the heads")
     return unit
 
 
@@ -145,7 +145,7 @@ def _paired(table: Value, interleaved: bool) -> bool:
     try:
         result = evaluate(table, feeds, symbols)
     except Unknown as unknown:
-        raise Refused(f"cannot tell what its angles are: {unknown}") from unknown
+        raise Unfit(f"cannot tell what its angles are: {unknown}") from unknown
     half = result.shape[-1] // 2
     pairs = (result[..., ::2], result[..., 1::2]) if interleaved else (result[..., :half], result[..., half:])
     return np.array_equal(*pairs)
