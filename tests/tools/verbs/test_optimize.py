@@ -98,8 +98,17 @@ def test_inspect_counts_and_says(encoder_directory, bundle, invoke):
         assert found["blocks"]["embedding"] == 1
         assert found["missed"] == []
         assert found["outputs"] == ["sentence_embedding"]
-    text = invoke("inspect", encoder_directory).stdout
+        costs = found["costs"]
+        whole = costs["kinds"][-1]
+        assert (whole["kind"], whole["unique"]) == ("all", found["parameters"])
+        assert whole["ms"] > 0
+    text = invoke("inspect", encoder_directory, "--shapes", "2x7", "--untimed").stdout
+    assert "in a call of 2x7:" in text
+    assert "feed-forward x2" in text
     assert "2 attentions" in text
+    several = invoke("inspect", encoder_directory, "--shapes", "2x7,1x8")
+    assert several.exit_code == 1
+    assert "name one of them" in several.stderr
     assert "2 with 4 heads of 8" in text
 
 
