@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 from ..ops.evaluate import scalar
 from ..values import Value, View
+from .activation import ELEMENTWISE
 from .base import Embedding, Linear
-from .feed_forward import ELEMENTWISE
 from .scores import times
 from .walk import Statics, bare, passes, users
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from ..ops.evaluate import Unknown, evaluate, scalar
 from ..values import Value, View
+from .activation import ACTIVATIONS, ELEMENTWISE, GRID, TOLERANCE, WIDEST
 from .base import Experts, Linear, Miss, Router
-from .feed_forward import ACTIVATIONS, ELEMENTWISE, GRID, TOLERANCE, WIDEST
 from .walk import Statics, bare, passes, users
 
 _GROUPED = "grouped_mm"

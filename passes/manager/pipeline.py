@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from ...ir.errors import ContractError, GraphwrightError, PipelineError, ProgramError
 from ...ir.footprint import weights
@@ -16,7 +16,7 @@ from .bodies import run_with_bodies
 from .contract import Context, Pass, Ratio, Result, Run, Step
 from .instruments import Instrument
 from .readonly import read_only
-from .text import checked, parse, print_pass
+from .text import checked, given, parse, print_pass
 from .verify import Verifier, same_interface
 from .wellformed import well_formed
 
@@ -48,7 +48,7 @@ class Pipeline:
         Raises:
             PipelineError: an option has a value of the wrong type.
         """
-        values = ((pass_, {f.name: getattr(pass_, f.name) for f in fields(pass_)}) for pass_ in passes)  # type: ignore[arg-type]
+        values = ((pass_, given(pass_)) for pass_ in passes)
         object.__setattr__(self, "passes", tuple(checked(type(pass_), options) for pass_, options in values))
 
     @classmethod

@@ -55,7 +55,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "recover": ("distill", "layerdrop", "set-mode", "theseus"),
     "share": ("factorise-embedding",),
-    "simplify": ("fold-affine", "nonorm"),
+    "simplify": (
+        "fold-affine",
+        "nonorm",
+        "replace-activation",
+    ),
 }
 PASSES: dict[str, str] = {  # name -> "module:Class"; a module with a leading dot is relative to `passes`
     name: f".{family}.{name.replace('-', '_')}:{name.title().replace('-', '')}"

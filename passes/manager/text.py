@@ -33,7 +33,7 @@ _RESERVED = {"true": True, "false": False, "none": None}
 def print_pass(pass_: Pass) -> str:
     """`name{option=value,...}` with the options that differ from their defaults, in field order."""
     options = [f for f in fields(pass_) if not _is_default(pass_, f)]  # type: ignore[arg-type]
-    given = [f"{option.name}={print_value(getattr(pass_, option.name))}" for option in options]
+    given = [f"{_option(f)}={print_value(getattr(pass_, f.name))}" for f in options]
     return pass_.name + (f"{{{','.join(given)}}}" if given else "")
 
 
@@ -64,7 +64,7 @@ def checked(pass_type: type[Pass], options: dict[str, Any]) -> Pass:
         PipelineError: an unknown or missing option, or a value of the wrong type.
     """
     hints = get_type_hints(pass_type)
-    known = {f.name: f for f in fields(pass_type)}  # type: ignore[arg-type]
+    known = {_option(f): f for f in fields(pass_type)}  # type: ignore[arg-type]
     for option in options:
         if option not in known:
             hint = did_you_mean(option, known) if known else "; it has none"
@@ -72,21 +72,32 @@ def checked(pass_type: type[Pass], options: dict[str, Any]) -> Pass:
     for option, f in known.items():
         if f.default is MISSING and f.default_factory is MISSING and option not in options:
             raise PipelineError(
-                f"the pass '{pass_type.name}' needs its option '{option}' ({_expected(hints[option])})"
+                f"the pass '{pass_type.name}' needs its option '{option}' ({_expected(hints[f.name])})"
             )
     values = {}
     for option, value in options.items():
+        field = known[option].name
         try:
-            values[option] = _fit(value, hints[option])
+            values[field] = _fit(value, hints[field])
         except TypeError:
             raise PipelineError(
-                f"the option '{option}' of '{pass_type.name}' must be {_expected(hints[option])}, "
+                f"the option '{option}' of '{pass_type.name}' must be {_expected(hints[field])}, "
                 f"not {print_value(value)}"
             ) from None
     try:
         return pass_type(**values)
     except ValueError as error:
         raise PipelineError(f"the pass '{pass_type.name}' refuses its options: {error}") from error
+
+
+def given(pass_: Pass) -> dict[str, Any]:
+    """Every option of a pass with its value."""
+    return {_option(f): getattr(pass_, f.name) for f in fields(pass_)}  # type: ignore[arg-type]
+
+
+def _option(f: Field) -> str:
+    """An option's name: `from`, where Python makes a field be called from_."""
+    return f.name.removesuffix("_")
 
 
 def _is_default(pass_: Pass, f: Field) -> bool:

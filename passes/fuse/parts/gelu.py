@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from ....ir.blocks.feed_forward import ELEMENTWISE
+from ....ir.blocks.activation import ELEMENTWISE
 from ....ir.blocks.walk import passes
 from ....ir.ops.elementwise import gelu
 from ....ir.ops.evaluate import Unknown, evaluate, scalar
