@@ -33,6 +33,9 @@ class Distill(Recovery):
     layers: which layer of the student learns from which of the teacher, such as "1:2,2:4,3:6"; by default the
         last from the last, and the others evenly.
     progressive: the first half of the steps teaches the layers one after the other, from the first on.
+    anneal: the share of the steps over which norms that `nonorm` replaced give way to its affine maps, mixed
+        by a share that grows by a line; 0 begins with the maps alone. What is held out judges the maps alone,
+        and they are all that is in the result.
     """
 
     name: ClassVar[str] = "distill"
@@ -47,6 +50,7 @@ class Distill(Recovery):
     values: float = 0.0
     layers: str = ""
     progressive: bool = False
+    anneal: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,11 +61,14 @@ class Distill(Recovery):
                 raise ValueError(f"{name} is {getattr(self, name):g}, and a weight cannot be below 0")
         if self.progressive and not (self.hidden or self.attention or self.values):
             raise ValueError("progressive goes layer by layer: give hidden, attention or values a weight")
+        if not 0 <= self.anneal <= 1:
+            raise ValueError(f"anneal is {self.anneal:g}, and a share of the steps is from 0 to 1")
         if self.layers:
             read(self.layers)
 
     def run(self, program: Program, context: Context) -> Result:
         from ...ir.evaluated import evaluated
+        from .teaching.annealed import Annealed
         from .teaching.objective import Objective, Watched
 
         assert context.original is not None
@@ -71,7 +78,11 @@ class Distill(Recovery):
         terms, notes = self._terms(teacher, program, batches[0][0], context.seed)
         own = self.own(program)
         ends = exits(program) if self.recompute else []
-        student = Watched(program, program.graph, [node for term in terms for node in term.learns], ends)
+        learns = [node for term in terms for node in term.learns]
+        student = Watched(program, program.graph, learns, ends)
+        if self.anneal:
+            student = annealed = Annealed(program, teacher, learns, self.anneal, ends)
+            notes.append(f"norms that give way to affine maps: {annealed.count}")
         objective = Objective(teacher, terms, student, self.progressive)
         mine = {name: p for term in terms for name, p in term.parameters.items()}
         return self.learned(program, context, {**own, **mine}, objective, batches, notes)
