@@ -59,6 +59,8 @@ class State:
             factor = (share + 1 / self.plan.steps) / warmup if share < warmup else (1 - share) / (1 - warmup)
             group["lr"] = group["rate"] * min(1.0, factor)
         self.adam.step()
+        # PyTorch's fused AdamW counts no version up, and a digest is kept by it (ir/fingerprint).
+        torch.autograd.graph.increment_version(parameters)
 
     def judge(self, step: int, value: float) -> None:
         self.log.held_out.append((step, value))
