@@ -17,3 +17,9 @@ def weights(program: Program) -> dict[int, int]:
 def weight_bytes(program: Program) -> int:
     """Bytes of every weight, each counted once however often it is used."""
     return sum(weights(program).values())
+
+
+def parameters(program: Program) -> int:
+    """How many trained numbers an fx program has, each counted once however often it is used."""
+    seen = {t.untyped_storage().data_ptr() or id(t): t.numel() for t in program.graph.parameters()}
+    return sum(seen.values())

@@ -54,7 +54,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "store-half",
     ),
     "recover": ("distill", "layerdrop", "set-mode", "theseus"),
-    "share": ("factorise-embedding",),
+    "share": ("factorise-embedding", "tie-layers"),
     "simplify": (
         "fold-affine",
         "nonorm",

@@ -15,7 +15,7 @@ from ...common.calibration import check
 from ...common.outputs import arguments, rows
 from ...manager.contract import Context
 from ...recover.training.own import watched
-from ..surgery.ties import memory
+from ...common.memory import memory
 from ..surgery.units import Output, Units
 from .choose import Method
 from .gradients import elimination, gradients, sampled

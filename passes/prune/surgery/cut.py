@@ -18,7 +18,7 @@ from ....ir.fx.graph import attribute, propagate, prune, replace_tensor
 from ....ir.ops.coupling import Group
 from ....ir.program import Program
 from .sizes import Cuts, restate
-from .ties import memory
+from ...common.memory import memory
 from .units import Units
 from .vanish import vanish
 

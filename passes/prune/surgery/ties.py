@@ -6,19 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from ....ir.ops.coupling import Group
+from ...common.memory import memory
 
 Reading = dict[tuple[int, Any], int]  # (size, map) of every group that an axis is made of -> the group
-
-
-def memory(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Equal for tensors that are the same numbers in the same place."""
-    return (
-        tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(),
-        tensor.dtype,
-    )  # fmt: skip
 
 
 def tied(groups: Sequence[Group]) -> dict[int, tuple[Group, ...]]:

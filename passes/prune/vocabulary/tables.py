@@ -16,7 +16,7 @@ from ....ir.fx.graph import attribute, propagate, set_attribute
 from ....ir.program import Program
 from ....ir.values import GraphView, Value
 from ....ir.view import view
-from ..surgery.ties import memory
+from ...common.memory import memory
 from .token_ids import ROLES, Uses, uses
 
 _LABELS = ("sequence-classification", "token-classification", "question-answering")
