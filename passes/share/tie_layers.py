@@ -26,7 +26,7 @@ class TieLayers(Pass):
             h1 = layer(x, w0); h2 = layer(h1, w1); h3 = layer(h2, w2); h4 = layer(h3, w3)
         ->  h1 = layer(x, w0); h2 = layer(h1, w0); h3 = layer(h2, w0); h4 = layer(h3, w0)
 
-    Lan et al., 2019, arXiv:1909.11942, section 3.1; Dehghani et al., 2018, arXiv:1807.03819. It saves bytes and
+    Lan et al., 2019, arXiv:1909.11942, section 3.1; Dehghani et al., 2018, arXiv:1807.03819. It saves bytes,
     no time. Layers are found by structure, those of an encoder and of a decoder apart, and like is tied with
     like: what one of them alone has (the norm that ModernBERT's first layer lacks) is named, and what none
     has for itself (T5's relative positions) stays as it is. Layers of unequal sizes are refused. Little of a
@@ -43,7 +43,7 @@ class TieLayers(Pass):
         brings linear maps and norms nearest to what the layers gave, by least squares on calibration data,
         each layer being given what the shared ones before it make. Everything else is then the mean.
     stack: "encoder" or "decoder" leaves the other alone.
-    rounds: of the fit; the best one is kept.
+    rounds: steps of the fit, each one run over the data; what comes nearest is kept.
     """
 
     name: ClassVar[str] = "tie-layers"
@@ -56,7 +56,7 @@ class TieLayers(Pass):
     repeats: int = 1
     init: Literal["first", "mean", "fit"] = "first"
     stack: Literal["all", "encoder", "decoder"] = "all"
-    rounds: int = 3
+    rounds: int = 6
 
     def __post_init__(self) -> None:
         for name, said in (

@@ -12,10 +12,10 @@ from ....ir.fx.graph import attribute
 from ....ir.ops.coupling import Group
 from ....ir.program import Program
 from ...common.calibration import check
+from ...common.memory import memory
 from ...common.outputs import arguments, rows
 from ...manager.contract import Context
 from ...recover.training.own import watched
-from ...common.memory import memory
 from ..surgery.units import Output, Units
 from .choose import Method
 from .gradients import elimination, gradients, sampled

@@ -17,8 +17,8 @@ from ....ir.errors import GraphwrightError, PassError
 from ....ir.fx.graph import attribute, propagate, prune, replace_tensor
 from ....ir.ops.coupling import Group
 from ....ir.program import Program
-from .sizes import Cuts, restate
 from ...common.memory import memory
+from .sizes import Cuts, restate
 from .units import Units
 from .vanish import vanish
 

@@ -1,4 +1,4 @@
-"""What a layer is made of: its parameters in the order in which they are read, and which sub-layer each is of."""
+"""What a layer is made of: its parameters in the order in which they are read, each with its sub-layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch.fx import GraphModule, Node
 
-from ....ir.blocks.base import Attention, Blocks, FeedForward, Linear, Norm
+from ....ir.blocks.base import Attention, Blocks, FeedForward, Linear
 from ....ir.blocks.stream import Stream, StreamLayer
 from ....ir.fx.graph import attribute
 from ....ir.values import Value
@@ -20,8 +20,8 @@ Kind = Literal["attention", "ffn", "norm", "other"]
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter where a layer reads it. path: its name. of: the sub-layer. key: equal for parts that may stand
-    for each other in two layers of one make: which block, operator and operand read it."""
+    """A parameter where a layer reads it. path: its name. of: the sub-layer. key: which block, operator and
+    operand read it, equal for parts that may stand for each other in two layers of one make."""
 
     path: str
     of: Kind
@@ -30,8 +30,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Layer:
-    """blocks: every attention and feed-forward of it with the sizes that its weights don't tell. reads: its
-    nodes, those included that compute something from parameters for this layer alone."""
+    """parts: of its nodes, those included that compute something from parameters for this layer alone.
+    blocks: every attention and feed-forward of it with the sizes that its weights don't tell."""
 
     parts: tuple[Part, ...]
     blocks: tuple[tuple[str, ...], ...]
@@ -39,12 +39,12 @@ class Layer:
 
 def layers(gm: GraphModule, stream: Stream, blocks: Blocks) -> list[Layer]:
     """The layers of a stream, first to last."""
-    norms, experts = _nodes(*blocks.norm), {}
+    common: dict[Node, tuple[Kind, int]] = {v.native: ("norm", 0) for one in blocks.norm for v in one.body}
     for one in blocks.experts:
-        experts.update(dict.fromkeys((v.native for v in (*one.body, *one.router.body)), ("ffn", 0)))
+        common.update({v.native: ("ffn", 0) for v in (*one.body, *one.router.body)})
     found = []
     for layer in stream.layers:
-        of: dict[Node, tuple[Kind, int]] = {**norms, **experts, **_sublayers(layer)}
+        of = {**common, **_sublayers(layer)}
         region = between(layer.entry.native, layer.exit.native)
         own = _own(layer.exit.native, layer.entry.native, region)
         for node in reversed(own):  # what is made for an attention alone is a part of it
@@ -65,10 +65,6 @@ def layers(gm: GraphModule, stream: Stream, blocks: Blocks) -> list[Layer]:
 def _trained(gm: GraphModule, node: Node) -> bool:
     tensor = attribute(gm, str(node.target))
     return isinstance(tensor, torch.nn.Parameter) and tensor.is_floating_point()
-
-
-def _nodes(*norms: Norm) -> dict[Node, tuple[Kind, int]]:
-    return {value.native: ("norm", 0) for norm in norms for value in norm.body}
 
 
 def _sublayers(layer: StreamLayer) -> dict[Node, tuple[Kind, int]]:
@@ -93,9 +89,9 @@ def _own(exit: Node, entry: Node, region: dict[Node, None]) -> list[Node]:
     """What a layer computes without looking at its entry and for nobody else, in the graph's order."""
     own: set[Node] = set()
     for node in reversed(exit.graph.nodes):
-        if node.op == "call_function" and node not in region and node is not entry and node.users:
-            if all(user in region or user in own for user in node.users):
-                own.add(node)
+        inside = node in region or node is entry or node.op != "call_function"
+        if not inside and node.users and all(user in region or user in own for user in node.users):
+            own.add(node)
     return [node for node in exit.graph.nodes if node in own]
 
 

@@ -16,7 +16,7 @@ Start = Literal["first", "mean"]
 
 
 def tie(program: Program, together: Sequence[Sequence[str]], start: Start) -> list[str]:
-    """Lets everything that reads one of several parameters read the first of them, in place; the others vanish.
+    """Lets what reads one of several parameters read the first of them, in place; the others vanish.
 
     Args:
         together: names of parameters of one shape; sets that have a parameter in common become one.

@@ -14,8 +14,11 @@ from ....ir.fx.graph import attribute
 from .parts import Kind, Layer, Part
 
 What = Literal["all", "attention", "ffn"]
-_BLOCKS = {"all": ("attention", "cross-attention", "feed-forward"), "attention": ("attention", "cross-attention"),
-           "ffn": ("feed-forward",)}  # fmt: skip
+_BLOCKS = {
+    "all": ("attention", "cross-attention", "feed-forward"),
+    "attention": ("attention", "cross-attention"),
+    "ffn": ("feed-forward",),
+}
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,9 @@ def _unfit(
     for number, lacking, has in ((one, other, missing), (other, one, more)):
         if has:
             return (
-                f"layers {one} and {other} cannot share their weights: layer {number} has {_sized(gm, has[0])} and "
-                f"layer {lacking} has nothing like it: tie fewer of them (groups, what)"
+                f"layers {one} and {other} cannot share their weights: layer {number} has "
+                f"{_sized(gm, has[0])} and layer {lacking} has nothing like it: tie fewer of them "
+                "(groups, what)"
             )
     return ""
 
