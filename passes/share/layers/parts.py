@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -68,9 +69,10 @@ def _trained(gm: GraphModule, node: Node) -> bool:
 
 
 def _sublayers(layer: StreamLayer) -> dict[Node, tuple[Kind, int]]:
-    """The nodes of each attention and feed-forward, norms of queries and keys included."""
+    """The nodes of each attention and feed-forward, norms of queries and keys included, by number."""
     found: dict[Node, tuple[Kind, int]] = {}
-    for number, block in enumerate(layer.blocks):
+    seen: Counter[Kind] = Counter()
+    for block in layer.blocks:
         linears: Iterable[Linear | None]
         if isinstance(block, Attention):
             kind: Kind = "attention"
@@ -81,7 +83,8 @@ def _sublayers(layer: StreamLayer) -> dict[Node, tuple[Kind, int]]:
         values: list[Value] = [*block.body]
         for body in (*(one.body for one in linears if one is not None), *(norm.body for norm in inner)):
             values += body
-        found.update({v.native: (kind, number) for v in values if isinstance(v.native, Node)})
+        found.update({v.native: (kind, seen[kind]) for v in values if isinstance(v.native, Node)})
+        seen[kind] += 1
     return found
 
 
