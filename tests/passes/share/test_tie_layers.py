@@ -137,7 +137,7 @@ def test_chunks_and_runs(options, of):
 
 def test_gradients_of_a_shared_weight_are_the_sum_of_the_separate_ones():
     module = tied(ARCHITECTURES["bert"].build()).double()
-    shared = TieLayers().run(fx_program("bert").clone(), Context()).program.graph.double()
+    shared = copy.deepcopy(TieLayers().run(fx_program("bert").clone(), Context()).program.graph).double()
     inputs = ARCHITECTURES["bert"].inputs()
     weights = torch.randn(3, 11, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     (module(**inputs).last_hidden_state * weights).sum().backward()
