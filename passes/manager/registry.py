@@ -54,7 +54,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "store-half",
     ),
     "recover": ("distill", "layerdrop", "set-mode", "theseus"),
-    "share": ("factorise-embedding", "tie-layers"),
+    "share": ("factorise-embedding", "tie-embeddings", "tie-layers"),
     "simplify": (
         "fold-affine",
         "nonorm",

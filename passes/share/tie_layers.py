@@ -72,7 +72,7 @@ class TieLayers(Pass):
 
     def run(self, program: Program, context: Context) -> Result:
         from ..common.fx_weights import quantized
-        from .layers.tied import tie
+        from .tables.tied import tie
 
         if (what := quantized(program.graph)) is not None:
             raise PassError(f"the model is quantized already (it has {what}): tie its layers before")
