@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ...ir.values import Value, View
 
@@ -16,7 +16,7 @@ def readers(graph: View) -> dict[int, int]:
     return found
 
 
-def shared(values: Iterable[Value | None], read: dict[int, int]) -> str:
+def shared(values: Iterable[Value | None], read: Mapping[int, int]) -> str:
     """Why the first of some weights cannot be changed for one reader; empty where all can."""
     for value in filter(None, values):
         if value.op != "const" or value.tensor is None or "float" not in str(value.dtype):

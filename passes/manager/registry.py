@@ -57,6 +57,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "share": ("factorise-embedding", "tie-embeddings", "tie-layers"),
     "simplify": (
         "fold-affine",
+        "fold-batch-norm",
+        "fold-scale",
         "nonorm",
         "replace-activation",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch.fx import Node
@@ -18,7 +18,7 @@ ATEN = torch.ops.aten
 PRODUCTS = {"linear", "matmul", "conv1d"}
 
 
-def unfit(linear: Linear, read: dict[int, int], inputs: bool) -> str:
+def unfit(linear: Linear, read: Mapping[int, int], inputs: bool) -> str:
     """Why a product takes nothing in; empty where it can.
 
     Args:
@@ -48,7 +48,7 @@ def take_output(program: Program, linear: Linear, scale: torch.Tensor, shift: to
         node: Node = linear.bias.native
         old = attribute(program.graph, str(node.target))
         new = old.detach().double().reshape(-1) * scale + (0 if shift is None else shift)
-        replace_tensor(program.graph, node, _like(old, new.reshape(old.shape)))
+        replace_tensor(program.graph, node, like(old, new.reshape(old.shape)))
     elif shift is not None and bool(shift.any()):
         return _add_bias(program, linear, shift)
     return linear.root.native
@@ -79,7 +79,7 @@ def _write(program: Program, linear: Linear, matrix: torch.Tensor) -> None:
     node: Node = linear.weight.native
     old = attribute(program.graph, str(node.target))
     matrix = matrix if linear.transposed else matrix.T
-    replace_tensor(program.graph, node, _like(old, matrix.reshape(old.shape)))
+    replace_tensor(program.graph, node, like(old, matrix.reshape(old.shape)))
 
 
 def _add_bias(program: Program, linear: Linear, shift: torch.Tensor) -> Node:
@@ -88,12 +88,12 @@ def _add_bias(program: Program, linear: Linear, shift: torch.Tensor) -> Node:
     if linear.bias is not None:
         node: Node = linear.bias.native
         old = attribute(gm, str(node.target))
-        replace_tensor(gm, node, _like(old, old.detach().double() + shift.reshape(old.shape)))
+        replace_tensor(gm, node, like(old, old.detach().double() + shift.reshape(old.shape)))
         return linear.root.native
     product: Node = next(value for value in linear.body if value.op in PRODUCTS).native
     weight: Node = linear.weight.native
     name = f"{str(weight.target).rpartition('.')[0] or product.name}.bias"
-    bias = _like(attribute(gm, str(weight.target)), shift)
+    bias = like(attribute(gm, str(weight.target)), shift)
     if product.target in (ATEN.linear.default, ATEN.conv1d.default):
         product.args = (*product.args[:2], add_tensor(gm, name, bias, product), *product.args[3:])
         return linear.root.native
@@ -103,6 +103,7 @@ def _add_bias(program: Program, linear: Linear, shift: torch.Tensor) -> Node:
     return total if product is linear.root.native else linear.root.native
 
 
-def _like(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+def like(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """New numbers in the precision of the old; a parameter where that is one."""
     new = new.to(old.dtype).contiguous()
     return torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
