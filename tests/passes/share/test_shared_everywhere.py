@@ -1,0 +1,139 @@
+"""Weights that layers share stay one through lowering, fusing, quantizing, pruning and training."""
+
+import numpy as np
+import pytest
+import torch
+from graphwright.ir.blocks import recognise
+from graphwright.ir.capture import capture
+from graphwright.ir.execute import execute
+from graphwright.ir.footprint import parameters, weight_bytes
+from graphwright.ir.fx.graph import to_numpy
+from graphwright.ir.view import view
+from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.passes.share.tie_layers import TieLayers
+from recovery import feeds_of
+from transformers import BertConfig, BertModel
+from zoo import fx_program
+
+SIZES = {
+    "vocab_size": 53, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64,
+    "max_position_embeddings": 32,
+}  # fmt: skip
+FUSED = "fold-constants,simplify-mask,fuse-layer-norm,fuse-attention,fuse-qkv,fuse-skip-layer-norm"
+
+
+def bert(layers):
+    torch.manual_seed(0)
+    module = BertModel(BertConfig(num_hidden_layers=layers, **SIZES), add_pooling_layer=False).eval()
+    ids = torch.arange(18).reshape(3, 6)
+    return capture(module, inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+@pytest.fixture(scope="module")
+def deep():
+    return bert(3)
+
+
+@pytest.fixture(scope="module")
+def flat():
+    """One layer: what all shared layers together may take."""
+    return bert(1)
+
+
+def run(text, program):
+    done = Pipeline.parse(text).run(program, Context(calibration=feeds_of(program, 6), gates=False))
+    assert done.ok, [step.error for step in done.steps]
+    return done.program
+
+
+@pytest.fixture(scope="module")
+def lowered(deep, flat):
+    return run("to-onnx", flat), run("tie-layers,to-onnx", deep)
+
+
+def weights(program):
+    """Everything stored that is more than sizes and scales."""
+    if program.dialect == "onnx":
+        tensors = [v.const_value.numpy() for v in program.graph.graph.initializers.values()]
+    else:
+        tensors = [to_numpy(t) for t in (*program.graph.parameters(), *program.graph.buffers())]
+    return [t for t in tensors if t.size > 64]
+
+
+def once(one, many):
+    """Two programs store the same kinds of tensors, and the second no content twice."""
+    kinds = [sorted((t.dtype.str, t.shape) for t in weights(program)) for program in (one, many)]
+    contents = [(t.dtype.str, t.shape, t.tobytes()) for t in weights(many)]
+    return kinds[0] == kinds[1] and len(set(contents)) == len(contents)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        FUSED,
+        "fold-constants,remove-padding",
+        "fold-constants,store-half",
+        f"{FUSED},quantize-dynamic{{min_cosine=0}}",
+        "fold-constants,quantize-static{min_cosine=0}",
+        "fold-constants,quantize-weights{bits=8}",
+        "fold-constants,quantize-gobo",
+    ],
+)
+def test_three_shared_layers_are_stored_as_one_is(lowered, text):
+    assert once(*lowered)
+    assert once(*(run(text, program) for program in lowered))
+
+
+def test_codes_and_units_are_those_of_one_layer(deep, flat):
+    for text in (
+        "quantize-product{steps=0,finish=0}",
+        "prune-ffn{ratio=0.5,importance=magnitude}",
+        "prune-heads{ratio=0.5,importance=magnitude}",
+    ):
+        assert once(run(text, flat), run(f"tie-layers,{text}", deep)), text
+
+
+def test_untied_layers_hold_three_times_as_much(deep, flat):
+    """The test above can fail: without tying it would."""
+    assert weight_bytes(run("tie-layers", deep)) == weight_bytes(flat)
+    assert not once(flat, deep)
+    assert weight_bytes(deep) > 2 * weight_bytes(flat)
+
+
+def test_heads_and_neurons_go_from_all_layers_alike(deep):
+    pruned = run(
+        "tie-layers,prune-heads{ratio=0.5,importance=magnitude},prune-ffn{importance=magnitude}", deep
+    )
+    blocks = recognise(view(pruned))
+    assert [one.heads for one in blocks.attention] == [2, 2, 2]
+    assert [one.width for one in blocks.feed_forward] == [48, 48, 48]
+
+
+def test_training_moves_the_one_weight(deep):
+    tied = run("tie-layers", deep)
+    learned = Pipeline.parse("distill{steps=4,batch=2}").run(
+        tied, Context(calibration=feeds_of(deep, 8), original=deep)
+    )
+    assert learned.ok
+    assert parameters(learned.program) == parameters(tied)
+    names = [name for name, _ in learned.program.graph.named_parameters()]
+    assert not [name for name in names if ".layer.1." in name or ".layer.2." in name]
+
+
+def test_fit_is_no_worse_than_the_mean():
+    program = fx_program("llama")
+    feeds = feeds_of(program, 6)
+    context = Context(calibration=feeds)
+    fitted = TieLayers(init="fit").run(program.clone(), context)
+    mean = TieLayers(init="mean").run(program.clone(), context)
+
+    def away(other):
+        pairs = zip(execute(program, feeds), execute(other, feeds), feeds, strict=True)
+        return sum(
+            float(np.square((a["logits"] - b["logits"])[f["attention_mask"] != 0]).sum()) for a, b, f in pairs
+        )
+
+    assert away(fitted.program) < 0.8 * away(mean.program)
+    errors = [float(one) for one in str(fitted.statistics["error of outputs by round"]).split()]
+    assert min(errors) < errors[0]
