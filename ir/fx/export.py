@@ -19,6 +19,7 @@ from torch.fx.graph import CodeGen
 from ..errors import CaptureError
 from ..host.quiet import quiet
 from ..spec import UNBOUNDED
+from .functional import functional, mutates
 from .outputs import flattened
 from .reasons import reason
 from .untouched import attributes_kept
@@ -122,7 +123,7 @@ def export(
                 entry, tuple(inputs.values()), {}, dynamic_shapes=dynamic, strict=False
             )
             if any(mutates(node) for node in program.graph.nodes):
-                program = _functional(program)
+                program = functional(program)
     except CaptureError:
         raise
     except Exception as error:
@@ -233,39 +234,6 @@ def unmoved() -> Iterator[None]:
 
     with patch.object(nn.Module, "to", to):
         yield
-
-
-def mutates(node: torch.fx.Node) -> bool:
-    """Whether an operator writes into one of its operands."""
-    schema = getattr(node.target, "_schema", None)
-    return node.op == "call_function" and schema is not None and schema.is_mutable
-
-
-@torch.library.custom_op("graphwright::dropout", mutates_args=())
-def _dropout(x: Tensor, p: float, train: bool) -> Tensor:
-    """Stands for aten.dropout while a program is made functional."""
-    return x.clone()
-
-
-@_dropout.register_fake
-def _(x: Tensor, p: float, train: bool) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _functional(program: Any) -> Any:
-    """The program without operators that write into their operands; torch.export would drop dropouts too."""
-    ours, theirs = torch.ops.graphwright.dropout.default, torch.ops.aten.dropout.default
-    _retarget(program.graph_module, theirs, ours)
-    program = program.run_decompositions({})
-    _retarget(program.graph_module, ours, theirs)
-    return program
-
-
-def _retarget(module: torch.fx.GraphModule, old: Any, new: Any) -> None:
-    for graph in [part for part in module.modules() if isinstance(part, torch.fx.GraphModule)]:
-        for node in graph.graph.find_nodes(op="call_function", target=old):
-            node.target = new
-        graph.recompile()
 
 
 def _symbols(program: Any, inputs: Mapping[str, Tensor], axes: Axes) -> tuple[dict, dict, dict]:

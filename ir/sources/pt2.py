@@ -14,7 +14,7 @@ from torch.export.graph_signature import TensorArgument
 from torch.fx.graph import CodeGen
 
 from ..errors import CaptureError
-from ..fx.export import mutates
+from ..fx.functional import mutates
 from ..fx.outputs import renamed
 from ..host.quiet import quiet
 from ..program import Program, Task

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -85,15 +87,16 @@ def _converted(program: Any) -> ir.Model:
     """
     import torch
 
-    from .parts.grouped import translations
-    from .parts.unspelled import spell
+    from .parts import grouped, unspelled
 
-    spell(program)
+    unspelled.spell(program)
+    whole = unspelled.decomposed(program, OPSET)
     try:
-        found = torch.onnx.export(
-            program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET,
-            custom_translation_table=translations(),
-        )  # fmt: skip
+        with patch.object(program, "run_decompositions", lambda _: program) if whole else nullcontext():
+            found = torch.onnx.export(
+                program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET,
+                custom_translation_table=grouped.translations() | unspelled.translations(),
+            )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         raise PassError(_reason(error)) from error
     assert found is not None  # it is None only where a file is asked for

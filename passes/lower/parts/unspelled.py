@@ -1,25 +1,73 @@
-"""Operators that torch's exporter has no spelling of, or a wrong one, written in others; in place."""
+"""Operators that torch's exporter has no spelling of, or a wrong one, written in others; in place.
+
+torch.onnx.export traces every program a second time, to decompose what it can't spell: half of the time of a
+lowering. Where nothing is left to decompose, that is left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 
 aten = torch.ops.aten
+Rule = Callable[[Graph, Node], None]
 
 
 def spell(program: Any) -> None:
     """program: torch.export.ExportedProgram, whose nodes know what they give."""
+    _write(program.graph_module.graph, _WRITTEN)
+
+
+def decomposed(program: Any, opset: int) -> bool:
+    """Makes a program one that torch's exporter spells as it is, if it can; whether it is one.
+
+    Args:
+        program: torch.export.ExportedProgram, after `spell`. Operators on the way that stay are not touched.
+        opset: that it is exported to.
+    """
     graph = program.graph_module.graph
+    known = _spelled(opset)
+    for node in graph.nodes:
+        if node.op == "get_attr" or (
+            node.op == "call_function"
+            and ("val" not in node.meta or (node.target not in known and node.target not in _DECOMPOSED))
+        ):
+            return False
+    _write(graph, _DECOMPOSED)
+    return True
+
+
+def _write(graph: Graph, rules: Mapping[Any, Rule]) -> None:
     for node in list(graph.nodes):
-        written = _WRITTEN.get(node.target)
-        if written is not None:
+        if (rule := rules.get(node.target)) is not None:
             with graph.inserting_before(node):
-                written(graph, node)
+                rule(graph, node)
     graph.eliminate_dead_code()
+
+
+@functools.cache
+def _spelled(opset: int) -> frozenset[Any]:
+    """The operators that torch's exporter spells and its decomposition, which takes apart what is composite
+    and gives a view, leaves. It tells nobody but in here."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    known = (each[0].fx_target for each in ONNXRegistry.from_torchlib(opset).functions.values())
+    return frozenset(target for target in known if target in _AS_THEY_ARE or not _taken_apart(target))
+
+
+def _taken_apart(target: Any) -> bool:
+    if not isinstance(target, torch._ops.OpOverload) or all(
+        each.alias_info is None for each in target._schema.arguments
+    ):
+        return False
+    try:
+        return target._can_decompose()
+    except RuntimeError:  # registered for an overload that there isn't
+        return False
 
 
 def _rsub(graph: Graph, node: Node) -> None:
@@ -45,9 +93,57 @@ def _isin(graph: Graph, node: Node) -> None:
     node.replace_all_uses_with(found)
 
 
-_WRITTEN: dict[Any, Callable[[Graph, Node], None]] = {
+_WRITTEN: dict[Any, Rule] = {
     aten.rsub.Scalar: _rsub,
     aten.arange.start: _arange,
     aten.arange.start_step: _arange,
     aten.isin.Tensor_Tensor: _isin,
+}
+
+
+def _to(graph: Graph, node: Node) -> None:
+    x, dtype = node.all_input_nodes[0], node.meta["val"].dtype
+    if x.meta["val"].dtype == dtype:
+        _skip(graph, node)
+    else:
+        node.target, node.args, node.kwargs = aten._to_copy.default, (x,), {"dtype": dtype}
+
+
+def _skip(graph: Graph, node: Node) -> None:
+    node.replace_all_uses_with(node.all_input_nodes[0])
+    graph.erase_node(node)
+
+
+def _drop(graph: Graph, node: Node) -> None:
+    graph.erase_node(node)
+
+
+def _is(target: Any) -> Rule:
+    def rule(graph: Graph, node: Node) -> None:
+        node.target = target
+
+    return rule
+
+
+def translations() -> dict[Any, Callable[..., Any]]:
+    """As what torch.onnx.export writes a reshape that was not decomposed: an axis of 0 is one, no copy."""
+    from onnxscript.function_libs.torch_lib.ops.core import aten_view
+
+    return {aten.reshape.default: aten_view}
+
+
+_AS_THEY_ARE = {aten.contiguous.default, aten.reshape.default}
+
+# What torch's decomposition makes of operators that stand in most programs.
+_DECOMPOSED: dict[Any, Rule] = {
+    aten.__and__.Tensor: _is(aten.bitwise_and.Tensor),
+    aten.__or__.Tensor: _is(aten.bitwise_or.Tensor),
+    aten._assert_tensor_metadata.default: _drop,
+    aten.broadcast_to.default: _is(aten.expand.default),
+    aten.max.other: _is(aten.maximum.default),
+    aten.min.other: _is(aten.minimum.default),
+    aten.to.device: _to,
+    aten.to.dtype: _to,
+    aten.to.dtype_layout: _to,
+    aten.to.other: _to,
 }
