@@ -27,9 +27,52 @@ def test_what_the_exporter_does_not_spell_is_spelled(name):
     counted = torch.arange(22).reshape(2, 11) % 5
     program = Pipeline.parse("to-onnx").run(capture(module, inputs=[floats(2, 11, 4), counted])).program
     assert program.inputs[0].shape == ("batch", "length", 4)
+    _agrees(program, module.forward.__func__)
+
+
+def _lowered(forward, monkeypatch):
+    """(program, how often torch's exporter traced it again)"""
+    traced = []
+    again = torch.export.ExportedProgram.run_decompositions
+    captured = capture(Small(forward), inputs=[floats(2, 11, 4), torch.arange(22).reshape(2, 11) % 5])
+    monkeypatch.setattr(
+        torch.export.ExportedProgram, "run_decompositions", lambda *a: traced.append(1) or again(*a)
+    )
+    return Pipeline.parse("to-onnx").run(captured).program, len(traced)
+
+
+def _plain(self, x, m):
+    """What torch's decomposition only spells otherwise."""
+    y = self.linear(x).transpose(1, 2).contiguous().reshape(x.shape[0], x.shape[1], 2, 2)
+    seen = (m > 1) & (m < 4) | (m == 0)
+    y = torch.min(y, y.new_ones(1)).broadcast_to(y.shape) * seen.to(torch.float32)[..., None, None]
+    return torch.max(y, y * 0.5)
+
+
+def test_what_the_exporter_spells_as_it_is_is_not_traced_again(monkeypatch):
+    program, traced = _lowered(_plain, monkeypatch)
+    assert traced == 0
+    reshapes = [node for node in program.graph.graph if node.op_type == "Reshape"]
+    assert reshapes
+    assert all(node.attributes.get_int("allowzero", 0) == 1 for node in reshapes), "no rows stay no rows"
+    _agrees(program, _plain)
+
+
+def test_what_needs_torchs_decomposition_gets_it(monkeypatch):
+    def forward(self, x, m):
+        return (
+            torch.addcdiv(self.linear(x), x, x * x + 1, value=0.5) + m.unflatten(1, (1, -1)).sum(1)[..., None]
+        )
+
+    program, traced = _lowered(forward, monkeypatch)
+    assert traced == 1
+    _agrees(program, forward)
+
+
+def _agrees(program, forward):
     x, m = floats(3, 7, 4, seed=1), torch.arange(21).reshape(3, 7) % 9
     with torch.no_grad():
-        wanted = module(x, m).numpy()
+        wanted = Small(forward)(x, m).numpy()
     feed = dict(zip([spec.name for spec in program.inputs], [x.numpy(), m.numpy()], strict=True))
     (found,) = execute(program, [feed])[0].values()
     assert found.dtype == wanted.dtype
