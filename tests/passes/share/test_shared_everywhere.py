@@ -1,8 +1,12 @@
 """Weights that layers share stay one through lowering, fusing, quantizing, pruning and training."""
 
+import graphwright as gw
 import numpy as np
 import pytest
 import torch
+from graphwright.backends.bundles.bundle import Variant, write
+from graphwright.backends.tvm.backend import Tvm
+from graphwright.backends.tvm.run.artifact import write_compiled
 from graphwright.ir.blocks import recognise
 from graphwright.ir.capture import capture
 from graphwright.ir.execute import execute
@@ -137,3 +141,32 @@ def test_fit_is_no_worse_than_the_mean():
     assert away(fitted.program) < 0.8 * away(mean.program)
     errors = [float(one) for one in str(fitted.statistics["error of outputs by round"]).split()]
     assert min(errors) < errors[0]
+
+
+def stored(folder, name):
+    return (folder / name).stat().st_size
+
+
+def test_one_copy_in_a_bundle_for_onnx_runtime(lowered, tmp_path):
+    sizes = []
+    for number, program in enumerate(lowered):
+        graphs = [Variant("plain", program), Variant("fused", run(FUSED, program))]
+        folder = write(tmp_path / str(number), graphs)
+        sizes.append(stored(folder, "model.onnx.data"))
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.slow  # 20 s: compiles three layers
+def test_one_copy_in_a_build_for_tvm(lowered, tmp_path):
+    """What one layer, its table and its positions take: each tensor starts at a multiple of 64 bytes."""
+    tied = run(FUSED, lowered[1])
+    built = Tvm().build(tied, threads=1, buckets=[{"batch": 3, "length": 9}])
+    folder = write_compiled(tmp_path / "compiled", built)
+    assert stored(folder, "model.weights") < 1.1 * weight_bytes(lowered[0])
+    feed = feeds_of(lowered[1], 1)[0]
+    real = feed["attention_mask"] != 0
+    found, wanted = (
+        answer["last_hidden_state"][real]
+        for answer in (gw.load(folder).run(feed), execute(lowered[1], [feed])[0])
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)

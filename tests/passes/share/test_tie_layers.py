@@ -15,9 +15,9 @@ from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.share.tie_layers import TieLayers
 from handmade import golden
 from pruning import run
+from sharing import IDS, Blocks, blocks
 from torch import nn
 from zoo import ARCHITECTURES, fx_program
-from zoo.handwritten import CausalBlock
 
 MODELS = ("bert", "roberta", "mpnet", "mobilebert", "modernbert", "t5", "gpt2", "llama", "vit", "squeezebert")
 SUBLAYERS = {
@@ -87,32 +87,6 @@ def test_the_mean_of_all():
     case = ARCHITECTURES["gpt2"]
     result = TieLayers(init="mean").run(fx_program("gpt2").clone(), Context())
     compare(result.program, tied(case.build(), mean=True), case.inputs())
-
-
-class Blocks(nn.Module):
-    """Pre-norm blocks of these widths of their feed-forwards."""
-
-    def __init__(self, *widths, heads=(3,)):
-        super().__init__()
-        torch.manual_seed(0)
-        self.table = nn.Embedding(83, 36)
-        heads = heads * len(widths) if len(heads) == 1 else heads
-        self.blocks = nn.ModuleList(
-            CausalBlock(36, count, width, 40, True) for count, width in zip(heads, widths, strict=True)
-        )
-
-    def forward(self, input_ids):
-        x = self.table(input_ids)
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-IDS = {"input_ids": torch.arange(27).reshape(3, 9)}
-
-
-def blocks(*widths, **settings):
-    return capture(Blocks(*widths, **settings).eval(), inputs=IDS)
 
 
 @pytest.mark.parametrize(
