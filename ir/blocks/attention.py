@@ -16,6 +16,7 @@ import numpy as np
 from ..values import Value, View
 from .base import Attention, Linear, Miss, Norm
 from .heads import Heads, heads, merged
+from .low_rank import LowRank
 from .mask import Masks
 from .refused import Refused
 from .scores import DEEPEST, Core, anchors, sdpa_core, selection, softmax_core
@@ -36,7 +37,7 @@ def attentions(
     for linear in linears.values():
         inputs.setdefault(bare(linear.input), []).append(linear)
         inputs.setdefault(linear.input, []).append(linear)
-    masks = Masks(linears)
+    masks, pairs = Masks(linears), LowRank(view, linears)
     found: dict[Value, Attention] = {}
     missed: list[Miss] = []
     softmaxes = {probabilities: (scores, body) for probabilities, scores, body in anchors(list(view.values))}
@@ -52,7 +53,7 @@ def attentions(
                 scores, body = softmaxes[value]
                 _check_axis(value)
                 core = softmax_core(value, scores, body, static)
-            attention, notes = _attention(core, linears, norms, inputs, masks, static)
+            attention, notes = _attention(core, linears, norms, inputs, masks, static, pairs)
         except Refused as near:
             missed.append(Miss("attention", near.value.name, near.reason))
             continue
@@ -74,6 +75,7 @@ def _attention(
     inputs: Mapping[Value, list[Linear]],
     masks: Masks,
     static: Statics,
+    pairs: LowRank,
 ) -> tuple[Attention, list[Miss]]:
     i, j, d, e = _letters(core)
     query = heads(core.query, i, d, linears, norms, static)
@@ -85,9 +87,14 @@ def _attention(
     context, o, below = merged(core.context, query, core.query.letters, e, value.head_dim, inputs)
     added = _added(core, masks)
     causal, notes = _causal(core, added, masks)
-    above = (*query.body, *key.body, *value.body, *core.body, *below)
+    sides = (query, key, value)
+    firsts = [pairs.before(side.linear) for side in sides if side.linear is not None]
+    last = (pairs.after(o) or o) if o is not None else None
+    ends = [one for one in (*firsts, o, last) if one is not None]
+    inside = (*query.body, *key.body, *value.body, *core.body, *below, *(v for one in ends for v in one.body))
+    sources = [bare(one.source if one.linear is None else pairs.source(one.linear)) for one in sides[:2]]
     attention = Attention(
-        root=o.root if o is not None else context,
+        root=last.root if last is not None else context,
         context=context,
         query=query.value,
         key=key.value,
@@ -116,7 +123,7 @@ def _attention(
         sinks=core.sinks,
         products=tuple(product for _, term in core.terms for product in masks.products(term)),
         shifted=query.shifted or key.shifted or value.shifted,
-        cross=bare(query.source) != bare(key.source),
+        cross=sources[0] != sources[1],
         layouts=(query.layout, key.layout, value.layout),
         q_features=query.features,
         k_features=k_features,
@@ -124,7 +131,7 @@ def _attention(
         q_norm=query.norm,
         k_norm=key.norm,
         probabilities=core.probabilities,
-        body=tuple(dict.fromkeys((*above, *(o.body if o is not None else ())))),
+        body=tuple(dict.fromkeys(inside)),
     )
     return attention, notes
 

@@ -74,7 +74,7 @@ class Attention:
     context: the heads merged into one axis, before the output projection: (batch, length, heads * head_dim),
     or whatever order of rows the graph merges them in. Where other heads are put beside them before that, or
     something is added (heads.met), it has the four axes that they have there, and there is no `o`.
-    root: after the output projection.
+    root: after the output projection, and where that is of low rank (low_rank.py), after its second factor.
     q, k, v, o: the projections; one fused projection appears as the same Linear in q, k and v.
     q_features, k_features, v_features: which output features of q, k and v are used, by (head, head_dim),
     shape (heads, head_dim) or (kv_heads, head_dim); None without a projection.
@@ -147,6 +147,8 @@ class Attention:
 @dataclass(frozen=True)
 class FeedForward:
     """down(activation(up(x))), or down(activation(gate(x)) * up(x)) when gated. root: after `down`.
+
+    Of projections of low rank (low_rank.py), up, gate and down are the factors beside the activation.
 
     activation: relu, gelu, gelu_tanh, quick_gelu, silu, relu2, tanh, ... width: features of the activation.
     up_features, gate_features: (start, stop) of the output features that `up` and `gate` take; they differ

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ..values import Value, View
 from .activation import ELEMENTWISE, Part, gather, named, part_of
 from .base import FeedForward, Linear, Miss
+from .low_rank import LowRank
 from .walk import bare
 
 
@@ -18,8 +19,9 @@ def feed_forwards(view: View, linears: Mapping[Value, Linear]) -> tuple[dict[Val
     """Every FeedForward of a graph by its root, in topological order."""
     found: dict[Value, FeedForward] = {}
     missed: list[Miss] = []
+    pairs = LowRank(view, linears)
     for down in linears.values():
-        result = _feed_forward(down, linears)
+        result = _feed_forward(down, linears, pairs)
         if isinstance(result, FeedForward):
             found[result.root] = result
         elif result is not None:
@@ -27,7 +29,7 @@ def feed_forwards(view: View, linears: Mapping[Value, Linear]) -> tuple[dict[Val
     return found, missed
 
 
-def _feed_forward(down: Linear, linears: Mapping[Value, Linear]) -> FeedForward | Miss | None:
+def _feed_forward(down: Linear, linears: Mapping[Value, Linear], pairs: LowRank) -> FeedForward | Miss | None:
     top = bare(down.input)
     if top.op not in ELEMENTWISE:
         return None
@@ -51,17 +53,18 @@ def _feed_forward(down: Linear, linears: Mapping[Value, Linear]) -> FeedForward 
         return None
     if activation is None:
         return Miss("feed_forward", top.name, "the activation is none that is known")
-    if down.out_features != up.linear.in_features:
+    first, last = pairs.before(up.linear) or up.linear, pairs.after(down) or down
+    if last.out_features != first.in_features:
         return Miss(
             "feed_forward", down.root.name,
-            f"{up.linear.in_features} features go in and {down.out_features} come out: a head, not a layer's",
+            f"{first.in_features} features go in and {last.out_features} come out: a head, not a layer's",
         )  # fmt: skip
-    if gate is not None and bare(gate.linear.input) != bare(up.linear.input):
+    if gate is not None and bare(pairs.source(gate.linear)) != bare(first.input):
         return Miss("feed_forward", top.name, "the gate reads another value than the other branch")
-    linear_body = [*(gate.linear.body if gate else ()), *up.linear.body]
+    linear_body = [*(gate.linear.body if gate else ()), *first.body, *up.linear.body]
     return FeedForward(
-        root=down.root,
-        input=up.linear.input,
+        root=last.root,
+        input=first.input,
         up=up.linear,
         gate=gate.linear if gate else None,
         down=down,
@@ -69,7 +72,7 @@ def _feed_forward(down: Linear, linears: Mapping[Value, Linear]) -> FeedForward 
         width=up.stop - up.start,
         up_features=(up.start, up.stop),
         gate_features=(gate.start, gate.stop) if gate else None,
-        body=tuple(dict.fromkeys([*linear_body, *body, *down.body])),
+        body=tuple(dict.fromkeys([*linear_body, *body, *down.body, *last.body])),
     )
 
 

@@ -11,8 +11,9 @@ from torch.fx import Graph, GraphModule, Node
 
 from ...ir.program import Program
 from ..manager.contract import Feed
+from .calibration import real_rows
 from .fx_weights import Matrix
-from .outputs import arguments, rows
+from .outputs import arguments
 
 
 def statistics(
@@ -37,16 +38,15 @@ def statistics(
                 for key in inputs[one.name]:
                     grams[one.name] = grams.get(one.name, 0) + products[key]
                 for _, ids in one.lookups:
-                    seen = rows(program, feed, found[ids][..., None]).flatten().long()
-                    count = torch.bincount(seen.remainder(one.rows), minlength=one.rows)
-                    counts[one.name] = counts.get(one.name, 0) + count.double().numpy()
+                    seen = real_rows(program, feed, found[ids].numpy()[..., None]).reshape(-1)
+                    count = np.bincount(seen.astype(np.int64) % one.rows, minlength=one.rows)
+                    counts[one.name] = counts.get(one.name, 0) + count.astype(np.float64)
     return {one.name: (grams.get(one.name), counts.get(one.name)) for one in matrices}
 
 
 def _gram(program: Program, feed: Feed, x: torch.Tensor, axis: int) -> np.ndarray:
-    flat = rows(program, feed, x.movedim(axis, -1)).double()
-    flat = flat[flat.isfinite().all(dim=1)]
-    return (flat.T @ flat).numpy()
+    flat = real_rows(program, feed, x.movedim(axis, -1).double().numpy())
+    return flat.T @ flat
 
 
 def _upto(graph: GraphModule, values: list[Node]) -> GraphModule:

@@ -59,7 +59,7 @@ def tables(program: Program) -> list[Table]:
                 if one.axis != -1 or not one.transposed
             ]
             calls = [call for call, *_ in matrix.products]
-            reasons.append(_other_reader(matrix, calls, graph))
+            reasons.append(other_reader(matrix, calls, graph))
             found.append(Table(matrix, calls, next(filter(None, reasons), "")))
     return found
 
@@ -90,7 +90,7 @@ def _widened(lookup: Value, block: Embedding, blocks: Blocks, outputs: Sequence[
     return ""
 
 
-def _other_reader(matrix: Matrix, heads: Sequence[Node], graph: GraphView) -> str:
+def other_reader(matrix: Matrix, heads: Sequence[Node], graph: GraphView) -> str:
     """What reads a table and is neither a lookup nor a head; or ""."""
     known = {*heads, *(node for node, _ in matrix.lookups)}
     stack = [user for reader in matrix.readers for user in reader.users]
@@ -119,13 +119,13 @@ def factorise(program: Program, table: Table, rows: np.ndarray, columns: np.ndar
     first = min(matrix.readers, key=lambda node: order[node])
     owner = matrix.name.rpartition(".")[0]
     name = f"{owner}.projection.weight" if owner else f"{matrix.name}_projection"
-    wide = add_tensor(gm, name, _like(matrix.tensor, columns), before=first)
-    narrow = _like(matrix.tensor, rows)
+    wide = add_tensor(gm, name, like(matrix.tensor, columns), before=first)
+    narrow = like(matrix.tensor, rows)
     for reader in matrix.readers:
         replace_tensor(gm, reader, narrow)
     for lookup, _ in matrix.lookups:
         taken = call(gm.graph, lookup.target, *lookup.args, before=lookup, **lookup.kwargs)
-        _replace(lookup, call(gm.graph, aten.linear.default, taken, wide, before=lookup))
+        replace_node(lookup, call(gm.graph, aten.linear.default, taken, wide, before=lookup))
     for head in table.heads:
         _narrow(head, first, wide)
     prune(gm)
@@ -137,14 +137,14 @@ def factorise(program: Program, table: Table, rows: np.ndarray, columns: np.ndar
 def _narrow(head: Node, rows: Node, columns: Node) -> None:
     _, (x, _, *bias), _ = canonical(head)
     few = call(head.graph, aten.matmul.default, x, columns, before=head)
-    _replace(head, call(head.graph, aten.linear.default, few, rows, *bias, before=head))
+    replace_node(head, call(head.graph, aten.linear.default, few, rows, *bias, before=head))
 
 
-def _replace(old: Node, new: Node) -> None:
+def replace_node(old: Node, new: Node) -> None:
     old.replace_all_uses_with(new)
     old.graph.erase_node(old)
 
 
-def _like(old: torch.Tensor, new: np.ndarray) -> torch.Tensor:
+def like(old: torch.Tensor, new: np.ndarray) -> torch.Tensor:
     made = torch.from_numpy(new).to(old.dtype).contiguous()
     return torch.nn.Parameter(made, old.requires_grad) if isinstance(old, torch.nn.Parameter) else made

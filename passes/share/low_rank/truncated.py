@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import cholesky, eigh, svd
 
 _ROWS = 4096  # of a table that are in float64 at a time
 
@@ -44,3 +44,46 @@ def weighted_rows(table: np.ndarray, weight: np.ndarray, rank: int) -> Truncated
     made = np.concatenate([table[part].astype(np.float64) @ columns for part in parts])
     total = float(np.trace(gram))
     return Truncated(made, columns, float(values[::-1][:rank].sum() / total) if total else 1.0)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Of a weight (out, in) by the activations that it multiplies, all float64.
+
+    left: (out, n), orthonormal, leading first. energy: (n,), what each holds of the squared products."""
+
+    weight: np.ndarray
+    left: np.ndarray
+    energy: np.ndarray
+
+    def factors(self, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """(out, rank) and (rank, in): their product is the best of that rank."""
+        wide = np.ascontiguousarray(self.left[:, :rank])
+        return wide, wide.T @ self.weight
+
+    def lost(self, rank: int) -> float:
+        """The share of the squared products that a rank loses."""
+        whole = float(self.energy.sum())
+        return float(self.energy[rank:].sum()) / whole if whole else 0.0
+
+    def rank(self, energy: float) -> int:
+        """The least rank that keeps a share of the squared products."""
+        kept = np.cumsum(self.energy)
+        return int(np.searchsorted(kept, energy * kept[-1] * (1 - 1e-12))) + 1
+
+
+def spectrum(weight: np.ndarray, moments: np.ndarray | None, damping: float) -> Spectrum:
+    """What each rank of a weight loses.
+
+    Args:
+        weight: (out, in).
+        moments: X^T X (in, in) of the activations, float64; None for all directions alike.
+        damping: times the mean of the diagonal of X^T X, added to it.
+    """
+    weight = weight.astype(np.float64)
+    seen = weight
+    if moments is not None:
+        pull = damping * float(np.trace(moments)) / len(moments) or 1.0
+        seen = weight @ cholesky(moments + pull * np.eye(len(moments)), lower=True)
+    left, values, _ = svd(seen, full_matrices=False)
+    return Spectrum(weight, left, values**2)

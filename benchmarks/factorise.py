@@ -1,0 +1,104 @@
+"""all-MiniLM-L6-v2 factorised: quality and real bytes, before and after distilling.
+
+    python benchmarks/factorise.py --train ../shared/data/stsb/train.csv --sts ../shared/data/stsb/dev.csv \\
+        --work DIR [--only NAME,...] [--minutes M] [--texts N] [--steps N]
+
+Sentences of --train that --sts does not have, without their scores, say how often tokens occur, what
+layers are given, and what is learned; pairs of --sts are scored (Spearman x 100). Both are csv of sentence,
+sentence, score without a header. Builds: `plain`, `uncounted` (every row of the table alike), `embedding`
+(rank 128, rows weighed), `embedding-distilled`, `linear` (layers that keep 0.95 of their squared products),
+`linear-distilled`. Whatever was made stays in --work and is not made again; a training that was stopped goes
+on.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import graphwright as gw
+from graphwright.backends.cache import cache_directory
+from graphwright.backends.runtimes.onnxruntime import save_model
+from graphwright.backends.target import detect
+from graphwright.ir.footprint import weight_bytes
+from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.tools.verbs.demo import model_directory
+from rich.console import Console
+from rich.table import Table
+from sentences import feeds, rows, score
+
+TABLE, LINEAR = "factorise-embedding{{rank={rank}}}", "factorise-linear{{energy=0.95}}"
+BUILDS = {
+    "plain": "",
+    "uncounted": TABLE,
+    "embedding": TABLE,
+    "embedding-distilled": TABLE + ",{distill}",
+    "linear": LINEAR,
+    "linear-distilled": LINEAR + ",{distill}",
+}
+
+
+def make(name: str, args: argparse.Namespace, known: dict) -> None:
+    """Runs a build's pipeline, lowers, scores and keeps what comes out."""
+    model = model_directory()
+    program = gw.trace(model)
+    judged = {text for row in rows(args.sts) for text in row[:2]}
+    texts = [t for t in dict.fromkeys(t for row in rows(args.train) for t in row[:2]) if t not in judged]
+    training = list(feeds(model, texts[: args.texts])) if name != "uncounted" else []
+    context = Context(
+        target=detect(), threads=2, calibration=training[:: max(1, len(training) // 8)], training=training,
+        cache=cache_directory(), original=program,
+    )  # fmt: skip
+    bounds = f"minutes={args.minutes}" + (f",steps={args.steps}" if args.steps else "")
+    text = BUILDS[name].format(rank=args.rank, distill=f"distill{{{bounds}}}")
+    began = time.monotonic()
+    ran = Pipeline.parse(f"{text},to-onnx".lstrip(",")).run(program, context)
+    if not ran.ok:
+        raise SystemExit(str(next(step.error for step in ran.steps if step.error)))
+    path = args.work / f"{name}.onnx"
+    save_model(ran.program, path)
+    known[name] = {
+        "pipeline": text,
+        "seconds": time.monotonic() - began,
+        "bytes": weight_bytes(ran.program),
+        "spearman": score(path, model, args.sts),
+        "steps": [{"pass": step.text, "notes": step.notes, **step.statistics} for step in ran.steps[:-1]],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--sts", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", default=",".join(BUILDS))
+    parser.add_argument("--rank", type=int, default=128)
+    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--texts", type=int, default=None)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    results = args.work / "results.json"
+    known = json.loads(results.read_text()) if results.exists() else {}
+    for name in args.only.split(","):
+        if name not in known:
+            make(name, args, known)
+            results.write_text(json.dumps(known, indent=1))
+            print(name, known[name], flush=True)
+    table = Table("build", "Spearman", "weights", "factorised", "of before", "minutes")
+    for name, row in known.items():
+        step = next((step for step in row["steps"] if "bytes before" in step), None)
+        share = f"{step['bytes'] / step['bytes before']:.3f}" if step else ""
+        size = f"{step['bytes'] / 1e6:.2f} MB" if step else ""
+        table.add_row(
+            name, f"{row['spearman']:.2f}", f"{row['bytes'] / 1e6:.2f} MB", size, share,
+            f"{row['seconds'] / 60:.1f}",
+        )  # fmt: skip
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
