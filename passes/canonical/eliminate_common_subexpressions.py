@@ -8,16 +8,7 @@ from typing import Any, ClassVar
 
 from ...ir.program import Program
 from ..manager.contract import Context, Exact, Pass, Result
-
-COMMUTATIVE = {"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum", "Mean"}
-RANDOM = {
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-}
+from .parts.request import contents, request
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,7 @@ def _find(first: dict[Hashable, Any], tensor: Any, value: Any) -> Any:
     """The first value with these contents, which is `value` itself if there is none yet."""
     key = (tensor.dtype, tuple(tensor.shape), _sample(tensor))
     for twin in first.setdefault(key, []):
-        if twin.const_value is tensor or _contents(twin.const_value) == _contents(tensor):
+        if twin.const_value is tensor or contents(twin.const_value) == contents(tensor):
             return twin
     first[key].append(value)
     return value
@@ -87,10 +78,6 @@ def _sample(tensor: Any) -> bytes:
     return flat[:: max(1, flat.size // 256)].tobytes()
 
 
-def _contents(tensor: Any) -> Any:
-    return tuple(tensor.string_data()) if tensor.dtype.is_string() else memoryview(tensor.tobytes())
-
-
 def _merge_nodes(model: Any, context: Context) -> int:
     from ...ir.onnx.graph import Editor
 
@@ -98,7 +85,7 @@ def _merge_nodes(model: Any, context: Context) -> int:
     first: dict[Hashable, Any] = {}
     merged = 0
     for node in model.graph:
-        key = _key(node)
+        key = request(node)
         twin = node if key is None else first.setdefault(key, node)
         if twin is node or not context.allow(
             f"merge {node.op_type} {node.outputs[0].name} into {twin.outputs[0].name}"
@@ -109,31 +96,3 @@ def _merge_nodes(model: Any, context: Context) -> int:
         model.graph.remove(node, safe=True)
         merged += 1
     return merged
-
-
-def _key(node: Any) -> Hashable | None:
-    """Equal for nodes that compute the same; None for those that may not be merged."""
-    if node.op_type in RANDOM or (node.op_type == "Dropout" and len(node.inputs) > 2):
-        return None
-    attributes: list[Hashable] = []
-    for name, attribute in sorted(node.attributes.items()):
-        value = _hashable(attribute)
-        if value is None:
-            return None
-        attributes.append((name, value))
-    operands = [id(value) for value in node.inputs]
-    if node.op_type in COMMUTATIVE and node.domain == "":
-        operands.sort()
-    # An output nobody asked for is a different request: LayerNormalization with and without its mean.
-    present = tuple(bool(value.name) for value in node.outputs)
-    return (node.op_identifier(), tuple(operands), tuple(attributes), present)
-
-
-def _hashable(attribute: Any) -> Hashable | None:
-    kind = attribute.type.name
-    if attribute.is_ref() or kind in ("GRAPH", "GRAPHS", "TENSORS", "SPARSE_TENSOR", "SPARSE_TENSORS"):
-        return None
-    if kind == "TENSOR":
-        tensor = attribute.value
-        return (kind, tensor.dtype, tuple(tensor.shape), bytes(_contents(tensor)))
-    return (kind, repr(attribute.value))  # repr keeps 0.0 and -0.0, 1 and 1.0 apart

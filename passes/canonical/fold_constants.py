@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from ...ir.onnx.graph import OnnxView
 from ...ir.program import Program
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.evaluate import Evaluation, foldable, nbytes
+from .parts.request import request
 
 _FEW = 8  # bytes: so little is a number or two, no weight
 
@@ -25,9 +27,10 @@ class FoldConstants(Pass):
         ->  y = Add(x, b)                       (b is a weight)
 
     Also folded are sizes: Shape and the arithmetic on it, wherever the sizes asked for are fixed. Constant
-    nodes become weights. A node on a weight larger than max_bytes (a transpose, a cast) is folded when
-    nothing else uses that weight and the result is no larger; the result is then computed when it is read,
-    one tensor at a time, so that no second copy of the weights is ever held. DequantizeLinear stays, and so
+    nodes become weights. What is done several times to one weight (transposes of layers that share it) is one
+    weight afterwards. A node on a weight larger than max_bytes (a transpose, a cast) is folded when nothing
+    else uses that weight and the result is no larger; the result is then computed when it is read, one tensor
+    at a time, so that no second copy of the weights is ever held. DequantizeLinear stays, and so
     does whatever makes more bytes of codes or of narrow floats: folding it would undo the quantization.
 
     max_bytes: largest result, in bytes, that may be added to the model.
@@ -81,6 +84,7 @@ class _Folder:
         self.counts: Counter[str] = Counter()
         self.notes: list[str] = []
         self.operands: dict[ir.Value, None] = {}
+        self.done: dict[Hashable, list[ir.Value]] = {}
 
     def results(self, node: ir.Node) -> tuple[str, list[ir.TensorProtocol]] | None:
         """What kind of fold a node allows, and its results; None if it must be computed at each call.
@@ -116,7 +120,7 @@ class _Folder:
             return None
         large = [v for v in node.inputs if v is not None and v.const_value.nbytes > self.max_bytes]  # type: ignore[union-attr]
         replaces = len(large) == 1 and len(results) == 1 and added <= large[0].const_value.nbytes  # type: ignore[union-attr]
-        if replaces and len(large[0].uses()) > 1:
+        if replaces and len({request(use.node) or id(use.node) for use in large[0].uses()}) > 1:
             raise _StaysError(f"its weight '{large[0].name}' has other uses")
         if replaces:
             return "weights transformed", [evaluation.lazy(*results[0])]
@@ -142,8 +146,15 @@ class _Folder:
         return np.array(sizes, value.dtype).reshape([len(sizes)] * len(value.shape))
 
     def put(self, node: ir.Node, tensors: list[ir.TensorProtocol]) -> None:
-        """Weights in place of a node's results."""
+        """Weights in place of a node's results: those of an equal node before it, where there is one."""
         self.operands.update(dict.fromkeys(value for value in node.inputs if value is not None))
+        known = bool(node.inputs) and all(value is None or _constant(value) for value in node.inputs)
+        asked = request(node) if known else None
+        if asked in self.done:
+            for value, twin in zip(node.outputs, self.done[asked], strict=True):
+                value.replace_all_uses_with(twin)
+            self.graph.remove(node, safe=True)
+            return
         fresh = []
         for value, tensor in zip(node.outputs, tensors, strict=True):
             shape, kind = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
@@ -153,6 +164,8 @@ class _Folder:
         for value in fresh:
             if value.name:
                 self.graph.register_initializer(value)
+        if asked is not None:
+            self.done[asked] = fresh
 
     def drop_unused(self) -> None:
         """Weights that only folded nodes used go. Once, at the end: counting uses takes time for each use."""

@@ -42,6 +42,21 @@ def test_a_weight_with_other_uses_is_not_copied():
     assert "Transpose 'turned' stays: its weight 'weight' has other uses" in notes("fold-constants", program)
 
 
+@pytest.mark.parametrize("weight", [BIG / BIG.size, BIG[:8, :8] / BIG.size], ids=["large", "small"])
+def test_transposes_of_one_weight_become_one_weight(weight):
+    """Layers that share their weights do so afterwards, too, whatever stands in another order."""
+    rows, columns = weight.shape
+    program = parsed(
+        "one = Transpose<perm = [1, 0]>(weight)\na = MatMul(x, one)\ntwo = Transpose<perm = [1, 0]>(weight)\n"
+        "b = MatMul(x, two)\ny = Add(a, b)",
+        f"float[batch,{columns}] x", f"float[batch,{rows}] y", {"weight": weight},
+    )  # fmt: skip
+    folded = after("fold-constants", program)
+    assert operators(folded) == ["MatMul", "MatMul", "Add"]
+    assert list(folded.graph.graph.initializers) == ["one"]
+    np.testing.assert_array_equal(folded.graph.graph.initializers["one"].const_value.numpy(), weight.T)
+
+
 def test_no_large_result_from_small_operands():
     program = parsed(
         "mask = ConstantOfShape(size)\ny = Add(x, mask)",
