@@ -36,7 +36,7 @@ class TieLayers(Pass):
         a decoder's cross-attention as well; or its "ffn". Norms of the stream are shared by "all" alone: they
         are 0.1% of the rest, and let a layer scale what the shared weights are given.
     groups: how many sets of weights there are. A run of layers is cut into so many chunks, and those of a
-        chunk share one (ALBERT's groups; Fan et al., 2020, arXiv:2004.07320, share pairs).
+        chunk share one (ALBERT's groups; Fan et al., 2020, arXiv:2004.07320, likewise).
     repeats: how many runs there are, one after the other, over the same sets. With groups=3 and repeats=2,
         six layers have the sets 0 1 2 0 1 2, and twelve have 0 0 1 1 2 2 0 0 1 1 2 2.
     init: what is shared at first: the weights of the "first" layer of each set, their "mean", or "fit": what
