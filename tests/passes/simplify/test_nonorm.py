@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from graphwright.backends.runtimes.onnxruntime import OnnxRuntime
+from graphwright.backends.tvm.backend import Tvm
 from graphwright.ir.blocks import recognise
 from graphwright.ir.blocks.stream import streams
 from graphwright.ir.capture import capture
@@ -280,3 +282,20 @@ def test_golden():
     program = capture(module.eval(), inputs={"input": torch.randn(3, 4)})
     after = Nonorm(init="weights").run(program.clone(), Context()).program
     golden("simplify/nonorm", f"# before\n{text(program)}\n# after\n{text(after)}")
+
+
+@pytest.mark.slow
+def test_both_runtimes_compute_what_pytorch_computes(without):
+    """NoNorms and another activation, compiled and in ONNX Runtime."""
+    made = Pipeline.parse("replace-activation{to=quick-gelu}").run(without("bert").program, Context())
+    lowered = Pipeline.parse("to-onnx,fuse-bias-gelu").run(made.program, Context(gates=False))
+    assert made.ok
+    assert lowered.ok
+    artifact = Tvm().build(lowered.program, threads=1, buckets=[{"batch": 4, "length": 16}])
+    session = OnnxRuntime().build(lowered.program, threads=1)
+    for given in feeds("bert", 2):
+        expected = execute(made.program, [given])[0]
+        kept = given["attention_mask"] != 0
+        for runtime in (artifact, session):
+            for output, found in runtime.run(given).items():
+                np.testing.assert_allclose(found[kept], expected[output][kept], rtol=1e-4, atol=1e-4)
