@@ -110,6 +110,12 @@ def test_where_it_stays_it_says_why(name):
     assert re.search(reason, note), note
 
 
+def test_a_product_with_itself_would_take_the_number_twice():
+    module = Module(lambda m, x: (lambda h: torch.relu(h @ h * 2))(m.a(x)))
+    program = capture(module.eval(), inputs={"x": torch.randn(2, 8, 8)})
+    assert not FoldScale().run(program, Context()).modified
+
+
 NONE = {
     "no number": lambda m, x: torch.relu(m.a(x) * x.mean()),
     "one a feature": lambda m, x: torch.relu(m.a(x) * m.row),

@@ -1,5 +1,7 @@
 """nonorm, against NoNorms fitted by NumPy in the models' own PyTorch."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -150,24 +152,26 @@ def test_what_padding_holds_changes_nothing():
 
 
 def test_rows_are_found_where_heads_stand_before_positions():
-    program = zoo.fx_program("qwen3")
-    norm = next(n for n in recognise(view(program)).norm if n.position == "inner")
-    feed = feeds("qwen3", 1)[0]
+    program, feed = zoo.fx_program("bert"), feeds("bert", 1)[0]
+    batch, length = program.inputs[0].shape
     mask = feed["attention_mask"].astype(bool)
-    sizes = dict(zip(program.inputs[0].shape, mask.shape, strict=True))
-    value = torch.randn(*(sizes.get(d, d) for d in norm.root.shape))
-    axes = [norm.root.shape.index(dim) for dim in program.inputs[0].shape]
-    expected = np.moveaxis(value.numpy(), axes, (0, 1))[mask].reshape(-1, value.shape[-1])
-    np.testing.assert_array_equal(rows(program, feed, norm, value), expected)
+    value = np.random.default_rng(0).standard_normal((len(mask), 2, mask.shape[1], 4))
+    norm = SimpleNamespace(root=SimpleNamespace(shape=(batch, 2, length, 4)))
+    expected = value.transpose(0, 2, 1, 3)[mask].reshape(-1, 4)
+    np.testing.assert_array_equal(rows(program, feed, norm, torch.from_numpy(value)), expected)
+    flat = value[:, 0].reshape(-1, 4)
+    norm = SimpleNamespace(root=SimpleNamespace(shape=(f"{batch}*{length}", 4)))
+    np.testing.assert_array_equal(rows(program, feed, norm, torch.from_numpy(flat)), flat[mask.reshape(-1)])
 
 
 class Spiked(nn.Module):
-    """Layers of x + tanh(W norm(x)) / 4; one token's vector is a thousand times as long as the others'."""
+    """Layers of x + tanh(W norm(x)) / 4; one token's vector is much longer than the others'."""
 
-    def __init__(self):
+    def __init__(self, times):
         super().__init__()
+        torch.manual_seed(0)
         self.table = nn.Embedding(20, 8)
-        self.table.weight.data[7] *= 1000
+        self.table.weight.data[7] *= times
         self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(2))
         self.linears = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
 
@@ -178,16 +182,24 @@ class Spiked(nn.Module):
         return x
 
 
-def test_a_norm_without_which_activations_diverge_stays_and_is_named():
+@pytest.mark.parametrize(
+    ("times", "every", "what"), [(1000, 4, "its results"), (0.3, None, None), (20, 64, "its largest row")]
+)
+def test_a_norm_without_which_activations_diverge_stays_and_is_named(times, every, what):
     torch.manual_seed(0)
-    ids = torch.randint(8, 20, (16, 6))
-    ids[3::4, 2] = 7  # in rows that are held out
-    program = capture(Spiked().eval(), inputs={"input_ids": ids})
+    ids = torch.randint(8, 20, (64, 6))
+    if every:
+        ids[3::every, 2] = 7  # in rows that are held out
+    program = capture(Spiked(times).eval(), inputs={"input_ids": ids})
     run = Pipeline.parse("nonorm").run(program, Context(calibration=[{"input_ids": ids.numpy()}]))
+    if what is None:
+        assert run.steps[0].statistics["norms replaced"] == "2 of 2"
+        return
     assert run.steps[0].status == "no change"
     assert run.steps[0].statistics["norms replaced"] == "0 of 2"
     for number, note in enumerate(run.steps[0].notes):
         assert note.startswith(f"norm {number} (layer_norm")
+        assert f"without it {what} would be" in note
         assert "times as large (limit 4)" in note
     assert run.program.fingerprint() == program.fingerprint()
     wide = Nonorm(limit=1e6).run(program.clone(), Context(calibration=[{"input_ids": ids.numpy()}]))
