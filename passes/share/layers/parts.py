@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -21,12 +20,12 @@ Kind = Literal["attention", "ffn", "norm", "other"]
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter where a layer reads it. path: its name. of: the sub-layer. key: which block, operator and
-    operand read it, equal for parts that may stand for each other in two layers of one make."""
+    """A parameter where a layer reads it. path: its name. of: the sub-layer. key: what reads it, equal for
+    parts that may stand for each other in two layers of one make: sub-layer, operator and operand."""
 
     path: str
     of: Kind
-    key: tuple[str, int, str, int]
+    key: tuple[Kind, str, int]
 
 
 @dataclass(frozen=True)
@@ -40,22 +39,22 @@ class Layer:
 
 def layers(gm: GraphModule, stream: Stream, blocks: Blocks) -> list[Layer]:
     """The layers of a stream, first to last."""
-    common: dict[Node, tuple[Kind, int]] = {v.native: ("norm", 0) for one in blocks.norm for v in one.body}
+    common: dict[Node, Kind] = {v.native: "norm" for one in blocks.norm for v in one.body}
     for one in blocks.experts:
-        common.update({v.native: ("ffn", 0) for v in (*one.body, *one.router.body)})
+        common.update({v.native: "ffn" for v in (*one.body, *one.router.body)})
     found = []
     for layer in stream.layers:
         of = {**common, **_sublayers(layer)}
         region = between(layer.entry.native, layer.exit.native)
         own = _own(layer.exit.native, layer.entry.native, region)
         for node in reversed(own):  # what is made for an attention alone is a part of it
-            users = {of.get(user, ("other", 0)) for user in node.users}
-            if len(users) == 1 and next(iter(users))[0] in ("attention", "ffn"):
-                of.setdefault(node, next(iter(users)))
+            users = {of.get(user, "other") for user in node.users}
+            if len(users) == 1 and users <= {"attention", "ffn"}:
+                of.setdefault(node, users.pop())
         parts = [
-            Part(str(read.target), kind, (kind, number, str(node.target), place))
+            Part(str(read.target), kind, (kind, str(node.target), place))
             for node in sorted([*region, *own])
-            for kind, number in [of.get(node, ("other", 0))]
+            for kind in [of.get(node, "other")]
             for place, read in enumerate(node.all_input_nodes)
             if read.op == "get_attr" and _trained(gm, read)
         ]
@@ -68,10 +67,9 @@ def _trained(gm: GraphModule, node: Node) -> bool:
     return isinstance(tensor, torch.nn.Parameter) and tensor.is_floating_point()
 
 
-def _sublayers(layer: StreamLayer) -> dict[Node, tuple[Kind, int]]:
-    """The nodes of each attention and feed-forward, norms of queries and keys included, by number."""
-    found: dict[Node, tuple[Kind, int]] = {}
-    seen: Counter[Kind] = Counter()
+def _sublayers(layer: StreamLayer) -> dict[Node, Kind]:
+    """The nodes of attentions and feed-forwards, norms of queries and keys included."""
+    found: dict[Node, Kind] = {}
     for block in layer.blocks:
         linears: Iterable[Linear | None]
         if isinstance(block, Attention):
@@ -83,8 +81,7 @@ def _sublayers(layer: StreamLayer) -> dict[Node, tuple[Kind, int]]:
         values: list[Value] = [*block.body]
         for body in (*(one.body for one in linears if one is not None), *(norm.body for norm in inner)):
             values += body
-        found.update({v.native: (kind, seen[kind]) for v in values if isinstance(v.native, Node)})
-        seen[kind] += 1
+        found.update({v.native: kind for v in values if isinstance(v.native, Node)})
     return found
 
 

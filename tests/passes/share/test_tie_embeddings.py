@@ -133,26 +133,38 @@ def test_what_is_no_language_model_is_refused():
 
 
 class Square(nn.Module):
-    """As many tokens as features: an inner product has the table's size and leads to no output."""
+    """As many tokens as features: a product has the table's size and is inside, or only what is added
+    to a stream that is one."""
 
-    def __init__(self):
+    def __init__(self, added):
         super().__init__()
         torch.manual_seed(0)
+        self.added = added
         self.table, self.middle, self.last = nn.Embedding(24, 24), nn.Linear(24, 24), nn.Linear(24, 7)
 
     def forward(self, input_ids):
-        return self.last(torch.relu(self.middle(self.table(input_ids))))
+        x = self.table(input_ids)
+        return x + self.middle(x) if self.added else self.last(torch.relu(self.middle(x)))
 
 
-def test_a_product_of_the_tables_size_inside_the_model_is_no_head():
+@pytest.mark.parametrize("added", [False, True])
+def test_a_product_of_the_tables_size_inside_the_model_is_no_head(added):
     with pytest.raises(PassError, match="no product that leads to an output"):
-        TieEmbeddings(init="mean").run(capture(Square(), inputs=IDS), Context())
+        TieEmbeddings(init="mean").run(capture(Square(added), inputs=IDS), Context())
 
 
 def test_tables_by_name():
     program = capture(Head(), inputs=IDS)
     result = TieEmbeddings(init="input", tables=("table.weight", "positions.weight")).run(program, Context())
     assert result.statistics["tables tied"] == "table.weight = positions.weight"
+    module = Head("columns")
+    turned = TieEmbeddings(init="output", tables=("head", "table.weight")).run(
+        capture(module, inputs=IDS), Context()
+    )
+    module.head.data = module.table.weight.detach().T.clone()
+    with torch.no_grad():
+        np.testing.assert_allclose(outputs(turned.program)["output"], module(**IDS), rtol=1e-6, atol=1e-6)
+    assert "table.weight" not in dict(turned.program.graph.named_parameters())
     with pytest.raises(PassError, match=r"no table 'table.wieght'.*table\.weight"):
         TieEmbeddings(tables=("table.wieght", "head")).run(capture(Head(), inputs=IDS), Context())
     with pytest.raises(PipelineError, match="tables"):
