@@ -31,8 +31,8 @@ class Nonorm(Pass):
     a map each. Outputs move: recover with `distill`, or let it mix the norms out (`distill{anneal=...}`
     after this pass). `fold-affine` then moves maps into weights.
 
-    layers: which norms, by number from 0 in the order of the graph (`notes` and `inspect` name them); none
-        are all of them. NoNorms count too, so numbers stay when norms are gone.
+    layers: which norms, by number from 0 in the order of the graph, as notes number them; none are all of
+        them. NoNorms count too, so numbers stay when norms are gone.
     init: "fit" is, feature by feature, least squares towards what the norm gives on the calibration data,
         given what the maps before it make of the input; "weights" keeps the norm's own scale and shift, which
         is nearest to it only where tokens have a variance of 1: a start for training.

@@ -54,7 +54,8 @@ def entry(name: str) -> Entry:
             elif isinstance(line, ast.AnnAssign) and "ClassVar" in ast.unparse(line.annotation):
                 settings[ast.unparse(line.target)] = ast.unparse(line.value) if line.value else ""
             elif isinstance(line, ast.AnnAssign):
-                options[ast.unparse(line.target)] = ast.unparse(line)
+                # Named as pipelines name it: a field is from_ where Python keeps the word to itself.
+                options[ast.unparse(line.target)] = ast.unparse(line).replace("_:", ":", 1)
     plain = {key: value.strip("'\"") for key, value in settings.items()}
     # What a class shares is told by its base, under a first line that is the base's own.
     doc = "\n\n".join([docs[-1], *(shared.partition("\n\n")[2] for shared in docs[:-1])])

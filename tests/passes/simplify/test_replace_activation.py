@@ -15,6 +15,7 @@ from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.manager.text import parse, print_pass
 from graphwright.passes.simplify.replace_activation import NAMES, ReplaceActivation
+from graphwright.tools.verbs.passes import entry
 from handmade import golden
 from torch import nn
 from torch.nn import functional
@@ -154,6 +155,10 @@ def test_bad_options_are_named(options, message):
 def test_the_option_from_is_written_as_it_is_read():
     text_ = "replace-activation{from=relu,to=quick-gelu}"
     assert [print_pass(each) for each in parse(text_)] == [text_]
+
+
+def test_the_option_from_is_listed_as_it_is_written():
+    assert "from: str = 'gelu'" in entry("replace-activation").options
 
 
 def test_golden():
