@@ -125,6 +125,17 @@ def test_training_moves_the_one_weight(deep):
     assert not [name for name in names if ".layer.1." in name or ".layer.2." in name]
 
 
+def test_a_fit_that_gets_no_nearer_is_the_mean_and_says_so():
+    program = fx_program("bert")
+    context = Context(calibration=feeds_of(program, 6))
+    fitted = TieLayers(init="fit", rounds=1).run(program.clone(), context)
+    assert fitted.notes == (
+        "no step of 1 brought the outputs nearer, so what is shared is the mean: more rounds",
+    )
+    mean = TieLayers(init="mean").run(program.clone(), context).program.graph.state_dict()
+    assert all(torch.equal(t, mean[n]) for n, t in fitted.program.graph.state_dict().items())
+
+
 def test_fit_is_no_worse_than_the_mean():
     program = fx_program("llama")
     feeds = feeds_of(program, 6)
