@@ -17,11 +17,11 @@ from .outputs import arguments
 
 
 def statistics(
-    program: Program, matrices: Sequence[Matrix], feeds: Sequence[Feed]
+    program: Program, matrices: Sequence[Matrix], feeds: Sequence[Feed], constant: bool = False
 ) -> dict[str, tuple[np.ndarray | None, np.ndarray | None]]:
     """For each matrix by name: X^T X (columns, columns) over the activations of every product with it, and
     how often each row is looked up, padding left out, both float64; None for what it has not. Only what comes
-    before them is run."""
+    before them is run. constant: X has one more column, the last, that is 1."""
     inputs = {one.name: [(call.args[place], axis) for call, place, axis in one.products] for one in matrices}
     wanted = {node for found in inputs.values() for node, _ in found}
     wanted |= {ids for one in matrices for _, ids in one.lookups}
@@ -33,7 +33,9 @@ def statistics(
         for feed in feeds:
             found = dict(zip(values, module(*arguments(program, feed)), strict=True))
             each = dict.fromkeys(chain(*inputs.values()))  # q, k and v share theirs
-            products = {(node, axis): _gram(program, feed, found[node], axis) for node, axis in each}
+            products = {
+                (node, axis): _gram(program, feed, found[node], axis, constant) for node, axis in each
+            }
             for one in matrices:
                 for key in inputs[one.name]:
                     grams[one.name] = grams.get(one.name, 0) + products[key]
@@ -44,8 +46,10 @@ def statistics(
     return {one.name: (grams.get(one.name), counts.get(one.name)) for one in matrices}
 
 
-def _gram(program: Program, feed: Feed, x: torch.Tensor, axis: int) -> np.ndarray:
+def _gram(program: Program, feed: Feed, x: torch.Tensor, axis: int, constant: bool) -> np.ndarray:
     flat = real_rows(program, feed, x.movedim(axis, -1).double().numpy())
+    if constant:
+        flat = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
     return flat.T @ flat
 
 

@@ -27,11 +27,12 @@ class FactoriseLinear(Pass):
 
     The best two for the activations that the layer is given, not for its weight alone: the truncated singular
     value decomposition of W C^1/2, C the second moments of what it reads over real tokens of the calibration
-    texts (SVD-LLM: Wang et al., 2024, arXiv:2403.07378, section 3.1; in float64). Without texts, of W. Layers
-    that read one value (queries, keys and values; gate and up) share the first product, and a weight that
-    several layers use is factorised once, for what all of them read. Left alone are layers of which two
-    products would be no smaller, tables, convolutions, and, where something is measured, all those of one
-    shape that make the program no faster.
+    texts (SVD-LLM: Wang et al., 2024, arXiv:2403.07378, section 3.1; in float64). Where there is a bias they
+    are about the mean, and the bias makes up for what the mean loses. Without texts, of W. Layers that read
+    one value (queries, keys and values; gate and up) share the first product, and a weight that several
+    layers use is factorised once, for what all of them read. Left alone are layers of which two products
+    would be no smaller, tables, convolutions, and, where something is measured, all those of one shape that
+    make the program no faster.
 
     rank: of every layer. energy: the share of the squared products on the texts that a layer keeps at least;
         0.9 where neither is given.

@@ -13,7 +13,7 @@ from ....ir.blocks.base import Linear
 from ....ir.blocks.linear import linears
 from ....ir.blocks.low_rank import LowRank
 from ....ir.blocks.walk import Statics
-from ....ir.fx.graph import add_tensor, call, propagate, prune, replace_tensor
+from ....ir.fx.graph import add_tensor, attribute, call, propagate, prune, replace_tensor
 from ....ir.program import Program
 from ....ir.values import Value
 from ....ir.view import view
@@ -21,7 +21,7 @@ from ...common.fx_activations import statistics
 from ...common.fx_weights import Matrix, find
 from ...manager.contract import Feed
 from .tables import like, other_reader, replace_node
-from .truncated import Spectrum, spectrum
+from .truncated import Spectrum, about_mean, spectrum
 
 aten = torch.ops.aten
 _BYTES = 1 << 29  # of second moments that are held at a time
@@ -55,6 +55,12 @@ class Layers:
     def most(self) -> int:
         """The largest rank at which two matrices are smaller than what they stand for."""
         return (self.rows * self.columns - 1) // (self.rows + self.columns)
+
+    @property
+    def biased(self) -> bool:
+        """Whether every product has a bias, a parameter, that can be moved."""
+        biases = [linear.bias for site in self.sites for linear in site]
+        return all(b is not None and b.op == "const" and len(b.shape or ()) == 1 for b in biases)
 
     def weight(self) -> np.ndarray:
         """(rows, columns), float64."""
@@ -102,8 +108,13 @@ def spectra(
     result = []
     for start in range(0, len(found), together):
         some = found[start : start + together]
-        seen = statistics(program, [one.matrices[0] for one in some], feeds) if feeds else {}
-        result += [spectrum(one.weight(), seen.get(one.name, (None, None))[0], damping) for one in some]
+        firsts = [one.matrices[0] for one in some]
+        seen = statistics(program, firsts, feeds, constant=True) if feeds else {}
+        for one in some:
+            gram, mean = seen.get(one.name, (None, None))[0], None
+            if gram is not None:
+                gram, mean = about_mean(gram) if one.biased else (gram[:-1, :-1], None)
+            result.append(spectrum(one.weight(), gram, damping, mean))
     return result
 
 
@@ -122,7 +133,9 @@ def factorised(program: Program, known: Sequence[Spectrum], ranks: Mapping[int, 
     replaced: dict[Node, Node] = {}  # what another layer reads may have been another layer's
     for number, rank in ranks.items():
         wide, narrow = known[number].factors(rank)
-        _write(work.graph, found[number], wide, narrow, replaced)
+        shift = known[number].shift(rank)
+        moved = _move(work.graph, found[number], shift) if shift is not None else {}
+        _write(work.graph, found[number], (wide, narrow), moved, replaced)
     if ranks:
         prune(work.graph)
         propagate(work.graph)
@@ -130,9 +143,38 @@ def factorised(program: Program, known: Sequence[Spectrum], ranks: Mapping[int, 
     return work
 
 
+def _move(gm: GraphModule, one: Layers, shift: np.ndarray) -> dict[Node, Node]:
+    """Adds to the biases of layers. By what a layer gives: its new bias, where others read the old one."""
+    ends = np.cumsum([matrix.rows for matrix in one.matrices])
+    moved: dict[Node, Node] = {}
+    for number, part in enumerate(np.split(shift, ends[:-1])):
+        linears = [site[number] for site in one.sites]
+        inside = {value.native for linear in linears for value in linear.body}
+        by_bias: dict[Node, list[Linear]] = {}
+        for linear in linears:
+            assert linear.bias is not None
+            by_bias.setdefault(linear.bias.native, []).append(linear)
+        for bias, mine in by_bias.items():
+            old = attribute(gm, str(bias.target))
+            new = like(old, old.detach().double().numpy() + part)
+            readers = [node for node in gm.graph.find_nodes(op="get_attr") if node.target == bias.target]
+            if readers == [bias] and inside.issuperset(bias.users):
+                replace_tensor(gm, bias, new)
+            else:
+                node = add_tensor(gm, str(bias.target), new, before=bias)
+                moved.update((linear.root.native, node) for linear in mine)
+    return moved
+
+
 def _write(
-    gm: GraphModule, one: Layers, wide: np.ndarray, narrow: np.ndarray, replaced: dict[Node, Node]
+    gm: GraphModule,
+    one: Layers,
+    factors: tuple[np.ndarray, np.ndarray],
+    moved: Mapping[Node, Node],
+    replaced: dict[Node, Node],
 ) -> None:
+    """moved: biases by what their layers give. replaced: what took the place of what layers gave."""
+    wide, narrow = factors
     order = {node: place for place, node in enumerate(gm.graph.nodes)}
     readers = [min(matrix.readers, key=order.__getitem__) for matrix in one.matrices]
     module = one.name.rpartition(".")[0]
@@ -150,13 +192,12 @@ def _write(
         earliest = min(roots, key=order.__getitem__)
         reduced = call(gm.graph, aten.linear.default, replaced.get(x, x), down, before=earliest)
         for linear, root, reader in zip(site, roots, readers, strict=True):
-            replaced[root] = _widen(gm, reduced, reader, linear.bias, root)
+            bias = moved.get(root) or (linear.bias.native if linear.bias is not None else None)
+            replaced[root] = _widen(gm, reduced, reader, bias, root)
             replace_node(root, replaced[root])
 
 
-def _widen(gm: GraphModule, reduced: Node, weight: Node, bias: Value | None, before: Node) -> Node:
-    vector = [bias.native] if bias is not None and len(bias.shape or ()) == 1 else []
+def _widen(gm: GraphModule, reduced: Node, weight: Node, bias: Node | None, before: Node) -> Node:
+    vector = [bias] if bias is not None and bias.meta["val"].dim() == 1 else []
     made = call(gm.graph, aten.linear.default, reduced, weight, *vector, before=before)
-    if bias is None or vector:
-        return made
-    return call(gm.graph, aten.add.Tensor, made, bias.native, before=before)
+    return made if bias is None or vector else call(gm.graph, aten.add.Tensor, made, bias, before=before)

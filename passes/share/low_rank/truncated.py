@@ -50,16 +50,26 @@ def weighted_rows(table: np.ndarray, weight: np.ndarray, rank: int) -> Truncated
 class Spectrum:
     """Of a weight (out, in) by the activations that it multiplies, all float64.
 
-    left: (out, n), orthonormal, leading first. energy: (n,), what each holds of the squared products."""
+    left: (out, n), orthonormal, leading first. energy: (n,), what each holds of the squared products. mean:
+    (in,), of activations whose moments are about it: a bias makes up for what it loses. None: of none.
+    """
 
     weight: np.ndarray
     left: np.ndarray
     energy: np.ndarray
+    mean: np.ndarray | None = None
 
     def factors(self, rank: int) -> tuple[np.ndarray, np.ndarray]:
         """(out, rank) and (rank, in): their product is the best of that rank."""
         wide = np.ascontiguousarray(self.left[:, :rank])
         return wide, wide.T @ self.weight
+
+    def shift(self, rank: int) -> np.ndarray | None:
+        """(out,): what the mean loses."""
+        if self.mean is None:
+            return None
+        wide, narrow = self.factors(rank)
+        return self.weight @ self.mean - wide @ (narrow @ self.mean)
 
     def lost(self, rank: int) -> float:
         """The share of the squared products that a rank loses."""
@@ -72,13 +82,22 @@ class Spectrum:
         return int(np.searchsorted(kept, energy * kept[-1] * (1 - 1e-12))) + 1
 
 
-def spectrum(weight: np.ndarray, moments: np.ndarray | None, damping: float) -> Spectrum:
+def about_mean(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """X^T X about the mean of X's rows, and that mean, from [X 1]^T [X 1]."""
+    mean = gram[-1, :-1] / max(gram[-1, -1], 1.0)
+    return gram[:-1, :-1] - gram[-1, -1] * np.outer(mean, mean), mean
+
+
+def spectrum(
+    weight: np.ndarray, moments: np.ndarray | None, damping: float, mean: np.ndarray | None = None
+) -> Spectrum:
     """What each rank of a weight loses.
 
     Args:
         weight: (out, in).
         moments: X^T X (in, in) of the activations, float64; None for all directions alike.
         damping: times the mean of the diagonal of X^T X, added to it.
+        mean: that the moments are about, where they are.
     """
     weight = weight.astype(np.float64)
     seen = weight
@@ -86,4 +105,4 @@ def spectrum(weight: np.ndarray, moments: np.ndarray | None, damping: float) -> 
         pull = damping * float(np.trace(moments)) / len(moments) or 1.0
         seen = weight @ cholesky(moments + pull * np.eye(len(moments)), lower=True)
     left, values, _ = svd(seen, full_matrices=False)
-    return Spectrum(weight, left, values**2)
+    return Spectrum(weight, left, values**2, mean)
