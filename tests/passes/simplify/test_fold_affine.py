@@ -147,7 +147,7 @@ def test_what_is_left_of_a_models_norms(name):
     assert {**before, "norm": LEFT[name]} == after
 
 
-def test_both_runtimes_families_go_on_from_there():
+def test_other_families_go_on_from_there():
     program = Nonorm(init="weights").run(zoo.fx_program("gpt2").clone(), Context()).program
     run = Pipeline.parse("fold-affine,prune-ffn{importance=magnitude,multiple=1},to-onnx").run(
         program, Context()
