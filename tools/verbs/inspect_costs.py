@@ -108,7 +108,7 @@ def _table(title: str, rows: Sequence[tuple[str, Part]], whole: Part) -> Any:
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column(title)
-    for name in ("M numbers", "in all uses", "MB", "M mult-adds", "ms", "share"):
+    for name in ("M params", "in all uses", "MB", "M mult-adds", "ms", "share"):
         shown.add_column(name, justify="right")
     for name, part in rows:
         shown.add_row(
