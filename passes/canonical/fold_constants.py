@@ -17,6 +17,7 @@ from .parts.evaluate import Evaluation, foldable, nbytes
 from .parts.request import request
 
 _FEW = 8  # bytes: so little is a number or two, no weight
+_LAYOUT = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}  # the same numbers again
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class FoldConstants(Pass):
 
     Also folded are sizes: Shape and the arithmetic on it, wherever the sizes asked for are fixed. Constant
     nodes become weights. What is done several times to one weight (transposes of layers that share it) is one
-    weight afterwards. A node on a weight larger than max_bytes (a transpose, a cast) is folded when nothing
-    else uses that weight and the result is no larger; the result is then computed when it is read, one tensor
-    at a time, so that no second copy of the weights is ever held. DequantizeLinear stays, and so
-    does whatever makes more bytes of codes or of narrow floats: folding it would undo the quantization.
+    weight afterwards, and a matrix of any size that something else reads (the table of a tied head) is not
+    stored a second time in another layout. A node on a weight larger than max_bytes (a transpose, a cast) is
+    folded when nothing else uses that weight and the result is no larger; the result is then computed when it
+    is read, one tensor at a time, so that no second copy of the weights is ever held. DequantizeLinear stays,
+    and so does what makes more bytes of codes or of narrow floats: folding it would undo the quantization.
 
     max_bytes: largest result, in bytes, that may be added to the model.
     """
@@ -120,8 +122,9 @@ class _Folder:
             return None
         large = [v for v in node.inputs if v is not None and v.const_value.nbytes > self.max_bytes]  # type: ignore[union-attr]
         replaces = len(large) == 1 and len(results) == 1 and added <= large[0].const_value.nbytes  # type: ignore[union-attr]
-        if replaces and len({request(use.node) or id(use.node) for use in large[0].uses()}) > 1:
-            raise _StaysError(f"its weight '{large[0].name}' has other uses")
+        weight = large[0] if replaces else _matrix(node)
+        if weight is not None and _other_uses(weight):
+            raise _StaysError(f"its weight '{weight.name}' has other uses")
         if replaces:
             return "weights transformed", [evaluation.lazy(*results[0])]
         if large or added > self.max_bytes:
@@ -180,6 +183,19 @@ def _stored_small(tensor: ir.TensorProtocol) -> bool:
     kind = tensor.dtype
     narrow = kind != ir.DataType.BOOL and kind.bitwidth <= (16 if kind.is_floating_point() else 8)
     return narrow and tensor.nbytes > _FEW
+
+
+def _matrix(node: ir.Node) -> ir.Value | None:
+    """The weight that a node gives once more in another layout, where it is more than a vector."""
+    weight = node.inputs[0] if node.op_type in _LAYOUT else None
+    if weight is None or weight.const_value is None:
+        return None
+    return weight if sum(size > 1 for size in weight.const_value.shape.numpy()) > 1 else None
+
+
+def _other_uses(weight: ir.Value) -> bool:
+    """Whether nodes ask for a weight that don't all ask for the same of it."""
+    return len({request(use.node) or id(use.node) for use in weight.uses()}) > 1
 
 
 def _constant(value: ir.Value) -> ir.TensorProtocol | None:

@@ -57,6 +57,46 @@ def test_transposes_of_one_weight_become_one_weight(weight):
     np.testing.assert_array_equal(folded.graph.graph.initializers["one"].const_value.numpy(), weight.T)
 
 
+@pytest.mark.parametrize(
+    ("again", "shape"),
+    [
+        ("Transpose", (6, 4)),
+        ("Unsqueeze", (1, 4, 6)),
+        ("Flatten<axis = 0>", (1, 24)),
+        ("Reshape", (2, 12)),
+        ("Identity", (4, 6)),
+    ],
+)
+def test_a_small_table_that_a_head_shares_is_stored_once(again, shape):
+    """Rows are looked up and the same table is asked for in another layout: one of them is computed."""
+    operand = {"Unsqueeze": ", zero", "Reshape": ", sizes"}.get(again, "")
+    program = parsed(
+        f"picked = Gather(table, ids)\nagain = {again}(table{operand})\nsum = ReduceSum(again)\n"
+        "y = Add(picked, sum)",
+        "int64[batch] ids", "float[batch,6] y",
+        {"table": np.arange(24, dtype=F32).reshape(4, 6) / 24}
+        | ({"zero": np.array([0])} if "zero" in operand else {})
+        | ({"sizes": np.array(shape)} if "sizes" in operand else {}),
+    )  # fmt: skip
+    kept = after("fold-constants", program, status="no change")
+    assert "again" not in kept.graph.graph.initializers
+    assert "stays: its weight 'table' has other uses" in notes("fold-constants", program)
+
+
+@pytest.mark.parametrize(
+    ("row", "again"),
+    [(np.ones(4, F32), "Unsqueeze(row, zero)"), (np.arange(8, dtype=F32).reshape(2, 4), "Cos(row)")],
+    ids=["vector", "function"],
+)
+def test_what_is_no_second_layout_of_a_matrix_is_folded(row, again):
+    program = parsed(
+        f"once = {again}\ntwice = Sin(row)\na = ReduceSum(once)\nb = ReduceSum(twice)\n"
+        "c = Add(a, b)\ny = Add(x, c)",
+        X3, Y3, {"row": row} | ({"zero": np.array([0])} if "zero" in again else {}),
+    )  # fmt: skip
+    assert operators(after("fold-constants", program)) == ["Add"]
+
+
 def test_no_large_result_from_small_operands():
     program = parsed(
         "mask = ConstantOfShape(size)\ny = Add(x, mask)",
