@@ -8,30 +8,17 @@ from graphwright.backends.bundles.bundle import Variant, write
 from graphwright.backends.tvm.backend import Tvm
 from graphwright.backends.tvm.run.artifact import write_compiled
 from graphwright.ir.blocks import recognise
-from graphwright.ir.capture import capture
 from graphwright.ir.execute import execute
 from graphwright.ir.footprint import parameters, weight_bytes
-from graphwright.ir.fx.graph import to_numpy
 from graphwright.ir.view import view
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.share.tie_layers import TieLayers
 from recovery import feeds_of
-from transformers import BertConfig, BertModel
+from sharing import bert, once, run
 from zoo import fx_program
 
-SIZES = {
-    "vocab_size": 53, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64,
-    "max_position_embeddings": 32,
-}  # fmt: skip
 FUSED = "fold-constants,simplify-mask,fuse-layer-norm,fuse-attention,fuse-qkv,fuse-skip-layer-norm"
-
-
-def bert(layers):
-    torch.manual_seed(0)
-    module = BertModel(BertConfig(num_hidden_layers=layers, **SIZES), add_pooling_layer=False).eval()
-    ids = torch.arange(18).reshape(3, 6)
-    return capture(module, inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +32,9 @@ def flat():
     return bert(1)
 
 
-def run(text, program):
-    done = Pipeline.parse(text).run(program, Context(calibration=feeds_of(program, 6), gates=False))
-    assert done.ok, [step.error for step in done.steps]
-    return done.program
-
-
 @pytest.fixture(scope="module")
 def lowered(deep, flat):
     return run("to-onnx", flat), run("tie-layers,to-onnx", deep)
-
-
-def weights(program):
-    """Everything stored that is more than sizes and scales."""
-    if program.dialect == "onnx":
-        tensors = [v.const_value.numpy() for v in program.graph.graph.initializers.values()]
-    else:
-        tensors = [to_numpy(t) for t in (*program.graph.parameters(), *program.graph.buffers())]
-    return [t for t in tensors if t.size > 64]
-
-
-def once(one, many):
-    """Two programs store the same kinds of tensors, and the second no content twice."""
-    kinds = [sorted((t.dtype.str, t.shape) for t in weights(program)) for program in (one, many)]
-    contents = [(t.dtype.str, t.shape, t.tobytes()) for t in weights(many)]
-    return kinds[0] == kinds[1] and len(set(contents)) == len(contents)
 
 
 @pytest.mark.parametrize(
