@@ -7,7 +7,7 @@ GELU.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,26 +37,32 @@ ACTIVATIONS: Mapping[str, np.ndarray] = {
     "leaky_relu": np.where(GRID > 0, GRID, 0.01 * GRID),
     "identity": GRID,
 }
-ELEMENTWISE = {
+BIASED = {"com.microsoft::BiasGelu", "com.microsoft::FastGelu"}  # of (x, bias), of which FastGelu needs none
+ELEMENTWISE = BIASED | {
     "add", "sub", "mul", "div", "pow", "sqrt", "neg", "abs", "exp", "log", "erf", "tanh", "sigmoid", "relu",
     "gelu", "silu", "softplus", "clip", "maximum", "minimum", "where", "gt", "lt", "ge", "le", "reciprocal",
-    "sin", "cos",
+    "sin", "cos", "com.microsoft::Gelu", "com.microsoft::QuickGelu",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Part:
-    """Features of a Linear that an activation reads: all, or one piece of a split."""
+    """Features of a Linear that an activation reads: all, or one piece of a split.
+
+    bias: what the activation's own operator adds to them first (a fused GELU), as wide as they are.
+    """
 
     value: Value
     linear: Linear
     start: int
     stop: int
+    bias: Value | None = None
 
 
 @dataclass(frozen=True)
 class Activation:
-    """value = f(part.value), f of that name in ACTIVATIONS. body: the operators between, value included."""
+    """value = f(part.value + part.bias), f of that name in ACTIVATIONS. body: the operators between, value
+    included."""
 
     name: str
     part: Part
@@ -89,9 +95,12 @@ def gather(top: Value, linears: Mapping[Value, Linear]) -> tuple[list[Value], li
     stack, seen = [top], {top}
     while stack:
         value = stack.pop()
-        part = part_of(value, linears)
+        part = _biased(value, linears) or part_of(value, linears)
         if part is not None:
-            parts[value] = part
+            if parts.setdefault(part.value, part) != part:
+                return None  # read with a bias and without
+            if part.bias is not None:
+                body.append(value)
             continue
         if scalar(value) is not None:
             continue
@@ -103,6 +112,17 @@ def gather(top: Value, linears: Mapping[Value, Linear]) -> tuple[list[Value], li
                 seen.add(operand)
                 stack.append(operand)
     return (body[::-1], list(parts.values())) if parts else None
+
+
+def _biased(value: Value, linears: Mapping[Value, Linear]) -> Part | None:
+    """What a fused GELU reads together with the bias that it adds."""
+    if value.op not in BIASED or len(value.inputs) < 2:
+        return None
+    x, bias = value.inputs[:2]
+    part = None if x is None else part_of(bare(x), linears)
+    if part is None or bias is None or bias.op != "const" or part.linear.axis != -1:
+        return None
+    return replace(part, bias=bias)
 
 
 def part_of(value: Value, linears: Mapping[Value, Linear]) -> Part | None:
@@ -128,8 +148,9 @@ def named(value: Value, part: Part) -> str | None:
     """The name of the function that takes a Linear's result to a value."""
     if part.value == value:
         return "identity"
+    known = {part.value: GRID} | ({part.bias: np.zeros(1)} if part.bias is not None else {})
     try:
-        result = evaluate(value, {part.value: GRID}, budget=8 * WIDEST)
+        result = evaluate(value, known, budget=8 * WIDEST)
     except Unknown:
         return None
     if result.size != GRID.size:

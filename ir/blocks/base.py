@@ -150,7 +150,8 @@ class FeedForward:
 
     Of projections of low rank (low_rank.py), up, gate and down are the factors beside the activation.
 
-    activation: relu, gelu, gelu_tanh, quick_gelu, silu, relu2, tanh, ... width: features of the activation.
+    activation: relu, gelu, gelu_tanh, quick_gelu, silu, relu2, tanh, ... A bias that its operator adds (a
+    fused GELU) is in the body, and up or gate have none. width: features of the activation.
     up_features, gate_features: (start, stop) of the output features that `up` and `gate` take; they differ
     from the whole where one Linear does both jobs (then `gate is up`).
     """

@@ -54,6 +54,11 @@ def gelu(x: np.ndarray, approximate: str) -> np.ndarray:
     return 0.5 * x * (1 + erf(x / math.sqrt(2)))
 
 
+def biased_gelu(approximate: str) -> Callable[[Sequence[Any], Attrs, Known], Any]:
+    """GELU of the first operand, or of the sum of two."""
+    return lambda o, a, known: gelu(o[0] + o[1] if len(o) > 1 else o[0], approximate)
+
+
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 

@@ -126,9 +126,17 @@ ROWS: tuple[Operator, ...] = (
         "triu", shape_same, _like, couple_elementwise,
         lambda o, a, known: np.triu(o[0], a.get("diagonal", 0)),
     ),
+    # GELUs of ONNX Runtime: (x) or (x, bias).
     *_rows(
-        "com.microsoft::BiasGelu com.microsoft::FastGelu com.microsoft::Gelu com.microsoft::QuickGelu",
-        shape_same, _like, couple_elementwise, None,
+        "com.microsoft::BiasGelu com.microsoft::Gelu", shape_same, _like, couple_elementwise,
+        elementwise.biased_gelu("none"),
+    ),
+    *_rows(
+        "com.microsoft::FastGelu", shape_same, _like, couple_elementwise, elementwise.biased_gelu("tanh")
+    ),
+    Operator(
+        "com.microsoft::QuickGelu", shape_same, _like, couple_elementwise,
+        lambda o, a, known: o[0] * elementwise.sigmoid(a.get("alpha", 1.702) * o[0]),
     ),
     Operator("fake_quantize", None, None, elementwise.couple_fake_quantize, None),
     *_rows("quantize_linear dequantize_linear", shape_same, None, None, None),

@@ -91,6 +91,9 @@ EXAMPLES = [
     "a = Constant<value_float = 0.01>() z8 = Constant<value = uint8 {128}>() y = DequantizeLinear(u, a, z8)",
     "y, t, v = DynamicQuantizeLinear(x)",
     "ut = Transpose(u) y = MatMulInteger(u, ut)",
+    *[f"y = com.microsoft.{name}(x)" for name in ("Gelu", "FastGelu", "QuickGelu")],
+    *[f"y = com.microsoft.{name}(x, s)" for name in ("BiasGelu", "FastGelu")],
+    "y = com.microsoft.QuickGelu<alpha = 1.0>(x)",
 ]
 
 
@@ -100,11 +103,10 @@ def run(body):
     given = ", ".join(
         f"{TYPES[INPUTS[name].dtype.name]}[{','.join(map(str, INPUTS[name].shape))}] {name}" for name in used
     )
-    results = re.findall(r"(\w+(?:, \w+)*) = [A-Z]", body)[-1]
+    results = re.findall(r"(\w+(?:, \w+)*) = (?:com\.microsoft\.)?[A-Z]", body)[-1]
     opset = 24 if "Swish" in body else 23
-    proto = onnx.parser.parse_model(
-        f'<ir_version: 10, opset_import: ["" : {opset}]> main ({given}) => ({results}) {{ {body} }}'
-    )
+    header = f'<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>'
+    proto = onnx.parser.parse_model(f"{header} main ({given}) => ({results}) {{ {body} }}")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
