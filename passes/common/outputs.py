@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...ir.inputs.masks import masks_along
@@ -41,3 +42,30 @@ def arguments(program: Program, feed: Feed) -> list[torch.Tensor]:
     import torch  # what is only asked about ONNX programs needs none
 
     return [torch.from_numpy(feed[spec.name].copy()) for spec in program.inputs]
+
+
+def distance(
+    program: Program,
+    feeds: Sequence[Feed],
+    expected: Sequence[Sequence[torch.Tensor]],
+    actual: Sequence[Sequence[torch.Tensor]],
+) -> float:
+    """Over all floating outputs: the mean Kullback-Leibler divergence of logits, or the squared distance
+    relative to the squared size."""
+    total = 0.0
+    for number, reference in enumerate(expected[0]):
+        if not reference.is_floating_point():
+            continue
+        away = size = 0.0
+        for feed, wanted, got in zip(feeds, expected, actual, strict=False):
+            a, b = rows(program, feed, wanted[number]).double(), rows(program, feed, got[number]).double()
+            known = a.isfinite().all(dim=-1)
+            a, b = a[known], b[known]
+            if logits(program, reference):
+                away += float((a.softmax(-1) * (a.log_softmax(-1) - b.log_softmax(-1))).sum())
+                size += len(a)
+            else:
+                away += float((a - b).square().sum())
+                size += float(a.square().sum())
+        total += away / size if size else 0.0
+    return total

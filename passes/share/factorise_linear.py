@@ -122,7 +122,7 @@ def _faster(
 ) -> tuple[dict[int, int], list[str]]:
     """The ranks of those shapes that make the program faster, all of one shape measured together; what was
     chosen for one graph of a bundle holds for all of them."""
-    from ..prune.timing.latency import Timing
+    from ..lower.timed.timing import Timing
     from .low_rank.layers import factorised
 
     shapes: dict[tuple[int, int], list[int]] = {}

@@ -16,7 +16,7 @@ import torch
 from ....ir.evaluated import evaluated
 from ....ir.program import Program
 from ...common.lockstep import Lockstep
-from ...common.outputs import logits, rows
+from ...common.outputs import distance, rows
 from ...common.projections import OutputProjection, projections
 from ...common.surgeon import Moments, Surgeon
 from ...manager.contract import Feed
@@ -83,7 +83,7 @@ def losses(
             before = [one.matrix(live.graph) for one in block]
             for one, surgeon in zip(block, surgeons, strict=True):
                 one.write(live.graph, surgeon.fitted(order[: units.size - count]))
-            lost[count] = _distance(live, feeds, expected, run.fork(judged).outputs())
+            lost[count] = distance(live, feeds, expected, run.fork(judged).outputs())
             for one, matrix in zip(block, before, strict=True):
                 one.write(live.graph, matrix)
         run.let_go(*(one.operand for one in block))
@@ -100,30 +100,3 @@ def _own_moments(program: Program, feeds: Sequence[Feed], run: Lockstep, one: Ou
         full = torch.cat([x, x.new_ones(len(x), 1)], dim=1) if one.bias is not None else x
         moments = moments.plus(x, full @ matrix, constant=one.bias is not None)
     return moments
-
-
-def _distance(
-    program: Program,
-    feeds: Sequence[Feed],
-    expected: Sequence[Sequence[torch.Tensor]],
-    actual: Sequence[Sequence[torch.Tensor]],
-) -> float:
-    """Over all floating outputs: the mean Kullback-Leibler divergence of logits, or the squared distance
-    relative to the squared size."""
-    total = 0.0
-    for number, reference in enumerate(expected[0]):
-        if not reference.is_floating_point():
-            continue
-        away = size = 0.0
-        for feed, wanted, got in zip(feeds, expected, actual, strict=False):
-            a, b = rows(program, feed, wanted[number]).double(), rows(program, feed, got[number]).double()
-            known = a.isfinite().all(dim=-1)
-            a, b = a[known], b[known]
-            if logits(program, reference):
-                away += float((a.softmax(-1) * (a.log_softmax(-1) - b.log_softmax(-1))).sum())
-                size += len(a)
-            else:
-                away += float((a - b).square().sum())
-                size += float(a.square().sum())
-        total += away / size if size else 0.0
-    return total

@@ -9,8 +9,8 @@ import numpy as np
 
 from ....ir.program import Program
 from ...common.fx_weights import Matrix
+from ...lower.timed.timing import Timing
 from ...manager.contract import Context
-from ..timing.latency import Timing
 from .matrices import weight
 from .patterns import Sparsity
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ....ir.program import Program
+from ...common.to_budget import Kept
 from ...manager.contract import Context, Feed
 from ..refit.refit import refit
 from ..surgery.cut import remove
 from ..surgery.separate import rejoin
 from ..surgery.units import Units
-from .search import Kept, Search
+from .search import Search
 
 BUILDS = 5  # at most
 PROCESSES = 3  # of each program, to time what was built: one alone can be a tenth off

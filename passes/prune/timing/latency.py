@@ -15,18 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from ....ir.errors import MeasureError
 from ....ir.program import Program
 from ....ir.text import text
-from ...lower.to_onnx import ToOnnx
-from ...manager.contract import Context, Ratio
+from ...manager.contract import Context
 from ..surgery.cut import remove
-from ..surgery.separate import rejoin
 from ..surgery.units import Units
 
 WIDE, WIDTHS = 512, 32  # from so many units on, numbers are multiples of a vector register's worth or two
@@ -43,43 +39,6 @@ class Table:
 
 
 Time = Callable[[Program], float]
-
-
-class Timing:
-    """Programs timed as they will run, each beside the one that all are compared with.
-
-    Args:
-        program: fx, the uncut one.
-        workload: the name of the call that is timed; "" is the first of the context's.
-
-    Raises:
-        MeasureError: the context measures no such workload.
-    """
-
-    def __init__(self, program: Program, context: Context, workload: str) -> None:
-        assert context.measure is not None
-        self._measure: Callable[..., Mapping[str, Ratio]] = context.measure
-        self._context, self._workload = context, workload
-        self._uncut = self._lowered(program)
-
-    def __call__(self, program: Program, processes: int = 1) -> float:
-        """How many times as fast as the uncut program an fx program is, once lowered."""
-        lowered = self._lowered(program)
-        asked: dict[str, Any] = {"only": self._workload} if self._workload else {}
-        if processes > 1:
-            asked["processes"] = processes
-        ratios = self._measure(self._uncut, lowered, **asked)
-        if not ratios or (self._workload and self._workload not in ratios):
-            raise MeasureError(
-                f"the workload {self._workload!r} is not among those that this run measures: "
-                f"name it there too (--shapes {self._workload})"
-            )
-        return ratios[self._workload or next(iter(ratios))].median
-
-    def _lowered(self, program: Program) -> Program:
-        work = program.clone()
-        rejoin(work)
-        return ToOnnx().run(work, self._context).program
 
 
 def table(

@@ -6,11 +6,11 @@ import zoo
 from graphwright.ir.errors import PipelineError
 from graphwright.ir.footprint import weights
 from graphwright.passes.common.batches import some
+from graphwright.passes.common.to_budget import cheapest
 from graphwright.passes.manager.contract import Context, Ratio
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.prune.surgery.units import units
 from graphwright.passes.prune.timing.latency import grid, kinds, table
-from graphwright.passes.prune.timing.search import cheapest
 
 CONDITIONS = {"target": "here", "threads": 1}
 
