@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 from ...ir.errors import PassError
 from ...ir.program import Program
 from ..common.batches import batches
-from ..manager.contract import Context, Lossy, Pass, Result
+from ..manager.contract import Context, Feed, Lossy, Pass, Result
 
 if TYPE_CHECKING:
     from .low_rank.layers import Layers
     from .low_rank.truncated import Spectrum
 
-ENERGY = 0.9  # where neither a rank nor a share is asked for
+ENERGY = 0.9  # where nothing is asked for
+SHORT = 0.95  # of the goal is still what was asked for, as far as a clock can tell
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,13 @@ class FactoriseLinear(Pass):
     make the program no faster.
 
     rank: of every layer. energy: the share of the squared products on the texts that a layer keeps at least;
-        0.9 where neither is given.
+        0.9 where nothing is given.
+    latency: the share of its time that a call takes at most. Ranks are then those that lose least at the
+        outputs, layer by layer, as in prune-to-latency: a few ranks of layers of one shape are timed, what
+        each layer loses alone is measured, and what is chosen is built, timed, and chosen anew where it is
+        too slow. Needs texts and something to measure.
+    workload: the name of the call that latency is of; the first of the run's where none is named.
+    choices: how many ranks of each shape are timed for a latency.
     tokens: of text, at most.
     damping: times the mean of the diagonal of C, added to it, where texts are too few to tell.
     """
@@ -47,12 +54,22 @@ class FactoriseLinear(Pass):
 
     rank: int | None = None
     energy: float | None = None
+    latency: float | None = None
+    workload: str = ""
+    choices: int = 4
     tokens: int = 20_000
     damping: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.rank is not None and self.energy is not None:
-            raise ValueError("rank and energy both say how much is kept: give one of them")
+        given = [name for name in ("rank", "energy", "latency") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both say how much is kept: give one of them")
+        if self.latency is not None and not 0 < self.latency < 1:
+            raise ValueError(f"latency is {self.latency:g}, and the share of the time is above 0 and below 1")
+        if self.workload and self.latency is None:
+            raise ValueError(f"workload is {self.workload}, and says what a latency is of: give that, too")
+        if self.choices < 1:
+            raise ValueError(f"choices is {self.choices}, and at least one rank is timed")
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"rank is {self.rank}, and a product has one feature or more")
         if self.energy is not None and not 0 < self.energy < 1:
@@ -65,8 +82,12 @@ class FactoriseLinear(Pass):
     def traces(self) -> bool:
         return True
 
+    def requires(self) -> tuple[str, ...]:
+        return () if self.latency is None else ("calibration", "measure")
+
     def run(self, program: Program, context: Context) -> Result:
         from ..common.fx_weights import quantized, sound
+        from .low_rank.by_time import faster
         from .low_rank.layers import factorised, layers, spectra
 
         if (what := quantized(program.graph)) is not None:
@@ -81,11 +102,20 @@ class FactoriseLinear(Pass):
         if not feeds:
             notes.append("no texts were given: the weights alone say what is kept")
         known = spectra(program, found, feeds, self.damping)
-        ranks, left = self._ranks(found, known)
+        missed, measured = "", 0.0
+        if self.latency is not None:
+            ranks, measured = self._timed(program, found, known, feeds, context)
+            left = [f"{one.name} stays one product" for n, one in enumerate(found) if n not in ranks]
+            if measured * self.latency < SHORT:
+                best = f"the best that was found takes {1 / measured:.2f}, and that is what is kept"
+                best = best if ranks else "nowhere are two products faster than one"
+                missed = f"a call was to take {self.latency:g} of its time, and {best}"
+        else:
+            ranks, left = self._ranks(found, known)
         if not ranks and self.rank is not None:
             raise PassError(f"no linear layer has a use for rank {self.rank}: {left[0]}")
-        if context.measure is not None and context.gates:
-            ranks, slower = _faster(program, found, known, ranks, context)
+        if self.latency is None and context.measure is not None and context.gates:
+            ranks, slower = faster(program, found, known, ranks, context)
             left += slower
         ranks = {
             number: rank
@@ -93,7 +123,32 @@ class FactoriseLinear(Pass):
             if context.allow(f"factorise {found[number].name} to {rank}")
         }
         told = _statistics(found, known, ranks)
-        return Result(factorised(program, known, ranks), bool(ranks), told, (*notes, *left))
+        if measured:
+            told["speed-up measured"] = round(measured, 3)
+        done = factorised(program, known, ranks)
+        return Result(done, bool(ranks), told, (*notes, *left), missed=missed)
+
+    def _timed(
+        self,
+        program: Program,
+        found: Sequence[Layers],
+        known: Sequence[Spectrum],
+        feeds: Sequence[Feed],
+        context: Context,
+    ) -> tuple[dict[int, int], float]:
+        """Ranks for the latency, and the speed-up that was measured with them: one choice for all graphs of a
+        bundle."""
+        from .low_rank.by_time import ByTime
+
+        assert self.latency is not None
+        chosen = {} if context.chosen is None else context.chosen
+        key = (str(self), *((one.name, one.rows, one.columns) for one in found))
+        if key not in chosen:
+            search = ByTime(
+                program, found, known, feeds, context, workload=self.workload, choices=self.choices
+            )
+            chosen[key] = search.planned(1 / self.latency)
+        return dict(chosen[key].ranks), chosen[key].speedup
 
     def _ranks(self, found: Sequence[Layers], known: Sequence[Spectrum]) -> tuple[dict[int, int], list[str]]:
         """The rank of each, by its number, and a sentence for each that gains nothing from its own."""
@@ -111,40 +166,6 @@ class FactoriseLinear(Pass):
                 )
             left.append(f"{one.name} stays, {what}")
         return ranks, left
-
-
-def _faster(
-    program: Program,
-    found: Sequence[Layers],
-    known: Sequence[Spectrum],
-    ranks: dict[int, int],
-    context: Context,
-) -> tuple[dict[int, int], list[str]]:
-    """The ranks of those shapes that make the program faster, all of one shape measured together; what was
-    chosen for one graph of a bundle holds for all of them."""
-    from ..lower.timed.timing import Timing
-    from .low_rank.layers import factorised
-
-    shapes: dict[tuple[int, int], list[int]] = {}
-    for number in ranks:
-        shapes.setdefault((found[number].rows, found[number].columns), []).append(number)
-    chosen = {} if context.chosen is None else context.chosen
-    timing: Timing | None = None
-    kept: dict[int, int] = {}
-    notes = []
-    for done, (shape, numbers) in enumerate(shapes.items()):
-        mine = {number: ranks[number] for number in numbers}
-        key = ("factorise-linear", shape, *mine.items())
-        if key not in chosen:
-            context.progress("timing factorised layers", done, len(shapes))
-            timing = timing or Timing(program, context, "")
-            chosen[key] = timing(factorised(program, known, mine))
-        if chosen[key] > 1:
-            kept |= mine
-        else:
-            what = f"{len(numbers)} of {shape[0]}x{shape[1]}, {found[numbers[0]].name} the first, stay"
-            notes.append(f"{what}: with them factorised a call is {chosen[key]:.2f} times as fast")
-    return kept, notes
 
 
 def _statistics(

@@ -171,7 +171,11 @@ def test_bytes_are_those_of_the_two_products_and_shared_weights_count_once():
     [
         ("rank=0", "one feature or more"),
         ("energy=1.0", "above 0 and below 1"),
-        ("rank=4,energy=0.5", "give one of them"),
+        ("rank=4,energy=0.5", "rank and energy both say how much is kept: give one of them"),
+        ("energy=0.5,latency=0.5", "energy and latency both say how much is kept: give one of them"),
+        ("latency=1.0", "above 0 and below 1"),
+        ("workload=1x8", "says what a latency is of"),
+        ("latency=0.5,choices=0", "at least one rank is timed"),
         ("damping=0.0", "damping is 0"),
         ("tokens=0", "at least one is needed"),
     ],
@@ -179,6 +183,15 @@ def test_bytes_are_those_of_the_two_products_and_shared_weights_count_once():
 def test_options_that_mean_nothing_are_refused(options, reason):
     with pytest.raises(PipelineError, match=reason):
         Pipeline.parse(f"factorise-linear{{{options}}}")
+
+
+def test_a_latency_wants_texts_and_something_to_measure():
+    for context, missing in (
+        ({"calibration": feeds("bert")}, "measure"),
+        ({"measure": Clock()}, "calibration"),
+    ):
+        with pytest.raises(PipelineError, match=missing):
+            factorised("bert", "latency=0.5", **context)
 
 
 @pytest.mark.parametrize(
