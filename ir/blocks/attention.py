@@ -16,6 +16,7 @@ import numpy as np
 from ..values import Value, View
 from .base import Attention, Linear, Miss, Norm
 from .heads import Heads, heads, merged
+from .linear import grouped_source
 from .low_rank import LowRank
 from .mask import Masks
 from .refused import Refused
@@ -92,7 +93,10 @@ def _attention(
     last = (pairs.after(o) or o) if o is not None else None
     ends = [one for one in (*firsts, o, last) if one is not None]
     inside = (*query.body, *key.body, *value.body, *core.body, *below, *(v for one in ends for v in one.body))
-    sources = [bare(one.source if one.linear is None else pairs.source(one.linear)) for one in sides[:2]]
+    sources = [
+        bare(grouped_source(one.source, linears) if one.linear is None else pairs.source(one.linear))
+        for one in sides[:2]
+    ]
     attention = Attention(
         root=last.root if last is not None else context,
         context=context,

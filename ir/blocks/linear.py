@@ -7,6 +7,8 @@ Conv1D), the Linear goes from the unflattened input to the unflattened result.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..values import Value, View
 from .base import Linear
 from .walk import Statics, bare, only_user
@@ -20,6 +22,16 @@ def linears(view: View, static: Statics) -> dict[Value, Linear]:
         if linear is not None:
             found[linear.root] = linear
     return found
+
+
+def grouped_source(value: Value, linears: Mapping[Value, Linear]) -> Value:
+    """What is split into pieces where a value is Linears of these, side by side (SqueezeBERT's groups as
+    products); else the value."""
+    sides = [linears.get(bare(v)) for v in value.inputs if v is not None] if value.op == "concat" else []
+    pieces = [bare(one.input) for one in sides if one is not None]
+    whole = {piece.inputs[0] for piece in pieces if piece.op == "split"}
+    source = whole.pop() if len(whole) == 1 and len(pieces) == len(sides) else None
+    return value if source is None else source
 
 
 def _linear(value: Value, static: Statics) -> Linear | None:

@@ -1,7 +1,8 @@
 """Residual: stream + branch, and from the residuals, where each Norm stands.
 
 A branch is an attention, a feed-forward, the sum of both (parallel layers), or a plain Linear; the stream
-is what the branch was computed from, or what both were computed from.
+is what the branch was computed from, or what both were computed from. Feed-forwards of one group of features
+each, side by side (SqueezeBERT's, spelled as products), are one branch.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import replace
 
 from ..values import Value, View
 from .base import Attention, Embedding, Experts, FeedForward, Linear, Miss, Norm, Position, Residual
+from .linear import grouped_source
 from .scores import times
 from .walk import Statics, bare, users
 
 MOVES = {"reshape", "transpose", "squeeze", "unsqueeze"}
+PIECES = MOVES | {"split"}
 FURTHEST = 16  # steps back when looking for what two values have in common
 CONE = 400  # values looked at when a Linear's branch goes through what is no block
 
@@ -72,7 +75,8 @@ class Residuals:
     def _belongs(self, stream: Value, behind: set[Value], block: Block) -> bool:
         if behind & self._behind(_reads(block)):
             return True
-        return isinstance(block, Linear) and _comes_from(_reads(block), stream)
+        unknown = isinstance(block, Attention) and block.q is None  # what projects may be several products
+        return (unknown or isinstance(block, Linear)) and _comes_from(_reads(block), stream)
 
     def _branch(self, value: Value) -> list[Block]:
         """The blocks that a value is the result of, past moves, scales and a norm over them."""
@@ -82,6 +86,8 @@ class Residuals:
                 return [self._blocks[value]]
             if value in self._joint:
                 return self._joint[value]
+            if value.op == "concat" and (beside := self._beside(value)):
+                return beside
             if value in self._norms and value not in self.found:
                 value = self._norms[value].input
                 if bare(value) in self.found:
@@ -100,6 +106,16 @@ class Residuals:
                 return []
         return []
 
+    def _beside(self, value: Value) -> list[Block]:
+        """Feed-forwards whose results are put side by side, each of another piece of one value."""
+        blocks = [self._blocks.get(bare(v)) for v in value.inputs if v is not None]
+        found = [block for block in blocks if isinstance(block, FeedForward)]
+        pieces = [bare(block.input) for block in found]
+        whole = {piece.inputs[0] for piece in pieces if piece.op == "split"}
+        last = value.shape is not None and value.attrs.get("axis") in (-1, len(value.shape) - 1)
+        alike = last and len(found) == len(blocks) == len(set(pieces)) and len(whole) == 1
+        return list(found) if alike else []
+
     def _behind(self, value: Value) -> set[Value]:
         """A value and what it was computed from by norms, Linears, residuals and moves."""
         seen: set[Value] = set()
@@ -110,9 +126,11 @@ class Residuals:
                 value = self._norms[value].input
             elif value in self._linears:
                 value = self._linears[value].input
+            elif (source := grouped_source(value, self._linears)) != value:
+                value = source
             elif value in self.found:
                 value = self.found[value].stream
-            elif value.op in MOVES and value.inputs[0] is not None:
+            elif value.op in PIECES and value.inputs[0] is not None:
                 value = value.inputs[0]
             else:
                 break

@@ -54,7 +54,13 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "store-half",
     ),
     "recover": ("distill", "layerdrop", "set-mode", "theseus"),
-    "share": ("factorise-embedding", "factorise-linear", "tie-embeddings", "tie-layers"),
+    "share": (
+        "factorise-embedding",
+        "factorise-linear",
+        "grouped-linear",
+        "tie-embeddings",
+        "tie-layers",
+    ),
     "simplify": (
         "fold-affine",
         "fold-batch-norm",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,18 +104,25 @@ def spectra(
     program: Program, found: Sequence[Layers], feeds: Sequence[Feed], damping: float
 ) -> list[Spectrum]:
     """What each rank of each loses on feeds; without feeds, of the weights alone."""
-    together = max(1, _BYTES // (8 * max(one.columns for one in found) ** 2))
     result = []
-    for start in range(0, len(found), together):
-        some = found[start : start + together]
-        firsts = [one.matrices[0] for one in some]
-        seen = statistics(program, firsts, feeds, constant=True) if feeds else {}
-        for one in some:
-            gram, mean = seen.get(one.name, (None, None))[0], None
-            if gram is not None:
-                gram, mean = about_mean(gram) if one.biased else (gram[:-1, :-1], None)
-            result.append(spectrum(one.weight(), gram, damping, mean))
+    firsts = [one.matrices[0] for one in found]
+    for one, gram in zip(found, grams(program, firsts, feeds), strict=True):
+        mean = None
+        if gram is not None:
+            gram, mean = about_mean(gram) if one.biased else (gram[:-1, :-1], None)
+        result.append(spectrum(one.weight(), gram, damping, mean))
     return result
+
+
+def grams(program: Program, matrices: Sequence[Matrix], feeds: Sequence[Feed]) -> Iterator[np.ndarray | None]:
+    """[X 1]^T [X 1] over what each of some matrices multiplies; as many at a time as memory is for. None of
+    each without feeds."""
+    together = max(1, _BYTES // (8 * max(one.columns for one in matrices) ** 2))
+    for start in range(0, len(matrices), together):
+        some = matrices[start : start + together]
+        seen = statistics(program, some, feeds, constant=True) if feeds else {}
+        for one in some:
+            yield seen.pop(one.name, (None, None))[0]
 
 
 def factorised(program: Program, known: Sequence[Spectrum], ranks: Mapping[int, int]) -> Program:
