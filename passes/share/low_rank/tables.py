@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from ....ir.blocks import recognise
-from ....ir.blocks.base import Blocks, Embedding
+from ....ir.blocks.base import Blocks, Embedding, Linear
 from ....ir.blocks.walk import only_user
 from ....ir.fx.graph import add_tensor, attribute, call, propagate, prune, replace_tensor
 from ....ir.fx.operators import canonical
@@ -45,7 +45,7 @@ def tables(program: Program) -> list[Table]:
     looked: dict[Node, tuple[Value, Embedding]] = {}
     for block in blocks.embedding:
         for value in block.body:
-            if len(value.inputs) == 2 and _source(value.inputs[1]) in ids:
+            if len(value.inputs) == 2 and source(value.inputs[1]) in ids:
                 looked[value.native] = value, block
     found = []
     for matrix in find(program)[0]:
@@ -64,7 +64,7 @@ def tables(program: Program) -> list[Table]:
     return found
 
 
-def _source(value: Value | None) -> Value | None:
+def source(value: Value | None) -> Value | None:
     """What ids are before they were reshaped and the like."""
     while value is not None and value.op in _CARRY:
         value = value.inputs[0]
@@ -73,6 +73,16 @@ def _source(value: Value | None) -> Value | None:
 
 def _widened(lookup: Value, block: Embedding, blocks: Blocks, outputs: Sequence[Value]) -> str:
     """What says that rows of a table are widened by a product before anything else reads them; or ""."""
+    one = widening(lookup, block, blocks, outputs)
+    width = (lookup.shape or (0,))[-1]
+    if one is None:
+        return ""
+    return f"it is factorised already, {one.root.name} makes {one.out_features} features of {width}"
+
+
+def widening(lookup: Value, block: Embedding, blocks: Blocks, outputs: Sequence[Value]) -> Linear | None:
+    """The product that widens rows of a table, or the sum that they are part of, before anything else reads
+    them."""
     reached, inside = {lookup}, set(block.body)
     for value in block.body:
         if any(operand in reached for operand in value.inputs):
@@ -86,8 +96,8 @@ def _widened(lookup: Value, block: Embedding, blocks: Blocks, outputs: Sequence[
     for one in (one for one in blocks.linear if one.root not in outputs):
         its_own = one.root in inside and any(value in reached for value in one.body)
         if (its_own or reader in one.body) and isinstance(width, int) and one.out_features > width:
-            return f"it is factorised already, {one.root.name} makes {one.out_features} features of {width}"
-    return ""
+            return one
+    return None
 
 
 def other_reader(matrix: Matrix, heads: Sequence[Node], graph: GraphView) -> str:
