@@ -3,10 +3,13 @@
 import re
 from dataclasses import replace
 
+import graphwright as gw
 import numpy as np
 import pytest
 import torch
 import zoo
+from graphwright.backends.tvm.backend import Tvm
+from graphwright.backends.tvm.run.artifact import write_compiled
 from graphwright.ir.blocks import recognise
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import PassError, PipelineError
@@ -221,3 +224,17 @@ def test_neighbours_are_learned():
     for tap in (slice(0, 3), slice(6, 9)):
         assert 0 < before[path][:, tap].abs().max() < 1e-18 * before[path][:, 3:6].abs().max()
         assert after[path][:, tap].abs().max() > 1e-3
+
+
+@pytest.mark.slow
+def test_grouped_and_over_neighbours_it_is_the_same_in_a_compiled_function(tmp_path):
+    first, _ = learned(convolved("bert").program)
+    done = run("grouped-linear{groups=2},to-onnx,fold-constants,simplify-mask,fuse-layer-norm", first)
+    assert done.ok, done.steps
+    built = Tvm().build(done.program, threads=1, buckets=[{"batch": 3, "length": 9}])
+    folder = write_compiled(tmp_path / "compiled", built)
+    feed = feeds_of(done.program, 1)[0]
+    real = feed["attention_mask"] != 0
+    answers = gw.load(folder).run(feed), execute(run("grouped-linear{groups=2}", first).program, [feed])[0]
+    found, wanted = (answer["last_hidden_state"][real] for answer in answers)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
