@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 factorised: quality and real bytes, before and after distilling.
+"""all-MiniLM-L6-v2 factorised or in groups: quality and real bytes, before and after distilling.
 
     python benchmarks/factorise.py --train ../shared/data/stsb/train.csv --sts ../shared/data/stsb/dev.csv \\
         --work DIR [--only NAME,...] [--minutes M] [--texts N] [--steps N]
@@ -7,8 +7,9 @@ Sentences of --train that --sts does not have, without their scores, say how oft
 layers are given, and what is learned; pairs of --sts are scored (Spearman x 100). Both are csv of sentence,
 sentence, score without a header. Builds: `plain`, `uncounted` (every row of the table alike), `embedding`
 (rank 128, rows weighed), `embedding-distilled`, `linear` (layers that keep 0.95 of their squared products),
-`linear-distilled`. Whatever was made stays in --work and is not made again; a training that was stopped goes
-on.
+`linear-distilled`, `grouped` (feed-forwards, queries, keys and values in 4 groups), `grouped-distilled`, and
+`neighbours-distilled` (`embedding` widened over 3 tokens). Whatever was made stays in --work and is not
+made again; a training that was stopped goes on.
 """
 
 import argparse
@@ -36,6 +37,9 @@ BUILDS = {
     "embedding-distilled": TABLE + ",{distill}",
     "linear": LINEAR,
     "linear-distilled": LINEAR + ",{distill}",
+    "grouped": "grouped-linear",
+    "grouped-distilled": "grouped-linear,{distill}",
+    "neighbours-distilled": TABLE + ",embedding-convolution,{distill}",
 }
 
 

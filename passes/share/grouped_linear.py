@@ -33,6 +33,8 @@ class GroupedLinear(Pass):
     product: those have one array of three axes, which no runtime packs before it runs, none of int8, few
     bits, pruning and factorising takes, and around which tokens are transposed. What it costs is a split
     before and a concatenation after; a feed-forward becomes `groups` narrow ones with neither between.
+    Whoever wants an attention's projections whole (`prune-heads`, `tie-layers{what=attention}`, `fuse-qkv`)
+    belongs before this pass, or finds none to work on.
 
     Blocks are least squares towards the product's outputs on what the calibration texts give it, in float64;
     without texts they are what stands on the diagonal. The neurons of a feed-forward go to the groups in

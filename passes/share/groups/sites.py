@@ -50,7 +50,10 @@ class Site:
             sizes = [(matrix.columns, "inputs"), *((stop - start, "outputs") for start, stop in pieces)]
             for size, what in sizes:
                 if size % groups or size == groups:
-                    return f"{size} {what} of {matrix.name} don't fall into {groups} equal groups"
+                    of = f" of {matrix.name}" if len(self.products) > 1 else ""
+                    return (
+                        f"{size} {what}{of} don't fall into {groups} equal groups: give groups that divide it"
+                    )
         biases = [linear.bias for use in self.uses for linear in use]
         if any(b is not None and (b.op != "const" or len(b.shape or ()) != 1) for b in biases):
             return "its bias is no vector of its own"

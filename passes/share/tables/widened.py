@@ -10,6 +10,7 @@ from torch.fx import Node
 from ....ir.blocks import recognise
 from ....ir.blocks.base import Linear
 from ....ir.blocks.embedding import LOOKUPS
+from ....ir.blocks.walk import bare
 from ....ir.fx.graph import add_tensor, attribute, call
 from ....ir.program import Program
 from ....ir.spec import IDS, InputSpec
@@ -25,10 +26,10 @@ FIRST = 1e-20  # neighbours' weights by the token's own: zeros would count as pr
 
 @dataclass(frozen=True)
 class Widened:
-    """linear: the product. name: of its weight. weight: as stored. mask: of the tokens, where there is one,
-    and its spec. reason: why it stays as it is, else ""."""
+    """linear: the product. name: of its weight. weight: as stored, where it is. mask: of the tokens,
+    where there is one, and its spec. reason: why it stays as it is, else ""."""
 
-    linear: Linear | None
+    linear: Linear
     name: str
     weight: torch.Tensor
     mask: tuple[Node, InputSpec] | None
@@ -50,19 +51,21 @@ def widened(program: Program) -> tuple[list[Widened], list[str]]:
             spec = next((spec for value, spec in specs if value == looked_up), None)
             if spec is None or spec.role not in IDS:
                 continue
-            table = getattr(lookup.inputs[0], "name", "")
+            table = bare(lookup.inputs[0]).native if lookup.inputs[0] is not None else None
             linear = widening(lookup, block, blocks, graph.outputs)
             if linear is None:
-                notes.append(f"{table} is not factorised: put factorise-embedding before")
+                notes.append(
+                    f"{getattr(table, 'target', table)} is not factorised: put factorise-embedding before"
+                )
                 continue
             mask = _mask(program, spec)
             backwards = spec.role == "decoder_token_ids" if decodes else looks_back
             reason = "the model looks back only, and a token would see the next" if backwards else ""
             reason = reason or _unfit(linear, spec) or shared((linear.weight,), read)
-            weight = attribute(program.graph, str(linear.weight.native.target))
-            found.setdefault(
-                linear.root, Widened(linear, str(linear.weight.native.target), weight, mask, reason)
-            )
+            stored = linear.weight.op == "const"  # what is computed stays, `shared` says so
+            name = str(linear.weight.native.target) if stored else linear.weight.name
+            weight = attribute(program.graph, name) if stored else torch.empty(0)
+            found.setdefault(linear.root, Widened(linear, name, weight, mask, reason))
     return list(found.values()), notes
 
 
@@ -86,7 +89,6 @@ def _mask(program: Program, ids: InputSpec) -> tuple[Node, InputSpec] | None:
 def convolve(program: Program, one: Widened, kernel: int, seed: int) -> None:
     """y = linear(x, w)  ->  y = linear(concat(tokens before, x, tokens after), [~0 w ~0]), in place."""
     gm, linear, reach = program.graph, one.linear, kernel // 2
-    assert linear is not None
     root: Node = linear.root.native
     x: Node = linear.input.native
     make = lambda target, *args, **kwargs: call(gm.graph, target, *args, before=root, **kwargs)

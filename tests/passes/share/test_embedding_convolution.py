@@ -135,6 +135,14 @@ class Twice(Tokens):
         return super().forward(input_ids) @ self.wide.weight
 
 
+class Scaled(Tokens):
+    """The matrix that widens is made of two."""
+
+    def forward(self, input_ids):
+        x = self.norm(self.words(input_ids) @ (self.wide.weight * self.wide.bias[:, None]).T)
+        return x + self.down(self.up(x).relu())
+
+
 def captured(make):
     torch.manual_seed(0)
     return capture(make().eval(), inputs={"input_ids": torch.arange(27).reshape(3, 9)})
@@ -161,13 +169,17 @@ def test_a_mask_that_says_what_is_hidden_is_read_the_other_way_round():
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: zoo.fx_program("bert"), "put factorise-embedding before"),
+        (
+            lambda: zoo.fx_program("bert"),
+            "embeddings.word_embeddings.weight is not factorised: put factorise-embedding before",
+        ),
         (lambda: zoo.fx_program("mobilebert"), "it reads more than one token already"),
         (lambda: convolved("bert").program, "it reads more than one token already"),
         (lambda: narrow("llama"), "the model looks back only"),
         (lambda: narrow("gpt2"), "the model looks back only"),
         (lambda: narrow("t5"), "serves other layers too"),
         (lambda: captured(Twice), "serves other layers too"),
+        (lambda: captured(Scaled), "is computed"),
         (lambda: zoo.fx_program("vit"), "no embedding of token ids was recognised"),
     ],
 )

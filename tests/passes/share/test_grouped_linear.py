@@ -231,6 +231,9 @@ def test_a_part_that_does_not_divide_is_named_and_the_rest_is_grouped():
     assert done.ok
     assert len(done.steps[0].rewrites) == 6  # queries, keys and values; 72 neurons don't divide
     assert sum("don't fall into 16 equal groups" in note for note in done.steps[0].notes) == 2
+    only = grouped("bert", "groups=5,where=attention").steps[0]
+    path = "encoder.layer.0.attention.self.query.weight"
+    assert f"{path} stays, 32 inputs don't fall into 5 equal groups" in str(only.error)
 
 
 @pytest.mark.parametrize("over", ["one value", "two values"])
