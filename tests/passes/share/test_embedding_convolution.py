@@ -207,8 +207,7 @@ def test_golden():
 @pytest.mark.parametrize(
     "rest",
     [
-        "to-onnx,fuse-qkv,remove-padding",
-        "to-onnx,quantize-dynamic",
+        "to-onnx,fuse-qkv,remove-padding,quantize-dynamic",
         "prune-hidden{importance=random,multiple=4}",
     ],
 )

@@ -285,8 +285,8 @@ def test_golden():
     [
         ("bert", "to-onnx,quantize-dynamic"),
         ("llama", "fake-quant,to-onnx"),
-        ("bert", "prune-ffn{importance=magnitude,multiple=4},to-onnx"),
-        ("bert", "tie-layers{what=ffn},prune-layers{keep=1},to-onnx"),
+        ("bert", "prune-ffn{importance=magnitude,multiple=4}"),
+        ("bert", "tie-layers{what=ffn},prune-layers{keep=1}"),
     ],
 )
 def test_what_comes_after_finds_a_program_like_any_other(name, rest):
