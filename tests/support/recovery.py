@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from graphwright.ir.inputs.probe import feed
+from graphwright.ir.execute import execute
+from graphwright.ir.inputs.probe import feed, probes
 from graphwright.passes.common.outputs import arguments
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.prune.surgery.remove_layers import remove_layers
@@ -35,6 +36,20 @@ def output(program, one):
     """The first output at real tokens, (tokens, hidden)."""
     with torch.no_grad():
         return program.graph(*arguments(program, one))[0][torch.from_numpy(one["attention_mask"] != 0)]
+
+
+def agrees(program, other, rest):
+    """Both give the same at real tokens of probes; where the passes of `rest` quantize, about the same, and
+    where they cut or replace, what has the same shape."""
+    changed = "prune" in rest or "product" in rest
+    allowed = 0.15 if "quant" in rest else 2e-5
+    probed = probes(program, 1)
+    for a, b, one in zip(execute(program, probed), execute(other, probed), probed, strict=True):
+        real = one["attention_mask"] != 0
+        for output in program.outputs:
+            assert a[output].shape == b[output].shape
+            if not changed:
+                np.testing.assert_allclose(b[output][real], a[output][real], rtol=0, atol=allowed)
 
 
 def distance(program, other):
