@@ -16,7 +16,7 @@ from ...passes.manager.pipeline import Pipeline
 from ..judge.quality import Runner
 from .building import Build, Building, Candidate, Made
 from .evidence import Evidence
-from .steps import EXPORT
+from .steps import EXPORT, spares_weights
 from .variants import DEFAULT, choose, decisions, title
 from .work import Work
 
@@ -86,10 +86,10 @@ class Graphs(Building):
         """Which graph serves which workload, and the graphs that serve any, the default first.
 
         The un-rewritten export is a candidate too: where nothing beats it, it is what runs. Not where the
-        vocabulary was pruned: a bundle has one tokenizer.
+        vocabulary was pruned: a bundle has one tokenizer. Nor where what was asked for is smaller.
         """
         graphs = dict(candidate.graphs)
-        if graphs[DEFAULT].tokenizer == self.work.plain.tokenizer:
+        if graphs[DEFAULT].tokenizer == self.work.plain.tokenizer and not spares_weights(candidate.steps):
             graphs[EXPORT] = self.work.plain
             shared = [n for n in candidate.made_of[DEFAULT] if candidate.steps[n] in self.work.lowering]
             scores = {EXPORT: self.work.reference} if self.work.judged else {}

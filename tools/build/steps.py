@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...backends.base import Engine
 from ...passes.manager.contract import Step
+from ...passes.manager.pipeline import Pipeline
 from ..judge.quality import Score
 
 PYTORCH, PLAIN, BUNDLE = "PyTorch eager", "ONNX Runtime", "bundle"
@@ -60,6 +61,20 @@ class Other:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "quality": self.quality.to_json() if self.quality else None}
+
+
+SPARED = 0.01  # of the weights, from which on a pass counts as asked for what it spares
+
+
+def spares_weights(steps: Sequence[StepEvidence]) -> bool:
+    """Whether a pass that no clock decides on made the weights smaller: whoever asked for it asked for that,
+    and the un-rewritten export is no substitute, however fast."""
+    held = [each.step for each in steps if each.step.status == "applied"]
+    return any(
+        step.bytes_after < (1 - SPARED) * step.bytes_before
+        for step in held
+        if not Pipeline.parse(step.text).passes[0].gated()
+    )
 
 
 def step_json(each: StepEvidence) -> dict[str, Any]:

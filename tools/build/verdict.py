@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from ...backends.target import named
+from ...passes.manager.pipeline import GAIN
 from ..judge.quality import Score
 from .facts import Facts
-from .steps import EXPORT
+from .steps import EXPORT, PLAIN, spares_weights
 
 
 def closing(outcome: Facts) -> list[str]:
     """The verdict in sentences."""
     lines = [*_unrewritten(outcome), *(f"Not verified: {each}." for each in outcome.unverified)]
-    lines += [_gains(outcome)] if outcome.measured else []
+    lines += [_gains(outcome), *_slower(outcome)] if outcome.measured else []
     if outcome.config.quick:
         lines.append(
             "A first look: no pass was timed by itself, and PyTorch not at all; without --quick they are."
@@ -97,6 +98,22 @@ def _gains(outcome: Facts) -> str:
         f"Against {first}, {outcome.comparison.threads} threads, medians of "
         f"{outcome.comparison.rounds} interleaved rounds: {gains}."
     )
+
+
+def _slower(outcome: Facts) -> list[str]:
+    """Where a bundle that spares weights pays for them in time."""
+    if not spares_weights(outcome.steps) or PLAIN not in outcome.comparison.cells:
+        return []
+    ratios = {
+        workload: outcome.comparison.faster(workload, PLAIN, graph)
+        for workload, graph in outcome.dispatch.items()
+        if graph != EXPORT
+    }
+    slower = {workload: ratio.median for workload, ratio in ratios.items() if ratio.low > GAIN}
+    if not slower:
+        return []
+    told = ", ".join(f"{ratio:.2f} times as fast at {workload}" for workload, ratio in slower.items())
+    return [f"Kept for its size: the un-rewritten export is {told}."]
 
 
 def scored(score: Score | None) -> str:

@@ -1,6 +1,7 @@
 """The report is about the bundle: what it says of passes, quality and size is read from the graphs in it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -131,3 +132,26 @@ def test_an_outcome_and_its_program_are_shown_in_sentences(built):
     outcome, _, _ = built("fold-constants", ())
     assert repr(outcome) == "\n".join(closing(outcome))
     assert repr(outcome.source).startswith("Program(onnx, features: x float32[")
+
+
+def test_what_was_asked_for_its_size_is_not_given_up_for_speed(built):
+    """No clock decides on weights of 8 bits: the export, twice as fast here, would be four times as large."""
+    outcome, record, text = built("fold-constants,quantize-weights{bits=8,group=32}", ("1", "8"))
+    assert outcome.unrewritten == []
+    assert set(record["graphs"]) == {"main"}
+    assert outcome.weight_bytes[0] < outcome.weight_bytes[1] / 3
+    assert "kept for its size" not in text  # in the comparison both are as fast
+
+
+def test_that_it_is_slower_is_said(built):
+    outcome, _, _ = built("fold-constants,quantize-weights{bits=8,group=32}", ("1", "8"))
+    slow = replace(next(iter(outcome.comparison.cells["main"].values())), rounds=(0.002,) * 3)
+    cells = {**outcome.comparison.cells, "main": dict.fromkeys(outcome.dispatch, slow)}
+    said = closing(replace(outcome, comparison=replace(outcome.comparison, cells=cells)))
+    told = "2.00 times as fast at 1, 2.00 times as fast at 8"
+    assert f"Kept for its size: the un-rewritten export is {told}." in said
+
+
+def test_folding_of_a_constant_spares_no_weights(built):
+    outcome, _, _ = built("fold-constants", ("1", "8"))
+    assert outcome.unrewritten == ["1", "8"]
