@@ -1,15 +1,18 @@
-"""all-MiniLM-L6-v2 factorised or in groups: quality and real bytes, before and after distilling.
+"""all-MiniLM-L6-v2 factorised, in groups, tied: quality and real bytes, before and after distilling.
 
-    python benchmarks/factorise.py --train ../shared/data/stsb/train.csv --sts ../shared/data/stsb/dev.csv \\
+    python benchmarks/smaller.py --train ../shared/data/stsb/train.csv --sts ../shared/data/stsb/dev.csv \\
         --work DIR [--only NAME,...] [--minutes M] [--texts N] [--steps N]
 
 Sentences of --train that --sts does not have, without their scores, say how often tokens occur, what
 layers are given, and what is learned; pairs of --sts are scored (Spearman x 100). Both are csv of sentence,
 sentence, score without a header. Builds: `plain`, `uncounted` (every row of the table alike), `embedding`
 (rank 128, rows weighed), `embedding-distilled`, `linear` (layers that keep 0.95 of their squared products),
-`linear-distilled`, `grouped` (feed-forwards, queries, keys and values in 4 groups), `grouped-distilled`, and
-`neighbours-distilled` (`embedding` widened over 3 tokens). Whatever was made stays in --work and is not
-made again; a training that was stopped goes on.
+`linear-distilled`, `grouped` (feed-forwards, queries, keys and values in 4 groups), `grouped-distilled`,
+`neighbours-distilled` (`embedding` widened over 3 tokens), `tied` (all layers, fitted), `tied-distilled`,
+`tied-int8` (the same weights in 8 bits), `whole` and `whole-tied` (what makes 50 times smaller: a layer
+less or all tied, factorised, distilled, a bit or 4 bits a weight). Bytes are those of the file, of the
+encoder's weights (all that is no table), and of what a pass factorised. Whatever was made stays in --work
+and is not made again; a training that was stopped goes on.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from graphwright.backends.cache import cache_directory
 from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.target import detect
 from graphwright.ir.footprint import weight_bytes
+from graphwright.ir.program import Program
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.tools.verbs.demo import model_directory
@@ -30,6 +34,7 @@ from rich.table import Table
 from sentences import feeds, rows, score
 
 TABLE, LINEAR = "factorise-embedding{{rank={rank}}}", "factorise-linear{{energy=0.95}}"
+TIED = "tie-layers{{init=fit}},{distill}"
 BUILDS = {
     "plain": "",
     "uncounted": TABLE,
@@ -40,7 +45,25 @@ BUILDS = {
     "grouped": "grouped-linear",
     "grouped-distilled": "grouped-linear,{distill}",
     "neighbours-distilled": TABLE + ",embedding-convolution,{distill}",
+    "tied": "tie-layers{{init=fit}}",
+    "tied-distilled": TIED,
+    "tied-int8": TIED,
+    "whole": "prune-layers{{keep=5}}," + TABLE + ",{distill},quantize-product{{block=8}}",
+    "whole-tied": "factorise-embedding{{rank=48}}," + TIED,
 }
+AFTERWARDS = {
+    "tied-int8": "quantize-weights{bits=8,group=128}",
+    "whole-tied": "quantize-weights{bits=4,group=128,method=gptq}",
+}
+
+
+def encoder_bytes(program: Program) -> int:
+    """Of the weights that nothing is looked up in."""
+    return sum(
+        value.const_value.nbytes
+        for value in program.graph.graph.initializers.values()
+        if not any(use.node.op_type.startswith("Gather") for use in value.uses())
+    )
 
 
 def make(name: str, args: argparse.Namespace, known: dict) -> None:
@@ -57,17 +80,20 @@ def make(name: str, args: argparse.Namespace, known: dict) -> None:
     bounds = f"minutes={args.minutes}" + (f",steps={args.steps}" if args.steps else "")
     text = BUILDS[name].format(rank=args.rank, distill=f"distill{{{bounds}}}")
     began = time.monotonic()
-    ran = Pipeline.parse(f"{text},to-onnx".lstrip(",")).run(program, context)
+    passes = (text, "to-onnx", AFTERWARDS.get(name, ""))
+    ran = Pipeline.parse(",".join(filter(None, passes))).run(program, context)
     if not ran.ok:
         raise SystemExit(str(next(step.error for step in ran.steps if step.error)))
     path = args.work / f"{name}.onnx"
     save_model(ran.program, path)
     known[name] = {
-        "pipeline": text,
+        "pipeline": ",".join(filter(None, passes)),
         "seconds": time.monotonic() - began,
         "bytes": weight_bytes(ran.program),
+        "encoder": encoder_bytes(ran.program),
+        "file": sum(part.stat().st_size for part in args.work.glob(f"{name}.onnx*")),
         "spearman": score(path, model, args.sts),
-        "steps": [{"pass": step.text, "notes": step.notes, **step.statistics} for step in ran.steps[:-1]],
+        "steps": [{"pass": step.text, "notes": step.notes, **step.statistics} for step in ran.steps],
     }
 
 
@@ -92,14 +118,14 @@ def main() -> None:
             make(name, args, known)
             results.write_text(json.dumps(known, indent=1))
             print(name, known[name], flush=True)
-    table = Table("build", "Spearman", "weights", "factorised", "of before", "minutes")
+    table = Table("build", "Spearman", "file", "encoder", "factorised", "of before", "minutes")
     for name, row in known.items():
         step = next((step for step in row["steps"] if "bytes before" in step), None)
         share = f"{step['bytes'] / step['bytes before']:.3f}" if step else ""
         size = f"{step['bytes'] / 1e6:.2f} MB" if step else ""
         table.add_row(
-            name, f"{row['spearman']:.2f}", f"{row['bytes'] / 1e6:.2f} MB", size, share,
-            f"{row['seconds'] / 60:.1f}",
+            name, f"{row['spearman']:.2f}", f"{row['file'] / 1e6:.2f} MB", f"{row['encoder'] / 1e6:.2f} MB",
+            size, share, f"{row['seconds'] / 60:.1f}",
         )  # fmt: skip
     Console(width=110).print(table)
 
