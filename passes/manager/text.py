@@ -4,7 +4,7 @@
     pass     := name [ "{" option "=" value ("," option "=" value)* "}" ]
     value    := number | true | false | none | word | "JSON string" | "(" [ value ("," value)* [","] ] ")"
 
-A shape such as 1x128 is a word. The fields of a pass (a frozen dataclass) are its options; their annotations
+A shape such as 1x128 and a pattern such as 2:4 are words. The fields of a pass (a frozen dataclass) are its options; their annotations
 say what a value must be.
 """
 
@@ -21,12 +21,12 @@ from .contract import Pass
 from .registry import resolve
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>[+-]?(?:inf|\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)(?![\w.\-]))"
+    r"\s*(?:(?P<number>[+-]?(?:inf|\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)(?![\w.:\-]))"
     r'|(?P<string>"(?:[^"\\]|\\.)*")'
-    r"|(?P<word>[A-Za-z_][\w.\-]*|\d+x\d+(?![\w.\-]))"
+    r"|(?P<word>[A-Za-z_][\w.\-]*|\d+[x:]\d+(?![\w.:\-]))"
     r"|(?P<mark>[{}(),=]))"
 )
-_WORD = re.compile(r"(?:[A-Za-z_][\w.\-]*|\d+x\d+)\Z", re.ASCII)
+_WORD = re.compile(r"(?:[A-Za-z_][\w.\-]*|\d+[x:]\d+)\Z", re.ASCII)
 _RESERVED = {"true": True, "false": False, "none": None}
 
 

@@ -21,7 +21,7 @@ class PruneWeights(Pass):
     statistics count, and no time on a dense runtime; where structure is to go, so that time does, use
     prune-heads, prune-ffn or prune-layers.
 
-    pattern: unstructured, "2:4" (2 of 4 consecutive inputs stay) or 4x1 (blocks of 4 outputs by 1 input).
+    pattern: unstructured, 2:4 (2 of 4 consecutive inputs stay) or 4x1 (blocks of 4 outputs by 1 input).
     sparsity: the share of zeros; n:m has its own.
     scope: what is ranked together, each "matrix" or the whole "model".
     method: "random" is the control.

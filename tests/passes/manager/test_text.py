@@ -137,3 +137,12 @@ def test_mistakes(text, words):
         Pipeline.parse(text)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_pattern_of_two_numbers_is_a_word_and_more_is_none():
+    pipeline = Pipeline.parse("prune-weights{pattern=2:4}")
+    assert pipeline.passes[0].pattern == "2:4"
+    assert str(pipeline) == "prune-weights{pattern=2:4}"
+    assert Pipeline.parse('prune-weights{pattern="2:4"}').passes == pipeline.passes
+    with pytest.raises(PipelineError, match="2:4:8"):
+        Pipeline.parse("prune-weights{pattern=2:4:8}")

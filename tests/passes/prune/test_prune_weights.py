@@ -78,7 +78,7 @@ def test_random_zeros_follow_the_seed():
         ("prune-weights{pattern=checkers}", "write unstructured"),
         ("prune-movement{patience=3}", "patience would take the weights from before"),
         ("lottery-ticket{rounds=0}", "at least one"),
-        ('lottery-ticket{pattern="2:4"}', "rounds=1"),
+        ("lottery-ticket{pattern=2:4}", "rounds=1"),
     ],
 )
 def test_bad_options(options, reason):
