@@ -4,8 +4,8 @@
     pass     := name [ "{" option "=" value ("," option "=" value)* "}" ]
     value    := number | true | false | none | word | "JSON string" | "(" [ value ("," value)* [","] ] ")"
 
-A shape such as 1x128 and a pattern such as 2:4 are words. The fields of a pass (a frozen dataclass) are its options; their annotations
-say what a value must be.
+A shape such as 1x128 and a pattern such as 2:4 are words. The fields of a pass (a frozen dataclass) are its
+options; their annotations say what a value must be.
 """
 
 from __future__ import annotations
