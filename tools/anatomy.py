@@ -24,7 +24,7 @@ OTHER, HEAD = ("other", 0), ("head", 0)
 PRODUCTS: Mapping[str, Callable[[Shape, list[Shape], Mapping[str, Any]], int]] = {
     **dict.fromkeys(
         ("matmul", "linear", "matmul_integer", "com.microsoft::MatMulNBits", "aten._grouped_mm.default",
-         "transformers.grouped_mm_fallback.default"),
+         "transformers.grouped_mm_fallback.default", "graphwright.grouped_mm.default"),
         lambda out, operands, attrs: prod(out) * operands[0][-1],
     ),
     **dict.fromkeys(

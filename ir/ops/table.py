@@ -212,7 +212,8 @@ ROWS: tuple[Operator, ...] = (
     *_rows(
         "ai.onnx::ScatterND aten.topk.default aten.sort.default aten.histc.default aten.empty_like.default "
         "aten.index_put.default aten.floor_divide.default aten._grouped_mm.default "
-        "transformers.grouped_mm_fallback.default",
+        "transformers.grouped_mm_fallback.default graphwright.grouped_mm.default "
+        "aten.scatter.src",
         None, None, couple_frozen, None,
     ),
 )  # fmt: skip

@@ -66,6 +66,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "fold-affine",
         "fold-batch-norm",
         "fold-scale",
+        "mixture-of-experts",
         "nonorm",
         "replace-activation",
     ),

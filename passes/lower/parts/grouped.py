@@ -12,7 +12,7 @@ from onnxscript import opset20
 
 op: Any = opset20
 # transformers' own operator under torch.export, and PyTorch's, by "namespace::name".
-_NAMES = ("transformers::grouped_mm_fallback", "aten::_grouped_mm")
+_NAMES = ("graphwright::grouped_mm", "transformers::grouped_mm_fallback", "aten::_grouped_mm")
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -26,8 +26,9 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     return table
 
 
-def _grouped_mm(input: Any, weight: Any, offs: Any, *_: Any, **__: Any) -> Any:
-    """(rows, in), (groups, in, out) and (groups,), the end of each group's rows, to (rows, out)."""
+def _grouped_mm(input: Any, weight: Any, offs: Any, bias: Any = None, *_: Any, **__: Any) -> Any:
+    """(rows, in), (groups, in, out) and (groups,), the end of each group's rows, to (rows, out); (groups, out)
+    is added to each group's."""
     groups = weight.shape[0]
     ends = op.Concat(op.Constant(value_ints=[0]), op.Cast(offs, to=7), axis=0)
     parts = []
@@ -37,17 +38,21 @@ def _grouped_mm(input: Any, weight: Any, offs: Any, *_: Any, **__: Any) -> Any:
             input, op.Slice(ends, first, last), op.Slice(ends, last, next_), op.Constant(value_ints=[0])
         )
         matrix = op.Gather(weight, op.Constant(value_int=group), axis=0)
-        parts.append(op.MatMul(rows, matrix))
+        part = op.MatMul(rows, matrix)
+        if bias is not None:
+            part = op.Add(part, op.Gather(bias, op.Constant(value_int=group), axis=0))
+        parts.append(part)
     return op.Concat(*parts, axis=0)
 
 
 def store_apart(model: ir.Model) -> int:
     """Makes a weight of each matrix of a stack, (experts, rows, columns), where they are only ever taken by
-    number, so that it is a layer's like any other; returns how many stacks there were."""
+    number, so that it is a layer's like any other, and of each bias, (experts, features); returns how many
+    stacks there were."""
     count = 0
     for stack in list(model.graph.initializers.values()):
         tensor = stack.const_value
-        if tensor is None or len(tensor.shape) != 3 or stack.is_graph_output() or not stack.uses():
+        if tensor is None or len(tensor.shape) not in (2, 3) or stack.is_graph_output() or not stack.uses():
             continue
         taken = [_taken(use.node, stack) for use in stack.uses()]
         if any(each is None for each in taken):
@@ -93,7 +98,8 @@ def _part(tensor: ir.TensorProtocol, number: int, perm: tuple[int, int], name: s
     sizes = [int(size) for size in tensor.shape.numpy()[1:]]
 
     def cut() -> ir.Tensor:
-        return ir.Tensor(np.transpose(tensor.numpy()[number], perm), name=name)
+        part = tensor.numpy()[number]
+        return ir.Tensor(np.transpose(part, perm) if part.ndim == 2 else part, name=name)
 
-    shape = ir.Shape([sizes[axis] for axis in perm])
+    shape = ir.Shape([sizes[axis] for axis in perm] if len(sizes) == 2 else sizes)
     return ir.LazyTensor(cut, dtype=tensor.dtype, shape=shape, name=name, cache=False)

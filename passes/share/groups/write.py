@@ -74,7 +74,7 @@ class Writer:
                 for place, (owner, part) in enumerate(zip(owners, parts, strict=True)):
                     block, number = blocks[place][group], place * self.groups + group
                     known[part] = self._linear(names[owner], use[owner], block, number, x, root)
-                inside = _copied(body, known, root)
+                inside = copied(body, known, root)
                 results.append(self._linear(names[-1], down, blocks[-1][group], group, inside, root))
             self._put(root, results)
 
@@ -122,7 +122,7 @@ class Writer:
         replace_node(root, self.replaced[root])
 
 
-def _copied(body: Sequence[Node], known: dict[Node, Node], before: Node) -> Node:
+def copied(body: Sequence[Node], known: dict[Node, Node], before: Node) -> Node:
     """The operators once more, over other values; the last one's result."""
     for node in body:
         args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda old: known.get(old, old))
