@@ -233,28 +233,54 @@ def _named(value: Value, part: Value) -> str:
 
 
 def _router(down: Grouped, static: Statics, linears: Mapping[Value, Linear]) -> Router | str:
-    """The router whose choice weighs the experts' results, as `root`: these, weighed; or what is wrong."""
+    """The router whose choice weighs the experts' results, as `root`: these, weighed; or what is wrong.
+
+    Where nothing weighs them, what puts them back in the tokens' order has come from the choice, too."""
     weighed = next((user for user in _after(down.root) if user.op == "mul"), None)
     if weighed is None:
-        return "nothing weighs its result"
+        return _unweighed(down, static, linears)
     reached = {down.root}
     other = [v for v in weighed.inputs if v is not None and not _depends(v, reached)]
     if len(other) != 1:
         return "what weighs its result is part of it"
-    body: list[Value] = [weighed]
-    stack, seen = [other[0]], {other[0]}
+    return _chosen(weighed, other[0], down.experts, static, linears)
+
+
+def _unweighed(down: Grouped, static: Statics, linears: Mapping[Value, Linear]) -> Router | str:
+    back = next((user for user in _after(down.root) if _looks_up(user) and user.inputs[0] == down.root), None)
+    if back is None or back.inputs[1] is None:
+        return "nothing weighs its result"
+    found = _chosen(back, back.inputs[1], down.experts, static, linears, through_integers=True)
+    return found if isinstance(found, Router) else f"nothing weighs its result, and {found}"
+
+
+def _looks_up(value: Value) -> bool:
+    return len(value.inputs) > 1 and (value.op in _LOOKUPS or "GatherND" in value.op)
+
+
+def _chosen(
+    root: Value,
+    start: Value,
+    experts: int,
+    static: Statics,
+    linears: Mapping[Value, Linear],
+    through_integers: bool = False,
+) -> Router | str:
+    """The router that is behind a value."""
+    body: list[Value] = [root]
+    stack, seen = [start], {start}
     chosen: list[int] = []
     ops: list[str] = []
     while stack and len(body) < _FURTHEST:
         value = bare(stack.pop(0))
         linear = linears.get(value)
-        if linear is not None and linear.out_features == down.experts:
+        if linear is not None and linear.out_features == experts:
             if not chosen:
                 return "the router takes every expert, or chooses in a way that is not understood"
             scoring = next((op for op in reversed(ops) if op in ("softmax", "sigmoid")), "none")
             after = ops[: ops.index("top")]
             normalised = "div" in after or "softmax" in after
-            return Router(weighed, linear, down.experts, chosen[-1], scoring, normalised, tuple(body))
+            return Router(root, linear, experts, chosen[-1], scoring, normalised, tuple(body))
         if static(value):
             continue
         top = value.op.startswith(_TOP)
@@ -266,10 +292,11 @@ def _router(down: Grouped, static: Statics, linears: Mapping[Value, Linear]) -> 
         ops.append("top" if top else value.op)
         body.append(value)
         for operand in value.inputs:
-            if operand is not None and operand not in seen and "int" not in str(operand.dtype):
+            integer = operand is not None and "int" in str(operand.dtype) and not through_integers
+            if operand is not None and operand not in seen and not integer:
                 seen.add(operand)
                 stack.append(operand)
-    return f"no projection to {down.experts} scores is behind what weighs its result"
+    return f"no projection to {experts} scores is behind what weighs its result"
 
 
 def _depends(value: Value, on: set[Value]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,9 +11,9 @@ from ..common.batches import batches
 from ..manager.contract import Context, Lossy, Pass, Result
 
 if TYPE_CHECKING:
-    from ..share.groups.sites import Site
     from .experts.plans import Plan
 
+NONE = "none with weights of its own was found"
 _LITTLE = 0.9  # of the energy: with less, a note says what helps
 
 
@@ -27,21 +26,22 @@ class MixtureOfExperts(Pass):
             y = sum over the chosen of grouped_mm(relu(grouped_mm(x[tokens], ups[16,768,192], ends)), ...)
 
     Zhang et al., 2021, arXiv:2110.01786. Nothing is trained. Neurons that are active for the same tokens
-    become one expert, all of one size: balanced k-means on the co-activation graph, where neurons count by how
-    far they move the output. The router is a linear prediction, by ridge regression in float64, of how long
-    each expert's result is. An expert that is not chosen gives what it gives on average, which costs nothing.
-    With all experts chosen the model computes what it did. Without texts, neurons that look for the same are
-    one expert, scored by how alike the input is to their mean (parameter clustering and similarity selection).
+    become one expert, all of one size: balanced k-means on the co-activation graph, where neurons count by
+    how far they move the output. The router is a linear prediction, by ridge regression in float64, of how
+    far each expert moves it. An expert that is not chosen gives what it gives there on average, which costs
+    nothing. With all experts chosen the model computes what it did. Without texts, neurons that look for the
+    same are one expert, scored by how alike the input is to their mean (parameter clustering and similarity
+    selection there).
 
-    Weights of experts are not scaled by scores, so `distill` trains the experts that are chosen and leaves the
-    router as it is. ONNX files compute the chosen experts alone: tokens are sorted by expert, and each expert
-    multiplies its slice. That takes gathering and adding up of `top` rows a token, so few experts of many
-    neurons are faster than many of few; measure. A token's choice depends on nothing but the token, but two
-    scores that are equal up to rounding may be ordered otherwise on another machine. TVM has no such product.
-    Other passes on feed-forwards (prune-ffn, factorise-linear, grouped-linear) belong before this one.
+    Experts are not scaled by their scores, so `distill` trains those that are chosen and leaves the router as
+    it is. ONNX files compute the chosen ones alone: tokens are sorted by expert, and each expert multiplies
+    its slice. That gathers and adds up `top` rows a token, so few experts of many neurons are faster than
+    many of few: measure. What a token is given depends on it alone, but scores that are equal up to rounding
+    may be ordered otherwise on another machine. TVM has no such products. Other passes on feed-forwards
+    (prune-ffn, tie-layers, factorise-linear, grouped-linear) belong before this one.
 
-    GELU and SiLU models are far less sparse than those with ReLU, and keep less: replace-activation and
-    distill first.
+    GELU and SiLU leave fewer neurons silent than ReLU, and a choice keeps less of them: where notes say that
+    it is little, replace-activation and distill first.
 
     experts: to each feed-forward; those whose neurons it doesn't divide stay.
     top: experts for each token; a quarter of them where neither this nor energy is given.
@@ -66,7 +66,9 @@ class MixtureOfExperts(Pass):
         if self.top is not None and self.energy is not None:
             raise ValueError("top and energy both say how many experts are computed: give one of them")
         if self.top is not None and not 1 <= self.top <= self.experts:
-            raise ValueError(f"top is {self.top}, and of {self.experts} experts 1 to {self.experts} can be chosen")
+            raise ValueError(
+                f"top is {self.top}, and of {self.experts} experts 1 to {self.experts} can be chosen"
+            )
         if self.energy is not None and not 0 < self.energy < 1:
             raise ValueError(f"energy is {self.energy:g}, and the share that is kept is above 0 and below 1")
         if self.tokens < 1:
@@ -91,12 +93,12 @@ class MixtureOfExperts(Pass):
             raise PassError(f"the model is quantized already (it has {what}): split it into experts before")
         found, notes = sites(program, "ffn")
         reasons = {site.name: unfit(site, self.experts) for site in found}
-        notes = list(dict.fromkeys([*notes, *(f"{name} stays, {why}" for name, why in reasons.items() if why)]))
+        notes = list(
+            dict.fromkeys([*notes, *(f"{name} stays, {why}" for name, why in reasons.items() if why)])
+        )
         fit = [site for site in found if not reasons[site.name]]
         if not fit:
-            raise PassError(
-                f"there is no feed-forward to split: {notes[0] if notes else 'none with weights of its own was found'}"
-            )
+            raise PassError(f"there is no feed-forward to split: {notes[0] if notes else NONE}")
         for matrix in (matrix for site in fit for matrix, _ in site.products):
             sound(matrix)
         given = context.training or context.calibration

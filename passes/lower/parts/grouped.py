@@ -27,8 +27,9 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 
 def _grouped_mm(input: Any, weight: Any, offs: Any, bias: Any = None, *_: Any, **__: Any) -> Any:
-    """(rows, in), (groups, in, out) and (groups,), the end of each group's rows, to (rows, out); (groups, out)
-    is added to each group's."""
+    """(rows, in), (groups, in, out) and (groups,), the end of each group's rows, to (rows, out).
+
+    bias: (groups, out)."""
     groups = weight.shape[0]
     ends = op.Concat(op.Constant(value_ints=[0]), op.Cast(offs, to=7), axis=0)
     parts = []

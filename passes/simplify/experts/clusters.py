@@ -10,9 +10,9 @@ _ROUNDS = 20
 def balanced(gram: np.ndarray, groups: int) -> np.ndarray:
     """(groups, neurons / groups), ascending in each: groups that hold much of the likeness between neurons.
 
-    Centres are means of their groups, so how near a neuron is to one is read off the matrix. The first are far
-    from each other. Groups of one size make the centres' own lengths count for nothing. An exact assignment
-    (scipy's linear_sum_assignment) took 20 times as long on 1,536 neurons and kept no more.
+    Centres are means of their groups, so how near a neuron is to one is read off the matrix. The first are
+    far from each other. Groups of one size make the centres' own lengths count for nothing. An exact
+    assignment (scipy's linear_sum_assignment) took 20 times as long on 1,536 neurons and kept no more.
 
     Args:
         gram: (neurons, neurons), float64, inner products of what is known of each neuron.

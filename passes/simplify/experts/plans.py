@@ -20,16 +20,18 @@ _RIDGE = 1e-4  # times the mean of the second moments
 
 @dataclass(frozen=True)
 class Plan:
-    """order: (experts, neurons each). router: (experts, in), shift: (experts,), of the scores. mean:
-    (experts, out), what each expert gives on average, None without texts. kept: for each number of experts
-    chosen, from 1, the share of the output's energy about its mean on rows held out; empty without texts.
-    loads: (experts, experts), for each number chosen the share of these rows that each expert is given.
+    """order: (experts, neurons each). router: (experts, in), shift: (experts,), of the scores. Without texts
+    there is no more; with them, for each number of experts chosen, from 1:
+
+    unchosen: (experts, experts, out), what each expert gives on average where it is not chosen.
+    kept: (experts,), the share of the output's energy, about its mean, on rows held out.
+    loads: (experts, experts), the share of these rows that each expert is given.
     """
 
     order: np.ndarray
     router: np.ndarray
     shift: np.ndarray
-    mean: np.ndarray | None = None
+    unchosen: np.ndarray | None = None
     kept: np.ndarray | None = None
     loads: np.ndarray | None = None
 
@@ -96,12 +98,17 @@ def _of_rows(x: np.ndarray, inside: np.ndarray, down: np.ndarray, experts: int) 
     strength = np.abs(inside[fit] - mean) * np.linalg.norm(down, axis=0)
     order = balanced(strength.T @ strength, experts)
     router, shift = _router(x[fit], _norms(inside[fit] - mean, down, order))
-    scores = x[held] @ router.T + shift
-    kept = _kept(inside[held] - mean, down, order, scores)
-    ranks = np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1)
-    loads = np.stack([(ranks < count).mean(0) for count in range(1, experts + 1)])
-    means = np.stack([down[:, mine] @ mean[mine] for mine in order])
-    return Plan(order, router, shift, means, kept, loads)
+    ranks = _ranks(x @ router.T + shift)
+    unchosen = _unchosen(inside[fit], down, order, ranks[fit])
+    whole = float((((inside[held] - mean) @ down.T) ** 2).sum())
+    lost = _lost(inside[held], down, order, ranks[held], unchosen)
+    loads = np.stack([(ranks[held] < count).mean(0) for count in range(1, experts + 1)])
+    return Plan(order, router, shift, unchosen, 1 - lost / (whole or 1.0), loads)
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """(rows, experts): 0 of the best."""
+    return np.argsort(np.argsort(-scores, axis=1, kind="stable"), axis=1)
 
 
 def _norms(inside: np.ndarray, down: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -124,14 +131,29 @@ def _router(x: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return router, level - router @ about
 
 
-def _kept(inside: np.ndarray, down: np.ndarray, order: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(experts,): share of the squared sum of experts' results that the 1, 2, ... best by score give."""
-    lost, whole = np.zeros(len(order)), 0.0
+def _unchosen(inside: np.ndarray, down: np.ndarray, order: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Plan.unchosen; zeros where an expert is always chosen."""
+    experts = len(order)
+    means = np.zeros((experts, experts, len(down)))
+    for number, mine in enumerate(order):
+        last = ranks[:, number, None] == np.arange(experts)  # of which rank it is
+        sums = last.T.astype(inside.dtype) @ inside[:, mine]
+        behind = np.cumsum(sums[::-1], axis=0)[::-1][1:]
+        counts = np.cumsum(last.sum(0)[::-1])[::-1][1:, None]
+        means[:-1, number] = behind / np.maximum(counts, 1) @ down[:, mine].T
+    return means
+
+
+def _lost(
+    inside: np.ndarray, down: np.ndarray, order: np.ndarray, ranks: np.ndarray, unchosen: np.ndarray
+) -> np.ndarray:
+    """(experts,): the squared error where the 1, 2, ... best are chosen and the others give their average."""
+    lost = np.zeros(len(order))
     for start in range(0, len(inside), _CHUNK):
-        some = inside[start : start + _CHUNK]
+        some, places = inside[start : start + _CHUNK], ranks[start : start + _CHUNK]
         each = np.stack([some[:, mine] @ down[:, mine].T for mine in order], axis=1)
-        ranked = np.argsort(-scores[start : start + _CHUNK], axis=1, kind="stable")
-        given = np.take_along_axis(each, ranked[:, :, None], axis=1).cumsum(axis=1)
-        lost += ((given[:, -1:] - given) ** 2).sum(axis=(0, 2))
-        whole += float((given[:, -1] ** 2).sum())
-    return 1 - lost / (whole or 1.0)
+        for count in range(1, len(order)):
+            left = (places >= count).astype(each.dtype)
+            away = np.einsum("re,reo->ro", left, each) - left @ unchosen[count - 1]
+            lost[count - 1] += float((away**2).sum())
+    return lost

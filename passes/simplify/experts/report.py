@@ -44,9 +44,9 @@ def notes_on(done: Sequence[Split], little: float) -> list[str]:
         return []
     name, kept = min(poor, key=lambda one: one[1])
     return [
-        f"{len(poor)} of {len(done)} feed-forwards keep less than {little:g} of their energy, {name} the least "
-        f"({kept:.2f}): give more experts to each token, replace the activation by ReLU and distill first, or "
-        "distill afterwards"
+        f"{len(poor)} of {len(done)} feed-forwards keep less than {little:g} of their energy, {name} the "
+        f"least ({kept:.2f}): give more experts to each token, replace the activation by ReLU and distill "
+        "first, or distill afterwards"
     ]
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
 from ...share.groups.sites import Site
 
 
 def unfit(site: Site, experts: int) -> str:
     """A sentence's end; or ""."""
-    down = site.products[-1][0]
-    if any(matrix.tensor.dtype != torch.float32 for matrix, _ in site.products):
-        return f"its weights are {str(down.tensor.dtype).removeprefix('torch.')} and not float32"
-    neurons = down.columns
+    neurons = site.products[-1][0].columns
     if neurons % experts or neurons == experts:
         return f"{neurons} neurons don't fall into {experts} equal experts: give a number that divides them"
     biases = [linear.bias for use in site.uses for linear in use]

@@ -67,7 +67,7 @@ class _Edit:
         self.ends = self._call(aten.sum.dim_IntList, before, [0], dtype=torch.int32)
         tokens = self.order
         if self.top > 1:
-            tokens = self._call(aten.div.Tensor_mode, self.order, self.top, rounding_mode="floor")
+            tokens = self._call(aten.floor_divide.default, self.order, self.top)
         self.rows = self._call(aten.index.Tensor, rows, [tokens])
 
     def ups(self, use: tuple[Linear, ...]) -> list[Node]:
@@ -83,13 +83,14 @@ class _Edit:
         return made
 
     def downs(self, linear: Linear, inside: Node) -> Node:
-        """Each expert's results, less what it gives on average, with its part of the bias and of all averages:
-        the experts not chosen give theirs."""
+        """Each expert's results, less what it gives on average where it is not chosen, with a part of the
+        bias and of all these averages: so those that are not chosen give theirs."""
         matrix, _ = self.site.products[-1]
         weight = matrix.numbers().numpy()[:, self.plan.order].transpose(1, 2, 0)
         bias = None if linear.bias is None else self._numbers(linear.bias.native) / self.top
-        if self.plan.mean is not None:
-            always = self.plan.mean.sum(0) / self.top - self.plan.mean
+        if self.plan.unchosen is not None:
+            mean = self.plan.unchosen[self.top - 1]
+            always = mean.sum(0) / self.top - mean
             bias = always if bias is None else always + bias
         if bias is not None:
             bias = np.broadcast_to(bias, (len(self.plan.order), matrix.rows))
@@ -112,9 +113,7 @@ class _Edit:
         ]
         return result if len(axes) == 1 else self._call(aten.reshape.default, result, [*axes, width])
 
-    def _product(
-        self, name: str, key: str, x: Node, weight: np.ndarray, bias: np.ndarray | None
-    ) -> Node:
+    def _product(self, name: str, key: str, x: Node, weight: np.ndarray, bias: np.ndarray | None) -> Node:
         """name: of the matrix that it was. key: of what is stored for it."""
         gm = self.writer.gm
         leaf = name.rpartition(".")[2]
