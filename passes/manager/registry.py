@@ -55,6 +55,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "recover": ("distill", "layerdrop", "set-mode", "theseus"),
     "share": (
+        "bottleneck",
         "embedding-convolution",
         "factorise-embedding",
         "factorise-linear",
