@@ -12,7 +12,7 @@ from ..values import Value, View
 from .activation import ELEMENTWISE, Part, gather, named, part_of
 from .base import FeedForward, Linear, Miss
 from .low_rank import LowRank
-from .walk import bare
+from .walk import bare, passes
 
 
 def feed_forwards(view: View, linears: Mapping[Value, Linear]) -> tuple[dict[Value, FeedForward], list[Miss]]:
@@ -45,6 +45,8 @@ def _feed_forward(down: Linear, linears: Mapping[Value, Linear], pairs: LowRank)
         if isinstance(split, str):
             return Miss("feed_forward", top.name, split)
         up, gate, activation = split
+    elif all(value.op == "add" or passes(value) for value in body):
+        return None  # a stream, with nothing but sums
     else:
         return Miss(
             "feed_forward", top.name, f"{len(parts)} Linears meet before the last one, not one or two"

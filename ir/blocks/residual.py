@@ -53,7 +53,9 @@ class Residuals:
             return
         first, second = self._branch(a), self._branch(b)
         ranked = [max((_rank(block) for block in blocks), default=0) for blocks in (first, second)]
-        if ranked == [0, 0] or (ranked[0] == ranked[1] == 1):
+        if ranked == [1, 1]:  # two products: the later one is the branch
+            ranked = [1 + _follows(blocks[0], other) for blocks, other in ((first, b), (second, a))]
+        if ranked[0] == ranked[1] < 2:
             return
         if min(ranked) > 1:  # attention + feed-forward, waiting for the stream
             self._joint[value] = [*first, *second]
@@ -142,6 +144,10 @@ def _gated(value: Value) -> Value | None:
     operands = [v for v in value.inputs if v is not None]
     narrow = [v.shape is not None and len(v.shape) > 1 and v.shape[-1] == 1 for v in operands]
     return operands[narrow.index(False)] if sorted(narrow) == [False, True] else None
+
+
+def _follows(block: Block, value: Value) -> bool:
+    return bare(_reads(block)) == value or _comes_from(_reads(block), value)
 
 
 def _comes_from(value: Value, source: Value) -> bool:

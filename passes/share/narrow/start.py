@@ -66,13 +66,13 @@ class Seen:
 def principal(seen: Sequence[Seen], width: int) -> np.ndarray:
     """(in, width): the directions that hold most of all, each weighed alike."""
     whole = sum(one.moments / np.trace(one.moments) for one in seen)
-    return np.asarray(eigh(whole)[1][:, ::-1][:, :width])
+    return np.ascontiguousarray(eigh(whole)[1][:, ::-1][:, :width])
 
 
 def by_weights(read: Sequence[np.ndarray], width: int) -> np.ndarray:
     """(in, width): the directions that matrices (out, in) hold most of, each weighed alike."""
     whole = sum(one.T @ one / np.square(one).sum() for one in read)
-    return np.asarray(eigh(whole)[1][:, ::-1][:, :width])
+    return np.ascontiguousarray(eigh(whole)[1][:, ::-1][:, :width])
 
 
 def scored(product: np.ndarray, seen: Seen, width: int) -> np.ndarray:
