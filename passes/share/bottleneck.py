@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Bottleneck(Pass):
     """Make layers narrow inside: a product in, an attention and several feed-forwards, a product out.
 
-            a = norm(x + attention(x[512])); y = norm(a + linear(gelu(linear(a, up[2048,512])), down[512,2048]))
+            a = norm(x + attention(x[512]))
+            y = norm(a + linear(gelu(linear(a, up[2048,512])), down[512,2048]))
         ->  t = norm(linear(x, in[128,512])); t = norm(t + attention(t[128], x[512]))
             t = norm(t + linear(gelu(linear(t, up0[512,128])), down0[128,512])); ...
             y = norm(x + linear(t, out[512,128]))
@@ -35,16 +36,16 @@ class Bottleneck(Pass):
 
     With calibration texts, in float64: the bottleneck holds the principal directions of what the layer reads,
     heads keep the places that give most of their scores, neurons that give most are dealt out to the
-    feed-forwards in turn, and then everything is fitted by least squares towards what the layer gave, layer by
-    layer, given what the narrow ones before it make. Without texts the weights alone say what is kept. Either
-    way little of a trained model is left: this is a start for `distill`, no more. Neurons beyond those of the
-    layer start with 1e-20 of what the others give, not zeros, which training takes for pruned.
+    feed-forwards in turn, and then everything is fitted by least squares towards what the layer gave, layer
+    by layer, given what the narrow ones before it make. Without texts the weights alone say what is kept.
+    Either way little of a trained model is left: this is a start for `distill`, no more. Neurons beyond those
+    of the layer start with 1e-20 of what the others give, not zeros, which training takes for pruned.
 
     Layers stay, with a note, where positions turn the features of a head (Llama, ModernBERT), where queries
     read other values than keys, and where a layer is narrow already (MobileBERT itself).
 
     width: features inside. It has to fall into the heads, and be less than the stream's.
-    feed_forwards: how many follow each other. intermediate: neurons of each; none: the layer's own, shared out.
+    feed_forwards: how many follow each other. intermediate: neurons of each; none: the layer's, shared out.
     attention: what it reads: "shared": values the stream, queries and keys a bottleneck of their own
         (MobileBERT's key_query_shared_bottleneck); "bottleneck": all of them what the feed-forwards are added
         to (MobileBERT-tiny); "input": all of them the stream (MobileBERT's teacher).
@@ -81,7 +82,9 @@ class Bottleneck(Pass):
             raise PassError(f"the model is quantized already (it has {what}): make it narrow before")
         found, notes = sites(program, self.width, self.attention)
         if not found:
-            raise PassError(f"there is no layer to make narrow: {notes[0] if notes else 'none was recognised'}")
+            raise PassError(
+                f"there is no layer to make narrow: {notes[0] if notes else 'none was recognised'}"
+            )
         for matrix in find(program)[0]:
             sound(matrix)
         texts = context.training or context.calibration
@@ -140,7 +143,7 @@ class Bottleneck(Pass):
             basis = None if like is None else like.basis
             new.append(narrow(gm, site, inside[0], sizes, texts, context.seed, basis))
             first.update({key: new[-1] for key in site.key if key not in first})
-        kept = cut_heads(program, chosen, self.width)
+        kept = cut_heads(program, [(site.attention, site.cut) for site in chosen], self.width)
         writer = Writer(gm, order, self.attention)
         layers = [
             writer.layer(site, one, inside, each)

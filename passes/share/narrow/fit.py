@@ -21,10 +21,11 @@ from ...common.surgeon import Moments, Surgeon
 from ...manager.contract import Feed
 from ..layers.scales import Scales, normalised
 from ..low_rank.tables import like
+from .hand import Dense, Scaled
 from .run import Rows, Run, read
 from .start import Affine
 from .weights import NONE, stored
-from .write import Dense, Layer, Scaled
+from .write import Layer
 
 DAMPING = 1e-3
 
@@ -68,7 +69,12 @@ class _Fitting:
         site, basis = layer.site, torch.from_numpy(layer.narrow.basis)
         entry, wide, sum_, middle = (
             self.theirs.rows(node)
-            for node in (bare(site.entry).native, site.wide.native, site.sums[0].native, site.middle.root.native)
+            for node in (
+                bare(site.entry).native,
+                site.wide.native,
+                site.sums[0].native,
+                site.middle.root.native,
+            )
         )
         for norm, weight in layer.norms:
             self._norm(norm, _of(Affine(weight, np.zeros(len(weight))), wide))
@@ -85,9 +91,7 @@ class _Fitting:
             goal = inner
         self._feed_forwards(layer, goal, inner, middle)
         assert layer.out is not None
-        own = self.mine.rows(layer.total.all_input_nodes[1])
-        whole = self.theirs.rows(site.sums[1].native)
-        error = self._dense(layer.out, [w - x for w, x in zip(whole, own, strict=True)])
+        error = self._dense(layer.out, self.theirs.rows(site.sums[1].native))
         self.mine.let_go(_written(layer))
         self.theirs.let_go(read(site))
         return error
@@ -113,7 +117,12 @@ class _Fitting:
                 self._norm(layer.after[number + 1], goal)
 
     def _dense(
-        self, one: Dense, targets: Rows, *, inputs: np.ndarray | None = None, outputs: np.ndarray | None = None
+        self,
+        one: Dense,
+        targets: Rows,
+        *,
+        inputs: np.ndarray | None = None,
+        outputs: np.ndarray | None = None,
     ) -> float:
         """Least squares towards what a product, and the stream it goes into, are to give.
 
@@ -123,7 +132,9 @@ class _Fitting:
         read = self.mine.rows(one.x)
         stream = self.mine.rows(one.stream) if one.stream is not None else None
         weight = attribute(self.mine.live.graph, one.weight).detach().double().numpy().T.copy()
-        bias = attribute(self.mine.live.graph, one.bias).detach().double().numpy().copy() if one.bias else None
+        bias = (
+            attribute(self.mine.live.graph, one.bias).detach().double().numpy().copy() if one.bias else None
+        )
         rows = np.arange(len(weight)) if inputs is None else inputs
         columns = np.arange(weight.shape[1]) if outputs is None else outputs
         moments = Moments.none()
@@ -152,7 +163,11 @@ class _Fitting:
         found = Scales(read[0].shape[-1], bool(one.bias))
         for x, target in zip(read, targets, strict=True):
             found.add(normalised(one.kind, x), target)
-        old = [attribute(self.mine.live.graph, path).detach().double().numpy() for path in (one.weight, one.bias) if path]
+        old = [
+            attribute(self.mine.live.graph, path).detach().double().numpy()
+            for path in (one.weight, one.bias)
+            if path
+        ]
         scale, shift = found.fitted(old[0], old[1] if one.bias else np.zeros(1), DAMPING)
         self._put(one.weight, scale)
         if one.bias:
@@ -166,13 +181,13 @@ class _Fitting:
 
 def _written(layer: Layer) -> list[Node]:
     """What a fit asks of the narrow program."""
-    products = [one for one, _ in layer.qkv] + [one for _, parts, down in layer.stacks for one in (*parts, down)]
+    products = [one for one, _ in layer.qkv] + [
+        one for _, parts, down in layer.stacks for one in (*parts, down)
+    ]
     products += [one for one in (layer.o, layer.out) if one is not None]
     norms = [one for one, _ in layer.norms] + layer.after + layer.before
     streams = [one.stream for one in products if one.stream is not None]
-    assert layer.total is not None
-    return list(dict.fromkeys([*(one.x for one in products), *(one.x for one in norms), *streams,
-                               layer.total.all_input_nodes[1]]))
+    return list(dict.fromkeys([*(one.x for one in products), *(one.x for one in norms), *streams]))
 
 
 def _of(product: Affine, rows: Rows) -> Rows:

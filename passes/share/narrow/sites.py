@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 from torch.fx import Node
 
 from ....ir.blocks import recognise
@@ -18,8 +17,8 @@ from ....ir.ops.coupling import Group, groups
 from ....ir.program import Program
 from ....ir.values import Value
 from ....ir.view import view
-from ...common.between import between
-from .attention import heads_unfit
+from .heads import coupled_heads
+from .unfit import heads_unfit, linears_of, read_elsewhere, weights_unfit
 
 Reads = Literal["shared", "bottleneck", "input"]
 
@@ -31,8 +30,8 @@ class Site:
     entry, exit: the stream before and after. wide: what its projections read: the entry, or in a pre-norm
     layer its norm. sums: what the attention and the feed-forward are added to give. middle: the norm that
     the feed-forward reads. last: the norm that gives the exit, in a post-norm layer; None in a pre-norm one.
-    cut: how the size of a head is coupled, of queries and keys and of values. key: of the attention's weights and the
-    feed-forward's, equal for layers that share them.
+    cut: how the size of a head is coupled, of queries and keys and of values. key: of the attention's weights
+    and the feed-forward's, equal for layers that share them.
     """
 
     attention: Attention
@@ -58,7 +57,7 @@ class Site:
     @property
     def linears(self) -> list[Linear]:
         """Every product of the layer."""
-        return [*_linears(self.attention), *_linears(self.feed_forward)]
+        return [*linears_of(self.attention), *linears_of(self.feed_forward)]
 
     def activation(self, order: Mapping[Node, int]) -> tuple[tuple[Part, ...], list[Node]]:
         """What the activation reads, and its operators in the graph's order.
@@ -91,7 +90,9 @@ def sites(program: Program, width: int, reads: Reads) -> tuple[list[Site], list[
             notes.append(f"the layer at {layer.blocks[0].root.name} stays: {one}")
         else:
             kept.append(one)
-    notes += [f"{miss.node} is no attention: {miss.reason}" for miss in blocks.missed if miss.kind == "attention"]
+    notes += [
+        f"{miss.node} is no attention: {miss.reason}" for miss in blocks.missed if miss.kind == "attention"
+    ]
     return _apart(kept, notes), notes
 
 
@@ -112,76 +113,15 @@ def _site(
         there = len(layer.blocks) - len(attentions)
         return f"it has {len(attentions)} attentions and {there} feed-forwards, not one of each"
     attention, ff = attentions[0], layer.blocks[1]
-    if why := heads_unfit(attention, wide, width, reads) or _weights_unfit([attention, ff]):
+    if why := heads_unfit(attention, wide, width, reads) or weights_unfit([attention, ff]):
         return why
-    cut = _cut(attention, coupled, width // attention.heads)
+    cut = coupled_heads(attention, coupled, width // attention.heads)
     if isinstance(cut, str):
         return cut
     made = _placed(layer, attention, ff, blocks, cut)
-    if isinstance(made, Site) and (read := _read_elsewhere(made)):
+    if isinstance(made, Site) and (read := read_elsewhere(made.entry, made.exit)):
         return f"{read} inside of it is read elsewhere"
     return made
-
-
-def _linears(block: Attention | FeedForward) -> list[Linear]:
-    parts = (
-        (block.q, block.k, block.v, block.o)
-        if isinstance(block, Attention)
-        else (block.up, block.gate, block.down)
-    )
-    return [part for part in parts if part is not None]
-
-
-def _weights_unfit(blocks: Sequence[Attention | FeedForward]) -> str:
-    for linear in (linear for block in blocks for linear in _linears(block)):
-        if linear.axis != -1 or linear.groups != 1:
-            return f"{linear.root.name} is a convolution"
-        if linear.weight.op != "const" or "float" not in str(linear.weight.dtype):
-            return f"the weight of {linear.root.name} is computed"
-        if linear.bias is not None and (linear.bias.op != "const" or len(linear.bias.shape or ()) != 1):
-            return f"the bias of {linear.root.name} is no vector of its own"
-    ff = blocks[1]
-    assert isinstance(ff, FeedForward)
-    if ff.gate is not None and ff.gate.root == ff.up.root and ff.up_features == ff.gate_features:
-        return f"{ff.up.root.name} is gate and value at once"
-    first = {linear.input for linear in _linears(ff)[:-1]}
-    if first != {ff.input} or ff.down.root != ff.root:
-        return f"the feed-forward at {ff.root.name} is of low rank: factorise-linear belongs behind"
-    return ""
-
-
-def _cut(attention: Attention, coupled: Sequence[Group], size: int) -> tuple[Group, ...] | str:
-    """The groups of the places in a head: of queries and keys, and of values."""
-    if size == attention.head_dim:
-        return ()
-    found: dict[int, Group] = {}
-    for linear, features in (
-        (attention.q, attention.q_features),
-        (attention.k, attention.k_features),
-        (attention.v, attention.v_features),
-    ):
-        assert linear is not None
-        assert features is not None
-        one = _places(linear.root, features, coupled)
-        if one is None or one.fixed:
-            why = f" ({one.fixed})" if one is not None else ""
-            return f"the head size of {linear.root.name} cannot change{why}"
-        found[id(one)] = one
-    return tuple(found.values())
-
-
-def _places(root: Value, features: np.ndarray, coupled: Sequence[Group]) -> Group | None:
-    """The group whose unit j is the j-th feature of each head."""
-    last = len(root.shape or ()) - 1
-    for group in coupled:
-        for member in group.members:
-            here = member.value == root and member.axis == last and group.size == features.shape[1]
-            if here and all(
-                set(features[:, j].tolist()) <= set(member.map.indices([j]).tolist())
-                for j in range(group.size)
-            ):
-                return group
-    return None
 
 
 def _placed(
@@ -200,9 +140,17 @@ def _placed(
     middle = next((norm for norm in norms[first.root] if norm.root == bare(ff.input)), None)
     if middle is None or bare(first.stream) != entry:
         return "its feed-forward does not read a norm of the sum with its attention"
-    weights = [tuple(id(one.weight.tensor) for one in _linears(block)) for block in (attention, ff)]
+    weights = [tuple(id(one.weight.tensor) for one in linears_of(block)) for block in (attention, ff)]
     site = Site(
-        attention, ff, layer.entry, layer.exit, wide, (first.root, second.root), middle, None, cut,
+        attention,
+        ff,
+        layer.entry,
+        layer.exit,
+        wide,
+        (first.root, second.root),
+        middle,
+        None,
+        cut,
         (weights[0], weights[1]),
     )
     before = next((norm for norm in blocks.norm if norm.root == bare(wide)), None)
@@ -216,20 +164,10 @@ def _placed(
     return "its norms stand neither after both sums nor before both sub-layers"
 
 
-def _read_elsewhere(site: Site) -> str:
-    """What is computed in a layer and read by more than the layer."""
-    start, end = bare(site.entry).native, bare(site.exit).native
-    inside = between(start, end)
-    for node in inside:
-        if node is not end and any(user not in inside for user in node.users):
-            return str(node.name)
-    return ""
-
-
 def _apart(found: list[Site], notes: list[str]) -> list[Site]:
     """Those whose head size belongs to layers that become narrow alone."""
     while True:
-        mine = {v for site in found for one in _linears(site.attention) for v in (one.weight, one.bias)}
+        mine = {v for site in found for one in linears_of(site.attention) for v in (one.weight, one.bias)}
         stays = [
             (site, other)
             for site in found
@@ -238,5 +176,7 @@ def _apart(found: list[Site], notes: list[str]) -> list[Site]:
         ]
         if not stays:
             return found
-        notes += [f"the layer at {site.name} stays: its heads are those of {other.name}" for site, other in stays]
+        notes += [
+            f"the layer at {site.name} stays: its heads are those of {other.name}" for site, other in stays
+        ]
         found = [site for site in found if all(site is not one for one, _ in stays)]

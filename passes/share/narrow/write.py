@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
 from ....ir.blocks.activation import Part
-from ....ir.blocks.base import Norm
 from ....ir.blocks.walk import bare
-from ....ir.fx.graph import add_tensor, attribute, call
 from ....ir.values import Value
 from ..groups.write import copied
-from ..low_rank.tables import like
+from .hand import Dense, Hand, Scaled
 from .sites import Reads, Site
 from .start import Affine
 from .weights import Narrow, Stack
@@ -24,34 +21,14 @@ from .weights import Narrow, Stack
 aten = torch.ops.aten
 
 
-@dataclass(frozen=True)
-class Dense:
-    """A product that was written. x: what it reads. weight, bias: paths, the second empty where it has none.
-    stream: what its result is added to."""
-
-    x: Node
-    root: Node
-    weight: str
-    bias: str
-    stream: Node | None = None
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A norm that was written. kind: as which other one. weight, bias: paths, empty where it has none."""
-
-    x: Node
-    root: Node
-    weight: str
-    bias: str
-    kind: Norm
-
-
 @dataclass
 class Layer:
-    """What stands for a layer. norms: of the bottlenecks, each with the weight (width, stream) of what it is a
-    norm of. qkv: each product with what it comes near to. after: what stands behind each sum, in a post-norm
-    layer; before: in front of each feed-forward, in a pre-norm one. total: the stream's sum."""
+    """What stands for a layer.
+
+    norms: of the bottlenecks, each with the weight (width, stream) of what it is a norm of. qkv: each product
+    with what it comes near to. after: what stands behind each sum, in a post-norm layer; before: in front of
+    each feed-forward, in a pre-norm one.
+    """
 
     site: Site
     narrow: Narrow
@@ -62,7 +39,6 @@ class Layer:
     before: list[Scaled] = field(default_factory=list)
     stacks: list[tuple[Stack, list[Dense], Dense]] = field(default_factory=list)
     out: Dense | None = None
-    total: Node | None = None
 
 
 class Writer:
@@ -78,7 +54,11 @@ class Writer:
         self._stored: dict[Hashable, Node] = {}
 
     def layer(
-        self, site: Site, new: Narrow, inside: tuple[Sequence[Part], Sequence[Node]], kept: dict[Value, np.ndarray]
+        self,
+        site: Site,
+        new: Narrow,
+        inside: tuple[Sequence[Part], Sequence[Node]],
+        kept: dict[Value, np.ndarray],
     ) -> Layer:
         """Puts a narrow layer in place of one.
 
@@ -87,7 +67,7 @@ class Writer:
                 its features that are left.
         """
         made = Layer(site, new)
-        hand = _Hand(self._gm, site, self._stored)
+        hand = Hand(self._gm, site, self._stored)
         wide = site.wide.native
         sides = [one for one in (site.attention.q, site.attention.k, site.attention.v) if one is not None]
         first = min((v.native for one in sides for v in one.body), key=self._order.__getitem__)
@@ -105,15 +85,15 @@ class Writer:
         self._project(made, hand, read, kept)
         end = site.sums[1].native
         state = self._tail(made, hand, state, inside, end)
-        made.out = hand.dense("output", state, new.out, end)
         entry = bare(site.entry).native
         entry = self._replaced.get(entry, entry)
-        made.total = hand.call(aten.add.Tensor, made.out.root, entry, before=end)
-        end.replace_all_uses_with(made.total)
-        self._replaced[end] = made.total
+        made.out = hand.dense("output", state, new.out, end, entry)
+        total = hand.call(aten.add.Tensor, made.out.root, entry, before=end)
+        end.replace_all_uses_with(total)
+        self._replaced[end] = total
         return made
 
-    def _project(self, made: Layer, hand: _Hand, read: Sequence[Node], kept: dict[Value, np.ndarray]) -> None:
+    def _project(self, made: Layer, hand: Hand, read: Sequence[Node], kept: dict[Value, np.ndarray]) -> None:
         """Queries, keys and values in their places, one product where one gave several."""
         attention, new = made.site.attention, made.narrow
         roots: dict[Value, list[int]] = {}
@@ -137,7 +117,7 @@ class Writer:
             made.qkv.append((one, wanted))
 
     def _tail(
-        self, made: Layer, hand: _Hand, state: Node, inside: tuple[Sequence[Part], Sequence[Node]], end: Node
+        self, made: Layer, hand: Hand, state: Node, inside: tuple[Sequence[Part], Sequence[Node]], end: Node
     ) -> Node:
         """From the heads to the last of the feed-forwards."""
         attention, new, pre = made.site.attention, made.narrow, made.site.last is None
@@ -173,62 +153,3 @@ def _joined(products: Sequence[Affine], places: Sequence[np.ndarray]) -> Affine:
     for one, place in zip(products, places, strict=True):
         weight[place], bias[place] = one.weight, one.bias
     return Affine(weight, bias)
-
-
-class _Hand:
-    """Writes products and norms of one layer: parameters of layers that shared theirs are one."""
-
-    def __init__(self, gm: GraphModule, site: Site, stored: dict[Hashable, Node]) -> None:
-        self._gm, self._site, self._stored = gm, site, stored
-        attention = site.attention
-        paths = [str(one.weight.native.target).split(".")[:-1] for one in site.linears]
-        same = [len(set(parts)) == 1 for parts in zip(*paths, strict=False)]
-        self._prefix = ".".join(paths[0][: (same + [False]).index(False)])
-        assert attention.o is not None
-        self._like = attribute(gm, str(attention.o.weight.native.target))
-        self._biased = any(one.bias is not None for one in site.linears)
-
-    def call(self, target: Any, *args: Any, before: Node, **kwargs: Any) -> Node:
-        return call(self._gm.graph, target, *args, before=before, **kwargs)
-
-    def dense(self, name: str, x: Node, product: Affine, before: Node, stream: Node | None = None) -> Dense:
-        weight = self._tensor(name, "weight", product.weight, before)
-        bias = [self._tensor(name, "bias", product.bias, before)] if self._biased else []
-        root = self.call(aten.linear.default, x, weight, *bias, before=before)
-        return Dense(x, root, str(weight.target), str(bias[0].target) if bias else "", stream)
-
-    def norm(self, name: str, x: Node, before: Node) -> Scaled:
-        """As the layer's own, over fewer features."""
-        kind, width = self._site.middle, int(x.meta["val"].shape[-1])
-        of = f"{name}.norm"
-        weight = self._tensor(of, "weight", np.ones(width), before) if kind.weight is not None else None
-        bias = self._tensor(of, "bias", np.zeros(width), before) if kind.bias is not None else None
-        if kind.kind == "layer_norm":
-            root = self.call(aten.layer_norm.default, x, [width], weight, bias, kind.epsilon, before=before)
-        elif kind.kind == "rms_norm":
-            root = self.call(aten.rms_norm.default, x, [width], weight, kind.epsilon, before=before)
-        else:
-            root = self.call(aten.mul.Tensor, x, weight, before=before)
-            root = self.call(aten.add.Tensor, root, bias, before=before)
-        paths = ["" if node is None else str(node.target) for node in (weight, bias)]
-        return Scaled(x, root, paths[0], paths[1], kind)
-
-    def _tensor(self, name: str, leaf: str, new: np.ndarray, before: Node) -> Node:
-        """A parameter; that of the layers before which shared what it comes of."""
-        of_attention, of_ffn = self._site.key
-        if name in ("joined", "attention", "attention.norm") or name.startswith(("query", "key", "value")):
-            of: Hashable = of_attention
-        elif name.startswith("ffn") and not name.endswith("norm"):
-            of = of_ffn
-        else:
-            of = self._site.key
-        first = self._stored.get((of, name, leaf))
-        if first is None:
-            wanted = ".".join(filter(None, (self._prefix, "bottleneck", name, leaf)))
-            first = add_tensor(self._gm, wanted, like(self._like, new), before=before)
-            self._stored[of, name, leaf] = first
-            return first
-        with self._gm.graph.inserting_before(before):
-            again = self._gm.graph.get_attr(str(first.target))
-        again.meta["val"] = first.meta["val"]
-        return again
