@@ -10,8 +10,8 @@ has 512 numbers more: the bias of its embeddings' convolution, before positions 
 Table 1 says 25.3 and 15.1 million. The configurations that its authors published (google-research,
 mobilebert/config) have 24.6 and 15.5, in their code as in transformers' and in what these passes make. With
 queries and keys that read all 512 features, as the table's row MHA says and the configuration does not, the
-first has 25.36. No way of counting that was tried (with and without pooler, positions, biases, norms or output
-projections) gives both of the table's numbers.
+first has 25.36. No way of counting that was tried (pooler, positions, biases, norms, in or out) gives
+both of the table's numbers as long as attention has an output projection.
 """
 
 import argparse
