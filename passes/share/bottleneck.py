@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class Bottleneck(Pass):
     """Make layers narrow inside: a product in, an attention and several feed-forwards, a product out.
 
-            a = norm(x + attention(x[512]))
-            y = norm(a + linear(gelu(linear(a, up[2048,512])), down[512,2048]))
+            a = norm(x + attention(x[512])); y = norm(a + linear(gelu(linear(a, up[2048,512])), down))
         ->  t = norm(linear(x, in[128,512])); t = norm(t + attention(t[128], x[512]))
             t = norm(t + linear(gelu(linear(t, up0[512,128])), down0[128,512])); ...
             y = norm(x + linear(t, out[512,128]))

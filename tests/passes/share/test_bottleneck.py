@@ -144,6 +144,8 @@ def test_narrow_layers_are_found_as_layers(name, mode):
     assert facts(done.program) == facts(program)
     before, after = (recognise(view(one)) for one in (program, done.program))
     count = len(after.feed_forward) - len(before.feed_forward)
+    of = [sum(one.of == "other" for one in blocks.residual) for blocks in (before, after)]
+    assert of[1] - of[0] == count  # the stream goes on around each
     made = [one for one in after.attention if one.o.out_features == WIDTH]
     assert len(made) == count > 0
     assert [one.heads * one.head_dim for one in made] == [WIDTH] * count
