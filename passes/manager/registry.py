@@ -60,6 +60,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "factorise-embedding",
         "factorise-linear",
         "grouped-linear",
+        "share-projections",
         "tie-embeddings",
         "tie-layers",
     ),
