@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...ir.errors import PipelineError
 from ...ir.program import Program
 from ..manager.contract import Context, Feed, Result
 from .teaching.comparable import alike
-from .teaching.depth import attention_of, check, exits, layered, read, shown, uniform
+from .teaching.depth import check, exits, layered, read, shown, uniform
 from .training.recovery import Recovery
 
 if TYPE_CHECKING:
     from .teaching.losses.base import Term
+    from .teaching.losses.projections import Projections
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,14 @@ class Distill(Recovery):
     similarity: of the cosines between sentences; 1 for embeddings.
     soft: labels of the teacher at `temperature` (Hinton et al., 2015); 1 for logits.
     hard: labels of the data, where they have any.
-    hidden: states after layers, through a learned matrix where the widths differ (losses/hidden.py).
+    hidden: states after layers, through a learned matrix where the widths differ (losses/outputs.py).
     attention, values: where queries look, and how values relate (losses/attention.py).
+    projections: where the teacher is wider, "own" has a matrix a layer, from random numbers; "shared" has one
+        pair for all layers, which starts from what the texts say that the widths have in common, and is
+        learned along and thrown away (Zhao et al., 2019, arXiv:1909.11687; losses/projections.py). Outputs may
+        then have another width too, the stream's: a student of another make learns from a teacher given as
+        Context(original=...). Both read one vocabulary.
+    matrices: of layers, projected to the teacher's by that pair (losses/matrices.py); 1 with shared projections.
     layers: which layer of the student learns from which of the teacher, such as "1:2,2:4,3:6"; by default the
         last from the last, and the others evenly.
     progressive: the first half of the steps teaches the layers one after the other, from the first on.
@@ -48,6 +56,8 @@ class Distill(Recovery):
     hidden: float = 1.0
     attention: float = 0.0
     values: float = 0.0
+    projections: Literal["own", "shared"] = "own"
+    matrices: float | None = None
     layers: str = ""
     progressive: bool = False
     anneal: float = 0.0
@@ -56,11 +66,13 @@ class Distill(Recovery):
         super().__post_init__()
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature:g}, and it must be above 0")
-        for name in ("output", "similarity", "soft", "hard", "hidden", "attention", "values"):
+        for name in ("output", "similarity", "soft", "hard", "hidden", "attention", "values", "matrices"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} is {getattr(self, name):g}, and a weight cannot be below 0")
         if self.progressive and not (self.hidden or self.attention or self.values):
             raise ValueError("progressive goes layer by layer: give hidden, attention or values a weight")
+        if self.matrices and self.projections == "own":
+            raise ValueError("matrices are compared through shared projections: give projections=shared")
         if not 0 <= self.anneal <= 1:
             raise ValueError(f"anneal is {self.anneal:g}, and a share of the steps is from 0 to 1")
         if self.layers:
@@ -73,9 +85,9 @@ class Distill(Recovery):
 
         assert context.original is not None
         teacher = evaluated(context.original)
-        alike(teacher, program)
+        alike(teacher, program, widths=self.projections == "own")
         batches = self.data(program, context)
-        terms, notes = self._terms(teacher, program, batches[0][0], context.seed)
+        terms, notes = self._terms(teacher, program, batches[0], context.seed)
         own = self.own(program)
         ends = exits(program) if self.recompute else []
         learns = [node for term in terms for node in term.learns]
@@ -88,69 +100,40 @@ class Distill(Recovery):
         return self.learned(program, context, {**own, **mine}, objective, batches, notes)
 
     def _terms(
-        self, teacher: Program, student: Program, feed: Feed, seed: int
+        self, teacher: Program, student: Program, feeds: Sequence[Feed], seed: int
     ) -> tuple[list[Term], list[str]]:
         from .teaching.losses.by_task import at_outputs
 
+        inner: list[Term] = []
+        notes: list[str] = []
+        shared: Projections = {}
+        if self.hidden or self.attention or self.values or self.projections == "shared":
+            inner, notes, shared = self._at_layers(teacher, student, seed, feeds)
         weights = {name: getattr(self, name) for name in ("output", "similarity", "soft", "hard")}
-        found, notes = at_outputs(teacher, student, feed, self.temperature, **weights)
-        if self.hidden or self.attention or self.values:
-            inner, more = self._at_layers(teacher, student, seed)
-            found, notes = found + inner, notes + more
-        if not found:
+        found, missing = at_outputs(teacher, student, feeds[0], self.temperature, **weights, shared=shared)
+        if not found and not inner:
             raise PipelineError("distill has no term to learn by: give one of its weights a value above 0")
-        return found, notes
+        return [*found, *inner], [*missing, *notes]
 
-    def _at_layers(self, teacher: Program, student: Program, seed: int) -> tuple[list[Term], list[str]]:
-        from .teaching.losses.attention import Maps, Relations, map_nodes, native
-        from .teaching.losses.outputs import hidden
+    def _at_layers(
+        self, teacher: Program, student: Program, seed: int, feeds: Sequence[Feed]
+    ) -> tuple[list[Term], list[str], Projections]:
+        from .teaching.at_layers import Weights, at_layers
+        from .teaching.losses.projections import projections
 
+        joined = self.projections == "shared"
         (above, _), (below, notes) = layered(teacher), layered(student)
         teachers = [layer for stream in above for layer in stream.layers]
         students = [layer for stream in below for layer in stream.layers]
         pairs = read(self.layers) if self.layers else uniform(below, above)
         check(pairs, len(students), len(teachers))
+        layers = [(teachers[b], students[a]) for a, b in pairs]
+        shared = projections(teacher, student, layers, feeds) if joined else {}
         if not pairs:
-            return [], [*notes, "no layers were found that correspond, so the outputs alone are taught"]
+            notes = [*notes, "no layers were found that correspond, so the outputs alone are taught"]
+            return [], notes, {}
         notes.append(f"layers that learn from layers: {shown(pairs)}")
-        found: list[Term] = []
-        for place, (a, b) in enumerate(pairs):
-            learns, taught = students[a], teachers[b]
-            if self.hidden:
-                ends = (taught.exit.native, learns.exit.native)
-                found.append(hidden(student, self.hidden / len(pairs), place, *ends, seed))
-            if not (self.attention or self.values):
-                continue
-            one, other = attention_of(taught), attention_of(learns)
-            if one is None or other is None:
-                notes.append(
-                    f"layer {a + 1} has no attention left to compare with layer {b + 1} of the teacher"
-                )
-                continue
-            nodes = map_nodes(one), map_nodes(other)
-            if self.attention and nodes[0] is not None and nodes[1] is not None:
-                found.append(
-                    Maps(
-                        self.attention / len(pairs),
-                        place,
-                        nodes[0],
-                        nodes[1],
-                        program=student,
-                        teacher=one,
-                        student=other,
-                    )
-                )
-            ends = native(one.value), native(other.value)
-            if self.values and ends[0] is not None and ends[1] is not None:
-                found.append(
-                    Relations(
-                        self.values / len(pairs),
-                        place,
-                        [ends[0]],
-                        [ends[1]],
-                        program=student,
-                        teacher=one,
-                        student=other,
-                    )
-                )
-        return found, notes
+        matrices = (1.0 if self.matrices is None else self.matrices) if joined else 0.0
+        weights = Weights(self.hidden, self.attention, self.values, matrices)
+        found, more = at_layers((teacher, student), layers, weights, shared, seed)
+        return found, [*notes, *more], shared

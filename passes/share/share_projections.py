@@ -98,7 +98,7 @@ class ShareProjections(Pass):
             "hidden size before": " ".join(str(before) for before, _, _ in energies),
             "hidden size": " ".join(str(width) for _, width, _ in energies),
             "energy kept": " ".join(f"{energy:.4f}" for _, _, energy in energies),
-            "norms folded": f"{len(norms) - len(kept)} of {len(norms)}",
+            "norms folded": f"{sum(norm.root.name not in kept for norm, _ in norms)} of {len(norms)}",
         }
         return Result(work, True, statistics, tuple(notes))
 
@@ -124,6 +124,6 @@ def _told(missed: Mapping[str, float], kept: Set[str]) -> list[str]:
     if not own:
         return []
     return [
-        f"{len(own)} norms keep a scale of their own, which another basis follows in part: fitted to the texts, "
-        f"{min(own):.2g} to {max(own):.2g} of the squares of what they give is missed"
+        f"scales that norms keep of their own, since more than products reads them: {len(own)}, fitted to the "
+        f"texts; of what they give, {min(own):.2g} to {max(own):.2g} of the squares is missed"
     ]

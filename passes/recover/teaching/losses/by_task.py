@@ -6,6 +6,7 @@ from .....ir.errors import PassError
 from .....ir.program import Program
 from ....manager.contract import Feed
 from ...training.own import floating
+from .projections import Projections
 from .base import Term
 from .outputs import LABELS, HardLabels, Outputs, Similarity, SoftLabels
 
@@ -19,9 +20,13 @@ def at_outputs(
     similarity: float | None = None,
     soft: float | None = None,
     hard: float = 0.0,
+    shared: Projections | None = None,
 ) -> tuple[list[Term], list[str]]:
     """Terms by their weights, None as the task has it: soft labels where the outputs are logits, distance
     and, for sentences, similarity where they are vectors. With them, a sentence for what could not be had.
+
+    Args:
+        shared: matrices between widths of the student's and the teacher's vectors.
 
     Raises:
         PassError: soft labels are wanted of outputs that are no logits.
@@ -36,7 +41,17 @@ def at_outputs(
     found: list[Term] = []
     notes = []
     if output:
-        found.append(Outputs(output, None, given, made, program=student))
+        term = Outputs(output, None, given, made, program=student, shared=shared or {})
+        for one, other in zip(given, made, strict=True):
+            widths = one.meta["val"].shape[-1], other.meta["val"].shape[-1]
+            wider = term.shared.get(widths)
+            if wider is None and widths[0] != widths[1]:
+                raise PassError(
+                    f"the output is {widths[1]} wide and the teacher's {widths[0]}, and no layers are, so nothing "
+                    "joins them: give output a weight of 0"
+                )
+            term.parameters |= {} if wider is None else {f"{wider.name}.up": wider.up}
+        found.append(term)
     if similarity and made and made[0].meta["val"].dim() == 2:
         found.append(Similarity(similarity, None, given[:1], made[:1]))
     if soft:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.fx import Node
@@ -10,6 +10,7 @@ from torch.fx import Node
 from .....ir.program import Program
 from ....common.outputs import logits, rows
 from ....manager.contract import Feed
+from .projections import Projections
 from .base import Tensors, Term
 
 
@@ -31,11 +32,16 @@ class Hidden(Term):
         return relative(a, b)
 
 
-def hidden(program: Program, weight: float, layer: int, taught: Node, learns: Node, seed: int) -> Hidden:
-    """The term between two values (batch, length, width), with a matrix where the widths differ."""
-    widths = [int(node.meta["val"].shape[-1]) for node in (taught, learns)]
+def hidden(
+    program: Program, weight: float, layer: int, taught: Node, learns: Node, seed: int, shared: Projections
+) -> Hidden:
+    """The term between two values (batch, length, width), with a matrix where the widths differ: the one that
+    all layers share, if there is such a one."""
+    widths = (int(taught.meta["val"].shape[-1]), int(learns.meta["val"].shape[-1]))
     term = Hidden(weight, layer, [taught], [learns], program=program)
-    if widths[0] != widths[1]:
+    if widths in shared:
+        term.parameters[f"{shared[widths].name}.up"] = shared[widths].up
+    elif widths[0] != widths[1]:
         matrix = torch.empty(*widths)
         torch.nn.init.orthogonal_(matrix, generator=torch.Generator().manual_seed(seed))
         term.parameters[f"projection.{layer}"] = torch.nn.Parameter(matrix)
@@ -58,17 +64,20 @@ def relative(expected: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
 @dataclass
 class Outputs(Term):
     """Outputs by mean squared error over the mean square, rows of padding left out: embeddings, hidden
-    states, logits. The mean over the outputs that are floating."""
+    states, logits. The mean over the outputs that are floating. Where a teacher's is wider it is the stream's
+    width, and the matrix that all layers share takes the student's there."""
 
     program: Program | None = None
+    shared: Projections = field(default_factory=dict)
 
     def distance(self, feed: Feed, target: Tensors, values: Tensors) -> torch.Tensor:
         assert self.program is not None
-        found = [
-            relative(rows(self.program, feed, a).float(), rows(self.program, feed, b).float())
-            for a, b in zip(target, values, strict=True)
-            if a.is_floating_point()
-        ]
+        found = []
+        for given, made in zip(target, values, strict=True):
+            if given.is_floating_point():
+                a, b = (rows(self.program, feed, x).float() for x in (given, made))
+                wider = self.shared.get((a.shape[-1], b.shape[-1]))
+                found.append(relative(a, b if wider is None else b @ wider.up.T))
         return torch.stack(found).mean()
 
 
