@@ -34,10 +34,10 @@ class Distill(Recovery):
     attention, values: where queries look, and how values relate (losses/attention.py).
     projections: where the teacher is wider, "own" has a matrix a layer, from random numbers; "shared" has one
         pair for all layers, which starts from what the texts say that the widths have in common, and is
-        learned along and thrown away (Zhao et al., 2019, arXiv:1909.11687; losses/projections.py). Outputs may
-        then have another width too, the stream's: a student of another make learns from a teacher given as
-        Context(original=...). Both read one vocabulary.
-    matrices: of layers, projected to the teacher's by that pair (losses/matrices.py); 1 with shared projections.
+        learned along and thrown away (Zhao et al., 2019, arXiv:1909.11687; losses/projections.py). Vectors
+        that are given out may then be as narrow as the student's stream: a student of its own make learns
+        from a teacher given as Context(original=...). Both read one vocabulary.
+    matrices: of layers, projected to the teacher's by that pair (losses/matrices.py).
     layers: which layer of the student learns from which of the teacher, such as "1:2,2:4,3:6"; by default the
         last from the last, and the others evenly.
     progressive: the first half of the steps teaches the layers one after the other, from the first on.
@@ -57,7 +57,7 @@ class Distill(Recovery):
     attention: float = 0.0
     values: float = 0.0
     projections: Literal["own", "shared"] = "own"
-    matrices: float | None = None
+    matrices: float = 0.0
     layers: str = ""
     progressive: bool = False
     anneal: float = 0.0
@@ -121,19 +121,17 @@ class Distill(Recovery):
         from .teaching.at_layers import Weights, at_layers
         from .teaching.losses.projections import projections
 
-        joined = self.projections == "shared"
         (above, _), (below, notes) = layered(teacher), layered(student)
         teachers = [layer for stream in above for layer in stream.layers]
         students = [layer for stream in below for layer in stream.layers]
         pairs = read(self.layers) if self.layers else uniform(below, above)
         check(pairs, len(students), len(teachers))
         layers = [(teachers[b], students[a]) for a, b in pairs]
-        shared = projections(teacher, student, layers, feeds) if joined else {}
+        shared = projections(teacher, student, layers, feeds) if self.projections == "shared" else {}
         if not pairs:
             notes = [*notes, "no layers were found that correspond, so the outputs alone are taught"]
             return [], notes, {}
         notes.append(f"layers that learn from layers: {shown(pairs)}")
-        matrices = (1.0 if self.matrices is None else self.matrices) if joined else 0.0
-        weights = Weights(self.hidden, self.attention, self.values, matrices)
+        weights = Weights(self.hidden, self.attention, self.values, self.matrices)
         found, more = at_layers((teacher, student), layers, weights, shared, seed)
         return found, [*notes, *more], shared

@@ -30,11 +30,12 @@ class ShareProjections(Pass):
     wide model as teacher over the same matrix. Heads and feed-forwards keep their sizes.
 
     U is the leading principal directions of what the norms give on the calibration data, pooled over layers
-    (SliceGPT: Ashkboos et al., 2024, arXiv:2401.15024, has one a layer). With RMSNorm, whose length any basis
-    has, and with LayerNorm, where U takes the ones to the ones, a change of basis alone changes no output.
-    Norms' scales are folded into the products behind them first. Where they cannot be, because the stream goes
-    on through them (post-norm: BERT), no basis but the features' own follows them exactly: a scale a direction
-    is fitted to the texts, and notes say how much is missed.
+    (SliceGPT: Ashkboos et al., 2024, arXiv:2401.15024, has one a layer). With RMSNorm, which divides by a
+    length that any basis has, and with LayerNorm, where U takes the ones to the ones, a change of basis alone
+    changes no output. Norms' scales are folded into the products behind them first. Where they cannot be,
+    because the stream goes on through them (post-norm: BERT), no basis but the features' own follows them
+    exactly: U spans the same space by a basis in which their mean is diagonal, a scale and a shift by
+    direction are fitted to the texts, and notes say how much is missed.
 
     Vocabularies stay the same.
 
@@ -111,7 +112,9 @@ class ShareProjections(Pass):
         if self.width is None:
             width = size * 3 // 4 // MULTIPLE * MULTIPLE
             if not width:
-                raise PassError(f"three quarters of {size} features are no multiple of {MULTIPLE}: give width=")
+                raise PassError(
+                    f"three quarters of {size} features are no multiple of {MULTIPLE}: give width="
+                )
             return width
         if self.width > size:
             raise PassError(f"width is {self.width}, and a stream has {size} features: give that or less")
@@ -124,6 +127,6 @@ def _told(missed: Mapping[str, float], kept: Set[str]) -> list[str]:
     if not own:
         return []
     return [
-        f"scales that norms keep of their own, since more than products reads them: {len(own)}, fitted to the "
-        f"texts; of what they give, {min(own):.2g} to {max(own):.2g} of the squares is missed"
+        f"scales that norms keep of their own, since more than products reads them: {len(own)}, fitted to "
+        f"the texts; of what they give, {min(own):.2g} to {max(own):.2g} of the squares is missed"
     ]

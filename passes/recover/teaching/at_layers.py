@@ -42,8 +42,10 @@ def at_layers(
     left = alike = 0
     for place, pair in enumerate(layers):
         if weights.hidden:
-            ends = (layer.exit.native for layer in pair)
-            found.append(hidden(programs[1], weights.hidden / len(layers), place, *ends, seed, shared))
+            taught, learns = (layer.exit.native for layer in pair)
+            found.append(
+                hidden(programs[1], weights.hidden / len(layers), place, taught, learns, seed, shared)
+            )
         widths = width(pair[0]), width(pair[1])
         if weights.matrices and widths in shared:
             term, missed = matrices(programs, pair, weights.matrices / len(layers), place, shared[widths])
@@ -57,7 +59,9 @@ def at_layers(
             "no matrix of the student is the teacher's in another width: give matrices a weight of 0"
         )
     if left:
-        notes.append(f"matrices that have none like them in the teacher and are left to the other terms: {left}")
+        notes.append(
+            f"matrices that have none like them in the teacher and are left to the other terms: {left}"
+        )
     return found, notes
 
 
@@ -74,11 +78,12 @@ def _attention(
         said = f"attention is not compared at {layers[1].exit.name}: a layer or its teacher has none left"
         return [], [said]
     found: list[Term] = []
-    given = {"program": programs[1], "teacher": one, "student": other}
     nodes = map_nodes(one), map_nodes(other)
     if weights.attention and nodes[0] is not None and nodes[1] is not None:
-        found.append(Maps(weights.attention / count, number, nodes[0], nodes[1], **given))
+        found.append(Maps(weights.attention / count, number, nodes[0], nodes[1], {}, programs[1], one, other))
     ends = native(one.value), native(other.value)
     if weights.values and ends[0] is not None and ends[1] is not None:
-        found.append(Relations(weights.values / count, number, [ends[0]], [ends[1]], **given))
+        found.append(
+            Relations(weights.values / count, number, [ends[0]], [ends[1]], {}, programs[1], one, other)
+        )
     return found, []

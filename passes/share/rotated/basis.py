@@ -7,7 +7,7 @@ else reads the stream (a gelu over it, a maximum, pieces of it) needs its own ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +18,7 @@ from ....ir.ops.coupling import Group
 from ....ir.ops.evaluate import scalar
 from ....ir.values import Value
 
-# rotated: in any basis. even: the same in all channels. inner: within a norm. own: in the stream's own channels.
+# rotated: in any basis. even: the same in all channels. inner: within a norm. own: the stream's own channels.
 Role = Literal["rotated", "even", "inner", "own"]
 
 MOVES = {
@@ -58,9 +58,10 @@ def basis(group: Group, blocks: Blocks) -> Basis | str:
     found = Basis(axes, norms={norm.root: norm for norm in blocks.norm if norm.root in axes})
     inner = {v: norm for norm in found.norms.values() for v in norm.body if v != norm.root}
     forced: set[Value] = set()
+    tail = _tail(found, [residual.root for residual in blocks.residual])
     while True:
         found.role = _forward(found, inner, forced)
-        more = _backward(found) - forced
+        more = (_backward(found) | _beside(found, inner, tail)) - forced
         if not more:
             break
         forced |= more
@@ -123,7 +124,9 @@ def _role(value: Value, axes: Mapping[Value, int], role: Mapping[Value, Role]) -
         taken = [role.get(v) for v in chosen if v in axes]
         return "rotated" if zeros and "rotated" in taken and not constants and "even" not in taken else "own"
     if value.op in ("mul", "neg") or (value.op == "div" and role.get(operands[0]) == "rotated"):
-        return "rotated" if not constants and computed.count("rotated") == 1 and "own" not in computed else "own"
+        return (
+            "rotated" if not constants and computed.count("rotated") == 1 and "own" not in computed else "own"
+        )
     return "own"
 
 
@@ -157,8 +160,34 @@ def _backward(found: Basis) -> set[Value]:
             read = any(found.role.get(v) == "rotated" for v in value.inputs if v is not None)
             if not last or (not read and len(needs) == len(value.users)):
                 more.add(value)
+        if role == "even" and users and all(found.role[user] == "own" for user in users):
+            more.add(value)
         if role == "own" and not last:
             more.update(u for u in users if found.role[u] == "rotated" and _through(value, u, found))
+    return more
+
+
+def _tail(found: Basis, sums: Iterable[Value]) -> set[Value]:
+    """Values of the group that no residual sum depends on."""
+    above, stack = set(sums), list(sums)
+    while stack:
+        for value in stack.pop().inputs:
+            if value is not None and value in found.axes and value not in above:
+                above.add(value)
+                stack.append(value)
+    return found.axes.keys() - above
+
+
+def _beside(found: Basis, inner: Mapping[Value, Norm], tail: Set[Value]) -> set[Value]:
+    """Values behind the layers that are made of the stream's own channels anyway: what divides a vector by
+    its length reads the vector that the length is of."""
+    more: set[Value] = set()
+    for value, role in found.role.items():
+        if value not in tail or role not in ("rotated", "own"):
+            continue
+        if role == "own" or any(not _follows(value, user, found, inner) for user in value.users):
+            users = {user for user in value.users if found.role.get(user) == "rotated"}
+            more |= {u for u in users if u in tail and u.op not in PRODUCTS and u not in found.norms}
     return more
 
 

@@ -2,12 +2,12 @@
 
 Principal directions of what the norms give, pooled over layers (SliceGPT: Ashkboos et al., 2024,
 arXiv:2401.15024, section 3.3, has a basis a layer and a product with the change of basis on the stream; with
-one for all layers nothing stands between them).
+one for all nothing stands between).
 
 Three things are asked of the basis of the space that they span. A LayerNorm takes the mean over the features
 away, which is a projection too: where the ones are taken to the ones, LayerNorm and this change of basis
 commute. A scale of features that could not be folded away is best followed by a basis in which it is nearly
-diagonal; with all features kept that is the basis there was, in another order. Else: the principal directions.
+diagonal; with all features kept that is the basis there was, in another order. Else: principal directions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ...recover.training.own import watched
 
 
 def moments(program: Program, sites: Sequence[Node], feeds: Sequence[Feed]) -> np.ndarray:
-    """Second moments (features, features) of nodes' values, float64, padding left out: the mean over the nodes,
+    """Second moments (features, features) of nodes' values, float64, padding left out: the mean over nodes,
     each divided by its sum of squares, so that all count alike.
 
     Raises:
@@ -45,8 +45,8 @@ def moments(program: Program, sites: Sequence[Node], feeds: Sequence[Feed]) -> n
     for site, total in zip(sites, totals, strict=True):
         if not np.trace(np.atleast_2d(total)) > 0:
             raise DataError(
-                f"the calibration data leaves '{site.name}' without one finite row: check the model's weights "
-                "and the attention masks"
+                f"the calibration data leaves '{site.name}' without one finite row: check the model's "
+                "weights and the attention masks"
             )
     return sum(np.asarray(total) / np.trace(total) for total in totals) / len(totals)
 

@@ -60,8 +60,8 @@ def fit(
     feeds: Sequence[Feed],
     context: Context,
 ) -> dict[str, float]:
-    """Writes scales and shifts into the student, whose own are ones and zeros; gives by a norm's name how much
-    of the sum of squares is missed.
+    """Writes scales and shifts into the student, whose own are ones and zeros; gives by a norm's name how
+    much of the sum of squares is missed.
 
     Args:
         teacher: of which `student` was made; nodes have the same names.

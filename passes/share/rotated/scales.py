@@ -37,8 +37,8 @@ def store_scales(program: Program) -> None:
 
 
 def fold(program: Program, norms: Iterable[Norm]) -> list[Norm]:
-    """Takes scale and shift into the products that read a norm, wherever nothing else reads it, in place; what
-    stays in the norm are ones and zeros. Gives the norms that keep their own."""
+    """Takes scale and shift into the products that read a norm, wherever nothing else reads it, in place;
+    what stays in the norm are ones and zeros. Gives the norms that keep their own."""
     graph = view(program)
     linears = recognise(graph).linear
     read, outputs = readers(graph), {bare(value) for value in graph.outputs}

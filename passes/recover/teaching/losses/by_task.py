@@ -6,9 +6,9 @@ from .....ir.errors import PassError
 from .....ir.program import Program
 from ....manager.contract import Feed
 from ...training.own import floating
-from .projections import Projections
 from .base import Term
 from .outputs import LABELS, HardLabels, Outputs, Similarity, SoftLabels
+from .projections import Projections
 
 
 def at_outputs(
@@ -47,8 +47,8 @@ def at_outputs(
             wider = term.shared.get(widths)
             if wider is None and widths[0] != widths[1]:
                 raise PassError(
-                    f"the output is {widths[1]} wide and the teacher's {widths[0]}, and no layers are, so nothing "
-                    "joins them: give output a weight of 0"
+                    f"the output is {widths[1]} wide and the teacher's {widths[0]}, as no layers are, so "
+                    "nothing joins them: give output a weight of 0"
                 )
             term.parameters |= {} if wider is None else {f"{wider.name}.up": wider.up}
         found.append(term)

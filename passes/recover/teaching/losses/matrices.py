@@ -16,9 +16,9 @@ from .....ir.fx.graph import attribute
 from .....ir.program import Program
 from .....ir.view import view
 from ....manager.contract import Feed
-from .projections import Projection
 from .base import Tensors, Term
 from .outputs import TINY
+from .projections import Projection
 
 Side = tuple[Linear, bool]  # a product, and whether it reads the stream (or gives to it)
 
@@ -44,8 +44,8 @@ class Matrix:
 class Matrices(Term):
     """Zhao et al., 2019, arXiv:1909.11687, equation 2, in its upward form, over the squares of the teacher's:
     |W - w V|^2 of matrices that read the stream, |W - U w|^2 of those that give to it; the mean over them.
-    Behind a norm that the stream does not go through, w V counts up to a factor: the norm divides by the length
-    over fewer features.
+    Behind a norm that the stream does not go through, w V counts up to a factor: such a norm divides by the
+    length over fewer features.
 
     pairs: (teacher's, student's, whether they read the stream).
     """
@@ -81,24 +81,23 @@ def matrices(
     Raises:
         PassError: the layers are of other blocks.
     """
-    made = [_kinds(layer) for layer in layers]
-    if made[0] != made[1]:
+    kinds = [_kinds(layer) for layer in layers]
+    if kinds[0] != kinds[1]:
         raise PassError(
-            f"the layer that ends at {layers[1].exit.name} is of {', '.join(made[1])}, and its teacher's of "
-            f"{', '.join(made[0])}: pair others by layers=, or give matrices a weight of 0"
+            f"the layer that ends at {layers[1].exit.name} is of {', '.join(kinds[1])}, and its teacher's of "
+            f"{', '.join(kinds[0])}: pair others by layers=, or give matrices a weight of 0"
         )
     scales = [_scales(program) for program in programs]
-    pairs, left = [], 0
+    pairs: list[tuple[Matrix, Matrix, bool]] = []
+    left = 0
     for one, other in zip(*(layer.blocks for layer in layers), strict=True):
         for (above, reads), (below, _) in zip(_sides(one), _sides(other), strict=False):
-            pair = [
-                _matrix(program, linear, known if reads else {})
-                for program, linear, known in zip(programs, (above, below), scales, strict=True)
-            ]
-            if None in pair or not _fits(above, below, reads, projection):
+            given = _matrix(programs[0], above, scales[0] if reads else {})
+            made = _matrix(programs[1], below, scales[1] if reads else {})
+            if given is None or made is None or not _fits(above, below, reads, projection):
                 left += 1
             else:
-                pairs.append((*pair, reads))
+                pairs.append((given, made, reads))
     if not pairs:
         return None, left
     parameters = {f"{projection.name}.up": projection.up, f"{projection.name}.down": projection.down}
@@ -131,7 +130,7 @@ def _fits(above: Linear, below: Linear, reads: bool, projection: Projection) -> 
 
 def _scales(program: Program) -> dict[object, str]:
     """By what a norm gives, the path of its scale: of norms that the stream does not go through."""
-    found = {}
+    found: dict[object, str] = {}
     for norm in recognise(view(program)).norm:
         node = None if norm.weight is None else bare(norm.weight).native
         if norm.position == "pre" and isinstance(node, Node) and node.op == "get_attr":

@@ -10,8 +10,8 @@ from torch.fx import Node
 from .....ir.program import Program
 from ....common.outputs import logits, rows
 from ....manager.contract import Feed
-from .projections import Projections
 from .base import Tensors, Term
+from .projections import Projections
 
 
 @dataclass

@@ -29,7 +29,7 @@ Layers = Sequence[tuple[StreamLayer, StreamLayer]]
 
 @dataclass(frozen=True)
 class Projection:
-    """up: (teacher's width, student's), of states. down: (student's, teacher's), of matrices that read them."""
+    """up: (teacher's width, student's), of states. down: the other way round, of matrices that read them."""
 
     up: torch.nn.Parameter
     down: torch.nn.Parameter
@@ -60,7 +60,10 @@ def projections(teacher: Program, student: Program, layers: Layers, feeds: Seque
             f"teacher and student are {widths[0][0]} wide, both, so there is nothing to project: leave "
             "projections out"
         )
-    sums = {pair: [torch.zeros(pair, dtype=torch.float64), torch.zeros(pair[1:] * 2).double()] for pair in differing}
+    sums = {
+        pair: [torch.zeros(pair, dtype=torch.float64), torch.zeros(pair[1:] * 2).double()]
+        for pair in differing
+    }
     ends = [[layer.exit.native for layer in each] for each in zip(*layers, strict=True)]
     runs = [watched(evaluated(one).graph, nodes) for one, nodes in zip((teacher, student), ends, strict=True)]
     with torch.no_grad():
