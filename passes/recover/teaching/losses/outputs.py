@@ -33,13 +33,19 @@ class Hidden(Term):
 
 
 def hidden(
-    program: Program, weight: float, layer: int, taught: Node, learns: Node, seed: int, shared: Projections
+    program: Program,
+    weight: float,
+    layer: int,
+    taught: Node,
+    learns: Node,
+    seed: int,
+    shared: Projections | None = None,
 ) -> Hidden:
     """The term between two values (batch, length, width), with a matrix where the widths differ: the one that
     all layers share, if there is such a one."""
     widths = (int(taught.meta["val"].shape[-1]), int(learns.meta["val"].shape[-1]))
     term = Hidden(weight, layer, [taught], [learns], program=program)
-    if widths in shared:
+    if shared and widths in shared:
         term.parameters[f"{shared[widths].name}.up"] = shared[widths].up
     elif widths[0] != widths[1]:
         matrix = torch.empty(*widths)

@@ -24,6 +24,7 @@ from ...training.own import watched
 
 FEEDS = 8  # that the first values come from
 RELATIVE = 1e-6  # of the largest: directions with less are not inverted
+TINY = torch.finfo(torch.float64).tiny
 Layers = Sequence[tuple[StreamLayer, StreamLayer]]
 
 
@@ -54,28 +55,42 @@ def projections(teacher: Program, student: Program, layers: Layers, feeds: Seque
     if not layers:
         raise PassError("projections=shared joins the widths of layers, and none were found that correspond")
     widths = [(width(above), width(below)) for above, below in layers]
-    differing = {pair for pair in widths if pair[0] != pair[1]}
+    differing = [pair for pair in dict.fromkeys(widths) if pair[0] != pair[1]]
     if not differing:
         raise PassError(
             f"teacher and student are {widths[0][0]} wide, both, so there is nothing to project: leave "
             "projections out"
         )
-    sums = {
-        pair: [torch.zeros(pair, dtype=torch.float64), torch.zeros(pair[1:] * 2).double()]
-        for pair in differing
-    }
     ends = [[layer.exit.native for layer in each] for each in zip(*layers, strict=True)]
     runs = [watched(evaluated(one).graph, nodes) for one, nodes in zip((teacher, student), ends, strict=True)]
+    sums = [_Sums() for _ in layers]
     with torch.no_grad():
         for feed in feeds[:FEEDS]:
             given, made = (
                 run(*arguments(one, feed))[len(one.outputs) :]
                 for run, one in zip(runs, (teacher, student), strict=True)
             )
-            for pair, a, b in zip(widths, given, made, strict=True):
-                if pair in differing:
-                    _add(sums[pair], *(rows(student, feed, x).double() for x in (a, b)))
-    return {pair: _solved(*found) for pair, found in sums.items()}
+            for each, a, b in zip(sums, given, made, strict=True):
+                each.add(*(rows(student, feed, x).double() for x in (a, b)))
+    return {
+        pair: _solved([each for each, own in zip(sums, widths, strict=True) if own == pair])
+        for pair in differing
+    }
+
+
+@dataclass
+class _Sums:
+    """Over rows: teacher's states times the student's, the student's times their own, teacher's squares."""
+
+    cross: torch.Tensor | float = 0.0
+    own: torch.Tensor | float = 0.0
+    size: float = 0.0
+
+    def add(self, above: torch.Tensor, below: torch.Tensor) -> None:
+        sound = above.isfinite().all(dim=1) & below.isfinite().all(dim=1)
+        above, below = above[sound], below[sound]
+        self.cross, self.own = self.cross + above.T @ below, self.own + below.T @ below
+        self.size += float(above.square().sum())
 
 
 def width(layer: StreamLayer) -> int:
@@ -83,15 +98,13 @@ def width(layer: StreamLayer) -> int:
     return int(layer.exit.native.meta["val"].shape[-1])
 
 
-def _add(sums: list[torch.Tensor], above: torch.Tensor, below: torch.Tensor) -> None:
-    sound = above.isfinite().all(dim=1) & below.isfinite().all(dim=1)
-    above, below = above[sound], below[sound]
-    size = above.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
-    sums[0] += above.T @ below / size
-    sums[1] += below.T @ below / size
-
-
-def _solved(cross: torch.Tensor, own: torch.Tensor) -> Projection:
+def _solved(sums: Sequence[_Sums]) -> Projection:
+    cross, own = (
+        sum(torch.as_tensor(getattr(one, name)) / max(one.size, TINY) for one in sums)
+        for name in ("cross", "own")
+    )
+    assert isinstance(cross, torch.Tensor)
+    assert isinstance(own, torch.Tensor)
     up = cross @ torch.linalg.pinv(own, rtol=RELATIVE, hermitian=True)
     down = torch.linalg.pinv(up, rtol=RELATIVE)
     return Projection(*(torch.nn.Parameter(one.float().contiguous()) for one in (up, down)))
