@@ -30,7 +30,7 @@ class Bottleneck(Pass):
     MobileBERT's body (Sun et al., 2020, arXiv:2004.02984, sections 3.1 and 3.2). Heads keep their number and
     have width / heads features each; norms and activations are as the layer's own. A pre-norm layer stays
     one: the bottleneck reads its first norm, and has norms before its sub-layers. Layers that share weights
-    share the new ones, fitted where the first of them reads. `factorise-embedding` and
+    share the new ones, fitted for all of them. `factorise-embedding` and
     `embedding-convolution` make the rest of a MobileBERT.
 
     With calibration texts, in float64: the bottleneck holds the principal directions of what the layer reads,
@@ -126,22 +126,23 @@ class Bottleneck(Pass):
         from ...ir.fx.graph import propagate, prune
         from .narrow.heads import cut_heads
         from .narrow.run import given
-        from .narrow.weights import Sizes, narrow
+        from .narrow.weights import Sizes, narrow, shared
         from .narrow.write import Writer
 
         gm = program.graph
         order = {node: place for place, node in enumerate(gm.graph.nodes)}
         known = given(program, chosen, feeds, context.progress) if feeds else [None] * len(chosen)
-        new: list[Narrow] = []
-        first: dict[object, Narrow] = {}
         insides = [site.activation(order) for site in chosen]
-        for site, inside, texts in zip(chosen, insides, known, strict=True):
+        new: list[Narrow] = []
+        for number, (site, inside) in enumerate(zip(chosen, insides, strict=True)):
             inner = self.intermediate or -(-site.feed_forward.width // self.feed_forwards)
             sizes = Sizes(self.width, self.feed_forwards, inner, self.attention)
-            like = next((first[key] for key in site.key if key in first), None)
-            basis = None if like is None else like.basis
-            new.append(narrow(gm, site, inside[0], sizes, texts, context.seed, basis))
-            first.update({key: new[-1] for key in site.key if key not in first})
+            like = next((n for n, one in enumerate(chosen[:number]) if {*one.key} & {*site.key}), number)
+            basis = new[like].basis if like < number else None
+            made = narrow(gm, site, inside[0], sizes, known[like], context.seed, basis)
+            for place, one in enumerate(chosen[:number]):
+                made = shared(made, new[place], [a == b for a, b in zip(one.key, site.key, strict=True)])
+            new.append(made)
         kept = cut_heads(program, [(site.attention, site.cut) for site in chosen], self.width)
         writer = Writer(gm, order, self.attention)
         layers = [

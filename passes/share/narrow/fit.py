@@ -3,31 +3,29 @@
 The original and the narrow program are run over the same texts in step. Every product is moved by least
 squares to where what it adds brings its sum nearest to what stands there in the original, in the coordinates
 of the bottleneck; norms likewise, feature by feature; the last product of a layer towards the stream itself.
+Layers that share weights are fitted together, each on what the original's layer is given: what a shared
+weight gives in the last of them is not known before it is fitted in the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.fx import Node
 
 from ....ir.blocks.walk import bare
-from ....ir.fx.graph import attribute, set_attribute
 from ....ir.program import Program
 from ...common.outputs import distance
-from ...common.surgeon import Moments, Surgeon
 from ...manager.contract import Feed
-from ..layers.scales import Scales, normalised
-from ..low_rank.tables import like
-from .hand import Dense, Scaled
+from .hand import Dense
 from .run import Rows, Run, read
+from .solve import Solver
 from .start import Affine
 from .weights import NONE, stored
 from .write import Layer
-
-DAMPING = 1e-3
 
 
 def fit(
@@ -47,12 +45,43 @@ def fit(
         (|difference|^2 / |wanted|^2); and so of the outputs (outputs.distance).
     """
     fitting = _Fitting(student, teacher, layers, feeds)
-    errors = []
-    for number, layer in enumerate(layers):
-        progress("fitting narrow layers", number, len(layers))
-        errors.append(fitting.layer(layer))
+    errors: dict[int, float] = {}
+    for together in _sets(layers):
+        progress("fitting narrow layers", len(errors), len(layers))
+        found = fitting.layers([layers[number] for number in together])
+        errors.update(zip(together, found, strict=True))
     wanted, got = fitting.theirs.outputs(), fitting.mine.outputs()
-    return errors, distance(teacher, feeds, wanted, got)
+    return [errors[number] for number in range(len(layers))], distance(teacher, feeds, wanted, got)
+
+
+def _sets(layers: Sequence[Layer]) -> list[list[int]]:
+    """The numbers of layers that share weights, together, in the order of the first of each."""
+    sets: list[tuple[set[object], list[int]]] = []
+    for number, layer in enumerate(layers):
+        key, numbers = set(layer.site.key), [number]
+        for one in [one for one in sets if one[0] & key]:
+            key, numbers = key | one[0], one[1] + numbers
+            sets.remove(one)
+        sets.append((key, numbers))
+    return sorted(numbers for _, numbers in sets)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A layer, what the narrow program is run by up to it, and what stands there in the original."""
+
+    layer: Layer
+    run: Run
+    entry: Rows
+    wide: Rows
+    sum: Rows
+    middle: Rows
+    active: Rows
+    whole: Rows
+
+    def inside(self, rows: Rows) -> Rows:
+        """In the coordinates of the bottleneck."""
+        return [x.double() @ torch.from_numpy(self.layer.narrow.basis) for x in rows]
 
 
 class _Fitting:
@@ -61,130 +90,97 @@ class _Fitting:
     ) -> None:
         self.mine = Run(student, feeds, [node for layer in layers for node in _written(layer)])
         self.theirs = Run(teacher, feeds, [node for layer in layers for node in read(layer.site)])
-        self._graphs = {student.graph, self.mine.live.graph}
-        self._teacher, self._done = teacher.graph, set[str]()
+        live = self.mine.live.graph
+        self._solver = Solver([live] if live is student.graph else [live, student.graph])
+        self._teacher, self._count = teacher.graph, len(feeds)
 
-    def layer(self, layer: Layer) -> float:
-        """Fits one layer; how far it is from what it was to add."""
-        site, basis = layer.site, torch.from_numpy(layer.narrow.basis)
-        entry, wide, sum_, middle = (
-            self.theirs.rows(node)
-            for node in (
-                bare(site.entry).native,
-                site.wide.native,
-                site.sums[0].native,
-                site.middle.root.native,
+    def layers(self, layers: Sequence[Layer]) -> list[float]:
+        """Fits layers that share weights, or one; how far each is from what it was to add."""
+        places = self._places(layers)
+        solver, first = self._solver, layers[0]
+        for number in range(len(first.norms)):
+            pairs = [(one.layer.norms[number], one) for one in places]
+            targets = [_of(Affine(weight, np.zeros(len(weight))), one.wide) for (_, weight), one in pairs]
+            solver.norms([(norm, one.run) for (norm, _), one in pairs], targets)
+        for number in range(len(first.qkv)):
+            each = [(*one.layer.qkv[number], one) for one in places]
+            solver.dense(
+                [(dense, one.run) for dense, _, one in each],
+                [_of(product, one.wide) for _, product, one in each],
             )
+        goals = [one.inside(self._sum(one)) for one in places]
+        solver.dense([(_there(one.layer.o), one.run) for one in places], goals)
+        if first.after:
+            goals = [one.inside(one.middle) for one in places]
+            solver.norms([(one.layer.after[0], one.run) for one in places], goals)
+        for number in range(len(first.stacks)):
+            goals = self._feed_forward(number, places, goals)
+        errors = solver.dense(
+            [(_there(one.layer.out), one.run) for one in places], [one.whole for one in places]
         )
-        for norm, weight in layer.norms:
-            self._norm(norm, _of(Affine(weight, np.zeros(len(weight))), wide))
-        for one, product in layer.qkv:
-            self._dense(one, _of(product, wide))
-        pre = site.last is None
-        # In the coordinates of the bottleneck: where the original's sums stand.
-        goal = [(w + s - e if pre else s).double() @ basis for w, s, e in zip(wide, sum_, entry, strict=True)]
-        assert layer.o is not None
-        self._dense(layer.o, goal)
-        inner = [x.double() @ basis for x in middle]
-        if not pre:
-            self._norm(layer.after[0], inner)
-            goal = inner
-        self._feed_forwards(layer, goal, inner, middle)
-        assert layer.out is not None
-        error = self._dense(layer.out, self.theirs.rows(site.sums[1].native))
-        self.mine.let_go(_written(layer))
-        self.theirs.let_go(read(site))
-        return error
+        for one in places:
+            one.run.let_go(_written(one.layer))
+            self.theirs.let_go(read(one.layer.site))
+        return errors
 
-    def _feed_forwards(self, layer: Layer, goal: Rows, inner: Rows, middle: Rows) -> None:
-        """One after the other, each adding what its neurons gave to where the sum was to stand."""
-        site, basis = layer.site, torch.from_numpy(layer.narrow.basis)
-        down = stored(self._teacher, site.feed_forward.down)
-        ends = torch.from_numpy(down.weight.T) @ basis
-        share = torch.from_numpy(down.bias) @ basis / len(layer.stacks)
-        active = self.theirs.rows(site.feed_forward.down.input.native)
-        for number, (stack, parts, joins) in enumerate(layer.stacks):
-            if layer.before:
-                self._norm(layer.before[number], inner)
-            real = np.flatnonzero(stack.neurons != NONE)
-            neurons = torch.from_numpy(stack.neurons[real])
-            for one, product in zip(parts, stack.wanted, strict=True):
-                self._dense(one, _of(product, middle), outputs=real)
-            gives = [a[:, neurons].double() @ ends[neurons] + share for a in active]
-            goal = [g + more for g, more in zip(goal, gives, strict=True)]
-            self._dense(joins, goal, inputs=real)
-            if layer.after:
-                self._norm(layer.after[number + 1], goal)
+    def _places(self, layers: Sequence[Layer]) -> list[_Place]:
+        """Of several, each is given what the original's is, over fewer texts: as many rows as for one."""
+        count = self._count if len(layers) == 1 else -(-self._count // len(layers))
+        found = []
+        for layer in layers:
+            site, run, start = layer.site, self.mine, bare(layer.site.entry).native
+            entry = self.theirs.rows(start, count)
+            if len(layers) > 1:
+                run = self.mine.fork(count)
+                run.give(_there(layer.out).stream, self.theirs, start)
+            values = [site.wide, site.sums[0], site.middle.root, site.feed_forward.down.input, site.sums[1]]
+            found.append(_Place(layer, run, entry, *(self.theirs.rows(v.native, count) for v in values)))
+        return found
 
-    def _dense(
-        self,
-        one: Dense,
-        targets: Rows,
-        *,
-        inputs: np.ndarray | None = None,
-        outputs: np.ndarray | None = None,
-    ) -> float:
-        """Least squares towards what a product, and the stream it goes into, are to give.
+    def _sum(self, one: _Place) -> Rows:
+        """What the sum with the attention stands for."""
+        if one.layer.site.last is not None:
+            return one.sum
+        return [w + s - e for w, s, e in zip(one.wide, one.sum, one.entry, strict=True)]
 
-        Args:
-            inputs, outputs: those of its features that are fitted; all where nothing is given.
-        """
-        read = self.mine.rows(one.x)
-        stream = self.mine.rows(one.stream) if one.stream is not None else None
-        weight = attribute(self.mine.live.graph, one.weight).detach().double().numpy().T.copy()
-        bias = (
-            attribute(self.mine.live.graph, one.bias).detach().double().numpy().copy() if one.bias else None
-        )
-        rows = np.arange(len(weight)) if inputs is None else inputs
-        columns = np.arange(weight.shape[1]) if outputs is None else outputs
-        moments = Moments.none()
-        for place, (x, target) in enumerate(zip(read, targets, strict=True)):
-            rest = target - stream[place] if stream is not None else target
-            moments = moments.plus(x[:, rows], rest[:, columns], constant=bias is not None)
-        old = weight[np.ix_(rows, columns)]
-        old = old if bias is None else np.concatenate([old, bias[None, columns]])
-        if not len(rows) or not len(columns):
-            return 0.0
-        if one.weight in self._done:
-            return moments.error(old)
-        new = Surgeon(moments, old, damping=DAMPING).fitted()
-        weight[np.ix_(rows, columns)] = new[: len(rows)]
-        if bias is not None:
-            bias[columns] = new[-1]
-            self._put(one.bias, bias)
-        self._put(one.weight, weight.T)
-        return moments.error(new)
+    def _feed_forward(self, number: int, places: Sequence[_Place], goals: Sequence[Rows]) -> list[Rows]:
+        """The next one adds what its neurons gave to where the sum is to stand; where it stands then."""
+        solver, first = self._solver, places[0].layer
+        if first.before:
+            inner = [one.inside(one.middle) for one in places]
+            solver.norms([(one.layer.before[number], one.run) for one in places], inner)
+        stacks = [one.layer.stacks[number] for one in places]
+        both = list(zip(stacks, places, strict=True))
+        real = [np.flatnonzero(stack.neurons != NONE) for stack, _, _ in stacks]
+        for part in range(len(stacks[0][1])):
+            solver.dense(
+                [(parts[part], one.run) for (_, parts, _), one in both],
+                [_of(stack.wanted[part], one.middle) for (stack, _, _), one in both],
+                outputs=real,
+            )
+        found = []
+        for one, (stack, _, _), goal, some in zip(places, stacks, goals, real, strict=True):
+            down, neurons = stored(self._teacher, one.layer.site.feed_forward.down), stack.neurons[some]
+            (ends,) = one.inside([torch.from_numpy(down.weight.T[neurons])])
+            (share,) = one.inside([torch.from_numpy(down.bias[None] / len(one.layer.stacks))])
+            more = [active[:, torch.from_numpy(neurons)].double() @ ends + share for active in one.active]
+            found.append([g + m for g, m in zip(goal, more, strict=True)])
+        solver.dense([(down, one.run) for (_, _, down), one in both], found, inputs=real)
+        if first.after:
+            solver.norms([(one.layer.after[number + 1], one.run) for one in places], found)
+        return found
 
-    def _norm(self, one: Scaled, targets: Rows) -> None:
-        """Scale and shift, feature by feature."""
-        read = self.mine.rows(one.x)
-        if not one.weight or one.weight in self._done:
-            return
-        found = Scales(read[0].shape[-1], bool(one.bias))
-        for x, target in zip(read, targets, strict=True):
-            found.add(normalised(one.kind, x), target)
-        old = [
-            attribute(self.mine.live.graph, path).detach().double().numpy()
-            for path in (one.weight, one.bias)
-            if path
-        ]
-        scale, shift = found.fitted(old[0], old[1] if one.bias else np.zeros(1), DAMPING)
-        self._put(one.weight, scale)
-        if one.bias:
-            self._put(one.bias, shift)
 
-    def _put(self, path: str, new: np.ndarray) -> None:
-        self._done.add(path)
-        for graph in self._graphs:
-            set_attribute(graph, path, like(attribute(graph, path), new))
+def _there(one: Dense | None) -> Dense:
+    assert one is not None
+    return one
 
 
 def _written(layer: Layer) -> list[Node]:
     """What a fit asks of the narrow program."""
-    products = [one for one, _ in layer.qkv] + [
-        one for _, parts, down in layer.stacks for one in (*parts, down)
-    ]
-    products += [one for one in (layer.o, layer.out) if one is not None]
+    products = [one for one, _ in layer.qkv]
+    products += [one for _, parts, down in layer.stacks for one in (*parts, down)]
+    products += [_there(layer.o), _there(layer.out)]
     norms = [one for one, _ in layer.norms] + layer.after + layer.before
     streams = [one.stream for one in products if one.stream is not None]
     return list(dict.fromkeys([*(one.x for one in products), *(one.x for one in norms), *streams]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 
 import torch
 from torch.fx import Node
@@ -32,11 +33,32 @@ class Run:
         self._nodes = {node.name: node for node in self.live.graph.graph.nodes}
         self._run = Lockstep(self.live, feeds, [self._nodes[node.name] for node in asked])
 
-    def rows(self, node: Node) -> Rows:
-        """What a node gives at real tokens; whatever comes before it has run then, and nothing behind it."""
+    def rows(self, node: Node, count: int | None = None) -> Rows:
+        """What a node gives at real tokens; whatever comes before it has run then.
+
+        Args:
+            count: of the feeds, the first; None: all.
+        """
         mine = self._nodes[node.name]
         self._run.reached(mine)
-        return [rows(self.live, feed, self._run.value(mine, place)) for place, feed in enumerate(self._feeds)]
+        some = enumerate(self._feeds[:count])
+        return [rows(self.live, feed, self._run.value(mine, place)) for place, feed in some]
+
+    def fork(self, count: int) -> Run:
+        """Another run from here on, of the first feeds alone."""
+        inputs = [node for node in self.live.graph.graph.nodes if node.op == "placeholder"]
+        self._run.reached(inputs[-1])  # a run is handed its inputs once
+        twin = copy(self)
+        twin._feeds, twin._run = self._feeds[:count], self._run.fork(count)
+        return twin
+
+    def give(self, node: Node | None, other: Run, like: Node) -> None:
+        """Makes a node have given what one of another run gave."""
+        assert node is not None
+        mine, theirs = self._nodes[node.name], other._nodes[like.name]
+        self._run.reached(mine)
+        for place in range(len(self._feeds)):
+            self._run.put(mine, place, other._run.value(theirs, place))
 
     def let_go(self, nodes: Iterable[Node]) -> None:
         """Of what is not asked for again."""

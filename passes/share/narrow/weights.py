@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.fx import GraphModule
@@ -74,6 +74,18 @@ def stored(gm: GraphModule, linear: Linear) -> Affine:
     if linear.bias is not None:
         bias = attribute(gm, str(linear.bias.native.target)).detach().double().numpy()
     return Affine(weight.numpy(), bias)
+
+
+def shared(mine: Narrow, other: Narrow, alike: Sequence[bool]) -> Narrow:
+    """With another layer's numbers where both had the same weights.
+
+    Args:
+        alike: whether those of the attention were, and those of the feed-forward.
+    """
+    if alike[0]:
+        same = other.looked, other.qkv, other.wanted, other.o
+        mine = replace(mine, looked=same[0], qkv=same[1], wanted=same[2], o=same[3])
+    return replace(mine, stacks=other.stacks) if alike[1] else mine
 
 
 def narrow(
