@@ -107,16 +107,20 @@ def test_it_is_the_layer_of_a_mobilebert(mode):
         torch.testing.assert_close(found, reference(**tensors)[0], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("mode", list(MODES))
-def test_its_parameters_are_those_of_a_mobilebert(mode):
+@pytest.fixture(scope="module")
+def pooled():
     config = BertConfig(
         vocab_size=101, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=72,
         max_position_embeddings=64,
     )  # fmt: skip
     ids = torch.arange(24).reshape(3, 8)
-    program = capture(BertModel(config).eval(), inputs={"input_ids": ids, "attention_mask": ids * 0 + 1})
+    return capture(BertModel(config).eval(), inputs={"input_ids": ids, "attention_mask": ids * 0 + 1})
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_its_parameters_are_those_of_a_mobilebert(pooled, mode):
     rest = "factorise-embedding{rank=8},embedding-convolution{kernel=3}"
-    done = run(f"bottleneck{{{OPTIONS},attention={mode}}},{rest}", program)
+    done = run(f"bottleneck{{{OPTIONS},attention={mode}}},{rest}", pooled)
     assert done.ok, done.steps
     reference = mobilebert(mode, embedding_size=8, trigram_input=True)
     bias, pooler = 32, 32 * 33  # a bias before positions with biases of their own says nothing
@@ -135,7 +139,7 @@ def facts(program):
     ("name", "mode"),
     [
         ("bert", "shared"), ("roberta", "input"), ("albert", "shared"), ("mpnet", "shared"), ("t5", "shared"),
-        ("gpt2", "bottleneck"), ("vit", "shared"), ("vit", "bottleneck"), ("einsum", "shared"),
+        ("gpt2", "bottleneck"), ("vit", "shared"), ("vit", "bottleneck"),
     ],
 )  # fmt: skip
 def test_narrow_layers_are_found_as_layers(name, mode):
@@ -249,14 +253,17 @@ def lost(program, other, given):
     return distance(program, given, expected, found)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("bert", "shared"), ("vit", "bottleneck"), ("albert", "shared")])
-def test_texts_bring_it_nearer_than_weights_alone(name, mode):
+@pytest.mark.parametrize(
+    ("name", "mode", "within"),
+    [("bert", "shared", 0.01), ("vit", "bottleneck", 0.001), ("albert", "shared", 0.06)],
+)
+def test_texts_bring_it_nearer_than_weights_alone(name, mode, within):
     program, given = zoo.fx_program(name), feeds(name)
     options = f"width=24,feed_forwards=2,attention={mode}"
     blind, seen = narrow(name, options), narrow(name, options, calibration=given)
     assert "the weights alone say what is kept" in blind.steps[0].notes[-1]
     near, far = lost(program, seen.program, given), lost(program, blind.program, given)
-    assert near < 0.25 * far
+    assert near < within * far
     assert seen.steps[0].statistics["error of the outputs"] == pytest.approx(near, abs=1e-4)
 
 
@@ -276,7 +283,6 @@ def test_layers_that_shared_weights_share_the_new_ones():
     ("name", "rest"),
     [
         ("bert", "to-onnx"),
-        ("gpt2", "to-onnx"),
         ("bert", "prune-ffn{importance=magnitude,multiple=4}"),
         ("bert", "prune-heads{importance=magnitude}"),
         ("albert", "to-onnx,fuse-attention,remove-padding"),
@@ -284,8 +290,7 @@ def test_layers_that_shared_weights_share_the_new_ones():
 )
 def test_what_comes_after_finds_a_program_like_any_other(name, rest):
     data = feeds_of(zoo.fx_program(name), 6)
-    mode = "bottleneck" if name == "gpt2" else "shared"
-    first = narrow(name, f"{OPTIONS},attention={mode}", calibration=data)
+    first = narrow(name, calibration=data)
     done = run(rest, first.program, calibration=data, original=first.program)
     assert [step.status for step in done.steps] == ["applied"] * len(done.steps), done.steps
     agrees(first.program, done.program, rest)
