@@ -219,6 +219,17 @@ def test_what_reads_the_stream_gets_its_own_features_where_it_needs_them(head):
     assert all(tuple(thin.program.graph.state_dict()[name].shape) == (36, 28) for name in extra)
 
 
+def test_numbers_for_all_features_stay_what_they_are():
+    """Ones go to ones, as many as there are: with all features kept, a number put in would not be seen."""
+    torch.manual_seed(0)
+    program = capture(Headed(HEADS["a number where it is hidden"]).eval(), inputs=IDS)
+    given = [{"input_ids": np.random.default_rng(i).integers(0, 83, (3, 9))} for i in range(5)]
+    thin = run("share-projections{width=28}", program, calibration=given).program
+    (found,) = outputs(thin, given[0])
+    assert torch.equal(found[:, 6:], torch.full((3, 3, 36), 7.0))
+    assert not (found[:, :6] == 7).any()
+
+
 def test_a_stream_whose_features_fall_into_groups_is_named():
     done = narrowed("squeezebert", "width=16")
     assert isinstance(done.steps[0].error, PassError)
