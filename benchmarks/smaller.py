@@ -10,7 +10,10 @@ sentence, score without a header. Builds: `plain`, `uncounted` (every row of the
 `linear-distilled`, `grouped` (feed-forwards, queries, keys and values in 4 groups), `grouped-distilled`,
 `neighbours-distilled` (`embedding` widened over 3 tokens), `tied` (all layers, fitted), `tied-distilled`,
 `tied-int8` (the same weights in 8 bits), `whole` and `whole-tied` (what makes 50 times smaller: a layer
-less or all tied, factorised, distilled, a bit or 4 bits a weight). Bytes are those of the file, of the
+less or all tied, factorised, distilled, a bit or 4 bits a weight). Half as wide: `narrow` (by one change of
+basis), `narrow-features` (by features left out), and distilled: `narrow-apart` (a matrix a layer between the
+widths), `narrow-distilled` (one pair for all), `narrow-matrices` (which the matrices are compared by, too),
+`narrow-features-distilled` (the pair). Bytes are those of the file, of the
 encoder's weights (all that is no table), and of what a pass factorised. Whatever was made stays in --work
 and is not made again; a training that was stopped goes on.
 """
@@ -34,6 +37,7 @@ from rich.table import Table
 from sentences import feeds, rows, score
 
 TABLE, LINEAR = "factorise-embedding{{rank={rank}}}", "factorise-linear{{energy=0.95}}"
+NARROW, FEATURES = "share-projections{{width=192}}", "prune-hidden{{ratio=0.5,importance=activation}}"
 TIED = "tie-layers{{init=fit}},{distill}"
 BUILDS = {
     "plain": "",
@@ -48,6 +52,12 @@ BUILDS = {
     "tied": "tie-layers{{init=fit}}",
     "tied-distilled": TIED,
     "tied-int8": TIED,
+    "narrow": NARROW,
+    "narrow-features": FEATURES,
+    "narrow-apart": NARROW + ",{distill}",
+    "narrow-distilled": NARROW + ",{shared}",
+    "narrow-matrices": NARROW + ",{matrices}",
+    "narrow-features-distilled": FEATURES + ",{shared}",
     "whole": "prune-layers{{keep=5}}," + TABLE + ",{distill},quantize-product{{block=8}}",
     "whole-tied": "factorise-embedding{{rank=48}}," + TIED,
 }
@@ -78,7 +88,9 @@ def make(name: str, args: argparse.Namespace, known: dict) -> None:
         cache=cache_directory(), original=program,
     )  # fmt: skip
     bounds = f"minutes={args.minutes}" + (f",steps={args.steps}" if args.steps else "")
-    text = BUILDS[name].format(rank=args.rank, distill=f"distill{{{bounds}}}")
+    taught = {"distill": "", "shared": ",projections=shared", "matrices": ",projections=shared,matrices=1.0"}
+    told = {how: f"distill{{{bounds}{options}}}" for how, options in taught.items()}
+    text = BUILDS[name].format(rank=args.rank, **told)
     began = time.monotonic()
     passes = (text, "to-onnx", AFTERWARDS.get(name, ""))
     ran = Pipeline.parse(",".join(filter(None, passes))).run(program, context)
