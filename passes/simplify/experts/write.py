@@ -68,7 +68,7 @@ class _Edit:
         tokens = self.order
         if self.top > 1:
             tokens = self._call(aten.floor_divide.default, self.order, self.top)
-        self.rows = self._call(aten.index.Tensor, rows, [tokens])
+        self.rows = self._call(aten.index_select.default, rows, 0, tokens)
 
     def ups(self, use: tuple[Linear, ...]) -> list[Node]:
         """What the activation reads, as a site's `parts` have it."""
@@ -101,7 +101,7 @@ class _Edit:
         count = self._call(aten.sym_size.int, self.order, 0)
         places = self._call(aten.arange.default, count)
         inverse = self._call(aten.scatter.src, self.order, 0, self.order, places)
-        result = self._call(aten.index.Tensor, made, [inverse])
+        result = self._call(aten.index_select.default, made, 0, inverse)
         width = int(made.meta["val"].shape[-1])
         if self.top > 1:
             apart = self._call(aten.reshape.default, result, [-1, self.top, width])
