@@ -250,8 +250,8 @@ def _unweighed(down: Grouped, static: Statics, linears: Mapping[Value, Linear]) 
     back = next((user for user in _after(down.root) if _looks_up(user) and user.inputs[0] == down.root), None)
     if back is None or back.inputs[1] is None:
         return "nothing weighs its result"
-    found = _chosen(back, back.inputs[1], down.experts, static, linears, through_integers=True)
-    return found if isinstance(found, Router) else f"nothing weighs its result, and {found}"
+    found = _chosen(back, back.inputs[1], down.experts, static, linears, ordering=True)
+    return found if isinstance(found, Router) else f"nothing weighs its result and {found}"
 
 
 def _looks_up(value: Value) -> bool:
@@ -264,7 +264,7 @@ def _chosen(
     experts: int,
     static: Statics,
     linears: Mapping[Value, Linear],
-    through_integers: bool = False,
+    ordering: bool = False,
 ) -> Router | str:
     """The router that is behind a value."""
     body: list[Value] = [root]
@@ -292,11 +292,11 @@ def _chosen(
         ops.append("top" if top else value.op)
         body.append(value)
         for operand in value.inputs:
-            integer = operand is not None and "int" in str(operand.dtype) and not through_integers
+            integer = operand is not None and "int" in str(operand.dtype) and not ordering
             if operand is not None and operand not in seen and not integer:
                 seen.add(operand)
                 stack.append(operand)
-    return f"no projection to {experts} scores is behind what weighs its result"
+    return f"no projection to {experts} scores is behind what {'orders' if ordering else 'weighs'} its result"
 
 
 def _depends(value: Value, on: set[Value]) -> bool:

@@ -7,6 +7,7 @@ import transformers
 from graphwright.backends.target import named
 from graphwright.ir.blocks import recognise
 from graphwright.ir.errors import CaptureError
+from graphwright.ir.fx.grouped import grouped_mm
 from graphwright.ir.inputs.probe import probes
 from graphwright.ir.view import view
 from graphwright.passes.manager.contract import Context
@@ -154,6 +155,42 @@ def test_a_mixture_of_all_experts_is_missed_with_its_reason():
 @pytest.mark.parametrize("way", ["fixed", "chunked"])
 def test_rows_in_pieces_are_no_experts(way):
     assert not recognise(view(traced(Mixture(way)))).experts
+
+
+class Unweighed(nn.Module):
+    """Rows in the order of their experts, through them, and back: nothing weighs what they give."""
+
+    def __init__(self, routed: bool) -> None:
+        super().__init__()
+        self.routed, self.gate = routed, nn.Linear(H, E)
+        self.up = nn.Parameter(torch.randn(E, H, WIDE) * 0.2)
+        self.down = nn.Parameter(torch.randn(E, WIDE, H) * 0.2)
+
+    def forward(self, x):
+        rows = x.reshape(-1, H)
+        ids = self.gate(rows).topk(1)[1] if self.routed else torch.arange(len(rows))[:, None] % E
+        ids, order = ids.reshape(-1).sort()
+        ends = (ids[:, None] <= torch.arange(E)).sum(0)
+        made = grouped_mm(grouped_mm(rows[order], self.up, ends).relu(), self.down, ends)
+        back = torch.arange(len(rows))
+        return x + made[order.scatter(0, order, back)].view_as(x)
+
+
+def test_a_router_is_found_where_nothing_weighs_what_experts_give():
+    program = traced(Unweighed(True))
+    for each in (program, gw.Pipeline.parse("to-onnx").run(program).program):
+        found = recognise(view(each))
+        assert [(one.experts, one.router.per_token, one.width) for one in found.experts] == [(E, 1, WIDE)]
+        assert found.experts[0].router.scoring == "none"
+        assert [one.of for one in found.residual] == ["feed_forward"]
+
+
+def test_rows_that_go_to_experts_by_their_place_have_no_router():
+    found = recognise(view(traced(Unweighed(False))))
+    assert not found.experts
+    assert [miss.reason for miss in found.missed if miss.kind == "experts"] == [
+        f"nothing weighs its result and no projection to {E} scores is behind what orders its result"
+    ]
 
 
 def every_expert(self, states, chosen, weights):
