@@ -10,33 +10,18 @@ the router.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..ops.evaluate import Unknown, evaluate, scalar
 from ..values import Value, View
 from .activation import ACTIVATIONS, ELEMENTWISE, GRID, TOLERANCE, WIDEST
-from .base import Experts, Linear, Miss, Router
+from .base import Experts, Linear, Miss
+from .routers import FURTHEST, LOOKUPS, router
 from .walk import Statics, bare, passes, users
 
 _GROUPED = "grouped_mm"
-_LOOKUPS = {"embedding", "gather", "index"}
-_FURTHEST = 40  # operators between the experts' result and the router's projection
 _PIECES = {"slice", "split", "select"}
-_TOP = ("aten.topk", "ai.onnx::TopK", "aten.max.dim", "aten.argmax", "ai.onnx::ArgMax")
-_CHOICE = {
-    "reshape",
-    "unsqueeze",
-    "squeeze",
-    "expand",
-    "gather",
-    "index",
-    "mul",
-    "div",
-    "add",
-    "sub",
-    "where",
-}
 _TOGETHER = {"sum", "reshape", "index", "gather", "transpose", "unsqueeze", "squeeze"}
 
 
@@ -87,7 +72,7 @@ def _grouped(value: Value, static: Statics, linears: Mapping[Value, Linear]) -> 
     if value.op == "matmul" and len(operands) == 2:
         for x, weight in (operands, operands[::-1]):
             turned = _moved(weight)
-            looked_up = turned.op in _LOOKUPS and len(turned.inputs) == 2 and turned.attrs.get("axis", 0) == 0
+            looked_up = turned.op in LOOKUPS and len(turned.inputs) == 2 and turned.attrs.get("axis", 0) == 0
             matrices = turned.inputs[0] if looked_up else turned
             if matrices is not None and len(matrices.shape or ()) == 3 and static(matrices) and not static(x):
                 return _product(value, x, matrices, static)
@@ -121,7 +106,7 @@ def _finished(value: Value, static: Statics) -> list[Value]:
 def _of_rows(value: Value, static: Statics) -> bool:
     """Whether a value is a constant, or rows of one that are looked up: a bias for each row's expert."""
     value = _moved(value)
-    table = value.inputs[0] if value.op in _LOOKUPS or "GatherND" in value.op else value
+    table = value.inputs[0] if value.op in LOOKUPS or "GatherND" in value.op else value
     return table is not None and static(table)
 
 
@@ -161,15 +146,15 @@ def _mixture(
         )
     activation, gated = _activation(bare(down.input), list(parts))
     width = ups[0].wide if len(ups) == len(parts) else ups[0].wide // 2
-    router = _router(down, static, linears)
-    if isinstance(router, str):
-        return Miss("experts", down.root.name, router)
-    root, after = _together(router.root)
-    inside = [*(v for up in ups for v in up.body), *body, *down.body, *router.body, *after]
+    chooses = router(down.root, down.experts, static, linears)
+    if isinstance(chooses, str):
+        return Miss("experts", down.root.name, chooses)
+    root, after = _together(chooses.root)
+    inside = [*(v for up in ups for v in up.body), *body, *down.body, *chooses.body, *after]
     return Experts(
         root=root,
-        input=router.linear.input,
-        router=router,
+        input=chooses.linear.input,
+        router=chooses,
         experts=down.experts,
         up=tuple(weight for up in ups for weight in up.weights),
         down=down.weights,
@@ -232,98 +217,10 @@ def _named(value: Value, part: Value) -> str:
     return next(close, "other")
 
 
-def _router(down: Grouped, static: Statics, linears: Mapping[Value, Linear]) -> Router | str:
-    """The router whose choice weighs the experts' results, as `root`: these, weighed; or what is wrong.
-
-    Where nothing weighs them, what puts them back in the tokens' order has come from the choice, too."""
-    weighed = next((user for user in _after(down.root) if user.op == "mul"), None)
-    if weighed is None:
-        return _unweighed(down, static, linears)
-    reached = {down.root}
-    other = [v for v in weighed.inputs if v is not None and not _depends(v, reached)]
-    if len(other) != 1:
-        return "what weighs its result is part of it"
-    return _chosen(weighed, other[0], down.experts, static, linears)
-
-
-def _unweighed(down: Grouped, static: Statics, linears: Mapping[Value, Linear]) -> Router | str:
-    back = next((user for user in _after(down.root) if _looks_up(user) and user.inputs[0] == down.root), None)
-    if back is None or back.inputs[1] is None:
-        return "nothing weighs its result"
-    found = _chosen(back, back.inputs[1], down.experts, static, linears, ordering=True)
-    return found if isinstance(found, Router) else f"nothing weighs its result and {found}"
-
-
-def _looks_up(value: Value) -> bool:
-    return len(value.inputs) > 1 and (value.op in _LOOKUPS or "GatherND" in value.op)
-
-
-def _chosen(
-    root: Value,
-    start: Value,
-    experts: int,
-    static: Statics,
-    linears: Mapping[Value, Linear],
-    ordering: bool = False,
-) -> Router | str:
-    """The router that is behind a value."""
-    body: list[Value] = [root]
-    stack, seen = [start], {start}
-    chosen: list[int] = []
-    ops: list[str] = []
-    while stack and len(body) < _FURTHEST:
-        value = bare(stack.pop(0))
-        linear = linears.get(value)
-        if linear is not None and linear.out_features == experts:
-            if not chosen:
-                return "the router takes every expert, or chooses in a way that is not understood"
-            scoring = next((op for op in reversed(ops) if op in ("softmax", "sigmoid")), "none")
-            after = ops[: ops.index("top")]
-            normalised = "div" in after or "softmax" in after
-            return Router(root, linear, experts, chosen[-1], scoring, normalised, tuple(body))
-        if static(value):
-            continue
-        top = value.op.startswith(_TOP)
-        if top:
-            count = value.attrs.get(
-                "k", scalar(value.inputs[1]) if len(value.inputs) > 1 and value.inputs[1] else 1
-            )
-            chosen.append(int(count or 1))
-        ops.append("top" if top else value.op)
-        body.append(value)
-        for operand in value.inputs:
-            integer = operand is not None and "int" in str(operand.dtype) and not ordering
-            if operand is not None and operand not in seen and not integer:
-                seen.add(operand)
-                stack.append(operand)
-    return f"no projection to {experts} scores is behind what {'orders' if ordering else 'weighs'} its result"
-
-
-def _depends(value: Value, on: set[Value]) -> bool:
-    stack, seen = [value], {value}
-    while stack and len(seen) < _FURTHEST:
-        top = stack.pop()
-        if top in on:
-            return True
-        new = [v for v in top.inputs if v is not None and v not in seen]
-        seen.update(new)
-        stack += new
-    return False
-
-
-def _after(value: Value) -> Iterator[Value]:
-    """What reads a value, past moves."""
-    for user in users(value):
-        if user.op in ("reshape", "squeeze", "unsqueeze", "transpose"):
-            yield from _after(user)
-        else:
-            yield user
-
-
 def _together(value: Value) -> tuple[Value, list[Value]]:
     """Where the experts' results of a token are one again: (the sum, its steps)."""
     steps: list[Value] = []
-    while len(steps) < _FURTHEST:
+    while len(steps) < FURTHEST:
         following = list(users(value))
         step = following[0] if len(following) == 1 else None
         if step is None or not (
