@@ -228,7 +228,7 @@ def call(graph: Graph, target: Any, *args: Any, before: Node, **kwargs: Any) -> 
     """
     with graph.inserting_before(before):
         node = graph.call_function(target, args, kwargs)
-    _infer(graph, node)
+    restate(graph, node)
     return node
 
 
@@ -243,7 +243,7 @@ def propagate(gm: GraphModule) -> None:
             node.meta["val"] = fake_tensor(gm.graph, tensor)
         elif node.op == "call_function":
             try:
-                _infer(gm.graph, node)
+                restate(gm.graph, node)
             except Exception as error:
                 reason = str(error).strip().partition("\n")[0]
                 raise GraphwrightError(
@@ -293,7 +293,8 @@ def fake_tensor(graph: Graph, tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
 
 
-def _infer(graph: Graph, node: Node) -> None:
+def restate(graph: Graph, node: Node) -> None:
+    """Computes a call's shape and dtype anew from its operands'."""
     args, kwargs = torch.fx.map_arg((node.args, dict(node.kwargs)), lambda n: n.meta.get("val"))
     target: Any = node.target
     if "fake_quantize" in str(target):  # without a rule for fake tensors; like its first operand

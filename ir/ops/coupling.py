@@ -71,7 +71,7 @@ def groups(view: GraphView) -> list[Group]:
     Raises:
         DimsError: an operator is not known, named with its node.
     """
-    coupled = _coupled(view)
+    coupled = coupled_axes(view)
     kinds = _kinds(coupled)
     members: dict[Atom, list[Member]] = {}
     for value in view:
@@ -87,7 +87,7 @@ def groups_of(found: Iterable[Group], value: Value, axis: int) -> list[Group]:
     return [g for g in found if any(m.axis == axis and m.value == value for m in g.members)]
 
 
-def _coupled(view: GraphView) -> Coupled:
+def coupled_axes(view: GraphView) -> Coupled:
     """The axes of every value, unified as the operators ask."""
     coupled = Coupled()
     for value in view:

@@ -70,6 +70,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "fold-scale",
         "mixture-of-experts",
         "nonorm",
+        "prune-tokens",
         "replace-activation",
     ),
 }
