@@ -62,9 +62,9 @@ def _varies(program: Program) -> bool:
     )
 
 
-def example(program: Program) -> Feed:
+def example(program: Program, length: int = 5) -> Feed:
     """One feed to trace with: no axis of size one, and no two symbols of one size where bounds allow it."""
-    return feed(program, _sizes(program, 2, 5), "right")
+    return feed(program, _sizes(program, 2, length), "right")
 
 
 def _sizes(program: Program, batch: int, length: int) -> dict[str, int]:

@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from ...ir.errors import CaptureError, PassError
 from ...ir.host.quiet import quiet
-from ...ir.inputs.probe import example
+from ...ir.inputs.telling import telling
 from ...ir.program import Program
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.codes import store_codes
@@ -65,7 +65,7 @@ def _export(program: Program) -> ir.Model:
 
     graph = spell_masks(program)
     lower_fake_quant(graph)
-    inputs = {name: torch.from_numpy(array) for name, array in example(program).items()}
+    inputs = {name: torch.from_numpy(array) for name, array in telling(program).items()}
     exported = export(graph, inputs, {spec.name: spec.shape for spec in program.inputs})
     for spec in program.inputs:
         got = exported.shapes[spec.name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from traceback import format_exception
 
-from ...ir.inputs.probe import example
+from ...ir.inputs.telling import telling
 from ...ir.program import Program
 from .contract import Context, Pass, Step
 from .instruments import Instrument
@@ -55,7 +55,7 @@ def write_model(program: Program, directory: Path) -> Path:
     from ...ir.fx.export import export
 
     path = directory / "model.pt2"
-    inputs = {name: torch.from_numpy(array) for name, array in example(program).items()}
+    inputs = {name: torch.from_numpy(array) for name, array in telling(program).items()}
     shapes = {spec.name: spec.shape for spec in program.inputs}
     torch.export.save(export(program.graph, inputs, shapes).program, path)
     return path

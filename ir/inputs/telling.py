@@ -1,0 +1,32 @@
+"""Inputs to trace an fx program with anew, at which its sizes are told apart."""
+
+from __future__ import annotations
+
+from ..program import Program
+from .probe import Feed, example
+
+_LENGTHS = (5, 23, 101, 499, 1999)  # the first that tells sizes apart is taken
+
+
+def telling(program: Program) -> Feed:
+    """Inputs to trace with: no size that is a quotient of others (tokens that stay) is one, or like another,
+    for torch.export would take the two for the same."""
+    from torch.utils._sympy.functions import FloorDiv
+
+    nodes = list(program.graph.graph.nodes)
+    shapes = [getattr(node.meta.get("val"), "shape", ()) for node in nodes]
+    found = {d.node.expr for shape in shapes for d in shape if not isinstance(d, int)}
+    given = [shape for node, shape in zip(nodes, shapes, strict=True) if node.op == "placeholder"]
+    for length in _LENGTHS:
+        arrays = example(program, length)
+        sizes = [array.shape for array in arrays.values()]
+        known = {
+            d.node.expr: size
+            for shape, its in zip(given, sizes, strict=True)
+            for d, size in zip(shape, its, strict=True)
+            if not isinstance(d, int)
+        }
+        numbers = [int(e.subs(known)) for e in found if e.has(FloorDiv)]
+        if len({1, *known.values(), *numbers}) == 1 + len({*known.values()}) + len(numbers):
+            return arrays
+    return example(program)
