@@ -20,7 +20,7 @@ class Pooled(nn.Module):
 
     def forward(self, **inputs):
         found = self.model(**inputs)
-        hidden = found[0] if isinstance(found, tuple) else getattr(found, "last_hidden_state", found)
+        hidden = found[0] if isinstance(found, tuple) else next(iter(found.values())) if hasattr(found, "values") and not torch.is_tensor(found) else found
         if self.how == "first":
             return hidden[:, 0]
         if self.how == "all":

@@ -55,7 +55,8 @@ def _spelled(opset: int) -> frozenset[Any]:
     and gives a view, leaves. It tells nobody but in here."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    known = (each[0].fx_target for each in ONNXRegistry.from_torchlib(opset).functions.values())
+    known = [each[0].fx_target for each in ONNXRegistry.from_torchlib(opset).functions.values()]
+    known += translations()
     return frozenset(target for target in known if target in _AS_THEY_ARE or not _taken_apart(target))
 
 
@@ -126,10 +127,14 @@ def _is(target: Any) -> Rule:
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
-    """As what torch.onnx.export writes a reshape that was not decomposed: an axis of 0 is one, no copy."""
-    from onnxscript.function_libs.torch_lib.ops.core import aten_view
+    """As what torch.onnx.export writes a reshape that was not decomposed (an axis of 0 is one, no copy), and a
+    stable sort: TopK puts equals in their order (ONNX, TopK-11)."""
+    from onnxscript.function_libs.torch_lib.ops.core import aten_sort, aten_view
 
-    return {aten.reshape.default: aten_view}
+    def sort(self: Any, stable: Any = None, dim: int = -1, descending: bool = False) -> Any:
+        return aten_sort(self, dim, descending)
+
+    return {aten.reshape.default: aten_view, aten.sort.stable: sort}
 
 
 _AS_THEY_ARE = {aten.contiguous.default, aten.reshape.default}

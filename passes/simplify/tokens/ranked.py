@@ -88,11 +88,11 @@ def chosen(
         reached = make(aten.mul.Tensor, make.arange(size), THOUSAND)
         live = make(aten.lt.Tensor, reached, make(aten.mul.Tensor, counts, thousandths))
     scores = make(aten.where.ScalarSelf, first, FIRST, scores)
-    order = make(operator.getitem, make(aten.sort.default, scores, -1, True), 1)
+    order = make(operator.getitem, make(aten.sort.stable, scores, stable=True, dim=-1, descending=True), 1)
     best = make(aten.index_select.default, order, 1, make.arange(size))
     if live is not None:
         best = make(aten.where.ScalarOther, live, best, 1 << 30)
-    index = make(operator.getitem, make(aten.sort.default, best), 0)
+    index = make(operator.getitem, make(aten.sort.stable, best, stable=True, dim=-1), 0)
     if live is not None:
         index = make(aten.minimum.default, index, make(aten.amax.default, places, [0], True))
     origin = index if level.origin is None else make(aten.gather.default, level.origin, 1, index)
@@ -164,8 +164,9 @@ def scores(
         logits = make(way[0], mask, *way[1:])
     found = make(aten.softmax.int, logits, -1)
     if not chosen_rows and level.live is not None:
-        real = make(aten.unsqueeze.default, make(aten.unsqueeze.default, level.live, 1), -1)
-        found = make(aten.where.ScalarOther, real, found, 0.0)
+        real = make(aten.unsqueeze.default, make(aten.unsqueeze.default, level.live, 1), 1)
+        # A product, lest a recogniser takes the probabilities for changed where it meets them elsewhere.
+        found = make(aten.matmul.default, make(aten.to.dtype, real, found.meta["val"].dtype), found)
     return make(aten.sum.dim_IntList, found, [1, 2])
 
 
@@ -174,9 +175,7 @@ def _first(make: Maker, level: Level) -> Node | None:
     if level.live is None or level.index is not None:  # tokens that were kept stand first
         return None
     places = make.arange(level.size)
-    return make(
-        aten.amin.default, make(aten.where.ScalarOther, level.live, places, 1 << 30), [-1], True
-    )
+    return make(aten.amin.default, make(aten.where.ScalarOther, level.live, places, 1 << 30), [-1], True)
 
 
 def _row(make: Maker, value: Node, at: Node | None) -> Node:

@@ -17,13 +17,20 @@ from ....ir.ops.elementwise import couple_elementwise
 from ....ir.ops.table import OPERATORS
 from ....ir.program import Program
 from ....ir.spec import InputSpec
-from ....ir.values import GraphValue
+from ....ir.values import GraphValue, Value
 from .masks import only_padding
 from .ranked import Level, Maker, aten, at_places, chosen, scores, taken
 from .sites import Site, Tokens
 
-_LISTS = {"view": "size", "reshape": "shape", "_unsafe_view": "size", "expand": "size", "broadcast_to": "size"}
+_LISTS = {
+    "view": "size",
+    "reshape": "shape",
+    "_unsafe_view": "size",
+    "expand": "size",
+    "broadcast_to": "size",
+}
 _FOLLOWED = {"unsqueeze", "squeeze", "expand", "reshape", "transpose", "sum", "select", "slice"}
+_WRAPS = {"expand", "identity", "cast", "slice", "unsqueeze", "reshape"}
 
 
 class Shifted:
@@ -34,21 +41,23 @@ class Shifted:
         kind: of the scores, see `ranked.scores`.
     """
 
-    def __init__(
-        self, program: Program, found: Tokens, shares: Mapping[Site, int], kind: str
-    ) -> None:
+    def __init__(self, program: Program, found: Tokens, shares: Mapping[Site, int], kind: str) -> None:
         self._program, self._found, self._kind = program, found, kind
         self._graph = program.graph.graph
         self._cuts = {site.cut.native: (site, share) for site, share in shares.items()}
         self._values = {v.native: v for v in found.view.values if isinstance(v.native, Node)}
         below = found.below([site.cut for site in shares])
         self._level = {v.native: n for v, n in below.items() if isinstance(v.native, Node)}
+        for node in self._graph.nodes:  # what gives several results is no value itself
+            if node not in self._level and not symbolic(node):
+                above = [self._level[x] + (x in self._cuts) for x in node.all_input_nodes]
+                self._level[node] = max(above, default=0)
         self._spec: InputSpec | None = None
         if found.mask is not None:
             self._spec = next(s for s in program.inputs if s.name == found.mask.name)
         self._masky = _descendants(found.mask.native) if found.mask is not None else set()
         self._terms = _terms(found)
-        self._only_padding = only_padding(program, self._spec, self._terms)
+        self._only_padding, self._nothing = only_padding(program, self._spec, self._terms)
         self._levels: list[Level] = []
         self._moved: dict[tuple[Node, int, int], Node] = {}
 
@@ -58,10 +67,13 @@ class Shifted:
         Raises:
             PassError: something in the graph cannot be followed, by its name.
         """
+        nodes = list(self._graph.nodes)
         self._start()
-        for node in list(self._graph.nodes):
+        for node in nodes:
             level = self._level.get(node, 0)
-            if level and not symbolic(node) and node.op == "call_function":
+            if symbolic(node):
+                self._measured(node)
+            elif level and node.op == "call_function":
                 self._read(node, level)
                 self._sized(node, self._values.get(node), level)
                 restate(self._graph, node)
@@ -70,6 +82,13 @@ class Shifted:
         prune(self._program.graph)
         propagate(self._program.graph)
         self._program.graph.recompile()
+
+    def _measured(self, node: Node) -> None:
+        """How many tokens there were is what graphs ask: they make masks of it."""
+        source, size = node.args[0] if node.args else None, self._levels[0].size
+        if node.target is aten.sym_size.int and isinstance(source, Node) and isinstance(size, Node):
+            if self._level.get(source) and node.args[1] in self._token_axes(source):
+                node.replace_all_uses_with(size)
 
     def _start(self) -> None:
         """The level above all cuts: sizes, and which tokens there are."""
@@ -97,15 +116,13 @@ class Shifted:
         make = Maker(self._graph, node.next, self._batch)
         level = self._levels[-1]
         found = self._scores(make, site.attention, level)
-        self._levels.append(
-            chosen(make, level, self._levels[0].size, self._counts, found, share)
-        )
+        self._levels.append(chosen(make, level, self._levels[0].size, self._counts, found, share))
         number = len(self._levels) - 1
         self._moved[node, number - 1, number] = taken(make, node, self._levels[-1], level.size)
 
     def _scores(self, make: Maker, attention: Attention, level: Level) -> Node:
         number = len(self._levels) - 1
-        at = lambda value: self._moved.get((value.native, 0, number), value.native)
+        at = lambda value: self._at(make, value.native, number, attention.context.native)
         terms = lambda: [(factor, at(value)) for factor, value in attention.terms]
         selected = None
         if attention.selected and attention.mask is not None:
@@ -122,7 +139,7 @@ class Shifted:
                     node.replace_input_with(operand, new)
 
     def _seen(self, node: Node) -> int:
-        return self._level.get(node, 0)
+        return self._level[node]
 
     def _at(self, make: Maker, node: Node, level: int, user: Node) -> Node:
         """What a value is at a level, for a user of it there."""
@@ -184,6 +201,9 @@ class Shifted:
         shown = None
         if end.live is not None:
             shown = make(aten.unsqueeze.default, make(aten.unsqueeze.default, end.live, 1), 1)
+        if node in self._nothing:
+            open_ = keeps if dtype == torch.bool else 0.0
+            return make(aten.full.default, [1, 1, 1, 1], open_, dtype=dtype)
         if node in self._only_padding and shown is not None:
             if dtype == torch.bool:
                 return shown if keeps else make(aten.logical_not.default, shown)
@@ -261,10 +281,14 @@ def _descendants(node: Node) -> set[Node]:
 
 def _terms(found: Tokens) -> dict[Node, bool]:
     """What is added to, or chosen over, scores; whether a mask among them is true where it keeps."""
-    terms: dict[Node, bool] = {}
+    terms: dict[Value, bool] = {}
     for attention in found.blocks.attention:
-        for _, value in attention.terms:
-            terms[value.native] = True
+        added = {value: True for _, value in attention.terms}
         if attention.selected and attention.mask is not None:
-            terms[attention.mask.native] = attention.mask_keeps
-    return {node: keeps for node, keeps in terms.items() if isinstance(node, Node)}
+            added[attention.mask] = attention.mask_keeps
+        for value, keeps in added.items():
+            stack = [value]
+            for one in stack:
+                terms[one] = keeps
+                stack += [v for v in one.users if v.op in _WRAPS and v not in attention.body]
+    return {value.native: keeps for value, keeps in terms.items() if isinstance(value.native, Node)}

@@ -17,6 +17,7 @@ from ....ir.ops.axes import leaves
 from ....ir.ops.coupling import coupled_axes
 from ....ir.ops.elementwise import couple_elementwise
 from ....ir.ops.evaluate import scalar
+from ....ir.ops.reductions import couple_reduce
 from ....ir.ops.table import OPERATORS
 from ....ir.program import Program
 from ....ir.spec import MASKS
@@ -27,7 +28,6 @@ _KEEP = {
     "linear", "layer_norm", "rms_norm", "reshape", "transpose", "unsqueeze", "squeeze", "expand", "split",
     "concat", "slice", "select", "stack", "tile", "softmax",
 }  # fmt: skip
-_SUMS = {"sum", "mean", "max"}
 _SIZES = {"dim", "shape"}
 _MEND = "give a model whose outputs are pooled (one vector, or the labels, of a text)"
 
@@ -98,11 +98,15 @@ def tokens(program: Program, view: GraphView, blocks: Blocks) -> Tokens:
     assert terms[1] is not None
     found.key = atoms(terms[1])
     rows = atoms(terms[0])
+    if mask is not None and mask.shape != first.shape[:2]:  # type: ignore[index]
+        raise PassError(f"{first.name} is not laid out by (batch, tokens, features), as its mask shows")
     for value, axes in coupled.axes.items():
         keys = [atoms(term) if term is not None else () for term in axes]
         whole = tuple(i for i, key in enumerate(keys) if key and key == found.key)
         found.axes[value] = whole
-        found.batch[value] = tuple(i for i, key in enumerate(keys) if key and key == rows and key != found.key)
+        found.batch[value] = tuple(
+            i for i, key in enumerate(keys) if key and key == rows and key != found.key
+        )
         found.merged[value] = tuple(
             i for i, key in enumerate(keys) if i not in whole and set(key) & set(found.key)
         )
@@ -219,8 +223,10 @@ def _reason(value: GraphValue, source: Value, found: Tokens) -> str:
         start, end = value.attrs["start"], value.attrs["end"]
         whole = start == 0 and (end is None or end >= END)
         return "" if whole or (start, end) == (0, 1) else "reads tokens by their places"
-    if op in _SUMS and set(value.attrs["axes"]) & set(axes):
-        return _pooled(value, source, found)
+    if rule is not None and rule.couple is couple_reduce:
+        rank = len(source.shape or ())
+        along = {axis % rank for axis in value.attrs["axes"]} & set(axes)
+        return _pooled(value, source, found) if along else ""
     if op == "softmax" and value.attrs.get("axis", -1) % len(value.shape or (0,)) in axes:
         return "is a softmax over tokens that is no recognised attention's"
     if op == "matmul":
