@@ -210,7 +210,8 @@ ROWS: tuple[Operator, ...] = (
     ),
     # What sorts tokens by their experts, and what multiplies them there.
     *_rows(
-        "ai.onnx::ScatterND aten.topk.default aten.sort.default aten.sort.stable aten.histc.default aten.empty_like.default "
+        "ai.onnx::ScatterND aten.topk.default aten.sort.default aten.sort.stable aten.histc.default "
+        "aten.empty_like.default "
         "aten.index_put.default aten.floor_divide.default aten._grouped_mm.default "
         "transformers.grouped_mm_fallback.default graphwright.grouped_mm.default "
         "aten.scatter.src",

@@ -1,4 +1,4 @@
-"""What tests of eliminated tokens share: models that give one vector a text, and texts alone and in batches."""
+"""What tests of eliminated tokens share: models that give one vector a text, texts alone and in batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ class Pooled(nn.Module):
 
     def forward(self, **inputs):
         found = self.model(**inputs)
-        hidden = found[0] if isinstance(found, tuple) else next(iter(found.values())) if hasattr(found, "values") and not torch.is_tensor(found) else found
+        hidden = (
+            found[0]
+            if isinstance(found, tuple)
+            else next(iter(found.values()))
+            if hasattr(found, "values") and not torch.is_tensor(found)
+            else found
+        )
         if self.how == "first":
             return hidden[:, 0]
         if self.how == "all":

@@ -127,8 +127,8 @@ def _is(target: Any) -> Rule:
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
-    """As what torch.onnx.export writes a reshape that was not decomposed (an axis of 0 is one, no copy), and a
-    stable sort: TopK puts equals in their order (ONNX, TopK-11)."""
+    """As what torch.onnx.export writes a reshape that was not decomposed (an axis of 0 is one, no copy), and
+    a stable sort: TopK puts equals in their order (ONNX, TopK-11)."""
     from onnxscript.function_libs.torch_lib.ops.core import aten_sort, aten_view
 
     def sort(self: Any, stable: Any = None, dim: int = -1, descending: bool = False) -> Any:

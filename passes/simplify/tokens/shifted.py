@@ -1,4 +1,4 @@
-"""A program on the tokens that are left: everything behind a cut reads fewer, and reads what belongs to them."""
+"""A program on the tokens that are left: all behind a cut reads fewer, and reads what belongs to them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ....ir.program import Program
 from ....ir.spec import InputSpec
 from ....ir.values import GraphValue, Value
 from .masks import only_padding
-from .ranked import Level, Maker, aten, at_places, chosen, scores, taken
+from .ranked import Level, Maker, at_places, aten, chosen, scores, taken
 from .sites import Site, Tokens
 
 _LISTS = {
@@ -86,9 +86,10 @@ class Shifted:
     def _measured(self, node: Node) -> None:
         """How many tokens there were is what graphs ask: they make masks of it."""
         source, size = node.args[0] if node.args else None, self._levels[0].size
-        if node.target is aten.sym_size.int and isinstance(source, Node) and isinstance(size, Node):
-            if self._level.get(source) and node.args[1] in self._token_axes(source):
-                node.replace_all_uses_with(size)
+        if node.target is not aten.sym_size.int or not isinstance(source, Node) or isinstance(size, int):
+            return
+        if self._level.get(source) and node.args[1] in self._token_axes(source):
+            node.replace_all_uses_with(size)
 
     def _start(self) -> None:
         """The level above all cuts: sizes, and which tokens there are."""

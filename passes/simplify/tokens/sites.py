@@ -49,21 +49,24 @@ class Site:
 class Tokens:
     """Which axes of a program run over its tokens.
 
-    mask: the input that tells text from padding, None where nothing is padded.
+    mask: the input that tells text from padding, None where nothing is padded. reasons: of layers that are
+    no site, by number. axes: the token axes of a value; merged: those that hold other axes, too; batch: those
+    that rows lie along.
     """
 
     view: GraphView
     blocks: Blocks
     mask: GraphValue | None
     sites: list[Site]
+    reasons: dict[int, str]
     key: tuple[int, ...] = ()
-    axes: dict[GraphValue, tuple[int, ...]] = field(default_factory=dict)
-    merged: dict[GraphValue, tuple[int, ...]] = field(default_factory=dict)
-    batch: dict[GraphValue, tuple[int, ...]] = field(default_factory=dict)
+    axes: dict[Value, tuple[int, ...]] = field(default_factory=dict)
+    merged: dict[Value, tuple[int, ...]] = field(default_factory=dict)
+    batch: dict[Value, tuple[int, ...]] = field(default_factory=dict)
 
-    def below(self, cuts: Sequence[GraphValue]) -> dict[GraphValue, int]:
+    def below(self, cuts: Sequence[Value]) -> dict[Value, int]:
         """How many cuts lie above each value; sizes are no values."""
-        level: dict[GraphValue, int] = {}
+        level: dict[Value, int] = {}
         for value in self.view.values:
             if value.op in _SIZES or value.native is None:
                 level[value] = 0
@@ -86,10 +89,10 @@ def tokens(program: Program, view: GraphView, blocks: Blocks) -> Tokens:
     mask = next((v for v in view.inputs if masks and v.name == masks[0].name), None)
     sites, reasons = _sites(blocks)
     if not sites:
-        raise PassError(
-            f"there is no attention to rank tokens by: {reasons[0] if reasons else 'none was found'}"
-        )
-    found = Tokens(view, blocks, mask, sites)
+        missed = [f"{m.node}: {m.reason}" for m in blocks.missed if m.kind == "attention"]
+        why = [*reasons.values(), *missed, "none was found"][0]
+        raise PassError(f"there is no attention to rank tokens by: {why}")
+    found = Tokens(view, blocks, mask, sites, reasons)
     coupled = coupled_axes(view)
     first = sites[0].cut
     atoms = lambda term: tuple(id(atom) for atom, _ in leaves(term) if atom.size > 1)
@@ -113,10 +116,10 @@ def tokens(program: Program, view: GraphView, blocks: Blocks) -> Tokens:
     return found
 
 
-def _sites(blocks: Blocks) -> tuple[list[Site], list[str]]:
-    """Sites, and a sentence for each attention that is none."""
+def _sites(blocks: Blocks) -> tuple[list[Site], dict[int, str]]:
+    """Sites, and by number the reason of each layer that is none."""
     sites: list[Site] = []
-    reasons = [f"{miss.node}: {miss.reason}" for miss in blocks.missed if miss.kind == "attention"]
+    reasons: dict[int, str] = {}
     number = -1
     residuals = {_under(r.branch, blocks): r for r in blocks.residual if r.of == "attention"}
     for attention in blocks.attention:
@@ -128,7 +131,7 @@ def _sites(blocks: Blocks) -> tuple[list[Site], list[str]]:
         if residual is None:
             why = why or "its result is added to no stream"
         if why or residual is None:
-            reasons.append(f"layer {number} ({attention.context.name}): {why}")
+            reasons[number] = f"{attention.context.name}: {why}"
             continue
         cut: Value = residual.root
         for norm in blocks.norm:
@@ -136,7 +139,7 @@ def _sites(blocks: Blocks) -> tuple[list[Site], list[str]]:
                 cut = norm.root
         assert isinstance(cut, GraphValue)
         if cut.shape is None or len(cut.shape) != 3:
-            reasons.append(f"layer {number} ({cut.name}): it is not laid out by (batch, tokens, features)")
+            reasons[number] = f"{cut.name}: it is not laid out by (batch, tokens, features)"
         else:
             sites.append(Site(number, attention, cut))
     return sites, reasons
@@ -175,7 +178,7 @@ def _unfit(attention: Attention) -> str:
     return ""
 
 
-def check(program: Program, found: Tokens, cuts: Sequence[GraphValue]) -> None:
+def check(program: Program, found: Tokens, cuts: Sequence[Value]) -> None:
     """Refuses what cannot do with fewer tokens behind these cuts.
 
     Raises:
@@ -186,7 +189,7 @@ def check(program: Program, found: Tokens, cuts: Sequence[GraphValue]) -> None:
     for name, value in zip(program.outputs, found.view.outputs, strict=True):
         if seen(value) and (found.axes[value] or found.merged[value]):
             raise PassError(
-                f"the output '{name}' has a place for every token, and tokens that are gone have none: {_MEND}"
+                f"the output '{name}' has a place for every token, and those that are gone have none: {_MEND}"
             )
     inside = {v for a in found.blocks.attention if not a.cross for v in a.body}
     linear = {v for x in found.blocks.linear for v in x.body} | {x.root for x in found.blocks.linear}
@@ -216,7 +219,7 @@ def _masked(attention: Attention, found: Tokens) -> str:
 def _reason(value: GraphValue, source: Value, found: Tokens) -> str:
     """Why an operator cannot read the tokens that are left; empty where it can."""
     rule, op = OPERATORS.get(value.op), value.op
-    axes = found.axes[source]  # type: ignore[index]
+    axes = found.axes[source]
     if op == "select" and value.attrs["axis"] in axes:
         return "" if value.attrs["index"] == 0 else f"reads token {value.attrs['index']}, which may be gone"
     if op == "slice" and value.attrs["axis"] in axes:
@@ -231,7 +234,7 @@ def _reason(value: GraphValue, source: Value, found: Tokens) -> str:
         return "is a softmax over tokens that is no recognised attention's"
     if op == "matmul":
         other = [v for v in value.inputs if v is not None and v is not source]
-        return "multiplies tokens with each other" if not other or found.axes[other[0]] else ""  # type: ignore[index]
+        return "multiplies tokens with each other" if not other or found.axes[other[0]] else ""
     pointwise = rule is not None and rule.couple is couple_elementwise and op not in _ALONG
     if not pointwise and op not in _KEEP:
         return f"({op}) may look at a token's neighbours or its place"
