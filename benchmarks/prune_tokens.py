@@ -7,8 +7,8 @@ all-MiniLM-L6-v2 with the mean over its mask and a linear head learns the labels
 label) at 256 tokens; then tokens end for a latency, what is left is distilled from the classifier on the same
 texts, and both are built with the preset `exact` for ONNX Runtime and for TVM. Calls are one text of 256
 tokens and 8 texts of unequal lengths from --test, each pair of builds in turn (A B, B A). Everything that was
-made is kept in --work, is not made again, and a training that was stopped goes on; results.json and results.md
-hold what was found. --texts: fewer to judge on, to try the script.
+made is kept in --work, is not made again, and a training that was stopped goes on; results.json and
+results.md hold what was found. --texts: fewer to judge on, to try the script.
 """
 
 import argparse

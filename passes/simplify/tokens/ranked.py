@@ -151,7 +151,7 @@ def scores(
         row = lambda value: _row(make, value, at)
         query, given = row(query), [(factor, row(term)) for factor, term in given]
         selected = None if selected is None else (row(selected[0]), selected[1])
-    turned = key if attention.layouts[1] == "bhdl" else make(aten.transpose.int, key, -2, -1)
+    turned = key if attention.layouts[1].endswith("dl") else make(aten.transpose.int, key, -2, -1)
     logits = make(aten.matmul.default, query, turned)
     logits = make(aten.mul.Tensor, logits, float(attention.operand_scale))
     for factor, term in given:

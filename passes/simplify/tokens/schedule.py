@@ -8,7 +8,7 @@ budget is corrected and the search goes on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -150,18 +150,7 @@ class Search:
         }
 
     def _path(self, worth: float) -> list[int]:
-        """Shares by site with the least loss less `worth` times what they save: ever fewer tokens."""
-        known: dict[int, tuple[float, list[int]]] = {THOUSAND: (0.0, [])}
-        for number in range(len(self._sites)):
-            reached: dict[int, tuple[float, list[int]]] = {}
-            for above, (cost, path) in known.items():
-                for share in (g for g in self._grid if g <= above):
-                    more = self._lost[number][share] - self._lost[number][above]
-                    total = cost + more - worth * self._step(number, above, share)
-                    if share not in reached or total < reached[share][0]:
-                        reached[share] = total, [*path, share]
-            known = reached
-        return min(known.values(), key=lambda found: found[0])[1]
+        return path(self._grid, self._lost, lambda *step: worth * self._step(*step))
 
     def _step(self, number: int, above: int, share: int) -> float:
         attention, rest = self._spent[number]
@@ -180,6 +169,27 @@ class Search:
             total += self._lost[number][share] - self._lost[number][above]
             above = share
         return total
+
+
+def path(
+    grid: Sequence[int], lost: Sequence[Mapping[int, float]], gained: Callable[[int, int, int], float]
+) -> list[int]:
+    """Of ever fewer tokens, one of `grid` behind each layer, those with the least loss less what they gain.
+
+    Args:
+        grid: THOUSAND among them. lost: by share, of each layer alone. gained: of (layer, share that it is
+            given, share that it leaves).
+    """
+    known: dict[int, tuple[float, list[int]]] = {THOUSAND: (0.0, [])}
+    for number, losses in enumerate(lost):
+        reached: dict[int, tuple[float, list[int]]] = {}
+        for above, (cost, shares) in known.items():
+            for share in (one for one in grid if one <= above):
+                total = cost + losses[share] - losses[above] - gained(number, above, share)
+                if share not in reached or total < reached[share][0]:
+                    reached[share] = total, [*shares, share]
+        known = reached
+    return min(known.values(), key=lambda found: found[0])[1]
 
 
 def _cost(site: Site, length: float) -> float:

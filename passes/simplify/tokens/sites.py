@@ -173,7 +173,8 @@ def _unfit(attention: Attention) -> str:
         return "its scores are capped, and are not computed a second time"
     if attention.kv_heads != attention.heads:
         return "several of its query heads share a key head"
-    if attention.layouts[0] != "bhld" or attention.layouts[1] not in ("bhld", "bhdl"):
+    one = [layout.replace("1", "h") for layout in attention.layouts]  # a single head's axis
+    if one[0] != "bhld" or one[1] not in ("bhld", "bhdl"):
         return f"its queries and keys are laid out as {attention.layouts[0]} and {attention.layouts[1]}"
     return ""
 
