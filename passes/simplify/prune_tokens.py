@@ -14,6 +14,7 @@ from ..manager.contract import Context, Lossy, Pass, Result
 if TYPE_CHECKING:
     from .tokens.sites import Site, Tokens
 
+LATENCY = 0.5  # where nothing is asked for
 SHORT = 0.95  # of the goal is still what was asked for, as far as a clock can tell
 
 
@@ -38,10 +39,10 @@ class PruneTokens(Pass):
     keep: the share of a text's tokens, to a thousandth, that stays behind each of `layers`, ever less.
     layers: behind the attention of which, by number from 0; where none are named, of the first and those
         that follow it, one for each of `keep`.
-    latency: the share of its time that a call takes at most. The schedule is then the one that loses least
-        at the outputs: what a share behind each layer loses alone is measured on texts, what tokens cost on
-        the clock, and what is chosen is built, timed, and chosen anew where it is too slow. Needs texts and
-        something to measure.
+    latency: the share of its time that a call takes at most; 0.5 where no keep is given. The schedule is then
+        the one that loses least at the outputs: what a share behind each layer loses alone is measured on
+        texts, what tokens cost on the clock, and what is chosen is built, timed, and chosen anew where it is
+        too slow. Needs texts and something to measure.
     workload: the name of the call that latency is of; the first of the run's where none is named.
     score: "received" is the attention that a token receives, summed over heads and the tokens of its text
         (the paper's); "first" is what the first token pays it, as in EViT (Liang et al., 2022,
@@ -64,8 +65,8 @@ class PruneTokens(Pass):
     tokens: int = 8192
 
     def __post_init__(self) -> None:
-        if bool(self.keep) == (self.latency is not None):
-            raise ValueError("how many tokens stay is said by keep or by a latency: give one of them")
+        if self.keep and self.latency is not None:
+            raise ValueError("keep and latency both say how many tokens stay: give one of them")
         if any(not 0.001 <= share <= 1 for share in self.keep) or list(self.keep) != sorted(
             self.keep, reverse=True
         ):
@@ -78,8 +79,8 @@ class PruneTokens(Pass):
             raise ValueError(f"layers is {self.layers}, and layers count from 0")
         if self.latency is not None and not 0 < self.latency < 1:
             raise ValueError(f"latency is {self.latency:g}, and the share of the time is above 0 and below 1")
-        if self.workload and self.latency is None:
-            raise ValueError(f"workload is {self.workload}, and says what a latency is of: give that, too")
+        if self.keep and self.workload:
+            raise ValueError(f"workload is {self.workload}, and says what a latency is of, not keep")
         if self.choices < 1 or self.tokens < 1:
             raise ValueError(f"choices and tokens are {self.choices} and {self.tokens}, and 1 at least")
 
@@ -87,7 +88,7 @@ class PruneTokens(Pass):
         return True
 
     def requires(self) -> tuple[str, ...]:
-        return () if self.latency is None else ("calibration", "measure")
+        return () if self.keep else ("calibration", "measure")
 
     def run(self, program: Program, context: Context) -> Result:
         from ...ir.blocks import recognise
@@ -98,16 +99,17 @@ class PruneTokens(Pass):
         seen = view(program)
         found = tokens(program, seen, recognise(seen))
         missed, measured = "", 0.0
-        if self.latency is None:
+        latency = self.latency or LATENCY
+        if self.keep:
             schedule = self._given(found)
             check(program, found, [site.cut for site in schedule])
         else:
             check(program, found, [site.cut for site in found.sites])
-            thousandths, measured = self._timed(program, found, context)
+            thousandths, measured = self._timed(program, found, 1 / latency, context)
             schedule = {site: thousandths[site.number] for site in found.sites if site.number in thousandths}
-            if measured * self.latency < SHORT:
+            if measured * latency < SHORT:
                 missed = (
-                    f"a call was to take {self.latency:g} of its time, and the best that was found takes "
+                    f"a call was to take {latency:g} of its time, and the best that was found takes "
                     f"{1 / measured:.2f}, and that is what is kept"
                 )
         schedule = {
@@ -137,17 +139,18 @@ class PruneTokens(Pass):
         chosen = zip(numbers, shares, [1000, *shares], strict=False)
         return {sites[number]: share for number, share, above in chosen if share < above}
 
-    def _timed(self, program: Program, found: Tokens, context: Context) -> tuple[Mapping[int, int], float]:
+    def _timed(
+        self, program: Program, found: Tokens, speedup: float, context: Context
+    ) -> tuple[Mapping[int, int], float]:
         """Thousandths by layer, and the speed-up measured with them: one choice for all graphs."""
         from .tokens.schedule import Search
 
-        assert self.latency is not None
         chosen = {} if context.chosen is None else context.chosen
         key = (str(self), *(site.cut.name for site in found.sites))
         if key not in chosen:
             feeds = batches(program, context.calibration, self.tokens, context.seed)
             search = Search(program, feeds, context, self.workload, self.choices, self.score)
-            chosen[key] = search.planned(1 / self.latency)
+            chosen[key] = search.planned(speedup)
         return chosen[key]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ....ir.blocks.stream import StreamLayer
 from ....ir.errors import PassError
 from ....ir.program import Program
+from ....ir.values import Dim, Value
 from .depth import attention_of
 from .losses.attention import Maps, Relations, map_nodes, native
 from .losses.base import Term
@@ -41,7 +42,10 @@ def at_layers(
     notes: list[str] = []
     left = alike = 0
     for place, pair in enumerate(layers):
-        if weights.hidden:
+        fewer = _places(pair[0].exit) != _places(pair[1].exit)
+        if fewer:
+            notes.append(f"states are not compared at {pair[1].exit.name}: it has other tokens")
+        if weights.hidden and not fewer:
             taught, learns = (layer.exit.native for layer in pair)
             found.append(
                 hidden(programs[1], weights.hidden / len(layers), place, taught, learns, seed, shared)
@@ -77,6 +81,8 @@ def _attention(
     if one is None or other is None:
         said = f"attention is not compared at {layers[1].exit.name}: a layer or its teacher has none left"
         return [], [said]
+    if _places(one.context) != _places(other.context):
+        return [], [f"attention is not compared at {layers[1].exit.name}: it has other tokens"]
     found: list[Term] = []
     nodes = map_nodes(one), map_nodes(other)
     if weights.attention and nodes[0] is not None and nodes[1] is not None:
@@ -87,3 +93,8 @@ def _attention(
             Relations(weights.values / count, number, [ends[0]], [ends[1]], {}, programs[1], one, other)
         )
     return found, []
+
+
+def _places(state: Value) -> tuple[Dim, ...]:
+    """Of the vectors of a state: rows and tokens."""
+    return (state.shape or ())[:-1]

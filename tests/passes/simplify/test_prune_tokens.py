@@ -184,13 +184,13 @@ def test_what_needs_all_tokens_is_refused_by_name_and_stays(make, reason):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("", "give one of them"),
+        ("layers=(1)", "one for each of keep"),
         ("keep=(0.5),latency=0.5", "give one of them"),
         ("keep=(0.5,0.7)", "ever fewer"),
         ("keep=(1.5)", "from 0.001 to 1"),
         ("keep=(0.5),layers=(0,1)", "one for each of keep"),
         ("latency=1.5", "latency is 1.5"),
-        ("keep=(0.5),workload=1x9", "give that, too"),
+        ("keep=(0.5),workload=1x9", "not keep"),
     ],
 )
 def test_options_that_say_nothing_are_refused(options, reason):
