@@ -65,14 +65,13 @@ def away(program, other, feed):
 )  # fmt: skip
 def test_with_all_features_kept_nothing_changes(name):
     program = zoo.fx_program(name)
-    done = narrowed(name, f"width={HIDDEN.get(name, 32)}")
-    assert done.ok, done.steps[0].error
+    done = ShareProjections(width=HIDDEN.get(name, 32)).run(program, Context(calibration=feeds(name, 3)))
     assert away(program, done.program, feeds(name, 7)[6]) < 3e-6
     before, after = (recognise(view(one)).summary() for one in (program, done.program))
     assert after | {"embedding": 0} == before | {"embedding": 0}  # whisper's gelu is before a product now
 
 
-@pytest.mark.parametrize("name", ["bert", "mobilebert", "t5", "gpt2", "vit"])
+@pytest.mark.parametrize("name", ["bert", "mobilebert", "gpt2", "vit"])
 def test_what_is_cut_by_directions_loses_less_than_what_is_cut_by_features(name):
     program, size = zoo.fx_program(name), HIDDEN.get(name, 32)
     done = narrowed(name, f"width={size - 8}")
@@ -206,9 +205,7 @@ def test_what_reads_the_stream_gets_its_own_features_where_it_needs_them(head):
     torch.manual_seed(0)
     program = capture(Headed(HEADS[head]).eval(), inputs=IDS)
     given = [{"input_ids": np.random.default_rng(i).integers(0, 83, (3, 9))} for i in range(5)]
-    whole = run("share-projections{width=36}", program, calibration=given)
-    thin = run("share-projections{width=28}", program, calibration=given)
-    assert whole.ok, whole.steps[0].error
+    whole, thin = (ShareProjections(width=n).run(program, Context(calibration=given)) for n in (36, 28))
     assert away(program, whole.program, given[0]) < 3e-6
     table = whole.program.graph.state_dict()["body.table.weight"]
     assert not torch.allclose(table, program.graph.state_dict()["body.table.weight"])  # another basis it is
