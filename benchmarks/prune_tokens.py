@@ -118,7 +118,7 @@ def trained(bench: Bench) -> nn.Module:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "done": step + 1}
             torch.save(state, path.with_suffix(".new"))
             path.with_suffix(".new").replace(path)
-            print(f"step {step + 1} of {bench.args.steps}, loss {float(loss):.3f}", flush=True)
+            print(f"step {step + 1} of {bench.args.steps}, loss {loss.item():.3f}", flush=True)
     return model.eval()
 
 
