@@ -19,7 +19,7 @@ Rule = Callable[[Graph, Node], None]
 
 def spell(program: Any) -> None:
     """program: torch.export.ExportedProgram, whose nodes know what they give."""
-    _write(program.graph_module.graph, _WRITTEN)
+    _write(program, _WRITTEN)
 
 
 def decomposed(program: Any, opset: int) -> bool:
@@ -37,16 +37,20 @@ def decomposed(program: Any, opset: int) -> bool:
             and ("val" not in node.meta or (node.target not in known and node.target not in _DECOMPOSED))
         ):
             return False
-    _write(graph, _DECOMPOSED)
+    _write(program, _DECOMPOSED)
     return True
 
 
-def _write(graph: Graph, rules: Mapping[Any, Rule]) -> None:
+def _write(program: Any, rules: Mapping[Any, Rule]) -> None:
+    graph = program.graph_module.graph
     for node in list(graph.nodes):
         if (rule := rules.get(node.target)) is not None:
             with graph.inserting_before(node):
                 rule(graph, node)
     graph.eliminate_dead_code()
+    for spec, given in zip(program.graph_signature.output_specs, graph.output_node().args[0], strict=True):
+        if isinstance(given, Node):  # another than before, where what an output was went away
+            spec.arg.name = given.name
 
 
 @functools.cache
