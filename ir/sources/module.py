@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import CaptureError
 from ..fx.export import Axes
-from ..fx.graph import FxView, to_numpy
+from ..fx.graph import FxView, prune, to_numpy
 from ..fx.in_float32 import UNKNOWN, in_float32, own_precision
 from ..fx.outputs import renamed
 from ..fx.untouched import attributes_kept
@@ -60,6 +60,7 @@ def from_module(
         feed, refused = widened(eager, given.tensors) if axes is None else (dict(given.tensors), "")
         found = traced(eager, feed, axes, written, refused)
         record_rates(eager, found.graph, list(found.feed.values()))
+        prune(found.graph)  # only now: torch takes a dropout for an effect, and rates go by their order
     shapes = found.shapes
     graph, example, computed = _in_float32(kind, found.graph, found.feed)
     bare = tuple(InputSpec(name, _dtype(tensor), shapes[name]) for name, tensor in example.items())

@@ -180,3 +180,21 @@ def test_a_broken_weight_is_named(bad):
     module.linear.weight.data[2, 1] = bad
     with pytest.raises(CaptureError, match=r"^the weight 'linear\.weight' holds NaN or infinity"):
         capture(module, inputs=X)
+
+
+def test_what_only_a_dropout_reads_is_left_out():
+    """LiLT's last layer computes a stream that nobody reads, through dropouts: to torch they are effects."""
+
+    class Unread(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read, self.unread = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+        def forward(self, x):
+            torch.nn.functional.dropout(self.unread(x).relu_(), 0.1, self.training)
+            return torch.nn.functional.dropout(self.read(x), 0.3 if self.training else 0.0, self.training)
+
+    program = capture(Unread(), inputs={"x": torch.ones(2, 3, 4)})
+    assert [name for name, _ in program.graph.named_parameters()] == ["read.weight", "read.bias"]
+    nodes = [node for node in program.graph.graph.nodes if node.target is torch.ops.aten.dropout.default]
+    assert [node.args[1] for node in nodes] == [0.3]
