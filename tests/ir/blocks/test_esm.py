@@ -48,6 +48,7 @@ def test_what_is_counted_from_ids_belongs_to_an_embedding(way, dialect):
     program = gw.trace(Embedded(way).eval(), inputs={"ids": ids, "mask": mask})
     if dialect == "onnx":
         program = gw.Pipeline.parse("to-onnx,fold-constants").run(program).program
+    assert program.dialect == dialect
     found = recognise(view(program)).embedding
     whole = [each for each in found if len(each.tables) == 2 and each.root.op == "mul"]
     assert len(whole) == (way == "esm"), [each.root for each in found]

@@ -178,7 +178,9 @@ class Unweighed(nn.Module):
 
 def test_a_router_is_found_where_nothing_weighs_what_experts_give():
     program = traced(Unweighed(True))
-    for each in (program, gw.Pipeline.parse("to-onnx").run(program).program):
+    lowered = gw.Pipeline.parse("to-onnx").run(program).program
+    assert lowered.dialect == "onnx"
+    for each in (program, lowered):
         found = recognise(view(each))
         assert [(one.experts, one.router.per_token, one.width) for one in found.experts] == [(E, 1, WIDE)]
         assert found.experts[0].router.scoring == "none"

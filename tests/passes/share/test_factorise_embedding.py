@@ -101,6 +101,7 @@ def test_bytes_are_those_of_the_two_matrices_wherever_they_are_read(name):
     assert done.steps[0].statistics["bytes"] == after
     assert weight_bytes(done.program) == weight_bytes(zoo.fx_program(name)) - before + after
     lowered = Pipeline.parse("to-onnx").run(done.program, Context()).program
+    assert lowered.dialect == "onnx"
     assert weight_bytes(lowered) < weight_bytes(done.program) + 4 * RANK * width
 
 
