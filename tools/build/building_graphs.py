@@ -86,10 +86,11 @@ class Graphs(Building):
         """Which graph serves which workload, and the graphs that serve any, the default first.
 
         The un-rewritten export is a candidate too: where nothing beats it, it is what runs. Not where the
-        vocabulary was pruned: a bundle has one tokenizer. Nor where what was asked for is smaller.
+        vocabulary was pruned: a bundle has one tokenizer. Nor where a person's pipeline makes it smaller.
         """
         graphs = dict(candidate.graphs)
-        if graphs[DEFAULT].tokenizer == self.work.plain.tokenizer and not spares_weights(candidate.steps):
+        smaller = self.config.pipeline is not None and spares_weights(candidate.steps)
+        if graphs[DEFAULT].tokenizer == self.work.plain.tokenizer and not smaller:
             graphs[EXPORT] = self.work.plain
             shared = [n for n in candidate.made_of[DEFAULT] if candidate.steps[n] in self.work.lowering]
             scores = {EXPORT: self.work.reference} if self.work.judged else {}

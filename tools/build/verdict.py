@@ -102,7 +102,8 @@ def _gains(outcome: Facts) -> str:
 
 def _slower(outcome: Facts) -> list[str]:
     """Where a bundle that spares weights pays for them in time."""
-    if not spares_weights(outcome.steps) or PLAIN not in outcome.comparison.cells:
+    asked = outcome.config.pipeline is not None and spares_weights(outcome.steps)
+    if not asked or PLAIN not in outcome.comparison.cells:
         return []
     ratios = {
         workload: outcome.comparison.faster(workload, PLAIN, graph)

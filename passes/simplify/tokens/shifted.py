@@ -20,7 +20,7 @@ from ....ir.spec import InputSpec
 from ....ir.values import GraphValue, Value
 from .masks import only_padding
 from .ranked import Level, Maker, at_places, aten, chosen, scores, taken
-from .sites import Site, Tokens
+from .sites import ALONG, Site, Tokens
 
 _LISTS = {
     "view": "size",
@@ -139,14 +139,11 @@ class Shifted:
                 if new is not operand:
                     node.replace_input_with(operand, new)
 
-    def _seen(self, node: Node) -> int:
-        return self._level[node]
-
     def _at(self, make: Maker, node: Node, level: int, user: Node) -> Node:
         """What a value is at a level, for a user of it there."""
         if node not in self._values or symbolic(node):
             return node
-        start = self._seen(node)
+        start = self._level[node]
         if start == level or (not self._token_axes(node) and (start or node not in self._masky)):
             return node
         if (node, start, level) in self._moved:
@@ -164,7 +161,7 @@ class Shifted:
         value = self._values.get(node)
         if value is None:
             return ()
-        if self._found.merged[value] and self._seen(node) == 0 and node not in self._masky:
+        if self._found.merged[value] and self._level[node] == 0 and node not in self._masky:
             return ()
         return self._found.axes[value]
 
@@ -236,7 +233,7 @@ class Shifted:
         value = self._values[node]
         rule = OPERATORS.get(value.op)
         pointwise = rule is not None and rule.couple is couple_elementwise
-        if not (pointwise or value.op in _FOLLOWED) or value.op in ("cumsum", "tril", "triu"):
+        if not (pointwise or value.op in _FOLLOWED) or value.op in ALONG:
             raise PassError(f"{node.name} ({value.op}) makes of the mask what cannot be followed")
         moved = {x: self._at(make, x, level, node) for x in node.all_input_nodes if not symbolic(x)}
         with self._graph.inserting_before(make.before):

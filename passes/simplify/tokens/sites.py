@@ -23,7 +23,7 @@ from ....ir.program import Program
 from ....ir.spec import MASKS
 from ....ir.values import GraphValue, GraphView, Value
 
-_ALONG = {"cumsum", "tril", "triu"}  # see other places, though each result stands where its operand stood
+ALONG = {"cumsum", "tril", "triu"}  # see other places, though each result stands where its operand stood
 _KEEP = {
     "linear", "layer_norm", "rms_norm", "reshape", "transpose", "unsqueeze", "squeeze", "expand", "split",
     "concat", "slice", "select", "stack", "tile", "softmax",
@@ -101,7 +101,7 @@ def tokens(program: Program, view: GraphView, blocks: Blocks) -> Tokens:
     assert terms[1] is not None
     found.key = atoms(terms[1])
     rows = atoms(terms[0])
-    if mask is not None and mask.shape != first.shape[:2]:  # type: ignore[index]
+    if mask is not None and mask.shape != (first.shape or ())[:2]:
         raise PassError(f"{first.name} is not laid out by (batch, tokens, features), as its mask shows")
     for value, axes in coupled.axes.items():
         keys = [atoms(term) if term is not None else () for term in axes]
@@ -236,7 +236,7 @@ def _reason(value: GraphValue, source: Value, found: Tokens) -> str:
     if op == "matmul":
         other = [v for v in value.inputs if v is not None and v is not source]
         return "multiplies tokens with each other" if not other or found.axes[other[0]] else ""
-    pointwise = rule is not None and rule.couple is couple_elementwise and op not in _ALONG
+    pointwise = rule is not None and rule.couple is couple_elementwise and op not in ALONG
     if not pointwise and op not in _KEEP:
         return f"({op}) may look at a token's neighbours or its place"
     return ""

@@ -1,6 +1,8 @@
 """Pipelines as text: exact round trips for every kind of option, and a sentence for each mistake."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
@@ -146,3 +148,11 @@ def test_a_pattern_of_two_numbers_is_a_word_and_more_is_none():
     assert Pipeline.parse('prune-weights{pattern="2:4"}').passes == pipeline.passes
     with pytest.raises(PipelineError, match="2:4:8"):
         Pipeline.parse("prune-weights{pattern=2:4:8}")
+
+
+def test_pipelines_that_the_readme_shows_are_pipelines():
+    shown = re.findall(r'--pipeline "([^"]+)"', (Path(__file__).parents[3] / "README.md").read_text())
+    assert len(shown) > 3
+    for text in shown:
+        pipeline = Pipeline.parse(text)
+        assert Pipeline.parse(str(pipeline)) == pipeline

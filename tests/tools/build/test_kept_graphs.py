@@ -155,3 +155,10 @@ def test_that_it_is_slower_is_said(built):
 def test_folding_of_a_constant_spares_no_weights(built):
     outcome, _, _ = built("fold-constants", ("1", "8"))
     assert outcome.unrewritten == ["1", "8"]
+
+
+def test_what_a_preset_spares_is_given_up_for_speed(built, monkeypatch):
+    """Nobody asked for it: a table stored twice, that clean-up makes one, keeps no slow int8."""
+    monkeypatch.setattr(building_graphs, "spares_weights", lambda steps: True)
+    outcome, _, _ = built(None, ("1", "8"), preset="balanced")
+    assert outcome.unrewritten == ["1", "8"]
