@@ -277,7 +277,7 @@ def _taken(gm: GraphModule, path: str) -> bool:
     return True
 
 
-def _mode(graph: Graph) -> Any:
+def fake_mode(graph: Graph) -> Any:
     """The fake-tensor mode that torch.export traced the graph under: it knows the symbols."""
     for node in graph.nodes:
         mode = getattr(node.meta.get("val"), "fake_mode", None)
@@ -288,7 +288,7 @@ def _mode(graph: Graph) -> Any:
 
 def fake_tensor(graph: Graph, tensor: torch.Tensor) -> torch.Tensor:
     """A tensor's shape and dtype without its data."""
-    mode = _mode(graph)
+    mode = fake_mode(graph)
     with mode:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
 
@@ -300,7 +300,7 @@ def restate(graph: Graph, node: Node) -> None:
     if "fake_quantize" in str(target):  # without a rule for fake tensors; like its first operand
         node.meta["val"] = args[0]
         return
-    mode = _mode(graph)
+    mode = fake_mode(graph)
     # Clones share the symbols: what is found out about one's sizes must not fix the others'. The Python
     # dispatcher keeps symbols where an operator's C++ code would put the traced example's numbers (pad).
     with mode, mode.shape_env.suppress_guards(), enable_python_dispatcher(), torch.no_grad():

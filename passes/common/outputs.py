@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...ir.inputs.masks import masks_along
@@ -11,6 +11,7 @@ from ..manager.contract import Feed
 
 if TYPE_CHECKING:
     import torch
+    from torch.fx import Node
 
 Array = TypeVar("Array", bound=Any)  # torch.Tensor or np.ndarray
 
@@ -42,6 +43,20 @@ def arguments(program: Program, feed: Feed) -> list[torch.Tensor]:
     import torch  # what is only asked about ONNX programs needs none
 
     return [torch.from_numpy(feed[spec.name].copy()) for spec in program.inputs]
+
+
+def computed(program: Program, nodes: Iterable[Node], feed: Feed) -> list[torch.Tensor]:
+    """What nodes of an fx program give for a feed; no more is run than they need."""
+    import torch
+    from torch.fx import Graph, GraphModule
+
+    copies: dict[Node, Node] = {}
+    graph = Graph()
+    graph.graph_copy(program.graph.graph, copies)
+    graph.output(tuple(copies[node] for node in nodes))
+    graph.eliminate_dead_code()
+    with torch.no_grad():
+        return list(GraphModule(program.graph, graph)(*arguments(program, feed)))
 
 
 def distance(

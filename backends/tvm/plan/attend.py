@@ -9,6 +9,7 @@ import numpy as np
 from tvm import relax
 
 from ....ir.blocks.base import Attention, Linear
+from ....ir.blocks.sight import Fixed, Sight
 from ....ir.blocks.walk import LAYOUT, passes
 from ....ir.ops.evaluate import scalar
 from ....ir.values import sizes
@@ -24,7 +25,6 @@ from .dense import joined, need, write_dense
 from .few_bits import write_few_bits
 from .items import Item, Need
 from .rotation import Rotation, rotated, rotation
-from .sight import Fixed, Sight
 from .site import Site
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,11 @@ import tvm
 from tvm import relax
 
 from ....ir.blocks.base import Attention
-from ....ir.blocks.mask import HIDDEN
+from ....ir.blocks.sight import Fixed, Sight, hiding, rule, visible
 from ....ir.spec import MASKS, InputSpec
 from ....ir.values import Value
 from ..schedule.indices import flattening_right
 from .rebuild import part
-from .sight import Fixed, Sight, rule
 
 
 class TokenMasks:
@@ -37,7 +36,7 @@ class TokenMasks:
         mask: InputSpec | None,
         others: Iterable[Value] = (),
     ) -> None:
-        parts = {value: None for attention in attentions for value in _parts(attention)}
+        parts = {value: None for attention in attentions for value in hiding(attention)}
         parts |= dict.fromkeys(others)
         self._parts = [value for value in parts if value.const is None]
         self._fixed = {value: value.const for value in parts if value.const is not None}
@@ -66,7 +65,7 @@ class TokenMasks:
     def _rule(self, attention: Attention) -> Sight | Fixed | None:
         cases = []
         for kept, values in self._seen:
-            seen = None if kept is None else _visible(attention, kept, values)
+            seen = None if kept is None else visible(attention, kept, values)
             if kept is None or seen is None:
                 return None
             cases.append((kept, seen))
@@ -77,35 +76,6 @@ class TokenMasks:
         return all(
             kept is not None and bool((values[value] == kept[..., None]).all()) for kept, values in self._seen
         )
-
-
-def _visible(attention: Attention, kept: np.ndarray, values: Mapping[Value, np.ndarray]) -> np.ndarray | None:
-    """(batch, 1 or heads, length, length): which keys each kept query sees, false for other queries; None
-    where more than hiding is done to a score."""
-    batch, length = kept.shape
-    total: np.ndarray = np.zeros((1, 1, 1, 1), np.float32)
-    open_ = np.ones((1, 1, 1, 1), bool)
-    for factor, term in attention.terms:
-        total = total + factor * values[term]
-    if attention.selected:
-        assert attention.mask is not None
-        open_ = values[attention.mask].astype(bool) == attention.mask_keeps
-    if total.ndim > 4 or open_.ndim > 4:
-        return None
-    try:
-        seen = np.broadcast_to(open_ & (total > HIDDEN), (batch, total.shape[-3], length, length))
-        added = np.broadcast_to(total, seen.shape)
-    except ValueError:
-        return None
-    if attention.causal:
-        seen = seen & Sight(behind=0).covers(length)
-    seen = seen & kept[:, None, :, None]
-    return None if np.abs(added[seen]).max(initial=0.0) > 1e-6 else seen
-
-
-def _parts(attention: Attention) -> list[Value]:
-    selecting = [attention.mask] if attention.selected and attention.mask is not None else []
-    return [term for _, term in attention.terms] + selecting
 
 
 def _ragged(shape: Sequence[int], seed: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.blocks.base import Norm as NormBlock
+from ....ir.blocks.sight import Fixed
 from ....ir.values import Value, sizes
 from ..kernels.dot import dot
 from ..kernels.machine import Machine
@@ -20,7 +21,6 @@ from .emitter import Emitter
 from .integers import Integers, Rounding
 from .items import Need
 from .masks import TokenMasks
-from .sight import Fixed
 
 _KINDS = {"layer_norm": "layer", "rms_norm": "rms", "no_norm": "none"}
 

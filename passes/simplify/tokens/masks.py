@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Node
 
 from ....ir.blocks.mask import HIDDEN
 from ....ir.inputs.probe import feed
 from ....ir.program import Program
 from ....ir.spec import InputSpec
-from ...common.outputs import arguments
+from ...common.outputs import computed
 
 _LENGTH = 9
 
@@ -32,20 +32,10 @@ def only_padding(
     for pattern in ("ragged", "left", "ones"):
         arrays = feed(program, sizes, pattern)
         kept = torch.from_numpy(mask.kept(arrays[mask.name])) if mask is not None else torch.ones(1, 1) > 0
-        for node, value in zip(left, _computed(program, left, arrays), strict=True):
+        for node, value in zip(left, computed(program, left, arrays), strict=True):
             if not _same(value, kept, terms[node]):
                 left = left - {node}
     return (left, set()) if mask is not None else (set(), left)
-
-
-def _computed(program: Program, nodes: Iterable[Node], arrays: Mapping) -> list[torch.Tensor]:
-    copies: dict[Node, Node] = {}
-    graph = Graph()
-    graph.graph_copy(program.graph.graph, copies)
-    graph.output(tuple(copies[node] for node in nodes))
-    graph.eliminate_dead_code()
-    with torch.no_grad():
-        return list(GraphModule(program.graph, graph)(*arguments(program, arrays)))
 
 
 def _same(value: torch.Tensor, kept: torch.Tensor, keeps: bool) -> bool:

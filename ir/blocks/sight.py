@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ..values import Value
+from .base import Attention
+from .mask import HIDDEN
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,36 @@ class Fixed:
 
     def covers(self, length: int) -> np.ndarray:
         return self.sees
+
+
+def hiding(attention: Attention) -> list[Value]:
+    """What is added to an attention's scores, and what selects them."""
+    selecting = [attention.mask] if attention.selected and attention.mask is not None else []
+    return [term for _, term in attention.terms] + selecting
+
+
+def visible(attention: Attention, kept: np.ndarray, values: Mapping[Value, np.ndarray]) -> np.ndarray | None:
+    """(batch, 1 or heads, length, length): which keys each kept query sees, false for other queries; None
+    where more than hiding is done to a score."""
+    batch, length = kept.shape
+    total: np.ndarray = np.zeros((1, 1, 1, 1), np.float32)
+    open_ = np.ones((1, 1, 1, 1), bool)
+    for factor, term in attention.terms:
+        total = total + factor * values[term]
+    if attention.selected:
+        assert attention.mask is not None
+        open_ = values[attention.mask].astype(bool) == attention.mask_keeps
+    if total.ndim > 4 or open_.ndim > 4:
+        return None
+    try:
+        seen = np.broadcast_to(open_ & (total > HIDDEN), (batch, total.shape[-3], length, length))
+        added = np.broadcast_to(total, seen.shape)
+    except ValueError:
+        return None
+    if attention.causal:
+        seen = seen & Sight(behind=0).covers(length)
+    seen = seen & kept[:, None, :, None]
+    return None if np.abs(added[seen]).max(initial=0.0) > 1e-6 else seen
 
 
 Cases = Sequence[tuple[np.ndarray, np.ndarray]]
