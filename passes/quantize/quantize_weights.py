@@ -34,7 +34,8 @@ class QuantizeWeights(StoredPass):
     Attention, convolutions) is decoded in the graph by standard operators, once, as ONNX Runtime loads the
     model. A weight with several uses (a table that is also the output head) is stored once.
 
-    group: inputs that share a scale, a power of two from 16 on.
+    group: inputs that share a scale, a power of two from 16 on; a half, a quarter, ... of that
+        where rows don't fill their groups and smaller ones take less.
     method: "rtn" rounds to nearest. "hqq" fits zeros to the weights, without data (hqq.py). "gptq" rounds one
         input after the other and makes up for each error (gptq.py), and "awq" scales inputs by how large they
         get (awq.py): both need calibration data, and round tables to nearest, clipped where that loses less.
@@ -95,11 +96,13 @@ class QuantizeWeights(StoredPass):
 
     def _scheme(self, weight: StoredWeight) -> Scheme:
         bits = self.bits_of(weight)
-        return Scheme(bits, self.group, self.zeros == "fractions" and bits < 8)
+        scheme = Scheme(bits, self.group, self.zeros == "fractions" and bits < 8)
+        return scheme.of_rows(weight.shape[1])
 
     def _fitted(self, weights: Sequence[np.ndarray]) -> Scheme:
         """How weights that one activation enters are stored, float32 (out, in) each."""
         scheme = Scheme(self.bits, self.group, self.zeros == "fractions" and self.bits < 8)
+        scheme = scheme.of_rows(weights[0].shape[1])
         return with_zeros(scheme, weights) if self.zeros == "auto" and self.bits < 8 else scheme
 
     def _free(self, weight: StoredWeight) -> bool:

@@ -30,6 +30,16 @@ class Scheme:
     group: int
     fractions: bool = False
 
+    def of_rows(self, columns: int) -> Scheme:
+        """The same, with the group of this size, half of it and so on down to 16, by which rows of so many
+        columns take least: a group that a row does not fill is stored in full."""
+        sizes = [self.group >> step for step in range(self.group.bit_length()) if self.group >> step >= 16]
+        beside = 16 + (16 if self.fractions else self.bits)  # scale and zero
+        best = min(
+            sizes, key=lambda group: -(-columns // group) * (group * self.bits + beside), default=self.group
+        )
+        return replace(self, group=best)
+
 
 @dataclass(frozen=True)
 class Coded:

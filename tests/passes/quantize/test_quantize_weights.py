@@ -57,21 +57,21 @@ def run(program, context=DATA, **options):
 def simulated(program, bits, embeddings, method, group, fractions=False):
     """The program with each weight replaced, in float, by what its codes stand for."""
 
-    def scheme(width):
-        return Scheme(width, group, fractions and width < 8)  # with 8 bits zeros are whole
+    def scheme(width, columns):
+        return Scheme(width, group, fractions and width < 8).of_rows(columns)  # with 8 bits zeros are whole
 
     twin = program.clone()
     weights, _ = find(twin)
     tables = [w for w in weights if w.table]
     free = tables if method == "gptq" else weights
     coded = [
-        (w, without_data(w, method, scheme(embeddings if w.table else bits)))
+        (w, without_data(w, method, scheme(embeddings if w.table else bits, w.shape[1])))
         for w in free
         if (embeddings if w.table else bits)
     ]
     if method == "gptq":
         fitted = [w for w in weights if not w.table]
-        codes = by_gptq(twin, fitted, coded, lambda each: scheme(bits), DATA, 0.01, True)
+        codes = by_gptq(twin, fitted, coded, lambda each: scheme(bits, each[0].shape[1]), DATA, 0.01, True)
         coded += zip(fitted, codes, strict=True)
     for stored, codes in coded:
         stored.value.const_value = ir.Tensor(stored.restored(codes.floats()), name=stored.name)
@@ -147,9 +147,35 @@ def test_kernels_of_the_runtime_are_used_where_they_are():
 
 
 def test_groups_that_do_not_divide_the_columns_are_looked_up_by_standard_operators():
-    found = run(decoder(), bits=4, group=32)
+    weights = {"words": drawn(100, 56, size=1.0)}
+    program = parsed("y = Gather (words, ids)", "int64[length] ids", "float[length,56] y", weights, high=100)
+    found = run(program, bits=4, group=32)
     assert "GatherBlockQuantized" not in operators(found.program)
-    close(found.program, simulated(decoder(), 4, 4, "rtn", 32), SHAPES, 1e-5)
+    close(found.program, simulated(program, 4, 4, "rtn", 32), [{"ids": np.arange(100)}], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("columns", "bits", "asked", "group"),
+    [
+        (384, 4, 128, 128),
+        (48, 4, 128, 16),
+        (64, 4, 256, 64),
+        (56, 4, 32, 32),
+        (48, 2, 128, 64),
+        (1, 8, 64, 16),
+    ],
+)
+def test_a_group_shrinks_where_rows_would_not_fill_it(columns, bits, asked, group):
+    assert Scheme(bits, asked).of_rows(columns).group == group
+
+
+def test_rows_shorter_than_a_group_take_no_more_than_their_codes():
+    weights = {"words": drawn(1000, 48, size=1.0)}
+    program = parsed("y = Gather (words, ids)", "int64[length] ids", "float[length,48] y", weights, high=1000)
+    found = run(program, bits=4, group=128)
+    assert "GatherBlockQuantized" in operators(found.program)
+    stored = sum(v.const_value.nbytes for v in found.program.graph.graph.initializers.values())
+    assert stored <= 1000 * (24 + 3 * 2 + 2) + 64  # codes, scales, zeros in whole bytes
 
 
 def test_a_table_that_is_also_the_head_is_packed_once():
