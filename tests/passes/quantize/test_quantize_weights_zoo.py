@@ -55,7 +55,9 @@ def test_every_architecture_gives_what_its_simulated_weights_give(name):
     before = weight_bytes(program)
     for bits, method, group in ((4, "rtn", 16), (3, "hqq", 32)):
         result = QuantizeWeights(bits=bits, method=method, group=group).run(program.clone(), Context())
-        twin = simulated(program, lambda w, b=bits, m=method, g=group: without_data(w, m, Scheme(b, g)))
+        twin = simulated(
+            program, lambda w, b=bits, m=method, g=group: without_data(w, m, Scheme(b, g).of_rows(w.shape[1]))
+        )
         agree(result.program, twin, feeds)
         assert result.statistics["weights packed"] == len(find(program)[0])
         reasons = {re.search("stays as it is, (.*)", note)[1] for note in result.notes}
@@ -131,7 +133,7 @@ def test_both_exporters_spellings_are_packed_whole(tmp_path):
         result = QuantizeWeights(bits=4).run(program.clone(), Context())
         assert result.statistics["products of packed weights"] == 12
         assert result.statistics["lookups of packed rows"] == 2
-        twin = simulated(program, lambda w: without_data(w, "rtn", Scheme(4, 32)))
+        twin = simulated(program, lambda w: without_data(w, "rtn", Scheme(4, 32).of_rows(w.shape[1])))
         agree(result.program, twin, probes(program, 0)[:4])
         stored = result.program.graph.graph.initializers
         packed = [name for name in stored if re.search(r"\.(codes|scale|zero)(_\d+)?$", name)]
@@ -148,7 +150,7 @@ def test_fused_kernels_get_their_weights_decoded():
         result = QuantizeWeights(bits=bits).run(program.clone(), Context())
         agree(
             result.program,
-            simulated(program, lambda w, b=bits: without_data(w, "rtn", Scheme(b, 32))),
+            simulated(program, lambda w, b=bits: without_data(w, "rtn", Scheme(b, 32).of_rows(w.shape[1]))),
             probes(program, 0),
         )
         assert not any(

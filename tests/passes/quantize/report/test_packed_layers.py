@@ -76,7 +76,11 @@ def expected(decoded):
 def rounded(bits, group, fractions=False):
     def one(array, turned):
         matrix = np.ascontiguousarray(array.T if turned else array)
-        floats = round_to_nearest(matrix, Scheme(bits, group, fractions)).floats().astype(np.float64)
+        floats = (
+            round_to_nearest(matrix, Scheme(bits, group, fractions).of_rows(matrix.shape[1]))
+            .floats()
+            .astype(np.float64)
+        )
         return floats.T if turned else floats
 
     names = ("words", "up", "mid", "down")
@@ -97,7 +101,7 @@ def weight_noise(name, decoded):
     ("options", "table", "product"),
     [
         ({"bits": 4, "group": 16}, "GatherBlockQuantized", "MatMulNBits"),
-        ({"bits": 4, "group": 32}, "Gather", "MatMulNBits"),
+        ({"bits": 4, "group": 32}, "GatherBlockQuantized", "MatMulNBits"),
         ({"bits": 4, "group": 16, "zeros": "fractions"}, "Gather", "MatMulNBits"),
         ({"bits": 2, "group": 32, "zeros": "fractions"}, "Gather", "MatMulNBits"),
         ({"bits": 3, "group": 32}, "Gather", "MatMul"),
