@@ -48,6 +48,7 @@ class SubstituteAttention(Pass):
     window: int | None = None
     dilation: int | None = None
     global_tokens: int | None = None
+    chunk: int | None = None
     tokens: int = 8192
     seed: int = 0
 

@@ -8,18 +8,29 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from ..parts.kernels import weighed
 from ..parts.kind import Heads, Mixing
 
 
 @dataclass(frozen=True)
 class Linear(Mixing):
-    """phi(q) (phi(K)^T V) / (phi(q) sum phi(K)), phi = elu + 1 (Katharopoulos et al., 2020, arXiv:2006.16236,
-    section 3.2): time and memory linear in the length."""
+    """phi(q) (phi(K)^T V) / (phi(q) sum phi(K)), phi(x) = elu(x) + 1 (Katharopoulos et al., 2020,
+    arXiv:2006.16236, sections 3.2 and 3.3): time and memory linear in the length.
+
+    chunk: places that a model which looks back only takes at once.
+    """
+
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise ValueError(f"chunk is {self.chunk}, and 1 at least")
 
     def mix(self, heads: Heads, own: Mapping[str, Tensor]) -> Tensor:
         root = heads.scale**0.5
-        q, k = functional.elu(heads.q * root) + 1, functional.elu(heads.k * root) + 1
-        if heads.keep is not None:
-            k = k * heads.keep[:, None, :, None].to(k.dtype)
-        total = q @ k.sum(2, keepdim=True).transpose(2, 3)
-        return (q @ (k.transpose(2, 3) @ heads.v)) / (total + 1e-6)
+        return weighed(_positive(heads.q * root), _positive(heads.k * root), heads, self.chunk)
+
+
+def _positive(x: Tensor) -> Tensor:
+    """elu(x) + 1, whose sum would round small ones to zero."""
+    return x.clamp(max=0).exp() + functional.relu(x)
