@@ -32,9 +32,10 @@ class SubstituteAttention(Pass):
     Left, by name: attention over another text or a cache, kinds that have no form for models that look back,
     kinds without a softmax where scores have a position bias.
 
-    kind: "window" (window, dilation, global_tokens) or "linear".
+    kind, with its options, which `passes/attend/kinds` says more of: "window" (window, dilation,
+        global_tokens), "linear" (chunk), "performer" (features, learned, chunk), "linformer" (rank, length),
+        "nystrom" (landmarks, iterations, convolution).
     layers: which self-attentions, by number from 0; where none are named, all.
-    window, dilation, global_tokens: see `passes/attend/kinds`, as for every option of a kind.
     tokens: of texts that starts and errors are measured on, at most. seed: of what is drawn.
     """
 
@@ -49,6 +50,13 @@ class SubstituteAttention(Pass):
     dilation: int | None = None
     global_tokens: int | None = None
     chunk: int | None = None
+    features: int | None = None
+    learned: bool | None = None
+    rank: int | None = None
+    length: int | None = None
+    landmarks: int | None = None
+    iterations: int | None = None
+    convolution: int | None = None
     tokens: int = 8192
     seed: int = 0
 

@@ -9,7 +9,7 @@ from typing import Any
 from ....ir.errors import did_you_mean
 from ..parts.kind import Kind
 
-KINDS = ("linear", "window")
+KINDS = ("linear", "linformer", "nystrom", "performer", "window")
 
 
 def kind(name: str, options: dict[str, Any]) -> Kind:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from .kind import Heads
 from .recurrence import look_back
 
-_LEAST = 1e-30  # where a query sees no key, its sum is 0, not NaN
+_LEAST = 1e-30  # of a sum of weights; where a query sees no key, it gets zeros, and gradients stay finite
 
 
 def weighed(q: Tensor, k: Tensor, heads: Heads, chunk: int) -> Tensor:
@@ -22,4 +23,5 @@ def weighed(q: Tensor, k: Tensor, heads: Heads, chunk: int) -> Tensor:
         k = k * heads.keep[:, None, :, None].to(k.dtype)
     v = functional.pad(heads.v, (0, 1), value=1.0)  # what multiplies the ones is the sum of weights
     both = look_back(q, k, v, chunk) if heads.causal else q @ (k.transpose(2, 3) @ v)
-    return both[..., :-1] / both[..., -1:].clamp(min=_LEAST)
+    total = both[..., -1:]
+    return both[..., :-1] / torch.where(total > _LEAST, total, 1.0)

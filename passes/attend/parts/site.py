@@ -14,7 +14,7 @@ from ....ir.blocks.sight import Sight, hiding, rule, visible
 from ....ir.errors import PassError
 from ....ir.inputs.probe import feed
 from ....ir.program import Program
-from ....ir.spec import MASKS, InputSpec
+from ....ir.spec import MASKS, UNBOUNDED, InputSpec
 from ....ir.values import Value
 from ....ir.view import view
 from ...common.outputs import computed
@@ -29,7 +29,8 @@ class Site:
 
     number: among self-attentions, from 0. mask: the node of the input that tells text from padding, and its
     spec; None where nothing is padded. causal: queries look back only. more: what its scores are beside
-    products and masks of padding and of later keys, in words; empty where they are no more.
+    products and masks of padding and of later keys, in words; empty where they are no more. longest: tokens
+    of the longest text; None where nothing bounds them.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Site:
     mask: tuple[Node, InputSpec] | None
     causal: bool
     more: str
+    longest: int | None
 
     @property
     def end(self) -> Node:
@@ -79,13 +81,22 @@ def sites(program: Program) -> tuple[list[Site], dict[int, str]]:
         sight = sights[attention]
         known = isinstance(sight, Sight) and (sight.before, sight.behind) in ((None, None), (None, 0))
         causal = attention.causal or (isinstance(sight, Sight) and sight.behind == 0)
-        found.append(Site(number, attention, mask, causal, "" if known else _more(attention, sight)))
+        more = "" if known else _more(attention, sight)
+        found.append(Site(number, attention, mask, causal, more, _longest(program, attention)))
     return found, reasons
 
 
 def _mask(program: Program) -> InputSpec | None:
     masks = [spec for spec in program.inputs if spec.role in MASKS]
     return masks[0] if len(masks) == 1 else None
+
+
+def _longest(program: Program, attention: Attention) -> int | None:
+    length = (attention.query.shape or ())[attention.layouts[0].index("l")]
+    if isinstance(length, int):
+        return length
+    high = program.symbols.get(str(length), (1, UNBOUNDED))[1]
+    return high if high < UNBOUNDED else None
 
 
 def _unfit(attention: Attention) -> str:
@@ -156,8 +167,8 @@ def _rule(attention: Attention, seen: Sequence[tuple[np.ndarray | None, dict[Val
     cases = []
     for kept, values in seen:
         if kept is None:  # nothing is padded
-            length = next(iter(values.values())).shape[-1]
-            kept = np.ones((1, length), bool)
+            shape = np.broadcast_shapes(*(array.shape for array in values.values()))
+            kept = np.ones((shape[0] if len(shape) == 4 else 1, max(shape[-2:])), bool)
         found = visible(attention, kept, values)
         if found is None:
             return None
