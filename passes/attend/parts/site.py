@@ -131,13 +131,20 @@ def _escapes(node: Node, end: Node) -> bool:
     return False
 
 
-def _more(attention: Attention, sight: object) -> str:
+def beside_masks(attention: Attention) -> str:
+    """What scores are beside products and masks, in words; empty where they are no more."""
     if attention.sinks is not None:
         return "sinks stand among its scores"
     if attention.softcap or attention.gate is not None:
         return "its scores are capped or gated"
     if attention.relative_bias is not None:
         return "a position bias is added to its scores"
+    return ""
+
+
+def _more(attention: Attention, sight: object) -> str:
+    if more := beside_masks(attention):
+        return more
     if isinstance(sight, Sight):
         return "it looks at a window of keys already"
     return "its mask hides other keys than padding and later ones"

@@ -32,11 +32,11 @@ def written(program: Program, site: Site, kind: Kind, own: Mapping[str, Tensor])
     gm, names = program.graph, list(own)
     nodes = [add_tensor(gm, f"attend.{site.number}.{name}", own[name], site.end) for name in names]
     if isinstance(kind, Mixing):
-        operands = _operands(site)
+        operands = operands_of(site)
         count = len(operands)
 
         def mix(*tensors: Tensor) -> Tensor:
-            heads = _heads(site, tensors[:count])
+            heads = heads_of(site, tensors[:count])
             return kind.mix(heads, dict(zip(names, tensors[count:], strict=True))).transpose(1, 2).flatten(2)
 
         return splice(mix, [*operands, *nodes], site.end)
@@ -46,19 +46,21 @@ def written(program: Program, site: Site, kind: Kind, own: Mapping[str, Tensor])
 
 def seen_at(program: Program, site: Site, feeds: Sequence[Feed]) -> Iterator[Heads]:
     """A site's heads, feed by feed."""
-    operands = _operands(site)
+    operands = operands_of(site)
     for feed in feeds:
-        yield _heads(site, computed(program, operands, feed))
+        yield heads_of(site, computed(program, operands, feed))
 
 
-def _operands(site: Site) -> list[Node]:
+def operands_of(site: Site) -> list[Node]:
+    """What `heads_of` reads."""
     attention = site.attention
     assert attention.q is not None
     found = [attention.query.native, attention.key.native, attention.value.native, attention.q.input.native]
     return [*found, site.mask[0]] if site.mask is not None else found
 
 
-def _heads(site: Site, tensors: Sequence[Tensor]) -> Heads:
+def heads_of(site: Site, tensors: Sequence[Tensor]) -> Heads:
+    """A site's heads of what its operands hold."""
     attention = site.attention
     q, k, v = (
         tensor.permute([layout.index(axis) for axis in _BHLD])

@@ -38,17 +38,20 @@ class Timing:
 
     def __call__(self, program: Program, processes: int = 1) -> float:
         """How many times as fast as the uncut program an fx program is, once lowered."""
-        lowered = self._lowered(program)
         asked: dict[str, Any] = {"only": self._workload} if self._workload else {}
         if processes > 1:
             asked["processes"] = processes
-        ratios = self._measure(self._uncut, lowered, **asked)
+        ratios = self.ratios(program, **asked)
         if not ratios or (self._workload and self._workload not in ratios):
             raise MeasureError(
                 f"the workload {self._workload!r} is not among those that this run measures: "
                 f"name it there too (--shapes {self._workload})"
             )
         return ratios[self._workload or next(iter(ratios))].median
+
+    def ratios(self, program: Program, **asked: Any) -> Mapping[str, Ratio]:
+        """The same at every workload, or at those that are asked for."""
+        return self._measure(self._uncut, self._lowered(program), **asked)
 
     def _lowered(self, program: Program) -> Program:
         work = program.clone()
