@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class BlockAttention(Pass):
     """Compute attention over those blocks of keys alone that its masks show, in time linear in the length.
 
-            s = q[b,h,n,d] k[b,h,n,d]^T + mask[b,1,n,n]; y = softmax(s) v
-        ->  s = q[b,h,n/64,64,d] k[b,h,n/64,m*64,d]^T + bias[b,1,n/64,64,m*64]; y = softmax(s) v[b,h,n/64,m*64,d]
+            y = softmax(q[b,h,n,d] k[b,h,n,d]^T + mask[b,1,n,n]) v[b,h,n,d]
+        ->  y = softmax(q[b,h,n/64,64,d] k[b,h,n/64,64m,d]^T + bias[b,1,n/64,64,64m]) v[b,h,n/64,64m,d]
 
     For patterns that `substitute-attention` wrote, and for windows that a model has of its own. What a mask
     shows is computed at several lengths: a window, dilated or in blocks, beside first tokens that are seen by
@@ -91,7 +91,7 @@ class BlockAttention(Pass):
     def _forms(
         self, program: Program, found: Sequence[Site]
     ) -> tuple[dict[int, Band | Table], dict[int, str]]:
-        """How the patterns are cut, by number, one object where layers share theirs; and why others aren't."""
+        """How the patterns are cut, by number, one object where they are equal; and why others aren't."""
         from .parts.cutting import cut
         from .parts.seen import Seen
         from .parts.site import beside_masks
@@ -109,7 +109,8 @@ class BlockAttention(Pass):
             key = (a.terms, a.mask, a.selected, a.mask_keeps, a.causal)
             if key not in known:
                 try:
-                    known[key] = cut(Seen(program, site), self.block)
+                    made = cut(Seen(program, site), self.block)
+                    known[key] = known.setdefault(made.key, made)
                 except ValueError as reason:
                     known[key] = str(reason)
             form = known[key]
@@ -126,7 +127,9 @@ class BlockAttention(Pass):
         from ..lower.timed.timing import Timing
         from ..manager.pipeline import GAIN
 
-        timing, kept, slower = None, {}, {}
+        timing: Timing | None = None
+        kept: dict[int, Band | Table] = {}
+        slower: dict[int, str] = {}
         for form in dict.fromkeys(forms.values()):
             mine = {number: each for number, each in forms.items() if each is form}
             timing = timing or Timing(program, context, "")
@@ -146,7 +149,7 @@ def _name(found: Sequence[Site], number: int) -> str:
 
 def _written(program: Program, forms: Mapping[int, Band | Table]) -> Program:
     """The program with blocks in the place of those attentions."""
-    from ...ir.fx.graph import propagate, prune
+    from ...ir.fx.graph import prune
     from .parts.blocked import Shared, blocked, shared
     from .parts.site import sites
 
@@ -157,6 +160,5 @@ def _written(program: Program, forms: Mapping[int, Band | Table]) -> Program:
                 known[id(form)] = shared(program, site, form)
             site.end.replace_all_uses_with(blocked(site, known[id(form)]))
     prune(program.graph)
-    propagate(program.graph)
     program.graph.recompile()
     return program

@@ -33,25 +33,18 @@ class Shared:
 
 def shared(program: Program, site: Site, form: Band | Table) -> Shared:
     """Written before the first of the sites of a pattern."""
-    tensors = (
-        {"tile": form.tile}
-        if isinstance(form, Band)
-        else {"keys": form.keys_of, "kinds": form.kinds, "tiles": form.tiles}
-    )
     held = [
         add_tensor(program.graph, f"blocks.{site.number}.{name}", torch.from_numpy(array), site.end)
-        for name, array in tensors.items()
+        for name, array in form.tensors.items()
     ]
     operands = operands_of(site)
     count = len(operands)
 
     def places(*given: Tensor) -> Tensor:
-        blocks = _blocks(heads_of(site, given[:count]), form)
-        return _places(form, blocks, given[count:]).clamp(0, blocks - 1).flatten()
+        return _places(form, _blocks(heads_of(site, given[:count]), form), given[count:])
 
     def bias(*given: Tensor) -> Tensor:
-        heads = heads_of(site, given[:count])
-        return _bias(form, heads, given[count:-1], given[-1])
+        return _bias(form, heads_of(site, given[:count]), given[count:-1], given[-1])
 
     found = splice(places, [*operands, *held], site.end)
     return Shared(form, found, splice(bias, [*operands, *held, found], site.end))
@@ -81,57 +74,67 @@ def _filled(x: Tensor, axis: int, blocks: int, size: int) -> Tensor:
     return torch.cat([x, x.new_zeros(shape)], axis)
 
 
+# An axis of blocks is never broadcast against none: traced with a text of one block, it would be taken for 1.
 def _places(form: Band | Table, blocks: int, held: Sequence[Tensor]) -> Tensor:
-    """(blocks, most), some of them before the first block or after the last."""
+    """(blocks * most) numbers of blocks; where there is no such block, of another."""
     if isinstance(form, Table):
-        return held[0][:blocks]
-    near = torch.arange(blocks)[:, None] + torch.arange(-form.before, form.behind + 1)
-    ahead = -(-form.first // form.size)
-    if not ahead:
-        return near
-    return torch.cat([torch.arange(ahead).expand(blocks, ahead), near], 1)
+        found = held[0][:blocks].reshape(blocks * form.most)
+    else:
+        each = torch.arange(blocks * form.most)
+        row, column = each // form.most, each % form.most
+        found = row + column - (form.ahead + form.before)
+        if form.ahead:
+            found = torch.where(column < form.ahead, column, found)
+    return found.clamp(0, blocks - 1)
 
 
 def _bias(form: Band | Table, heads: Heads, held: Sequence[Tensor], places: Tensor) -> Tensor:
     size, blocks, length = form.size, _blocks(heads, form), heads.q.shape[2]
-    within = torch.arange(size)
-    j = _places(form, blocks, held)[:, :, None] * size + within
-    j = j.flatten(1)[:, None]  # (blocks, 1, keys)
+    shape = (blocks, size, form.keys)
     if isinstance(form, Table):
-        shown = held[2][held[1][:blocks]].transpose(1, 2).flatten(2)
+        j = held[1][:blocks].reshape(blocks, 1, form.keys)
+        shown = held[3][held[2][:blocks]].transpose(1, 2).reshape(shape)
     else:
-        i = (torch.arange(blocks)[:, None] * size + within)[:, :, None]
-        shown = held[0] & (j[..., -form.tile.shape[1] :] >= form.first)
-        if form.first:
-            ahead = j[..., : -form.tile.shape[1]]
-            ahead = (ahead < form.first) & (ahead <= i if form.causal else i >= 0)
-            shown = torch.cat([ahead, shown], 2)
-    shown = shown & (j >= 0) & (j < length)
+        each = torch.arange(blocks * form.keys)
+        row, column = each // form.keys, each % form.keys
+        j = (row - (form.ahead + form.before)) * size + column
+        if form.ahead:
+            ahead = column < form.ahead * size
+            known = (ahead & (column < form.first)) | (~ahead & (j >= form.first))
+            j = torch.where(ahead, column, j).reshape(blocks, 1, form.keys)
+            shown = held[0].expand(shape) & known.reshape(blocks, 1, form.keys)
+            if form.causal:  # the first ones, too
+                shown = shown & (j <= torch.arange(blocks * size).reshape(blocks, size, 1))
+        else:
+            j = j.reshape(blocks, 1, form.keys)
+            shown = held[0].expand(shape)
+    shown = (shown & (j >= 0) & (j < length))[None]
     if heads.keep is not None:
-        keep = _filled(heads.keep, 1, blocks, size).unflatten(1, (blocks, size))
-        keep = keep.index_select(1, places).unflatten(1, (blocks, -1)).flatten(2)
-        shown = shown & keep[:, :, None]
-    else:
-        shown = shown[None]
+        keep = _filled(heads.keep, 1, blocks, size)
+        rows = keep.shape[0]
+        keep = keep.reshape(rows, blocks, size).index_select(1, places)
+        shown = shown & keep.reshape(rows, blocks, 1, form.keys)
     return torch.where(shown, 0.0, torch.finfo(heads.q.dtype).min).to(heads.q.dtype)[:, None]
 
 
 def _attended(form: Band | Table, heads: Heads, places: Tensor, bias: Tensor) -> Tensor:
     """(batch, length, features)."""
-    size, blocks, length = form.size, _blocks(heads, form), heads.q.shape[2]
+    size, blocks = form.size, _blocks(heads, form)
+    batch, count, length, _ = heads.q.shape
     q, k, v = (_filled(x, 2, blocks, size) for x in (heads.q * heads.scale, heads.k, heads.v))
 
-    def near(x: Tensor) -> Tensor:
-        found = x.unflatten(2, (blocks, size)).index_select(2, places)
-        return found.unflatten(2, (blocks, -1)).flatten(3, 4)
+    def cut(x: Tensor) -> Tensor:
+        return x.reshape(batch, count, blocks, size, x.shape[-1])
 
-    scores = q.unflatten(2, (blocks, size)) @ near(k).transpose(3, 4) + bias
-    found = (scores.softmax(-1) @ near(v)).flatten(2, 3)
+    def near(x: Tensor) -> Tensor:
+        return cut(x).index_select(2, places).reshape(batch, count, blocks, form.keys, x.shape[-1])
+
+    scores = cut(q) @ near(k).transpose(3, 4) + bias
+    found = (scores.softmax(-1) @ near(v)).reshape(batch, count, blocks * size, v.shape[-1])
     if form.first and not (isinstance(form, Band) and form.causal):
         scores = q[:, :, : form.first] @ heads.k.transpose(2, 3)
         if heads.keep is not None:
             hidden = torch.finfo(scores.dtype).min
             scores = torch.where(heads.keep[:, None, None], scores, hidden)
-        whole = scores.softmax(-1) @ heads.v
-        found = torch.cat([whole, found[:, :, form.first :]], 2)
-    return found[:, :, :length].transpose(1, 2).flatten(2)
+        found = torch.cat([scores.softmax(-1) @ heads.v, found[:, :, form.first :]], 2)
+    return found[:, :, :length].transpose(1, 2).reshape(batch, length, count * v.shape[-1])

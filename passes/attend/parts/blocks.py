@@ -24,9 +24,29 @@ class Band:
     tile: np.ndarray
 
     @property
+    def key(self) -> tuple:
+        """Equal where bands are."""
+        return (self.size, self.causal, self.first, self.before, self.behind, self.tile.tobytes())
+
+    @property
+    def ahead(self) -> int:
+        """Blocks that hold the first places."""
+        return -(-self.first // self.size)
+
+    @property
+    def most(self) -> int:
+        """Blocks of keys of each block of queries."""
+        return self.ahead + self.before + 1 + self.behind
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What its graph holds: the tile, behind one that shows all first places."""
+        return {"tile": np.pad(self.tile, ((0, 0), (self.ahead * self.size, 0)), constant_values=True)}
+
+    @property
     def keys(self) -> int:
         """That each query is computed with."""
-        return self.tile.shape[1] + -(-self.first // self.size) * self.size
+        return self.most * self.size
 
     def covers(self, length: int) -> np.ndarray:
         """(queries, keys) bool."""
@@ -47,21 +67,42 @@ class Band:
 class Table:
     """Blocks of keys by block of queries, up to a length.
 
-    size, first: as of a Band; first places see all here, and are seen by what the table says. keys: int64
-    (blocks, most), filled up with any. kinds: int64 of that shape, numbers of tiles. tiles: bool (kinds, size,
-    size), which keys each query sees.
+    size: as of a Band. first: so many first places see all. blocks: int64 (blocks, most), those of keys by
+    block of queries, filled up with any. kinds: int64 of that shape, numbers of tiles. tiles: bool (kinds,
+    size, size), which keys each query sees.
     """
 
     size: int
     first: int
-    keys_of: np.ndarray
+    blocks: np.ndarray
     kinds: np.ndarray
     tiles: np.ndarray
 
     @property
+    def key(self) -> tuple:
+        """Equal where tables are."""
+        return (self.size, self.first, *(each.tobytes() for each in (self.blocks, self.kinds, self.tiles)))
+
+    @property
+    def most(self) -> int:
+        """Blocks of keys of each block of queries."""
+        return self.blocks.shape[1]
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What its graph holds: blocks, the places in them, kinds and tiles."""
+        places = self.blocks[..., None] * self.size + np.arange(self.size)
+        return {
+            "blocks": self.blocks,
+            "places": places.reshape(len(self.blocks), -1),
+            "kinds": self.kinds,
+            "tiles": self.tiles,
+        }
+
+    @property
     def keys(self) -> int:
         """That each query is computed with."""
-        return self.keys_of.shape[1] * self.size
+        return self.most * self.size
 
 
 def banded(seen: np.ndarray, size: int) -> Band:
@@ -90,12 +131,12 @@ def tabled(seen: np.ndarray, size: int) -> Table:
     rest = seen.copy()
     rest[:first] = False
     tiles = _tiles(rest, size)
-    any_ = tiles.any((2, 3))
-    any_[np.arange(len(tiles)), np.arange(len(tiles))] = True  # where first places are all
-    most = int(any_.sum(1).max())
+    held = np.asarray(tiles.any((2, 3)))
+    held[np.arange(len(tiles)), np.arange(len(tiles))] = True  # where first places are all
+    most = int(held.sum(1).max())
     keys = np.zeros((len(tiles), most), np.int64)
-    rows, columns = np.nonzero(any_)
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(any_.sum(1)) - any_.sum(1), any_.sum(1))
+    rows, columns = np.nonzero(held)
+    places = np.arange(len(rows)) - np.repeat(np.cumsum(held.sum(1)) - held.sum(1), held.sum(1))
     keys[rows, places] = columns
     flat = tiles[rows, columns].reshape(len(rows), -1)
     kinds, number = np.unique(np.concatenate([np.zeros_like(flat[:1]), flat]), axis=0, return_inverse=True)

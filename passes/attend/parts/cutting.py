@@ -44,7 +44,9 @@ def cut(seen: Seen, size: int) -> Band | Table:
         raise ValueError(f"it looks at all keys, as far as {length} places")
     if not bounded(high) or high > TABLED:
         reason = f"texts may have {high}" if bounded(high) else "nothing bounds the length of texts"
-        raise ValueError(f"its pattern is no window, a table of its blocks is for {TABLED} places, and {reason}")
+        raise ValueError(
+            f"its pattern is no window, a table of its blocks is for {TABLED} places, and {reason}"
+        )
     whole = seen(high)
     shorter = max(low, high * 5 // 8)
     if (seen(shorter) != whole[:shorter, :shorter]).any():
@@ -56,7 +58,7 @@ def _lengths(low: int, high: int, size: int) -> Iterator[int]:
     length = 4 * size + 3
     while length < min(high, LONGEST):
         yield max(length, low)
-        length *= 2
+        length *= 4
     yield min(high, LONGEST)
 
 

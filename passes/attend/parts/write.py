@@ -37,7 +37,8 @@ def written(program: Program, site: Site, kind: Kind, own: Mapping[str, Tensor])
 
         def mix(*tensors: Tensor) -> Tensor:
             heads = heads_of(site, tensors[:count])
-            return kind.mix(heads, dict(zip(names, tensors[count:], strict=True))).transpose(1, 2).flatten(2)
+            mixed = kind.mix(heads, dict(zip(names, tensors[count:], strict=True))).transpose(1, 2)
+            return mixed.reshape(*mixed.shape[:2], mixed.shape[2] * mixed.shape[3])
 
         return splice(mix, [*operands, *nodes], site.end)
     assert isinstance(kind, Pattern)

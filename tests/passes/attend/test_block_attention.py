@@ -1,0 +1,129 @@
+"""block-attention: the same numbers as from the masks, nothing n x n, and what is left with its reason."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from graphwright.ir.blocks import recognise
+from graphwright.ir.execute import execute
+from graphwright.ir.view import view
+from graphwright.passes.attend.block_attention import BlockAttention
+from graphwright.passes.lower.timed.timing import Timing
+from graphwright.passes.manager.contract import Ratio
+from pruning import run
+from tokens import batch, pooled
+
+BLOCK = 4
+PATTERNS = {
+    "bert": "window=2,dilation=2",
+    "llama": "window=6,global_tokens=2",
+    "albert": "window=3,global_tokens=6",
+    "modernbert": None,  # its second layer looks at a window of its own
+}
+
+
+@cache
+def masked(name):
+    options = PATTERNS[name]
+    if options is None:
+        return pooled(name)
+    done = run(f"substitute-attention{{kind=window,{options}}}", pooled(name))
+    assert done.ok, done.steps[0].error
+    return done.program
+
+
+@cache
+def blocked(name):
+    done = run(f"block-attention{{block={BLOCK}}}", masked(name))
+    assert all(step.status == "applied" for step in done.steps), [step.error for step in done.steps]
+    return done
+
+
+def vectors(program, lengths, left=False):
+    return execute(program, [batch(program, lengths, left)])[0][program.outputs[0]]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_blocks_give_what_the_masks_give(name):
+    for lengths in ((1,), (BLOCK - 1, 1), (BLOCK,), (BLOCK + 1, 2), (61, 40, 9)):
+        for left in (False, True):
+            wanted = vectors(masked(name), lengths, left)
+            found = vectors(blocked(name).program, lengths, left)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6)
+
+
+def test_onnx_runtime_gives_the_same():
+    lowered = run("to-onnx", blocked("albert").program).program
+    assert lowered.dialect == "onnx"
+    for lengths in ((1,), (BLOCK,), (BLOCK + 1, 2), (61, 40, 9)):
+        wanted = vectors(masked("albert"), lengths)
+        np.testing.assert_allclose(vectors(lowered, lengths), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "albert"])
+def test_no_value_has_numbers_for_each_pair_of_places(name):
+    def pairs(program):
+        shapes = [value.shape or () for value in view(program)]
+        return [shape for shape in shapes if sum("length" in str(size) for size in shape) > 1]
+
+    assert pairs(masked(name))
+    assert pairs(blocked(name).program) == []
+    assert recognise(view(blocked(name).program)).attention == ()
+
+
+def test_a_block_may_be_longer_than_texts_and_lengths_stay_free():
+    """The graph was captured with a text of one block."""
+    done = run("block-attention{block=64,layers=(1,)},to-onnx", pooled("modernbert"))
+    assert done.steps[0].statistics == {"attentions in blocks": "1 of 2", "keys a query": "192"}
+    for lengths in ((1,), (64,), (65, 3), (300, 200)):
+        wanted = vectors(pooled("modernbert"), lengths)
+        np.testing.assert_allclose(vectors(done.program, lengths), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("bert", "", "it looks at all keys, as far as 64 places"),
+        ("gpt2", "", "it looks at all keys, as far as 64 places"),
+        ("t5", "", "a position bias is added to its scores"),
+        ("bert", "window=30", "blocks of 4 that hold its pattern are 106% of all at 64 places"),
+    ],
+)
+def test_what_is_left_is_left_with_its_reason(name, options, reason):
+    program = pooled(name)
+    if options:
+        program = run(f"substitute-attention{{kind=window,{options}}}", program).program
+    step = run(f"block-attention{{block={BLOCK}}}", program).steps[0]
+    assert step.status == "no change"
+    assert len(step.notes) == 2
+    assert reason in step.notes[0]
+
+
+def test_layers_are_chosen():
+    step = run(f"block-attention{{block={BLOCK},layers=(1,)}}", masked("bert")).steps[0]
+    assert step.statistics["attentions in blocks"] == "1 of 2"
+    assert step.notes == ()
+    step = run("block-attention{layers=(4,)}", masked("bert")).steps[0]
+    assert "there is no layer 4" in str(step.error)
+
+
+@pytest.mark.parametrize(("speed", "count"), [(0.9, "0 of 2"), (1.5, "2 of 2")])
+def test_only_what_measures_faster_is_kept(speed, count, monkeypatch):
+    timed = []
+    monkeypatch.setattr(Timing, "_lowered", lambda self, program: program)
+
+    def measure(before, after, **asked):
+        timed.append(len(recognise(view(before)).attention) - len(recognise(view(after)).attention))
+        return {"short": Ratio(0.5, 0.4, 0.6), "long": Ratio(speed, speed, speed)}
+
+    step = run(f"block-attention{{block={BLOCK}}}", masked("bert"), measure=measure).steps[0]
+    assert timed == [2]  # layers of one pattern together
+    assert step.statistics["attentions in blocks"] == count
+    assert len(step.notes) == (2 if speed < 1 else 0)
+    assert not step.notes or "with it a call is 0.90 times as fast at best" in step.notes[0]
+
+
+def test_calls_of_two_blocks_do_without():
+    program = pooled("bert")
+    paying = [BlockAttention(BLOCK).pays(program, batch(program, lengths)) for lengths in ((8, 3), (9,))]
+    assert paying == [False, True]
