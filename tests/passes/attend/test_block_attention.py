@@ -1,15 +1,18 @@
 """block-attention: the same numbers as from the masks, nothing n x n, and what is left with its reason."""
 
+import re
 from functools import cache
 
 import numpy as np
 import pytest
 from graphwright.ir.blocks import recognise
 from graphwright.ir.execute import execute
+from graphwright.ir.text import text
 from graphwright.ir.view import view
 from graphwright.passes.attend.block_attention import BlockAttention
 from graphwright.passes.lower.timed.timing import Timing
 from graphwright.passes.manager.contract import Ratio
+from handmade import golden
 from pruning import run
 from tokens import batch, pooled
 
@@ -127,3 +130,10 @@ def test_calls_of_two_blocks_do_without():
     program = pooled("bert")
     paying = [BlockAttention(BLOCK).pays(program, batch(program, lengths)) for lengths in ((8, 3), (9,))]
     assert paying == [False, True]
+
+
+def test_golden():
+    program = masked("bert")
+    after = run(f"block-attention{{block={BLOCK},layers=(0,)}}", program).program
+    shown = [re.sub(r" #[0-9a-f]+", "", text(one)) for one in (program, after)]
+    golden("attend/block-attention", "# before\n{}\n# after\n{}\n".format(*shown))
