@@ -47,7 +47,7 @@ def _lookups(gm: GraphModule) -> Iterator[tuple[Node, int]]:
     for node in gm.graph.nodes:
         if node.target is _ATEN.embedding.default:
             chosen = [(0, node.args[1])]
-        elif node.target is _ATEN.index_select.default:
+        elif node.target in (_ATEN.index_select.default, _ATEN.gather.default):
             chosen = [(node.args[1], node.args[2])]
         elif node.target is _ATEN.index.Tensor:
             chosen = [(axis, ids) for axis, ids in enumerate(node.args[1]) if ids is not None]

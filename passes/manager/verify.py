@@ -19,7 +19,7 @@ from ...ir.agreement import (
 from ...ir.errors import ContractError, ProgramError
 from ...ir.execute import execute
 from ...ir.inputs.masks import masks_along
-from ...ir.inputs.probe import probes
+from ...ir.inputs.probe import probes, shared
 from ...ir.onnx.execute import execute_onnx
 from ...ir.onnx.runtime import reason
 from ...ir.program import Program
@@ -103,7 +103,7 @@ class Verifier:
     def _reference(self, before: Program, after: Program) -> tuple[Sequence[Feed], Outputs]:
         if self._known is not None and self._known[0] is before and before.inputs == after.inputs:
             return self._known[1], self._known[2]
-        feeds = self.make_probes(after, self.seed)
+        feeds = self.make_probes(shared(after, before), self.seed)  # a pass may let it take more
         program = _in_evaluation(before)
         try:
             return feeds, execute(program, feeds, self.threads)
