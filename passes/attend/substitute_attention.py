@@ -32,8 +32,10 @@ class SubstituteAttention(Pass):
     Left, by name: attention over another text or a cache, kinds that have no form for models that look back,
     kinds without a softmax where scores have a position bias.
 
-    kind, with its options, which `passes/attend/kinds` says more of: "window" (window, dilation,
-        global_tokens), "linear" (chunk), "performer" (features, learned, chunk), "linformer" (rank, length),
+    kind, with its options, which `passes/attend/kinds` says more of. Patterns of keys: "window" (window,
+        dilation, global_tokens), "block" (block, neighbours, global_tokens), "strided" (stride, form,
+        summary), "axial" (width, global_tokens), "random" (block, blocks), "bigbird" (block, neighbours,
+        global_tokens, blocks), "etc" (window, global_tokens, segment). Other mixtures: "linear" (chunk), "performer" (features, learned, chunk), "linformer" (rank, length),
         "nystrom" (landmarks, iterations, convolution).
     layers: which self-attentions, by number from 0; where none are named, all.
     tokens: of texts that starts and errors are measured on, at most. seed: of what is drawn.
@@ -49,6 +51,14 @@ class SubstituteAttention(Pass):
     window: int | None = None
     dilation: int | None = None
     global_tokens: int | None = None
+    block: int | None = None
+    neighbours: int | None = None
+    stride: int | None = None
+    form: str | None = None
+    summary: int | None = None
+    width: int | None = None
+    blocks: int | None = None
+    segment: int | None = None
     chunk: int | None = None
     features: int | None = None
     learned: bool | None = None

@@ -9,7 +9,19 @@ from typing import Any
 from ....ir.errors import did_you_mean
 from ..parts.kind import Kind
 
-KINDS = ("linear", "linformer", "nystrom", "performer", "window")
+KINDS = (
+    "axial",
+    "bigbird",
+    "block",
+    "etc",
+    "linear",
+    "linformer",
+    "nystrom",
+    "performer",
+    "random",
+    "strided",
+    "window",
+)
 
 
 def kind(name: str, options: dict[str, Any]) -> Kind:

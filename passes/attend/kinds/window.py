@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..parts.kind import Pattern
+from ..parts.limits import least
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,7 @@ class Window(Pattern):
     global_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("window", 0), ("dilation", 1), ("global_tokens", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, and {least} at least")
+        least(self, window=0, dilation=1, global_tokens=0)
 
     def sees(self, i: Tensor, j: Tensor, own: Mapping[str, Tensor], causal: bool) -> Tensor:
         far = j - i
