@@ -35,8 +35,9 @@ class SubstituteAttention(Pass):
     kind, with its options, which `passes/attend/kinds` says more of. Patterns of keys: "window" (window,
         dilation, global_tokens), "block" (block, neighbours, global_tokens), "strided" (stride, form,
         summary), "axial" (width, global_tokens), "random" (block, blocks), "bigbird" (block, neighbours,
-        global_tokens, blocks), "etc" (window, global_tokens, segment). Other mixtures: "linear" (chunk), "performer" (features, learned, chunk), "linformer" (rank, length),
-        "nystrom" (landmarks, iterations, convolution).
+        global_tokens, blocks), "etc" (window, global_tokens, segment). Other mixtures: "linear" (chunk),
+        "performer" (features, learned, chunk), "linformer" (rank, length), "nystrom" (landmarks,
+        iterations, convolution).
     layers: which self-attentions, by number from 0; where none are named, all.
     tokens: of texts that starts and errors are measured on, at most. seed: of what is drawn.
     """

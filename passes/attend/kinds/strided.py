@@ -31,7 +31,7 @@ class Strided(Pattern):
         least(self, stride=1, summary=0)
         if self.form not in _FORMS:
             raise ValueError(f"form is {self.form!r}, and there are {' and '.join(map(repr, _FORMS))}")
-        if self.summary > self.stride:
+        if self.form == "fixed" and self.summary > self.stride:
             raise ValueError(f"summary is {self.summary}, and a stretch has {self.stride} places")
 
     def sees(self, i: Tensor, j: Tensor, own: Mapping[str, Tensor], causal: bool) -> Tensor:

@@ -134,7 +134,8 @@ def tabled(seen: np.ndarray, size: int) -> Table:
     held = np.asarray(tiles.any((2, 3)))
     held[np.arange(len(tiles)), np.arange(len(tiles))] = True  # where first places are all
     most = int(held.sum(1).max())
-    keys = np.zeros((len(tiles), most), np.int64)
+    more = max(0, -(-first // size) - 1)  # so that a short text has all first places
+    keys = np.zeros((len(tiles) + more, most), np.int64)
     rows, columns = np.nonzero(held)
     places = np.arange(len(rows)) - np.repeat(np.cumsum(held.sum(1)) - held.sum(1), held.sum(1))
     keys[rows, places] = columns

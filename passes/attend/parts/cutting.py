@@ -38,7 +38,8 @@ def cut(seen: Seen, size: int) -> Band | Table:
         band = banded(shown, size)
         if (band.covers(length) == shown).all():
             if length == high:
-                return _sparing(band, high)
+                forms: list[Band | Table] = [band, _table(seen, low, high, size)]
+                return _sparing(min(forms, key=lambda form: form.keys), high)
             earlier = band
     if full:
         raise ValueError(f"it looks at all keys, as far as {length} places")
@@ -47,11 +48,15 @@ def cut(seen: Seen, size: int) -> Band | Table:
         raise ValueError(
             f"its pattern is no window, a table of its blocks is for {TABLED} places, and {reason}"
         )
+    return _sparing(_table(seen, low, high, size), high)
+
+
+def _table(seen: Seen, low: int, high: int, size: int) -> Table:
     whole = seen(high)
     shorter = max(low, high * 5 // 8)
     if (seen(shorter) != whole[:shorter, :shorter]).any():
         raise ValueError("its pattern depends on the length of the text")
-    return _sparing(tabled(whole, size), high)
+    return tabled(whole, size)
 
 
 def _lengths(low: int, high: int, size: int) -> Iterator[int]:

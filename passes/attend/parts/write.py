@@ -30,7 +30,8 @@ def written(program: Program, site: Site, kind: Kind, own: Mapping[str, Tensor])
         own: of the kind, at this site; they become parameters and buffers of the program.
     """
     gm, names = program.graph, list(own)
-    nodes = [add_tensor(gm, f"attend.{site.number}.{name}", own[name], site.end) for name in names]
+    before = site.end if isinstance(kind, Mixing) else _anchor(site)[0]
+    nodes = [add_tensor(gm, f"attend.{site.number}.{name}", own[name], before) for name in names]
     if isinstance(kind, Mixing):
         operands = operands_of(site)
         count = len(operands)

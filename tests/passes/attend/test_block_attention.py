@@ -89,7 +89,7 @@ def test_a_block_may_be_longer_than_texts_and_lengths_stay_free():
         ("bert", "", "it looks at all keys, as far as 64 places"),
         ("gpt2", "", "it looks at all keys, as far as 64 places"),
         ("t5", "", "a position bias is added to its scores"),
-        ("bert", "window=30", "blocks of 4 that hold its pattern are 106% of all at 64 places"),
+        ("bert", "window=30", "blocks of 4 that hold its pattern are 100% of all at 64 places"),
     ],
 )
 def test_what_is_left_is_left_with_its_reason(name, options, reason):
