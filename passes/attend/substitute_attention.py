@@ -72,13 +72,14 @@ class SubstituteAttention(Pass):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._kind()
+        self.made()
         if min(self.layers, default=0) < 0 or len(set(self.layers)) < len(self.layers):
             raise ValueError(f"layers is {self.layers}, and layers count from 0, each once")
         if self.tokens < 1:
             raise ValueError(f"tokens is {self.tokens}, and at least one is needed")
 
-    def _kind(self) -> Kind:
+    def made(self) -> Kind:
+        """The kind, with its options."""
         from .kinds import kind
 
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_ALL}
@@ -88,16 +89,16 @@ class SubstituteAttention(Pass):
         return True
 
     def requires(self) -> tuple[str, ...]:
-        return ("calibration",) if self._kind().needs_texts else ()
+        return ("calibration",) if self.made().needs_texts else ()
 
     def run(self, program: Program, context: Context) -> Result:
-        from ...ir.fx.graph import propagate, prune
         from ..common.batches import batches
         from .parts.errors import errors
         from .parts.site import sites
+        from .parts.substitute import put, tensors
         from .parts.write import written
 
-        kind = self._kind()
+        kind = self.made()
         found, reasons = sites(program)
         chosen, notes = self._chosen(kind, found, reasons)
         texts = context.training or context.calibration
@@ -105,7 +106,7 @@ class SubstituteAttention(Pass):
         pairs = []
         for site in chosen:
             if context.allow(f"{self.kind} in place of {site.name}"):
-                own = self._own(program, kind, site, feeds)
+                own = tensors(program, site, kind, feeds, self.seed)
                 pairs.append((site, written(program, site, kind, own)))
         told: dict[str, int | float | str] = {
             "attentions substituted": f"{len(pairs)} of {len(found) + len(reasons)}"
@@ -115,11 +116,7 @@ class SubstituteAttention(Pass):
         if feeds:
             away = errors(program, pairs, feeds)
             told["error by layer"] = " ".join(f"{error:.2g}" for error in away)
-        for site, new in pairs:
-            site.end.replace_all_uses_with(new)
-        prune(program.graph)
-        propagate(program.graph)
-        program.graph.recompile()
+        put(program, pairs)
         return Result(program, True, told, tuple(notes))
 
     def _chosen(self, kind: Kind, found: list[Site], reasons: dict[int, str]) -> tuple[list[Site], list[str]]:
@@ -128,6 +125,8 @@ class SubstituteAttention(Pass):
         Raises:
             PassError: a layer that there is not, or none fits.
         """
+        from .parts.substitute import unfit
+
         count = len(found) + len(reasons)
         for number in self.layers:
             if number >= count:
@@ -138,21 +137,10 @@ class SubstituteAttention(Pass):
         for site in found:
             if site.number not in asked:
                 continue
-            reason = kind.unfit(site)
-            if not reason and site.causal and not kind.looks_back:
-                reason = f"it looks back only, and {self.kind} has no form that does"
-            if reason:
+            if reason := unfit(kind, site):
                 why[site.number] = f"{site.name}: {reason}"
             else:
                 chosen.append(site)
         if not chosen:
             raise PassError(f"no attention can be {self.kind}: {why[min(why)]}")
         return chosen, [why[number] for number in sorted(why)]
-
-    def _own(self, program: Program, kind: Kind, site: Site, feeds: list) -> dict:
-        import torch
-
-        from .parts.write import seen_at
-
-        generator = torch.Generator().manual_seed(self.seed * 1000 + site.number)
-        return dict(kind.own(site, (lambda: seen_at(program, site, feeds)) if feeds else None, generator))
