@@ -37,7 +37,9 @@ class SubstituteAttention(Pass):
         summary), "axial" (width, global_tokens), "random" (block, blocks), "bigbird" (block, neighbours,
         global_tokens, blocks), "etc" (window, global_tokens, segment). Other mixtures: "linear" (chunk),
         "performer" (features, learned, chunk), "linformer" (rank, length), "nystrom" (landmarks,
-        iterations, convolution).
+        iterations, convolution). Patterns that depend on the text: "lsh" (block, rounds, buckets, shared_qk),
+        "routing" (clusters, coverage, block), "clustered" (clusters, top, iterations), "sinkhorn" (block,
+        iterations, temperature).
     layers: which self-attentions, by number from 0; where none are named, all.
     tokens: of texts that starts and errors are measured on, at most. seed: of what is drawn.
     """
@@ -68,6 +70,13 @@ class SubstituteAttention(Pass):
     landmarks: int | None = None
     iterations: int | None = None
     convolution: int | None = None
+    rounds: int | None = None
+    buckets: int | None = None
+    shared_qk: bool | None = None
+    clusters: int | None = None
+    coverage: int | None = None
+    top: int | None = None
+    temperature: float | None = None
     tokens: int = 8192
     seed: int = 0
 
