@@ -50,9 +50,9 @@ class Lsh(Mixing):
 
     def own(self, site: Site, seen: Seen | None, generator: torch.Generator) -> Mapping[str, Tensor]:
         shape = site.attention.query.shape or ()
-        width = shape[site.attention.layouts[0].index("d")]
+        width = int(shape[site.attention.layouts[0].index("d")])  # type: ignore[arg-type]
         columns = self.buckets // 2 or (_BACK // 2 if site.causal else _COLUMNS)
-        return {"rotations": torch.randn(self.rounds, int(width), columns, generator=generator)}
+        return {"rotations": torch.randn(self.rounds, width, columns, generator=generator)}
 
     def mix(self, heads: Heads, own: Mapping[str, Tensor]) -> Tensor:
         keep, count = tokens(heads)

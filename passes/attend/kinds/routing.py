@@ -65,8 +65,9 @@ class Routing(Mixing):
             for x, name in ((heads.q, "query"), (heads.k, "key"))
         ]
         if heads.causal:
-            near = [torch.where(keep[:, None], x.argmax(2), self.clusters).unsqueeze(2) for x in near]
-            return Bucketed(heads.q, heads.k, heads.v, *near, count, heads.scale).last(self.block)
+            query, key = (torch.where(keep[:, None], x.argmax(2), self.clusters).unsqueeze(2) for x in near)
+            found = Bucketed(heads.q, heads.k, heads.v, query, key, count, heads.scale)
+            return found.last(self.block)
         near = [torch.where(keep[:, None, None, :], x, -2.0) for x in near]
         return self._routed(heads, count, *near)
 
