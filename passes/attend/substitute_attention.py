@@ -39,7 +39,9 @@ class SubstituteAttention(Pass):
         "performer" (features, learned, chunk), "linformer" (rank, length), "nystrom" (landmarks,
         iterations, convolution). Patterns that depend on the text: "lsh" (block, rounds, buckets, shared_qk),
         "routing" (clusters, coverage, block), "clustered" (clusters, top, iterations), "sinkhorn" (block,
-        iterations, temperature).
+        iterations, temperature). Weights without queries: "synthesizer" (form, trained, mixture, start, rank,
+        length), "conv" (kernel, dynamic), "lsra" (share, kernel, dynamic). Softmaxes of fewer keys: "entmax"
+        (alpha, learned, iterations), "adaptive-span" (span, ramp).
     layers: which self-attentions, by number from 0; where none are named, all.
     tokens: of texts that starts and errors are measured on, at most. seed: of what is drawn.
     """
@@ -77,6 +79,15 @@ class SubstituteAttention(Pass):
     coverage: int | None = None
     top: int | None = None
     temperature: float | None = None
+    kernel: int | None = None
+    dynamic: bool | None = None
+    share: float | None = None
+    trained: bool | None = None
+    mixture: bool | None = None
+    start: str | None = None
+    alpha: float | None = None
+    span: int | None = None
+    ramp: int | None = None
     tokens: int = 8192
     seed: int = 0
 

@@ -10,20 +10,25 @@ from ....ir.errors import did_you_mean
 from ..parts.kind import Kind
 
 KINDS = (
+    "adaptive-span",
     "axial",
     "bigbird",
     "block",
     "clustered",
+    "conv",
+    "entmax",
     "etc",
     "linear",
     "linformer",
     "lsh",
+    "lsra",
     "nystrom",
     "performer",
     "random",
     "routing",
     "sinkhorn",
     "strided",
+    "synthesizer",
     "window",
 )
 

@@ -1,0 +1,114 @@
+"""conv: a softmax over neighbours that are tokens, by kernels that begin as the mean attention."""
+
+import numpy as np
+import pytest
+import torch
+from graphwright.passes.attend.kinds.conv import Conv, started
+from graphwright.passes.attend.parts.neighbours import fitted, kernels
+from mixing import alone, drawn, kept
+from substituted import causal, lowered_alike, trained
+
+
+def reference(heads, logits, width):
+    """Wu et al., 2019, sections 3 and 4, place by place; logits (batch, heads, length, width)."""
+    v, out = heads.v.double().numpy(), np.zeros(heads.v.shape)
+    first = -(width - 1) if heads.causal else -(width // 2)
+    for b, h, i in np.ndindex(*v.shape[:3]):
+        near = [d for d in range(width) if 0 <= i + first + d < v.shape[2] and heads.keep[b, i + first + d]]
+        if heads.keep[b, i]:
+            weights = np.exp(logits[b, h, i, near])
+            out[b, h, i] = weights / weights.sum() @ v[b, h, [i + first + d for d in near]]
+    return out
+
+
+@pytest.mark.parametrize("looks_back", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("width", [1, 5, 13])
+def test_is_the_papers_formula_place_by_place(width, left, looks_back):
+    heads = drawn([9, 6, 2, 1], left=left, causal=looks_back)
+    table = torch.randn(3, width, generator=torch.Generator().manual_seed(1))
+    found = Conv(kernel=width).mix(heads, {"kernels": table})
+    each = np.broadcast_to(table.double().numpy()[None, :, None], (4, 3, 9, width))
+    np.testing.assert_allclose(kept(heads, found), kept(heads, reference(heads, each, width)), atol=1e-5)
+
+
+@pytest.mark.parametrize("looks_back", [False, True])
+def test_dynamic_kernels_are_products_of_what_each_place_holds(looks_back):
+    heads = drawn([9, 6, 2, 1], causal=looks_back)
+    generator = torch.Generator().manual_seed(1)
+    heads.x.copy_(torch.randn(heads.x.shape, generator=generator))
+    own = {"weight": torch.randn(12, 15, generator=generator), "bias": torch.randn(15, generator=generator)}
+    found = Conv(kernel=5, dynamic=True).mix(heads, own)
+    each = (heads.x.double().numpy() @ own["weight"].double().numpy() + own["bias"].double().numpy()).reshape(
+        4, 9, 3, 5
+    )
+    wanted = reference(heads, each.transpose(0, 2, 1, 3), 5)
+    np.testing.assert_allclose(kept(heads, found), kept(heads, wanted), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("looks_back", [False, True])
+def test_kernels_begin_as_the_mean_attention_by_distance(looks_back):
+    heads = drawn([7, 4, 1], causal=looks_back)
+    found = kernels(lambda: iter([heads, heads]), 5, looks_back)
+    total, count = np.zeros((3, 5)), np.zeros(5)
+    first = -4 if looks_back else -2
+    for row in range(3):
+        one = alone(heads, row)
+        scores = (one.q @ one.k.transpose(2, 3) * one.scale)[0].double().numpy()
+        n = scores.shape[1]
+        if looks_back:
+            scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
+        maps = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+        for i, d in np.ndindex(n, 5):
+            if 0 <= i + first + d < n:
+                total[:, d] += maps[:, i, i + first + d]
+                count[d] += 1
+    np.testing.assert_allclose(found.exp().numpy(), total / count, rtol=1e-5)
+
+
+def test_attention_that_distances_tell_is_met_by_both_forms():
+    heads = drawn([40])
+    heads.keep[:] = True
+    angles = torch.arange(40) * 1.5  # scores tell the distance alone, and are large for near ones
+    waves = torch.stack([angles.cos(), angles.sin()], -1).repeat(1, 2)[None, None] * 4
+    heads.q.copy_(waves.expand_as(heads.q))
+    heads.k.copy_(waves.expand_as(heads.k))
+    seen = lambda: iter([heads])
+    static, dynamic = (started(seen, 7, False, each) for each in (False, True))
+    torch.testing.assert_close(
+        (dynamic["bias"].view(3, 7) - static["kernels"]).softmax(-1),
+        torch.full((3, 7), 1 / 7),
+        atol=0.05,
+        rtol=0,
+    )
+
+
+def test_the_least_squares_map_is_numpys_with_a_small_ridge():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(50, 4, generator=generator).double(), torch.randn(50, 3, generator=generator).double()
+    weight, bias = fitted([(x[:20], y[:20]), (x[20:], y[20:])])
+    one = np.concatenate([x.numpy(), np.ones((50, 1))], 1)
+    wanted = np.linalg.lstsq(one, y.numpy(), rcond=None)[0]
+    np.testing.assert_allclose(torch.cat([weight, bias[None]]).numpy(), wanted, rtol=0, atol=2e-3)
+
+
+def test_runtimes_agree_kernels_learn_and_nothing_is_as_large_as_the_length_squared():
+    program = lowered_alike("bert", "kind=conv,kernel=5,dynamic=true")
+    trained(program, "attend.0.weight")
+    for node in program.graph.graph.nodes:
+        shape = [
+            str(size) for size in getattr(node.meta.get("val"), "shape", ()) if not isinstance(size, int)
+        ]
+        if "softmax" in str(node.target) or "scaled_dot" in str(node.target):
+            raise AssertionError(f"{node} is left")
+        assert len(shape) == len(set(shape)) or "bool" in str(node.meta["val"].dtype), node
+
+
+def test_nothing_later_is_seen():
+    causal("llama", "kind=conv,kernel=5,dynamic=true")
+
+
+@pytest.mark.parametrize("width", [0, 4, -3])
+def test_a_kernel_of_an_even_width_is_refused(width):
+    with pytest.raises(ValueError, match=f"kernel is {width}, and an odd number of places"):
+        Conv(kernel=width)
