@@ -78,7 +78,8 @@ def fitted(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         gram, product = gram + one.T @ one, product + one.T @ y
     assert isinstance(gram, Tensor)
     assert isinstance(product, Tensor)
-    ridge = _RIDGE * gram.diagonal()[:-1].mean() * torch.eye(len(gram), dtype=gram.dtype)
+    size = gram.diagonal()[:-1].mean().clamp(min=_LEAST)  # of inputs that may all be zero
+    ridge = _RIDGE * size * torch.eye(len(gram), dtype=gram.dtype)
     ridge[-1, -1] = 0
     found = torch.linalg.solve(gram + ridge, product)
     return found[:-1].float(), found[-1].float()

@@ -66,21 +66,21 @@ def test_kernels_begin_as_the_mean_attention_by_distance(looks_back):
     np.testing.assert_allclose(found.exp().numpy(), total / count, rtol=1e-5)
 
 
-def test_attention_that_distances_tell_is_met_by_both_forms():
-    heads = drawn([40])
-    heads.keep[:] = True
-    angles = torch.arange(40) * 1.5  # scores tell the distance alone, and are large for near ones
-    waves = torch.stack([angles.cos(), angles.sin()], -1).repeat(1, 2)[None, None] * 4
-    heads.q.copy_(waves.expand_as(heads.q))
-    heads.k.copy_(waves.expand_as(heads.k))
-    seen = lambda: iter([heads])
-    static, dynamic = (started(seen, 7, False, each) for each in (False, True))
-    torch.testing.assert_close(
-        (dynamic["bias"].view(3, 7) - static["kernels"]).softmax(-1),
-        torch.full((3, 7), 1 / 7),
-        atol=0.05,
-        rtol=0,
-    )
+def test_where_places_hold_nothing_all_are_given_the_mean_logarithms_of_their_shares():
+    heads = drawn([7])
+    own = started(lambda: iter([heads]), 3, False, True)
+    scores = (heads.q @ heads.k.transpose(2, 3) * heads.scale)[0].double().numpy()
+    maps = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    total = np.zeros((3, 7, 3))
+    for i, d in np.ndindex(7, 3):
+        near = [j for j in (i - 1, i, i + 1) if 0 <= j < 7]
+        lone = [maps[:, k, k + d - 1] for k in range(7) if 0 <= k + d - 1 < 7]
+        there = 0 <= i + d - 1 < 7
+        total[:, i, d] = np.log(
+            maps[:, i, i + d - 1] / maps[:, i, near].sum(-1) if there else np.mean(lone, 0)
+        )
+    np.testing.assert_allclose(own["bias"].detach().numpy().reshape(3, 3), total.mean(1), rtol=1e-4)
+    assert not own["weight"].any()
 
 
 def test_the_least_squares_map_is_numpys_with_a_small_ridge():
