@@ -43,10 +43,18 @@ def hiding(attention: Attention) -> list[Value]:
     return [term for _, term in attention.terms] + selecting
 
 
-def visible(attention: Attention, kept: np.ndarray, values: Mapping[Value, np.ndarray]) -> np.ndarray | None:
-    """(batch, 1 or heads, length, length): which keys each kept query sees, false for other queries; None
+def visible(
+    attention: Attention,
+    kept: np.ndarray,
+    values: Mapping[Value, np.ndarray],
+    queries: slice = slice(None),
+) -> np.ndarray | None:
+    """(batch, 1 or heads, queries, length): which keys each kept query sees, false for other queries; None
     where more than hiding is done to a score."""
     batch, length = kept.shape
+    count = len(range(length)[queries])
+    values = {value: array[..., queries, :] if array.shape[-2:-1] == (length,) else array
+              for value, array in values.items()}  # fmt: skip
     total: np.ndarray = np.zeros((1, 1, 1, 1), np.float32)
     open_ = np.ones((1, 1, 1, 1), bool)
     for factor, term in attention.terms:
@@ -57,13 +65,13 @@ def visible(attention: Attention, kept: np.ndarray, values: Mapping[Value, np.nd
     if total.ndim > 4 or open_.ndim > 4:
         return None
     try:
-        seen = np.broadcast_to(open_ & (total > HIDDEN), (batch, total.shape[-3], length, length))
+        seen = np.broadcast_to(open_ & (total > HIDDEN), (batch, total.shape[-3], count, length))
         added = np.broadcast_to(total, seen.shape)
     except ValueError:
         return None
     if attention.causal:
-        seen = seen & Sight(behind=0).covers(length)
-    seen = seen & kept[:, None, :, None]
+        seen = seen & np.tri(length, dtype=bool)[queries]
+    seen = seen & kept[:, None, queries, None]
     return None if np.abs(added[seen]).max(initial=0.0) > 1e-6 else seen
 
 

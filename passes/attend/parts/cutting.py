@@ -24,9 +24,11 @@ def cut(seen: Seen, size: int) -> Band | Table:
     if seen.lengths is None:
         raise ValueError("its length is not that of an input")
     low, high = seen.lengths
+    longest = min(high, LONGEST)
+    if seen.reaches(longest):
+        raise ValueError(f"it looks at all keys, as far as {longest} places")
     seen.check(max(low, min(PADDED, high)))
     earlier: Band | None = None
-    full = True
     for length in _lengths(low, high, size):
         shown = seen(length)
         if earlier is not None and (earlier.covers(length) == shown).all():
@@ -34,15 +36,12 @@ def cut(seen: Seen, size: int) -> Band | Table:
         earlier = None
         if shown.all() or (shown == np.tri(length, dtype=bool)).all():
             continue
-        full = False
         band = banded(shown, size)
         if (band.covers(length) == shown).all():
             if length == high:
                 forms: list[Band | Table] = [band, _table(seen, low, high, size)]
                 return _sparing(min(forms, key=lambda form: form.keys), high)
             earlier = band
-    if full:
-        raise ValueError(f"it looks at all keys, as far as {length} places")
     if not bounded(high) or high > TABLED:
         reason = f"texts may have {high}" if bounded(high) else "nothing bounds the length of texts"
         raise ValueError(

@@ -37,6 +37,10 @@ class Seen:
             self._known[length] = self._computed(length, 1, "ones")[1][0, 0]
         return self._known[length]
 
+    def reaches(self, length: int) -> bool:
+        """Whether the last query sees every key."""
+        return bool(self._computed(length, 1, "ones", slice(length - 1, length))[1].all())
+
     def check(self, length: int) -> None:
         """That padding hides what is padded, and shows no more than there is without."""
         whole = self(length)
@@ -46,22 +50,26 @@ class Seen:
             if (seen != (whole & pairs)).any():
                 raise ValueError("its mask hides other keys than those of a pattern and padding")
 
-    def _computed(self, length: int, rows: int, pattern: str) -> tuple[np.ndarray, np.ndarray]:
+    def _computed(
+        self, length: int, rows: int, pattern: str, queries: slice = slice(None)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(which tokens are kept, which keys each query sees)."""
         program = self._program
         wished = {symbol: length if symbol == self._symbol else rows for symbol in program.symbols}
         sizes = {s: min(max(wished[s], low), high) for s, (low, high) in program.symbols.items()}
         arrays = feed(program, settled(program, sizes), pattern)
-        kept = np.ones((1, length), bool)
-        if self._mask is not None:
-            kept = self._mask[1].kept(arrays[self._mask[1].name])
         values = hiding(self._attention)
         found: list[Any] = computed(program, [v.native for v in values], arrays) if values else []
         held = {value: tensor.numpy() for value, tensor in zip(values, found, strict=True)}
-        seen = visible(self._attention, kept, held)
+        if self._mask is not None:
+            kept = self._mask[1].kept(arrays[self._mask[1].name])
+        else:
+            kept = np.ones((max((x.shape[0] for x in held.values() if x.ndim > 3), default=1), length), bool)
+        seen = visible(self._attention, kept, held, queries)
         if seen is None:
             raise ValueError("more is added to its scores than masks")
-        places = np.arange(length)
-        if (seen[..., places, places] != kept[:, None]).any():
+        places = np.arange(length)[queries]
+        if (seen[..., np.arange(len(places)), places] != kept[:, None, queries]).any():
             raise ValueError("a query does not see itself")
         if (seen != seen[:, :1]).any():
             raise ValueError("its heads see different keys")

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import zoo
 from graphwright.ir.errors import PipelineError
 from graphwright.ir.execute import execute
+from graphwright.ir.inputs.probe import feed
 from graphwright.passes.attend.kinds import kind
 from graphwright.passes.manager.pipeline import Pipeline
 from pruning import run
@@ -206,3 +208,15 @@ def test_bad_options_are_refused_in_a_sentence(text, reason):
 def test_a_block_longer_than_every_text_is_refused(name):
     step = run(f"substitute-attention{{kind={name},block=65}}", pooled("bert")).steps[0]
     assert "a block of 65 places is longer than the longest text, which has 64" in str(step.error)
+
+
+def test_an_image_has_one_length_and_no_mask():
+    program = zoo.fx_program("vit")
+    masked = run("substitute-attention{kind=block,block=2,layers=(1,)}", program).program
+    done = run("block-attention{block=2}", masked)
+    assert done.steps[0].statistics["attentions in blocks"] == "1 of 2"
+    assert "it looks at all keys, as far as 10 places" in done.steps[0].notes[0]
+    arrays = feed(program, {"batch": 3})
+    wanted, found = (execute(each, [arrays])[0] for each in (masked, done.program))
+    for name in program.outputs:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=2e-6)
