@@ -220,3 +220,12 @@ def test_an_image_has_one_length_and_no_mask():
     wanted, found = (execute(each, [arrays])[0] for each in (masked, done.program))
     for name in program.outputs:
         np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=2e-6)
+
+
+def test_a_table_needs_a_longest_text():
+    step = run("block-attention{block=4,layers=(0,)}", substituted("llama", "random")).steps[0]
+    assert step.status == "no change"
+    reason = (
+        "its pattern is no window, a table of its blocks is for 8192 places, and nothing bounds the length"
+    )
+    assert reason in step.notes[0]
