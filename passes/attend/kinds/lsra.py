@@ -23,7 +23,8 @@ class Lsra(Mixing):
     convolution as kind=conv has it, the others attend as before.
 
     Which ones convolve is measured: those whose values move least on the texts, relative to their size. Their
-    queries and keys are computed no more. A share of 0 is full attention, one of 1 kind=conv.
+    scores are computed no more; their queries and keys still are. A share of 0 is full attention, one of 1
+    kind=conv.
 
     share: of the heads that convolve. kernel, dynamic: as in kind=conv.
     """
