@@ -1,12 +1,19 @@
 """conv: a softmax over neighbours that are tokens, by kernels that begin as the mean attention."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from graphwright.ir.capture import capture
+from graphwright.ir.text import text
 from graphwright.passes.attend.kinds.conv import Conv, started
 from graphwright.passes.attend.parts.neighbours import fitted, kernels
+from handmade import golden
 from mixing import alone, drawn, kept
-from substituted import causal, lowered_alike, trained
+from substituted import causal, lowered_alike, substituted, trained
+from tokens import batch
+from torch import nn
 
 
 def reference(heads, logits, width):
@@ -112,3 +119,27 @@ def test_nothing_later_is_seen():
 def test_a_kernel_of_an_even_width_is_refused(width):
     with pytest.raises(ValueError, match=f"kernel is {width}, and an odd number of places"):
         Conv(kernel=width)
+
+
+class One(nn.Module):
+    """An attention of two heads and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(20, 8)
+        self.q, self.k, self.v, self.o = (nn.Linear(8, 8, bias=False) for _ in range(4))
+
+    def forward(self, input_ids, attention_mask):
+        x = self.words(input_ids)
+        q, k, v = (each(x).unflatten(-1, (2, 4)).transpose(1, 2) for each in (self.q, self.k, self.v))
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attention_mask[:, None, None].bool())
+        return self.o(mixed.transpose(1, 2).flatten(2))
+
+
+def test_golden():
+    torch.manual_seed(0)
+    ids = torch.randint(0, 20, (2, 7))
+    program = capture(One().eval(), inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    after = substituted(program, "kind=conv,kernel=3", [batch(program, (5, 3))])
+    shown = [re.sub(r" #[0-9a-f]+", "", text(one)) for one in (program, after)]
+    golden("attend/conv", "# before\n{}\n# after\n{}\n".format(*shown))

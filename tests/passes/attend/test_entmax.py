@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+import zoo
 from graphwright.passes.attend.kinds.entmax import Entmax, _bisected, _half, _sparsemax
 from mixing import by_loops, drawn, full, kept
+from pruning import run
 from substituted import causal, lowered_alike, trained
+from tokens import pooled
 
 
 def entmax(scores, alpha):
@@ -91,6 +94,15 @@ def test_runtimes_agree_and_it_learns(options):
 
 def test_nothing_later_is_seen():
     causal("gpt2", "kind=entmax")
+
+
+def test_images_are_taken_and_scores_with_a_position_bias_are_left():
+    assert run("substitute-attention{kind=entmax}", zoo.fx_program("vit")).ok
+    done = run("substitute-attention{kind=entmax}", pooled("t5"))
+    assert "a position bias is added to its scores" in str(done.steps[0].error)
+    done = run("substitute-attention{kind=entmax}", pooled("modernbert"))
+    assert done.steps[0].statistics["attentions substituted"] == "1 of 2"
+    assert "it looks at a window of keys already" in done.steps[0].notes[0]
 
 
 @pytest.mark.parametrize(
