@@ -58,13 +58,15 @@ OTHERS = {
 
 
 class Layer(nn.Module):
-    """Self-attention with its four projections over (batch, length, 384)."""
+    """Self-attention with its four projections over (batch, length, 384), and learned places."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.places = nn.Embedding(LONGEST, WIDTH)  # which bounds texts, as tables of blocks must be
         self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
 
     def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden = hidden + self.places(torch.arange(hidden.shape[1]))
         q, k, v = (
             side(hidden).unflatten(-1, (HEADS, -1)).transpose(1, 2) for side in (self.q, self.k, self.v)
         )

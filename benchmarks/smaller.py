@@ -38,6 +38,7 @@ from sentences import feeds, rows, score
 
 TABLE, LINEAR = "factorise-embedding{{rank={rank}}}", "factorise-linear{{energy=0.95}}"
 NARROW, FEATURES = "share-projections{{width=192}}", "prune-hidden{{ratio=0.5,importance=activation}}"
+FOUR_BITS = "quantize-weights{bits=4,group=128,method=gptq}"
 TIED = "tie-layers{{init=fit}},{distill}"
 BUILDS = {
     "plain": "",
@@ -60,10 +61,14 @@ BUILDS = {
     "narrow-features-distilled": FEATURES + ",{shared}",
     "whole": "prune-layers{{keep=5}}," + TABLE + ",{distill},quantize-product{{block=8}}",
     "whole-tied": "factorise-embedding{{rank=48}}," + TIED,
+    "whole-tied-narrower": "factorise-embedding{{rank=32}}," + TIED,
+    "whole-tied-3-bits": "factorise-embedding{{rank=48}}," + TIED,
 }
 AFTERWARDS = {
     "tied-int8": "quantize-weights{bits=8,group=128}",
-    "whole-tied": "quantize-weights{bits=4,group=128,method=gptq}",
+    "whole-tied": FOUR_BITS,
+    "whole-tied-narrower": FOUR_BITS,
+    "whole-tied-3-bits": "quantize-weights{bits=3,embeddings=3,group=128,method=gptq}",
 }
 
 
