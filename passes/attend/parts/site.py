@@ -102,7 +102,7 @@ def _longest(program: Program, attention: Attention) -> int | None:
 def _unfit(attention: Attention) -> str:
     """Why an attention can't be told apart from what is around it."""
     shape, layout = attention.query.shape or (), attention.layouts
-    if any(set(one) != set("bhld") for one in layout):
+    if any(set(one.replace("1", "h")) != set("bhld") for one in layout):
         return f"queries, keys and values are laid out as {', '.join(layout)}"
     if (attention.key.shape or ())[layout[1].index("l")] != shape[layout[0].index("l")]:
         return "it has other keys than queries: a cache's, or another text's"

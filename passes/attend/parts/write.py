@@ -65,7 +65,7 @@ def heads_of(site: Site, tensors: Sequence[Tensor]) -> Heads:
     """A site's heads of what its operands hold."""
     attention = site.attention
     q, k, v = (
-        tensor.permute([layout.index(axis) for axis in _BHLD])
+        tensor.permute([layout.replace("1", "h").index(axis) for axis in _BHLD])
         for tensor, layout in zip(tensors[:3], attention.layouts, strict=True)
     )
     k, v = (

@@ -229,3 +229,16 @@ def test_a_table_needs_a_longest_text():
         "its pattern is no window, a table of its blocks is for 8192 places, and nothing bounds the length"
     )
     assert reason in step.notes[0]
+
+
+def test_a_layer_that_pruning_left_one_head():
+    program = pooled("bert")
+    text = "prune-heads{ratio=0.5},substitute-attention{kind=block,block=4}"
+    feeds = [batch(program, (33, 20, 9), seed=seed) for seed in range(2)]
+    masked = run(text, program, calibration=feeds, training=feeds)
+    assert "1" in masked.steps[0].statistics["heads left by layer"].split()
+    assert masked.steps[1].statistics["attentions substituted"] == "2 of 2"
+    done = run("block-attention{block=4}", masked.program)
+    assert done.steps[0].statistics["attentions in blocks"] == "2 of 2"
+    wanted = vectors(masked.program, (61, 40, 9))
+    np.testing.assert_allclose(vectors(done.program, (61, 40, 9)), wanted, rtol=0, atol=2e-6)
