@@ -12,6 +12,7 @@ from torch.fx import Node
 from ....ir.fx.graph import add_tensor
 from ....ir.program import Program
 from .blocks import Band, Table
+from .filled import filled
 from .kind import Heads
 from .site import Site
 from .splice import splice
@@ -67,13 +68,6 @@ def _blocks(heads: Heads, form: Band | Table) -> int:
     return (heads.q.shape[2] + form.size - 1) // form.size + max(more, 0)
 
 
-def _filled(x: Tensor, axis: int, blocks: int, size: int) -> Tensor:
-    """With zeros after its end, to so many whole blocks."""
-    shape = list(x.shape)
-    shape[axis] = blocks * size - shape[axis]
-    return torch.cat([x, x.new_zeros(shape)], axis)
-
-
 # An axis of blocks is never broadcast against none: traced with a text of one block, it would be taken for 1.
 def _places(form: Band | Table, blocks: int, held: Sequence[Tensor]) -> Tensor:
     """(blocks * most) numbers of blocks; where there is no such block, of another."""
@@ -110,7 +104,7 @@ def _bias(form: Band | Table, heads: Heads, held: Sequence[Tensor], places: Tens
             shown = held[0].expand(shape)
     shown = (shown & (j >= 0) & (j < length))[None]
     if heads.keep is not None:
-        keep = _filled(heads.keep, 1, blocks, size)
+        keep = filled(heads.keep, 1, blocks, size)
         rows = keep.shape[0]
         keep = keep.reshape(rows, blocks, size).index_select(1, places)
         shown = shown & keep.reshape(rows, blocks, 1, form.keys)
@@ -121,7 +115,7 @@ def _attended(form: Band | Table, heads: Heads, places: Tensor, bias: Tensor) ->
     """(batch, length, features)."""
     size, blocks = form.size, _blocks(heads, form)
     batch, count, length, _ = heads.q.shape
-    q, k, v = (_filled(x, 2, blocks, size) for x in (heads.q * heads.scale, heads.k, heads.v))
+    q, k, v = (filled(x, 2, blocks, size) for x in (heads.q * heads.scale, heads.k, heads.v))
 
     def cut(x: Tensor) -> Tensor:
         return x.reshape(batch, count, blocks, size, x.shape[-1])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from .filled import filled
 
 
 def look_back(q: Tensor, k: Tensor, v: Tensor, chunk: int) -> Tensor:
@@ -18,14 +19,9 @@ def look_back(q: Tensor, k: Tensor, v: Tensor, chunk: int) -> Tensor:
         (batch, heads, length, value_dim).
     """
     length = q.shape[2]
-    q, k, v = (_chunks(x, chunk) for x in (q, k, v))
+    count = (length + chunk - 1) // chunk
+    q, k, v = (filled(x, 2, count, chunk).unflatten(2, (count, chunk)) for x in (q, k, v))
     sums = (k.transpose(3, 4) @ v).cumsum(2)
     before = torch.cat([torch.zeros_like(sums[:, :, :1]), sums[:, :, :-1]], 2)
     within = (q @ k.transpose(3, 4)).tril()
     return (within @ v + q @ before).flatten(2, 3)[:, :, :length]
-
-
-def _chunks(x: Tensor, chunk: int) -> Tensor:
-    """(batch, heads, chunks, chunk, size), zeros behind the end."""
-    x = functional.pad(x, (0, 0, 0, -x.shape[2] % chunk))
-    return x.unflatten(2, (-1, chunk))
