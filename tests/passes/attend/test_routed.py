@@ -134,25 +134,6 @@ def test_no_value_has_a_place_for_every_query_and_key(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "architecture"),
-    [
-        ("clustered", "roberta"),
-        ("sinkhorn", "modernbert"),
-        ("sinkhorn", "gpt2"),
-        ("routing", "gpt2"),
-        ("lsh", "llama"),
-    ],
-)
-def test_other_architectures_take_it(name, architecture):
-    before = pooled(architecture)
-    after = substituted(name, before)
-    feed = batch(after, LENGTHS)
-    together = vectors(after, feed)
-    single = [vectors(after, alone(after, feed, row))[0] for row in range(len(LENGTHS))]
-    np.testing.assert_allclose(together, np.array(single), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
     ("name", "architecture", "reason"),
     [
         ("clustered", "gpt2", "it looks back only, and clustered attention has no form that does"),
@@ -163,8 +144,3 @@ def test_what_cannot_be_is_left_with_the_reason(name, architecture, reason):
     step = tried(name, pooled(architecture)).steps[0]
     assert step.status == "refused"
     assert reason in str(step.error)
-
-
-def test_centroids_need_texts():
-    done = run("substitute-attention{kind=routing}", pooled("bert"))
-    assert done.steps[0].status == "refused"
