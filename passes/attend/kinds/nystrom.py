@@ -70,8 +70,9 @@ class Nystrom(Mixing):
     def _members(self, heads: Heads) -> Tensor:
         """(batch or 1, 1, landmarks, length): 1 where a token is in a segment, else 0."""
         place, count = places(heads)
-        segment = (place * self.landmarks) // count.clamp(min=self.landmarks)
-        found = segment[:, None] == torch.arange(self.landmarks)[:, None]
+        share, start = (place * self.landmarks)[:, None], torch.arange(self.landmarks)[:, None]
+        size = count.clamp(min=self.landmarks)[:, None]
+        found = (share >= start * size) & (share < (start + 1) * size)  # no floor division: TVM 0.27 fails
         if heads.keep is not None:
             found = found & heads.keep[:, None]
         return found[:, None].to(heads.q.dtype)
