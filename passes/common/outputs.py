@@ -54,7 +54,8 @@ def computed(program: Program, nodes: Iterable[Node], feed: Feed) -> list[torch.
     graph = Graph()
     graph.graph_copy(program.graph.graph, copies)
     graph.output(tuple(copies[node] for node in nodes))
-    graph.eliminate_dead_code()
+    # A dropout counts as an effect, and would keep all that is before it.
+    graph.eliminate_dead_code(lambda node: node.is_impure(impure_random=False))
     with torch.no_grad():
         return list(GraphModule(program.graph, graph)(*arguments(program, feed)))
 
