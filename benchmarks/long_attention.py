@@ -3,13 +3,13 @@
     python benchmarks/long_attention.py --work DIR [--part layer|minilm] [--runtimes onnxruntime,tvm]
         [--kinds window,linear,...] [--lengths 512,1024,2048,4096,8192] [--rounds 5] [--plot FILE.svg]
 
-layer: one attention of 12 heads of 32 with its projections, random weights. minilm: all-MiniLM-L6-v2 whole,
-its positions extended to 4,096. One text that fills the call. Both are lowered by the preset `exact`;
-patterns of keys go through `block-attention` for ONNX Runtime, and as masks to TVM's own kernels. All
-contestants of a runtime and length are timed in turn, two threads; ratios are over full attention. Exponents
-are fitted to time over lengths from 1,024 on (least squares of the logarithms). Peak memory is that of a
-contestant's process, interpreter and runtime included. What was measured is kept in --work and not measured
-again. --plot needs matplotlib.
+layer: embeddings and one attention of 12 heads of 32 with its projections, random weights. minilm:
+all-MiniLM-L6-v2 whole, its positions extended to 4,096. One text that fills the call. Both are lowered by the
+preset `exact`; patterns of keys go through `block-attention` for ONNX Runtime, and as masks to TVM's own
+kernels. All contestants of a runtime and length are timed in turn, two threads; ratios are over full
+attention. Exponents are fitted to time over lengths from 1,024 on (least squares of the logarithms). Peak
+memory is that of a contestant's process, interpreter and runtime included. What was measured is kept in
+--work and not measured again. --plot needs matplotlib.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from graphwright.backends.measuring.workloads import Workload
 from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.target import detect
 from graphwright.backends.tvm.backend import Tvm
+from graphwright.backends.tvm.build.padding import padding_of
 from graphwright.backends.tvm.run.artifact import write_compiled
 from graphwright.ir.capture import capture
 from graphwright.ir.program import Program
@@ -32,7 +33,7 @@ from graphwright.tools.build.presets import chain
 from graphwright.tools.verbs.demo import model_directory
 from torch import nn
 
-WIDTH, HEADS, FULL, FIRST = 384, 12, "full", 1024
+WIDTH, HEADS, WORDS, FULL, FIRST = 384, 12, 1000, "full", 1024
 LONGEST = 8192
 PATTERNS = {
     "window": "window=128",
@@ -58,15 +59,16 @@ OTHERS = {
 
 
 class Layer(nn.Module):
-    """Self-attention with its four projections over (batch, length, 384), and learned places."""
+    """Words, learned places, and self-attention with its four projections."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.words = nn.Embedding(WORDS, WIDTH)
         self.places = nn.Embedding(LONGEST, WIDTH)  # which bounds texts, as tables of blocks must be
         self.q, self.k, self.v, self.o = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
 
-    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        hidden = hidden + self.places(torch.arange(hidden.shape[1]))
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden = self.words(input_ids) + self.places(torch.arange(input_ids.shape[1]))
         q, k, v = (
             side(hidden).unflatten(-1, (HEADS, -1)).transpose(1, 2) for side in (self.q, self.k, self.v)
         )
@@ -82,17 +84,15 @@ def given(part: str) -> Program:
         return run.program
     torch.manual_seed(0)
     ones = torch.ones(2, 40, dtype=torch.long)
-    return capture(Layer().eval(), inputs={"hidden": torch.randn(2, 40, WIDTH), "attention_mask": ones})
+    inputs = {"input_ids": ones, "attention_mask": ones}
+    return capture(Layer().eval(), inputs=inputs)
 
 
 def feed(program: Program, length: int) -> dict[str, np.ndarray]:
     rng, arrays = np.random.default_rng(0), {}
     for spec in program.inputs:
-        if spec.name == "hidden":
-            arrays[spec.name] = rng.standard_normal((1, length, WIDTH)).astype(np.float32)
-        else:
-            low, high = (1, 2) if spec.role == "attention_mask" else (0, spec.high or 1)
-            arrays[spec.name] = rng.integers(low, high, (1, length))
+        low, high = (1, 2) if spec.role == "attention_mask" else (0, spec.high or 1)
+        arrays[spec.name] = rng.integers(low, high, (1, length))
     return arrays
 
 
@@ -121,7 +121,9 @@ def built(folder: Path, program: Program, kind: str, options: str, runtime: str,
     if runtime == "onnxruntime":
         save_model(lowered, path)
     else:
-        made = Tvm().build(lowered, detect(), 2, buckets=[{"batch": 1, "length": length}])
+        made = Tvm().build(
+            lowered, detect(), 2, buckets=[{"batch": 1, "length": length}], padding=padding_of(lowered)
+        )
         write_compiled(path, made, force=True)
     return path
 
