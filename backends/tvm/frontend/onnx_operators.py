@@ -143,6 +143,14 @@ def _cast(node: Node) -> Any:
     return None
 
 
+def _equal(node: Node) -> Any:
+    """LLVM is given a comparison of floats for TVM's of booleans, and refuses the module."""
+    first, second = node.inputs
+    if str(first.ty.dtype) != "bool":
+        return None
+    return relax.op.logical_not(node.emit(relax.op.logical_xor(first, second)))
+
+
 def _pairwise(operator: Any) -> Converter:
     """TVM's stack their operands and reduce the stack, which nobody recognises as a sum."""
 
@@ -163,6 +171,7 @@ _STANDARD: dict[str, Converter] = {
     "DFT": onnx_fourier.dft,
     "DynamicQuantizeLinear": onnx_integers.dynamic_quantize_linear,
     "Einsum": _einsum,
+    "Equal": _equal,
     "Gather": _gather,
     "MatMulInteger": onnx_integers.matmul_integer,
     "Max": _pairwise(relax.op.maximum),

@@ -358,3 +358,13 @@ def test_the_axis_of_a_fourier_transform_where_none_is_given(opset, at):
 def test_fourier_transforms_that_are_not_converted_are_named(node, inputs, what):
     with pytest.raises(BackendError, match=f"TVM has no DFT with {what}"):
         relax_module(parsed(f"y = {node}", inputs, "float[a,b,c] y", opset=20), {})
+
+
+def test_booleans_are_compared():
+    bits = np.array([True, False])
+    feed = {
+        "p": np.broadcast_to(bits[:, None, None], (2, 5, 2)).copy(),
+        "q": np.broadcast_to(bits, (2, 5, 2)).copy(),
+    }
+    body = "e = Equal (p, q) n = Not (e) y = Cast <to = 1> (n)"
+    same(body, feed, outputs="float[batch,length,2] y")
