@@ -50,7 +50,7 @@ OTHERS = {
     "linformer": f"rank=256,length={LONGEST}",
     "nystrom": "",
     "lsh": "",
-    "routing": "",
+    "routing": "clusters={root}",  # of the length, as in the paper (section 4.1)
     "clustered": "",
     "sinkhorn": "",
     "conv": "",
@@ -106,8 +106,10 @@ def pipeline(kind: str, options: str, runtime: str) -> str:
 
 def built(folder: Path, program: Program, kind: str, options: str, runtime: str, length: int) -> Path:
     """A file for ONNX Runtime at any length, or a build of TVM at one."""
-    name = kind.replace(" ", "-")
-    path = folder / (f"{name}.onnx" if runtime == "onnxruntime" else f"{name}-{length}")
+    name, sized = kind.replace(" ", "-"), "{root}" in options
+    options = options.format(root=round(length**0.5))
+    whole = f"{name}-{length}.onnx" if sized else f"{name}.onnx"
+    path = folder / (whole if runtime == "onnxruntime" else f"{name}-{length}")
     if path.exists():
         return path
     if text := pipeline(kind, options, runtime):
