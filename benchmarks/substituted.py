@@ -1,7 +1,7 @@
 """MiniLM with other attention in half of its layers: Spearman on STS-B, as it is and distilled.
 
-    python benchmarks/substituted.py --train ../shared/data/stsb/train.csv --sts ../shared/data/stsb/dev.csv \\
-        --work DIR [--kinds conv,linear,...] [--minutes 9] [--texts N]
+    python benchmarks/substituted.py --train ../shared/data/stsb/train.csv \\
+        --sts ../shared/data/stsb/dev.csv --work DIR [--kinds conv,linear,...] [--minutes 9] [--texts N]
 
 --train: the sentences are distilled on, those of --sts left out; --sts: rows of sentence, sentence, score
 without a header. Each kind is tried in every layer alone, by its error on the texts (`substitute-attention`
