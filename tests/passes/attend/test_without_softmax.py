@@ -165,8 +165,8 @@ def _size(size, sizes):
 @pytest.mark.parametrize(
     ("name", "model", "reason"),
     [
-        ("linformer", "gpt2", "it looks back only, and linformer has no form that does"),
-        ("nystrom", "llama", "it looks back only, and nystrom has no form that does"),
+        ("linformer", "gpt2", "it looks back only, and linformer attention has no form that does"),
+        ("nystrom", "llama", "it looks back only, and nystrom attention has no form that does"),
         ("nystrom", "mpnet", "a position bias is added to its scores"),
         ("performer", "gemma2", "its scores are capped or gated"),
     ],
