@@ -113,7 +113,8 @@ def built(folder: Path, program: Program, kind: str, options: str, runtime: str,
     if path.exists():
         return path
     if text := pipeline(kind, options, runtime):
-        run = Pipeline.parse(text).run(program, Context(), verify=False)
+        texts = Context(calibration=[feed(program, FIRST)])  # what some kinds start from; values don't matter
+        run = Pipeline.parse(text).run(program, texts, verify=False)
         if not run.ok:
             raise SystemExit(f"{text}: {next(step.error for step in run.steps if step.error)}")
         for step in run.steps:
