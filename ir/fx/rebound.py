@@ -17,18 +17,24 @@ from .graph import attribute, propagate
 _SIZES = (61, 67, 71, 73, 79, 83, 89, 97)
 
 
-def rebound(gm: GraphModule, inputs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]]) -> None:
+def rebound(
+    gm: GraphModule,
+    inputs: Sequence[InputSpec],
+    symbols: Mapping[str, tuple[int, int]],
+    sizes: Mapping[str, int] | None = None,
+) -> None:
     """States every shape anew, over symbols of its own: clones keep theirs, with the bounds that they had.
 
     Args:
-        inputs: in the order of the graph's. symbols: inclusive bounds of each.
+        inputs: in the order of the graph's. symbols: inclusive bounds of each. sizes: what each stands for
+            while shapes are computed; chosen here where none are given.
 
     Raises:
         GraphwrightError: operands do not go together, named with the node.
     """
     env = ShapeEnv()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=env)
-    sizes = _sizes(symbols)
+    sizes = sizes or _sizes(symbols)
     placeholders = gm.graph.find_nodes(op="placeholder")
     for node, spec in zip(placeholders, inputs, strict=True):
         shape = [dim if isinstance(dim, int) else sizes[dim] for dim in spec.shape]

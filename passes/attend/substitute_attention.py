@@ -114,11 +114,13 @@ class SubstituteAttention(Pass):
     def run(self, program: Program, context: Context) -> Result:
         from ..common.batches import batches
         from .parts.errors import errors
+        from .parts.long_text import long_text
         from .parts.site import sites
         from .parts.substitute import put, tensors
         from .parts.write import written
 
         kind = self.made()
+        long_text(program)
         found, reasons = sites(program)
         chosen, notes = self._chosen(kind, found, reasons)
         texts = context.training or context.calibration

@@ -15,6 +15,7 @@ from ...common.to_budget import Kept, nearest
 from ...lower.timed.timing import Timing
 from ...manager.contract import Context, Feed
 from .kind import Kind
+from .long_text import long_text
 from .site import Site, sites
 from .substitute import put, tensors, unfit
 from .write import written
@@ -55,6 +56,7 @@ class ByLayer:
     ) -> None:
         self._ready = ready
         self._program, self._kinds, self._feeds, self._context = program, kinds, feeds, context
+        long_text(program)
         found, reasons = sites(program)
         self.count = len(found) + len(reasons)
         self.sites: dict[int, Site] = {}

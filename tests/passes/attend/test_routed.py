@@ -144,3 +144,16 @@ def test_what_cannot_be_is_left_with_the_reason(name, architecture, reason):
     step = tried(name, pooled(architecture)).steps[0]
     assert step.status == "refused"
     assert reason in str(step.error)
+
+
+@pytest.mark.parametrize("kind", ["lsh", "sinkhorn", "clustered"])
+def test_what_was_captured_in_one_block_takes_texts_of_many(kind):
+    long = run("extend-positions{length=512}", pooled("bert")).program
+    done = run(f"substitute-attention{{kind={kind}}},to-onnx", long)
+    assert done.program.dialect == "onnx", done.steps[-1].error
+    inside = run(f"substitute-attention{{kind={kind}}}", long).program
+    feed = batch(long, (300, 170))
+    wanted = vectors(inside, feed)
+    np.testing.assert_allclose(vectors(done.program, feed), wanted, rtol=0, atol=1e-5)
+    single = vectors(inside, alone(inside, feed, 1))
+    np.testing.assert_allclose(single[0], wanted[1], rtol=0, atol=1e-5)
