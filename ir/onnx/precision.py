@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 
@@ -10,7 +12,8 @@ from .graph import Editor, OnnxView, clone, subgraphs
 _BITS = {ir.DataType.FLOAT16: 11, ir.DataType.BFLOAT16: 8}  # of the significand, the leading one included
 _HALVES = tuple(_BITS)
 _FLOAT = ir.DataType.FLOAT
-_TYPES = frozenset({"to", "dtype", "output_dtype"})  # attributes that name a type
+# Attributes that name a type.
+_TYPES = frozenset({"to", "dtype", "output_dtype", "precision", "stash_type", "softmax_precision"})
 
 
 def in_half(model: ir.Model) -> str:
@@ -32,7 +35,9 @@ def in_half(model: ir.Model) -> str:
     )
 
 
-def widened(model: ir.Model, rounding: bool = False) -> ir.Model | None:
+def widened(
+    model: ir.Model, rounding: bool = False, types: Collection[ir.DataType] = _HALVES
+) -> ir.Model | None:
     """The model with float32 in place of float16 and bfloat16 everywhere but in its inputs; None if it has
     neither.
 
@@ -42,25 +47,26 @@ def widened(model: ir.Model, rounding: bool = False) -> ir.Model | None:
     Args:
         rounding: round every result that was of 16 bits to as many as it had. ONNX Runtime may leave that
             out, as it computes such a graph in float32 too.
+        types: those to replace.
     """
     twin = clone(model)
-    narrow = _narrow(twin)
+    narrow = _narrow(twin, types)
     changed = bool(narrow)
     for graph in twin.graphs():
         for weight in graph.initializers.values():
-            if weight.const_value is not None and weight.const_value.dtype in _HALVES:
+            if weight.const_value is not None and weight.const_value.dtype in types:
                 weight.const_value = _wide(weight.const_value)
                 weight.dtype, changed = _FLOAT, True
         for node in graph:
             for attribute in list(node.attributes.values()):
-                new = _attribute(attribute)
+                new = _attribute(attribute, types)
                 if new is not None:
                     node.attributes[attribute.name] = new
                     changed = True
             for value in (*node.outputs, *(v for inner in subgraphs(node) for v in inner.inputs)):
-                if value.dtype in _HALVES:
+                if value.dtype in types:
                     value.dtype, changed = _FLOAT, True
-    changed |= _cast_inputs(twin)
+    changed |= _cast_inputs(twin, types)
     if rounding:
         editor = Editor(twin)
         for value, dtype in narrow.items():
@@ -68,23 +74,23 @@ def widened(model: ir.Model, rounding: bool = False) -> ir.Model | None:
     return twin if changed else None
 
 
-def _narrow(model: ir.Model) -> dict[ir.Value, ir.DataType]:
+def _narrow(model: ir.Model, types: Collection[ir.DataType]) -> dict[ir.Value, ir.DataType]:
     """The results in 16 bits of the main graph, and which type they have."""
-    types = {dtype.name.lower(): dtype for dtype in _HALVES}
+    names = {dtype.name.lower(): dtype for dtype in types}
     graph = OnnxView(model)
     found = {}
     for node in model.graph:
         for value in node.outputs:
-            dtype = value.dtype or (types.get(graph.of(value).dtype or "") if value.name else None)
-            if dtype in _HALVES:
+            dtype = value.dtype or (names.get(graph.of(value).dtype or "") if value.name else None)
+            if dtype is not None and dtype in types:
                 found[value] = dtype
     return found
 
 
-def _attribute(attribute: ir.Attr) -> ir.Attr | None:
-    if attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype in _HALVES:
+def _attribute(attribute: ir.Attr, types: Collection[ir.DataType]) -> ir.Attr | None:
+    if attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype in types:
         return ir.AttrTensor(attribute.name, _wide(attribute.value))
-    if attribute.type == ir.AttributeType.INT and attribute.name in _TYPES and attribute.value in _HALVES:
+    if attribute.type == ir.AttributeType.INT and attribute.name in _TYPES and attribute.value in types:
         return ir.AttrInt64(attribute.name, int(_FLOAT))
     return None
 
@@ -96,9 +102,9 @@ def _wide(tensor: ir.TensorProtocol) -> ir.LazyTensor:
     return ir.LazyTensor(read, dtype=_FLOAT, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
 
 
-def _cast_inputs(model: ir.Model) -> bool:
+def _cast_inputs(model: ir.Model, types: Collection[ir.DataType]) -> bool:
     """Casts every 16-bit input, for all that reads it; whether there are any."""
-    halves = [value for value in model.graph.inputs if value.dtype in _HALVES]
+    halves = [value for value in model.graph.inputs if value.dtype in types]
     for value in halves:
         cast = ir.node("Cast", [value], {"to": int(_FLOAT)}, name=f"{value.name}.widened")
         wide = cast.outputs[0]

@@ -12,8 +12,9 @@ import onnx_ir as ir
 from ..agreement import mismatch
 from ..errors import CaptureError
 from ..host.residency import release
+from ..host.temporary import TemporaryFolder
 from ..inputs.probe import Feed, probes
-from ..onnx.execute import execute_onnx
+from ..onnx.execute import execute_onnx, write
 from ..onnx.runtime import reason
 from ..program import Program
 
@@ -22,14 +23,26 @@ _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 Outputs = Sequence[Mapping[str, np.ndarray]]
 
 
-def compare_as_given(program: Program, path: Path, seed: int = 0) -> None:
+def compare_as_given(program: Program, path: Path, given: ir.Model | None = None) -> None:
     """Runs the file and the program on probes of several sizes and masks.
+
+    Args:
+        given: stands for the file where ONNX Runtime doesn't run it.
 
     Raises:
         CaptureError: an output differs (names the operator whose conversion changed it, where it can be
             told), or ONNX Runtime runs the file on no probe, so that nothing could be compared.
     """
-    feeds, given, why = _run_file(path, program.outputs, probes(program, seed))
+    if given is None:
+        _compare(program, path, path)
+        return
+    with TemporaryFolder() as folder:
+        _compare(program, path, write(given, Path(folder), lambda name, tensor, file: tensor.tofile(file)))
+
+
+def _compare(program: Program, path: Path, file: Path) -> None:
+    """path: what the user calls the file that is run."""
+    feeds, given, why = _run_file(file, program.outputs, probes(program, 0))
     release()
     if not feeds:
         raise CaptureError(
@@ -44,7 +57,7 @@ def compare_as_given(program: Program, path: Path, seed: int = 0) -> None:
     for feed, before, after in zip(feeds, given, converted, strict=True):
         for name in program.outputs:
             if (distance := apart(before[name], after[name])) > limit:
-                where = _operator(path, program, feed, limit)
+                where = _operator(file, program, feed, limit)
                 how = f"by {distance:.2g} of its largest number" if np.isfinite(distance) else "in kind"
                 raise CaptureError(
                     f"'{path}' cannot be converted to newer operators: {where}its output '{name}' would "

@@ -11,7 +11,8 @@ from ..errors import CaptureError, GraphwrightError
 from ..host.files import FAULTS
 from ..inputs.roles import input_specs
 from ..onnx.flattened import flattened
-from ..onnx.graph import OnnxView
+from ..onnx.graph import OnnxView, clone
+from ..onnx.in_float32 import computes_in_bfloat16, in_float32
 from ..onnx.precision import in_half
 from ..program import Program, Task
 from .as_given import compare_as_given, why_not
@@ -30,13 +31,18 @@ from .onnx_proto import read_proto
 from .opset import infer_sizes, raise_opset
 from .tokenizer import pad_token_id, tokenizer_facts, tokenizer_files
 
+_IN_FLOAT32 = (
+    "computes in bfloat16, for which runtimes lack operators: the program computes in float32 with the same "
+    "weights; what the file takes and gives in bfloat16 is float32, as NumPy has no such type"
+)
+
 
 def from_onnx(path: Path, task: Task | None = None) -> Program:
     """Captures an ONNX model.
 
     Weights in external files stay there, mapped when read. Functions are inlined, opsets before 18 raised,
     fused operators of ONNX Runtime and projections by Einsum written out; that is compared with the file as
-    given.
+    given. A file that computes in bfloat16 becomes a program that computes in float32.
     Axes without a name get one, and the axes of ids and masks are called "batch" and "length". A
     configuration and a tokenizer are taken from the same directory (or the one above one called "onnx").
 
@@ -65,6 +71,8 @@ def _captured(path: Path, task: Task | None) -> Program:
     model = inline(model, path)
     check_graph(model, path)
     check_finite(model, path)
+    given = in_float32(model) if computes_in_bfloat16(model) else None
+    model = model if given is None else clone(given)
     raised = raise_opset(model, path)
     written = write_out_contrib(raised) + write_out_einsums(raised)
     converted = inlined or raised is not model or written > 0
@@ -93,7 +101,7 @@ def _captured(path: Path, task: Task | None) -> Program:
     pad = pad_token_id(files)
     if pad is not None:
         info["pad_token_id"] = pad
-    if note := in_half(model):
+    if note := in_half(model) if given is None else _IN_FLOAT32:
         info["notes"] = [*info.get("notes", ()), f"{path.name}: {note}"]
     positions = info.pop("max_positions", None)
     if positions and "length" in symbols:
@@ -104,7 +112,7 @@ def _captured(path: Path, task: Task | None) -> Program:
         info["max_length"] = min(symbols["length"][1], info.get("max_length", positions))
     program = from_the_start(steered(Program(model, "onnx", specs, outputs, task, symbols, files, info)))
     if converted:
-        compare_as_given(program, path)
+        compare_as_given(program, path, given)
     return program
 
 
