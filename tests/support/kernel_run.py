@@ -11,12 +11,13 @@ os.environ.setdefault("TVM_NUM_THREADS", "2")  # read when tvm starts its thread
 import numpy as np
 import tvm
 from graphwright.backends.target import detect
+from graphwright.backends.tvm.machine import bfloat16
 from graphwright.backends.tvm.machine.llvm_target import llvm_target
 
 
 def compiled(function: Any) -> Any:
     module = tvm.IRModule({"main": function})
-    return tvm.compile(module, target=llvm_target(detect(), 2))["main"]
+    return bfloat16.compiled(module, target=llvm_target(detect(), 2))["main"]
 
 
 def call(

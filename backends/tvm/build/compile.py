@@ -17,6 +17,7 @@ from ....ir.program import Program
 from ...target import Target
 from ..frontend.relax import relax_module
 from ..kernels.machine import Machine
+from ..machine.bfloat16 import compiled
 from ..machine.llvm_target import llvm_target
 from ..plan.emitter import ROWS, STARTS
 from ..plan.planner import plan
@@ -75,7 +76,7 @@ def compile_buckets(
     """
     lowered = lower_buckets(program, target, threads, buckets)
     module = schedule_generic(apply_database(lowered.module, lowered.target), lowered.target)
-    executable = tvm.compile(module, target=lowered.target, relax_pipeline=_to_bytecode(lowered.buckets))
+    executable = compiled(module, target=lowered.target, relax_pipeline=_to_bytecode(lowered.buckets))
     return Built(executable, lowered.weights, lowered.buckets, lowered.target)
 
 

@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .dot import dot
+from .dot import product_of
 from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
 from .vector import LARGEST, Expr, chunks, each, exp, fold, load, softcapped, splat, store, transposed
@@ -94,7 +94,8 @@ class AttentionKernel:
     spotted = False
 
     def __init__(self, spec: Attention, machine: Machine) -> None:
-        self.spec, self.machine, self.lanes, self.dot = spec, machine, machine.lanes, dot(machine)
+        self.spec, self.machine, self.lanes = spec, machine, machine.lanes
+        self.dot = product_of(spec.finish.rounds, machine)
         # As many queries at once as leave registers for two or three vectors of keys, or of values.
         self.height = 8 if machine.registers >= 32 else 4
         self.block = key_block(machine)

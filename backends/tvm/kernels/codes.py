@@ -9,9 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .dot import intrinsic
 from .machine import Machine
-from .vector import Expr, at, cast, splat
+from .vector import Expr, at, cast, intrinsic, splat
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Packed dense: rows of x times a constant matrix, and whatever follows that needs no other row.
 
-x [m, k] @ w [k, n], float32 or int8. The weight lies in panels (`dot.panels`); a tile of accumulators stays
-in registers over the whole of k. Threads split the rows, so that a row's norm and rounding follow without a
-barrier, or the columns, where there are fewer rows than threads can share.
+x [m, k] @ w [k, n], float32, bfloat16 or int8. The weight lies in panels (`dot.panels`); a tile of
+accumulators stays in registers over the whole of k. Threads split the rows, so that a row's norm and rounding
+follow without a barrier, or the columns, where there are fewer rows than threads can share.
 """
 
 from __future__ import annotations
@@ -15,31 +15,38 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .dot import Dot, dot, float_dot
+from .dot import Dot, product_of
 from .machine import Machine
-from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row, quantized
+from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row, rounded
 from .tile import Tile
 from .vector import ACTIVATIONS, Expr, cast, lane, lanes_of, load, splat, store
+
+Rows = Literal["float", "bfloat16", "dynamic", "static"]
 
 
 @dataclass(frozen=True)
 class Dense:
     """What a dense kernel computes.
 
-    x: how rows come: float32; "dynamic", int8 with a scale and zero point a row; "static", int8 with those of
-    the whole tensor folded into the weights' scales and start. activation: a name of vector.ACTIVATIONS.
-    gated: columns come in two halves a panel, and the result is the first times the second activated (GLU,
-    arXiv:2002.05202). split: what the threads share out.
+    x: how rows come: float32; bfloat16; "dynamic", int8 with a scale and zero point a row; "static", int8
+    with those of the whole tensor folded into the weights' scales and start. activation: a name of
+    vector.ACTIVATIONS. gated: columns come in two halves a panel, and the result is the first times the
+    second activated (GLU, arXiv:2002.05202). split: what the threads share out.
     """
 
     k: int
     n: int
-    x: Literal["float", "dynamic", "static"] = "float"
+    x: Rows = "float"
     bias: bool = True
     activation: str | None = None
     gated: bool = False
     finish: Finish = field(default_factory=Finish)
     split: Literal["rows", "columns"] = "rows"
+
+    @property
+    def integers(self) -> bool:
+        """Whether sums are integers, to be rescaled."""
+        return self.x in ("dynamic", "static")
 
 
 def dense(spec: Dense, machine: Machine, tile: Tile) -> tirx.PrimFunc:
@@ -60,12 +67,12 @@ def dense(spec: Dense, machine: Machine, tile: Tile) -> tirx.PrimFunc:
 class _Kernel:
     def __init__(self, spec: Dense, machine: Machine, tile: Tile) -> None:
         self.spec, self.machine, self.tile = spec, machine, tile
-        self.dot: Dot = dot(machine)
+        self.stored: Dot = product_of(spec.finish.rounds, machine)
         self.lanes = machine.lanes
         self.vectors = tile.columns // machine.lanes
         self.width = tile.columns // 2 if spec.gated else tile.columns  # results of a panel
         self.panels = -(-spec.n // self.width)
-        self.product: Dot = float_dot(machine) if spec.x == "float" else self.dot
+        self.product: Dot = product_of(spec.x, machine)
 
     def build(self) -> None:
         spec, padded = self.spec, self.panels * self.tile.columns
@@ -76,14 +83,14 @@ class _Kernel:
         if spec.x == "dynamic":
             self.x_scale, self.x_zero = vector("x_scale", size=m), vector("x_zero", "int32", m)
         step = self.product.step
-        shape = (self.panels, spec.k // step, self.tile.columns * step)
+        shape = (self.panels, -(-spec.k // step), self.tile.columns * step)
         self.w = T.arg("w", T.buffer(shape, self.product.weight))
-        if spec.x != "float":
+        if spec.integers:
             self.w_scale, self.w_sums = vector("w_scale"), vector("w_sums", "int32")
         if spec.bias:
             self.bias = vector("bias")
         buffers = declare_inputs(spec.finish, m, spec.n, self.panels * self.width)
-        buffers |= declare_outputs(spec.finish, m, spec.n, self.dot)
+        buffers |= declare_outputs(spec.finish, m, spec.n, self.stored)
         self.outputs = Outputs(**buffers)
         self.rows = T.bind(T.cast(m, "int32"))
         with T.parallel(0, self.machine.threads) as thread:
@@ -125,7 +132,7 @@ class _Kernel:
                 # Once: the tile before the last may be another thread's, and a row is finished in its output.
                 with T.If(number >= tile * height), T.Then():
                     finish_row(
-                        self.spec.finish, self.outputs, self.dot, self.lanes, self.spec.n, number, value,
+                        self.spec.finish, self.outputs, self.stored, self.lanes, self.spec.n, number, value,
                         (held, slot),
                     )  # fmt: skip
 
@@ -153,14 +160,22 @@ class _Kernel:
             begin = T.bind(self._start(panel * self.tile.columns + v * lanes))
             for i in range(height):
                 store(sums, begin, i, v * lanes)
-        with T.serial(0, spec.k // self.product.step) as k:
-            weights = [T.bind(self.product.weights(self.w, panel, k, v)) for v in range(self.vectors)]
-            for i in range(height):
-                x = T.bind(self.product.spread(self.x, row + i, k * self.product.step))
-                for v in range(self.vectors):
-                    before = load(sums, i, v * lanes, lanes=lanes)
-                    store(sums, self.product.madd(before, x, weights[v]), i, v * lanes)
+        steps, left = divmod(spec.k, self.product.step)
+        with T.serial(0, steps) as k:
+            self._step(height, sums, panel, row, k, self.product.step)
+        if left:
+            self._step(height, sums, panel, row, steps, left)
         return sums
+
+    def _step(self, height: int, sums: Any, panel: Expr, row: Expr, k: Expr, count: int) -> None:
+        """Adds one multiply-add of each vector of a tile, of `count` columns of x."""
+        product, lanes = self.product, self.lanes
+        weights = [T.bind(product.weights(self.w, panel, k, v)) for v in range(self.vectors)]
+        for i in range(height):
+            x = T.bind(product.spread(self.x, row + i, k * product.step, count))
+            for v in range(self.vectors):
+                before = load(sums, i, v * lanes, lanes=lanes)
+                store(sums, product.madd(before, x, weights[v]), i, v * lanes)
 
     def _start(self, column: Expr) -> Expr:
         if self.spec.x == "static":
@@ -184,11 +199,11 @@ class _Kernel:
         spec, lanes = self.spec, self.lanes
         column = panel * self.tile.columns + v * lanes
         value = load(sums, i, v * lanes, lanes=lanes)
-        if spec.x == "float":
+        if not spec.integers:
             return value
         scale = load(self.w_scale, column, lanes=lanes)
         if spec.x == "dynamic":
-            shift = self.x_zero[row + i] - self.dot.bias
+            shift = self.x_zero[row + i] - self.product.bias
             value = value - splat(shift, lanes) * load(self.w_sums, column, lanes=lanes)
             scale = scale * splat(self.x_scale[row + i], lanes)
         value = cast("float32", value) * scale
@@ -213,5 +228,5 @@ class _Kernel:
             value = T.bind(value + load(outputs.residual, row, column, lanes=lanes_of(value)))
         if finish.floats:
             store(outputs.floats, value, row, column)
-        if finish.rounds == "static":
-            store(outputs.stored, quantized(value, outputs.fixed[0], outputs.fixed[1], self.dot), row, column)
+        if finish.rounds != "no":
+            store(outputs.stored, rounded(value, finish, outputs, self.stored), row, column)

@@ -8,6 +8,8 @@ store it.
   s16 for VPMADDWD, which adds two products to a lane, exactly.
 * sdot: Arm's SDOT is s8 x s8, so rows are stored less 128.
 * widen: NEON without SDOT: rows as s16, one product a lane by SMLAL.
+
+In bfloat16, rows and weights are kept as uint16, and two products are added to a float32 lane (`bfloat16`).
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tvm import tirx
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from .bfloat16 import multiply_add, narrow
 from .machine import Machine, Product
-from .vector import Expr, at, cast, splat
+from .vector import Expr, at, cast, intrinsic, reinterpret, splat
 
 
 @dataclass(frozen=True)
 class Dot:
     """step: rows of the weight that one multiply-add takes. dtype: what rows of x are stored as.
-    bias: q - bias is stored. madd: (sums, broadcast row values, weights) -> sums. weight, sums: dtypes."""
+    bias: q - bias is stored. madd: (sums, broadcast row values, weights) -> sums. weight, sums: dtypes.
+    narrow: float32 as stored, where that needs no scale."""
 
     step: int
     dtype: str
@@ -35,23 +40,23 @@ class Dot:
     madd: Callable[[Expr, Expr, Expr], Expr]
     weight: str = "int8"
     sums: str = "int32"
+    narrow: Callable[[Expr], Expr] | None = None
 
-    def spread(self, x: Any, row: Expr, column: Expr) -> Expr:
-        """x[row, column : column + step] in every lane."""
+    def spread(self, x: Any, row: Expr, column: Expr, count: int) -> Expr:
+        """x[row, column : column + count] in every lane, zeros behind them up to a step."""
         if self.step == 1:
             return splat(cast(self.sums, x[row, column]), self.lanes)
-        values = x[row, at(column, self.step)]
-        return splat(T.reinterpret("int32", values), self.lanes)
+        if count == self.step:
+            return splat(T.reinterpret("int32", x[row, at(column, self.step)]), self.lanes)
+        bits = 32 // self.step
+        parts = [cast("uint32", reinterpret(f"uint{bits}", x[row, column + i])) for i in range(count)]
+        word = sum(part << tirx.const(bits * i, "uint32") for i, part in enumerate(parts))
+        return splat(T.reinterpret("int32", word), self.lanes)
 
     def weights(self, w: Any, panel: Expr, k: Expr, vector: int) -> Expr:
         """The weights of one vector of columns at one step."""
         width = self.lanes * self.step
         return w[panel, k, at(vector * width, width)]
-
-
-def intrinsic(name: str, result: str, *arguments: Expr) -> Expr:
-    """A call of one of LLVM's."""
-    return T.call_llvm_pure_intrin(result, T.llvm_lookup_intrinsic_id(name), *arguments)
 
 
 def _as(dtype: str, value: Expr) -> Expr:
@@ -100,17 +105,28 @@ def float_dot(machine: Machine) -> Dot:
     return Dot(1, "float32", 0, machine.lanes, lambda sums, x, w: T.fma(x, w, sums), "float32", "float32")
 
 
-def panels(weight: np.ndarray, columns: int, step: int = 1) -> np.ndarray:
-    """[k, n] -> [ceil(n / columns), k / step, columns * step]: what a tile reads lies in one stretch.
+def bfloat16_dot(machine: Machine) -> Dot:
+    """The bfloat16 product of a machine."""
+    madd = multiply_add(machine)
+    return Dot(2, "uint16", 0, machine.lanes, madd, "uint16", "float32", narrow(machine))
 
-    Columns past n are zero. k must be a multiple of step.
+
+def product_of(rows: str, machine: Machine) -> Dot:
+    """The product that takes rows of a kind: "float", "bfloat16", or a way to int8."""
+    return {"float": float_dot, "bfloat16": bfloat16_dot}.get(rows, dot)(machine)
+
+
+def panels(weight: np.ndarray, columns: int, step: int = 1) -> np.ndarray:
+    """[k, n] -> [ceil(n / columns), ceil(k / step), columns * step]: what a tile reads lies in one stretch.
+
+    Columns past n and rows past k are zero.
     """
     k, n = weight.shape
-    count = -(-n // columns)
-    padded = np.zeros((k, count * columns), weight.dtype)
-    padded[:, :n] = weight
-    split = padded.reshape(k // step, step, count, columns)
-    return np.ascontiguousarray(split.transpose(2, 0, 3, 1)).reshape(count, k // step, columns * step)
+    steps, count = -(-k // step), -(-n // columns)
+    padded = np.zeros((steps * step, count * columns), weight.dtype)
+    padded[:k, :n] = weight
+    split = padded.reshape(steps, step, count, columns)
+    return np.ascontiguousarray(split.transpose(2, 0, 3, 1)).reshape(count, steps, columns * step)
 
 
 def halved(first: np.ndarray, second: np.ndarray, columns: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .dot import dot
+from .dot import product_of
 from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
 from .share import shared
@@ -46,9 +46,8 @@ def embedding(spec: Embedding, machine: Machine) -> tirx.PrimFunc:
             for i, size in enumerate(spec.tables)
         ]
         places = T.arg("positions", T.buffer((spec.positions, n), "float32")) if spec.positions else None
-        outputs = Outputs(
-            **declare_inputs(spec.finish, t, n, n), **declare_outputs(spec.finish, t, n, dot(machine))
-        )
+        dot = product_of(spec.finish.rounds, machine)
+        outputs = Outputs(**declare_inputs(spec.finish, t, n, n), **declare_outputs(spec.finish, t, n, dot))
         with shared(t, machine) as (first, last), T.serial(first, last) as number:
             token = T.bind(rows[number])
             chosen = [(table, T.bind(T.cast(ids[token], "int32"))) for ids, table in tables]
@@ -60,7 +59,5 @@ def embedding(spec: Embedding, machine: Machine) -> tirx.PrimFunc:
                 values = [load(table, row, column, lanes=width) for table, row in chosen]
                 return sum(values[1:], values[0])
 
-            finish_row(
-                spec.finish, outputs, dot(machine), machine.lanes, n, number, total, (held, 0)
-            )  # fmt: skip
+            finish_row(spec.finish, outputs, dot, machine.lanes, n, number, total, (held, 0))
     return builder.get()

@@ -1,4 +1,4 @@
-"""What a kernel does with a row once it is whole: residual, norm, rounding to int8.
+"""What a kernel does with a row once it is whole: residual, norm, rounding to int8 or bfloat16.
 
 LayerNorm (Ba et al., 2016, arXiv:1607.06450), RMSNorm (Zhang and Sennrich, 2019, arXiv:1910.07467), NoNorm
 (Sun et al., 2020, arXiv:2004.02984); rounding as ONNX's DynamicQuantizeLinear defines it, but with a scale
@@ -17,7 +17,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from .dot import Dot
 from .vector import LARGEST, SMALLEST, SUM, Expr, cast, each, lanes_of, load, row, splat, store
 
-Rounds = Literal["no", "dynamic", "static"]
+Rounds = Literal["no", "dynamic", "static", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Norm:
 @dataclass(frozen=True)
 class Finish:
     """residual: whether another row is added. stream: whether that sum is wanted too (pre-norm models).
-    norm: what follows. floats: whether the float32 row is wanted. rounds: whether and how it is in int8."""
+    norm: what follows. floats: whether the float32 row is wanted. rounds: whether and how it is wanted in
+    int8, or in bfloat16."""
 
     residual: bool = False
     stream: bool = False
@@ -106,6 +107,14 @@ def quantized(value: Expr, inverse: Expr, zero: Expr, dot: Dot) -> Expr:
     return cast(dot.dtype, cast("int32", q))
 
 
+def rounded(value: Expr, finish: Finish, outputs: Outputs, dot: Dot) -> Expr:
+    """A value as it is stored, where no other of its row decides that."""
+    if finish.rounds == "bfloat16":
+        assert dot.narrow is not None
+        return dot.narrow(value)
+    return quantized(value, outputs.fixed[0], outputs.fixed[1], dot)
+
+
 def finish_row(
     finish: Finish,
     outputs: Outputs,
@@ -147,9 +156,8 @@ def finish_row(
             value = T.bind(final(column, width))
             if finish.floats:
                 store(outputs.floats, value, number, column)
-            if finish.rounds == "static":
-                integers = quantized(value, outputs.fixed[0], outputs.fixed[1], dot)
-                store(outputs.stored, integers, number, column)
+            if finish.rounds != "no":
+                store(outputs.stored, rounded(value, finish, outputs, dot), number, column)
 
         each(n, lanes, write)
         return

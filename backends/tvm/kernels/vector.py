@@ -54,6 +54,11 @@ def reinterpret(dtype: str, value: Expr) -> Expr:
     return T.reinterpret(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
 
 
+def intrinsic(name: str, result: str, *arguments: Expr) -> Expr:
+    """A call of one of LLVM's, which has no side effects."""
+    return T.call_llvm_pure_intrin(result, T.llvm_lookup_intrinsic_id(name), *arguments)
+
+
 def chunks(size: int, lanes: int) -> list[tuple[int, int]]:
     """(start, lanes) of vectors that cover `size` elements exactly, ever narrower at the end."""
     found, start = [], 0

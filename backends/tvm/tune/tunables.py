@@ -10,13 +10,17 @@ import numpy as np
 import tvm
 
 from ...target import Target
-from ..kernels.dense import Dense, dense
-from ..kernels.dot import Dot, dot, float_dot, panels
+from ..kernels.dense import Dense, Rows, dense
+from ..kernels.dot import Dot, panels, product_of
 from ..kernels.machine import Machine
 from ..kernels.tile import Tile, candidates
+from ..machine.bfloat16 import compiled
 from ..machine.llvm_target import llvm_target
 from .search import Timer, timer
 from .tunable import Tunable, choose
+
+Dtype = Literal["float32", "bfloat16", "int8"]
+_ROWS: dict[str, Rows] = {"float32": "float", "bfloat16": "bfloat16", "int8": "dynamic"}
 
 
 def _tiles(shape: Sequence[int], dtype: str, target: Target) -> list[dict[str, Any]]:
@@ -28,16 +32,15 @@ def _tiles(shape: Sequence[int], dtype: str, target: Target) -> list[dict[str, A
 
 
 def _build(shape: Sequence[int], dtype: str, target: Target, tile: dict[str, Any]) -> Timer:
-    """A dense kernel with a bias, its rows float32 or rounded one by one, on random numbers."""
+    """A dense kernel with a bias on random numbers: float32, bfloat16, or rounded to int8 one by one."""
     rows, k, n = shape
     machine = Machine.of(target, target.cores)
-    integers = dtype == "int8"
     split: Literal["rows", "columns"] = "columns" if rows < 2 * machine.threads else "rows"
-    spec = Dense(k, n, "dynamic" if integers else "float", split=split)
+    spec = Dense(k, n, _ROWS[dtype], split=split)
     chosen = Tile(**tile)
     module = tvm.IRModule({"main": dense(spec, machine, chosen).with_attr("global_symbol", "main")})
-    function = tvm.compile(module, target=llvm_target(target, machine.threads))["main"]
-    arrays = _arrays(rows, k, n, chosen, dot(machine) if integers else float_dot(machine), integers)
+    function = compiled(module, target=llvm_target(target, machine.threads))["main"]
+    arrays = _arrays(rows, k, n, chosen, product_of(spec.x, machine), spec.integers)
     return timer(partial(function, *map(tvm.runtime.tensor, arrays)))
 
 
@@ -47,9 +50,12 @@ def _arrays(rows: int, k: int, n: int, tile: Tile, product: Dot, integers: bool)
     padded = -(-n // tile.columns) * tile.columns
     vector = lambda: rng.standard_normal(padded).astype(np.float32)
     if not integers:
-        x = rng.standard_normal((rows, k)).astype(np.float32)
-        w = rng.standard_normal((k, n)).astype(np.float32)
-        given = [x, panels(w, tile.columns)]
+        # The upper halves of floats are bfloat16.
+        x: np.ndarray = rng.standard_normal((rows, k)).astype(np.float32)
+        w: np.ndarray = rng.standard_normal((k, n)).astype(np.float32)
+        if product.dtype == "uint16":
+            x, w = ((each.view(np.uint32) >> 16).astype(np.uint16) for each in (x, w))
+        given = [x, panels(w, tile.columns, product.step)]
     else:
         x = rng.integers(0, 120, (rows, k)).astype(product.dtype)
         w = rng.integers(-127, 128, (k, n)).astype(np.int8)
@@ -62,7 +68,7 @@ def _arrays(rows: int, k: int, n: int, tile: Tile, product: Dot, integers: bool)
 DENSE = Tunable("dense", _tiles, _build)
 
 
-def dense_tile(rows: int, k: int, n: int, dtype: Literal["float32", "int8"], target: Target) -> Tile:
+def dense_tile(rows: int, k: int, n: int, dtype: Dtype, target: Target) -> Tile:
     """The tile for a product of [rows, k] with [k, n]: the one on record, else the analytic choice.
 
     target: its cores are the threads that share the rows.

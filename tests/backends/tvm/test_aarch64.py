@@ -1,6 +1,7 @@
 """Kernels and programs compiled for aarch64, run there under qemu: NEON alone, and with dot products."""
 
 import emulated
+import ml_dtypes
 import numpy as np
 import pytest
 import tvm
@@ -10,7 +11,7 @@ from graphwright.backends.target import named
 from graphwright.backends.tvm.backend import Tvm
 from graphwright.backends.tvm.kernels.codes import by_panel, codes_of, packed
 from graphwright.backends.tvm.kernels.dense import Dense, dense
-from graphwright.backends.tvm.kernels.dot import dot, float_dot
+from graphwright.backends.tvm.kernels.dot import product_of
 from graphwright.backends.tvm.kernels.few_bits import FewBits, columns_of, few_bits
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.tile import choose
@@ -26,26 +27,27 @@ MACHINES = [("aarch64-neon", "cortex-a53"), ("aarch64-dotprod", "cortex-a76")]
 
 
 @pytest.mark.parametrize(("name", "cpu"), MACHINES)
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("rows", [1, 13])
 def test_dense_products_are_right_there(name, cpu, dtype, rows, tmp_path):
     k, n, target = 24, 19, named(name)
     machine, integers = Machine.of(target, 2), dtype == "int8"
     tile = choose(n, machine)
-    spec = Dense(k, n, "dynamic" if integers else "float")
+    spec = Dense(k, n, tunables._ROWS[dtype])
     function = dense(spec, machine, tile).with_attr("global_symbol", "main")
     link(
         tvm.compile(tvm.IRModule({"main": function}), target=llvm_target(target, 2)),
         tmp_path / "kernel.so",
         target.arch,
     )
-    product = dot(machine) if integers else float_dot(machine)
+    product = product_of(spec.x, machine)
     arrays = tunables._arrays(rows, k, n, tile, product, integers)
     found = emulated.call(tmp_path / "kernel.so", "main", arrays, cpu)[-1]
     weights = arrays[3] if integers else arrays[1]
     step = product.step
     flat = weights.reshape(-1, k // step, tile.columns, step).transpose(1, 3, 0, 2).reshape(k, -1)
-    expected = arrays[0].astype(np.float64) @ flat.astype(np.float64)
+    x, w = (each.view(ml_dtypes.bfloat16) if dtype == "bfloat16" else each for each in (arrays[0], flat))
+    expected = x.astype(np.float64) @ w.astype(np.float64)
     if integers:
         expected *= arrays[1][:, None] * arrays[4]
     np.testing.assert_allclose(found, (expected + arrays[-2])[:, :n], rtol=1e-5, atol=1e-4)
