@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from .inputs.memory import remembering
 from .onnx.execute import execute_onnx, stream_onnx
 from .program import Program
 
@@ -17,9 +18,10 @@ def execute(
 
     Args:
         program: in either dialect. Its weights are read, not copied.
-        feeds: arrays by input name.
+        feeds: arrays by input name; a memory that is left out is empty.
         threads: intra-op threads (ONNX only; PyTorch keeps its own setting).
     """
+    feeds = (remembering(program.inputs, feed) for feed in feeds)
     if program.dialect == "onnx":
         return execute_onnx(program.graph, program.outputs, feeds, threads)
     from .fx.execute import execute_fx
@@ -35,6 +37,7 @@ def observe(
     Args:
         names: of values of the main graph; constants are not among them.
     """
+    feeds = (remembering(program.inputs, feed) for feed in feeds)
     if program.dialect == "fx":
         from .fx.execute import observe_fx
 

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 Role = Literal[
     "token_ids", "attention_mask", "token_type_ids", "position_ids", "decoder_token_ids",
-    "decoder_attention_mask", "mask", "pixel_values", "audio_features", "hidden", "cache_flag", "other",
+    "decoder_attention_mask", "mask", "pixel_values", "audio_features", "hidden", "cache_flag", "memory",
+    "other",
 ]  # fmt: skip
 MASKS: tuple[Role, ...] = ("decoder_attention_mask", "attention_mask")
 """Roles of the masks of tokens, (batch, length), that of the outputs' tokens first. A "mask" hides anything
@@ -36,6 +37,8 @@ class InputSpec:
     seen: least and greatest value in the examples that came with the model, of integers.
     hidden: what a mask holds where it hides: 0, 1, or a number to be added to scores. What a "cache_flag"
         holds where the cache, whose length it follows, is empty: 0 or 1.
+    given_by: of a "memory", the output that the next call takes for it. One that is all zeros is empty, and
+        so is one that a call leaves out.
     """
 
     name: str
@@ -49,6 +52,7 @@ class InputSpec:
     indexes: bool = False
     seen: tuple[int, int] | None = None
     hidden: float = 0
+    given_by: str = ""
 
     def kept(self, mask: np.ndarray) -> np.ndarray:
         """Of an array for this input, a mask: True where it hides nothing."""

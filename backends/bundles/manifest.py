@@ -179,6 +179,7 @@ def _input(spec: Mapping[str, Any]) -> InputSpec:
             "indexes": spec.get("indexes") is True,
             "seen": maybe(_pair, spec.get("seen")),
             "hidden": number(spec.get("hidden", 0), -math.inf, math.inf),
+            "given_by": text(spec.get("given_by", "")),
         }
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...ir.inputs.memory import remembering
 from ...ir.spec import InputSpec
 from ..bundles.feeds import Feed, check, coordinates
 from ..bundles.manifest import DEFAULT, Manifest
@@ -63,6 +64,7 @@ class Routed:
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """Outputs by name. Raises InputError naming the input that is missing or does not fit."""
+        feed = remembering(self._manifest.inputs, feed)
         check(self._manifest.inputs, self._manifest.symbols, feed)
         session = self._session(self.graph_for(feed))
         return dict(zip(self._manifest.outputs, run_session(session, dict(feed)), strict=True))

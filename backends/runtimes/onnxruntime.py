@@ -13,6 +13,7 @@ import numpy as np
 from ...ir.errors import BackendError
 from ...ir.footprint import weight_bytes
 from ...ir.host.temporary import TemporaryFolder
+from ...ir.inputs.memory import remembering
 from ...ir.program import Program
 from ..base import Backend
 from ..bundles.feeds import check
@@ -89,6 +90,7 @@ class OrtArtifact:
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name. Raises InputError naming the input that is missing or does not fit."""
+        feed = remembering(self.program.inputs, feed)
         check(self.program.inputs, self.program.symbols, feed)
         return dict(zip(self.program.outputs, run_session(self.session, dict(feed)), strict=True))
 

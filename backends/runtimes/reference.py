@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...ir.errors import BackendError
+from ...ir.inputs.memory import remembering
 from ...ir.program import Program
 from ...ir.spec import InputSpec
 from ..base import Backend
@@ -39,6 +40,7 @@ class TorchArtifact:
         import torch
 
         if self.inputs:
+            feed = remembering(self.inputs, feed)
             check(self.inputs, self.symbols or {}, feed)
         with torch.inference_mode():
             outputs = self.call({name: torch.from_numpy(array) for name, array in feed.items()})

@@ -16,11 +16,12 @@ import numpy as np
 from ...ir.errors import DataError
 from ...ir.execute import observe
 from ...ir.inputs.masks import masks_along, real_tokens
+from ...ir.inputs.memory import remembering
 from ...ir.program import Program
 from ...ir.spec import MASKS
 from ..manager.contract import Context, Feed
 
-_STRUCTURE = (*MASKS, "mask", "token_type_ids", "position_ids")  # may be constant in the best of data
+_STRUCTURE = (*MASKS, "mask", "token_type_ids", "position_ids", "memory")  # may be constant in the best of data
 _ROWS_TO_CUT, _FEEDS_TO_CUT = 8, 4  # fewer rows, or feeds of a fixed batch, are not cut in two
 _MEND = "give it real inputs (Context(calibration=feeds), --data FILE)"
 
@@ -130,6 +131,7 @@ def check(program: Program, feeds: Sequence[Feed]) -> None:
     variety = {spec.name: _Variety() for spec in program.inputs if spec.role not in _STRUCTURE}
     rows = 0
     for number, feed in enumerate(feeds):
+        feed = remembering(program.inputs, feed)
         if not fits(program, number, feed):
             continue
         rows += max((len(feed[spec.name]) for spec in program.inputs if feed[spec.name].ndim), default=1)
@@ -170,7 +172,7 @@ def fits(program: Program, number: int, feed: Feed) -> bool:
     Raises:
         DataError: an input is missing, or another axis than the first does not fit.
     """
-    whole = True
+    whole, feed = True, remembering(program.inputs, feed)
     for spec in program.inputs:
         if spec.name not in feed:
             raise DataError(f"calibration feed {number + 1} has no '{spec.name}', which the model takes")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...ir.inputs.masks import masks_along
+from ...ir.inputs.memory import remembering
 from ...ir.program import Program, Task
 from ..manager.contract import Feed
 
@@ -42,7 +43,8 @@ def arguments(program: Program, feed: Feed) -> list[torch.Tensor]:
     """A feed as the graph module takes it."""
     import torch  # what is only asked about ONNX programs needs none
 
-    return [torch.from_numpy(feed[spec.name].copy()) for spec in program.inputs]
+    whole = remembering(program.inputs, feed)
+    return [torch.from_numpy(whole[spec.name].copy()) for spec in program.inputs]
 
 
 def computed(program: Program, nodes: Iterable[Node], feed: Feed) -> list[torch.Tensor]:

@@ -9,7 +9,13 @@ from .contract import Pass
 
 # Family -> passes. A pass stands in its family's folder, in a file of its name, as a class of its name.
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "attend": ("block-attention", "choose-attention", "extend-positions", "substitute-attention"),
+    "attend": (
+        "block-attention",
+        "choose-attention",
+        "extend-positions",
+        "segment-memory",
+        "substitute-attention",
+    ),
     "canonical": (
         "eliminate-common-subexpressions",
         "eliminate-dead-code",

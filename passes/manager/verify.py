@@ -67,10 +67,10 @@ class Verifier:
             found = execute(_in_evaluation(after), feeds, self.threads)
         except Exception as error:
             raise ContractError(f"the graph it left does not run: {reason(error)}") from error
-        compared: dict[str, list[np.ndarray]] = {name: [] for name in after.outputs}
+        compared: dict[str, list[np.ndarray]] = {name: [] for name in before.outputs}
         rounded: dict[str, float] | None = None  # measured where it is asked for
         for number, (feed, expected, actual) in enumerate(zip(feeds, reference, found, strict=True), 1):
-            for name in after.outputs:
+            for name in before.outputs:
                 where = f"output '{name}' on probe {number} of {len(feeds)} ({describe(feed)})"
                 included = compared_at(after, feed, expected[name], effect)
                 try:
@@ -85,13 +85,14 @@ class Verifier:
                     compare(expected[name], actual[name], wider, included, where)
                 compared[name].append(expected[name] if included is None else expected[name][included])
         if rounds:
-            for name in after.outputs:
+            for name in before.outputs:
                 moved = moved_share([r[name] for r in reference], [f[name] for f in found])
                 if moved > ROUNDED:
                     raise ContractError(
                         f"output '{name}' moved by {moved:.1%} of its norm (limit {ROUNDED:.0%})"
                     )
-        self._known = (after, feeds, found)
+        # A memory that the program gained was left empty, and is filled from now on.
+        self._known = (after, feeds, found) if before.outputs == after.outputs else None
         if isinstance(effect, Lossy):
             for name, arrays in compared.items():
                 left = vacuity([each[name] for each in found])
@@ -104,6 +105,8 @@ class Verifier:
         if self._known is not None and self._known[0] is before and before.inputs == after.inputs:
             return self._known[1], self._known[2]
         feeds = self.make_probes(shared(after, before), self.seed)  # a pass may let it take more
+        if gained := {spec.name for spec in after.inputs} - {spec.name for spec in before.inputs}:
+            feeds = [{name: x for name, x in feed.items() if name not in gained} for feed in feeds]
         program = _in_evaluation(before)
         try:
             return feeds, execute(program, feeds, self.threads)
@@ -167,17 +170,20 @@ def _rounds_elsewhere(before: Program, after: Program) -> bool:
 
 
 def same_interface(before: Program, after: Program) -> None:
-    """Raise unless inputs and outputs were kept; an input's symbol may become a number.
+    """Raise unless inputs and outputs were kept; an input's symbol may become a number, and behind the others
+    a program may gain a memory: inputs that are empty where nobody gives them, each with its output.
 
     Raises:
         ContractError: names the input or output that changed.
     """
-    if after.outputs != before.outputs:
-        raise ContractError(f"the outputs became {_names(after.outputs)} instead of {_names(before.outputs)}")
-    if [spec.name for spec in after.inputs] != [spec.name for spec in before.inputs]:
-        had, has = ([spec.name for spec in program.inputs] for program in (before, after))
+    had, has = ([spec.name for spec in program.inputs] for program in (before, after))
+    gained = [spec for spec in after.inputs[len(had) :] if spec.given_by]
+    outputs = (*before.outputs, *(spec.given_by for spec in gained))
+    if after.outputs != outputs:
+        raise ContractError(f"the outputs became {_names(after.outputs)} instead of {_names(outputs)}")
+    if has != [*had, *(spec.name for spec in gained)]:
         raise ContractError(f"the inputs became {_names(has)} instead of {_names(had)}")
-    for old, new in zip(before.inputs, after.inputs, strict=True):
+    for old, new in zip(before.inputs, after.inputs, strict=False):
         narrowed = len(old.shape) == len(new.shape) and all(
             a == b or (isinstance(a, str) and isinstance(b, int))
             for a, b in zip(old.shape, new.shape, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....ir.errors import BackendError, BundleError
+from ....ir.inputs.memory import remembering
 from ....ir.spec import InputSpec
 from ...bundles.feeds import Feed, check, check_ids, from_the_start
 from ...bundles.record import MODULE, WEIGHTS, Compiled, Function
@@ -68,6 +69,7 @@ class Runtime:
             InputError: naming the input that is missing or does not fit.
             BackendError: a function failed.
         """
+        feed = remembering(self.inputs, feed)
         sizes = self._sizes(feed)
         feed = from_the_start(self._ids, feed, sizes)
         pieces = self._choice.pieces(sizes)

@@ -71,11 +71,12 @@ def heads_of(site: Site, tensors: Sequence[Tensor]) -> Heads:
     k, v = (
         x.repeat_interleave(q.shape[1] // x.shape[1], 1) if x.shape[1] != q.shape[1] else x for x in (k, v)
     )
-    keep = _kept(tensors[4], site.mask[1]) if site.mask is not None else None
+    keep = kept(tensors[4], site.mask[1]) if site.mask is not None else None
     return Heads(q, k, v, tensors[3], keep, site.causal, attention.operand_scale)
 
 
-def _kept(mask: Tensor, spec: InputSpec) -> Tensor:
+def kept(mask: Tensor, spec: InputSpec) -> Tensor:
+    """Which tokens a mask keeps, bool."""
     return mask == 0 if spec.hidden else mask != 0
 
 
