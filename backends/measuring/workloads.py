@@ -14,6 +14,7 @@ import numpy as np
 
 from ...ir.errors import MeasureError, short
 from ...ir.inputs.cached import cache_of
+from ...ir.inputs.memory import remembering
 from ...ir.inputs.probe import feed
 from ...ir.program import Program
 from ...ir.spec import InputSpec
@@ -93,12 +94,16 @@ def workloads(
 
 
 def fitting(feed: Feed, programs: Iterable[Program]) -> Feed:
-    """A call with ids that every program has a row for; itself where it is one already.
+    """A call with ids that every program has a row for, and an empty memory for those that take one; itself
+    where it is one already.
 
     Ids beyond the smallest table, of a program whose vocabulary was pruned, are taken modulo its rows: what
     they mean is another matter, and takes no time.
     """
     bounds: dict[str, tuple[int, int]] = {}
+    programs = list(programs)
+    for program in programs:
+        feed = remembering(program.inputs, feed)
     for spec in (spec for program in programs for spec in program.inputs if spec.high):
         low, high = bounds.get(spec.name, (spec.low, spec.high or 0))
         bounds[spec.name] = max(low, spec.low), min(high, spec.high or 0)

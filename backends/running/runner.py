@@ -22,6 +22,7 @@ from ..target import allowed_cpus, check_threads, detect
 from ..tvm.run.runtime import Runtime
 from .answers import classes, spans, together
 from .routed import Routed
+from .stream import Stream
 from .text import TextEncoder
 from .texts import listed
 
@@ -95,12 +96,20 @@ class Bundle:
         return self.manifest.outputs
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
-        """Outputs by name, from arrays by name.
+        """Outputs by name, from arrays by name; a memory that is left out is empty.
 
         Raises:
             InputError: naming the input that is missing, unknown or does not fit, and what would.
         """
         return self.engine.run(feed)
+
+    def stream(self) -> Stream:
+        """Texts read segment by segment, for a model with a memory: `stream.run(feed)` for each segment.
+
+        Raises:
+            InputError: the model has none.
+        """
+        return Stream(self.run, self.inputs)
 
     def encode(self, texts: Iterable[str], pairs: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Arrays by input name: truncated to what the model takes, padded to the longest.

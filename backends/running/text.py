@@ -33,7 +33,7 @@ class TextEncoder:
         symbols: Mapping[str, tuple[int, int]],
     ) -> None:
         self.tokenizer = _load(tokenizer)
-        self.inputs = tuple(inputs)
+        self.inputs = tuple(spec for spec in inputs if not spec.given_by)  # a memory is empty
         self.pad = int(info.get("pad_token_id") or 0)
         ids = next((spec for spec in inputs if spec.role == "token_ids"), None)
         if ids is None:

@@ -18,24 +18,24 @@ class SegmentMemory(Pass):
         ->  k, v = [memory_keys, x Wk], [memory_values, x Wv];  y = softmax(q k^T + mask) v
             new_memory_keys, new_memory_values = k[-length:], v[-length:]
 
-    Segment recurrence (Transformer-XL: Dai et al., 2019, arXiv:1901.02860, section 3.2), with older tokens
+    Segment recurrence (Transformer-XL: Dai et al., 2019, arXiv:1901.02860, section 3.2); older tokens are
     compressed instead of dropped where that is asked for (Compressive Transformer: Rae et al., 2020,
-    arXiv:1911.05507, section 3, mean pooling). Each attention gets two inputs, (batch, places, features), keys
-    and values as they are projected, before they are turned, and two outputs for the next call; `memory_count`,
-    int64 (batch,), says how many tokens of each text came before. All zeros is an empty memory, and an input
-    that is left out is one: a first segment gives what it gave. `gw.load(...).stream()` carries them along.
+    arXiv:1911.05507, section 3, by their mean). Each attention gets two inputs, (batch, places, features),
+    keys and values as they are projected, and two outputs for the next call; `memory_count`, int64 (batch,),
+    says how many tokens of each text came before. All zeros is an empty memory, and an input that is left out
+    is one: a first segment gives what it gave. `gw.load(...).stream()` carries them along.
 
-    Rotated keys are turned anew in each call, by their place in [memory, segment], which is exact and never
-    leaves the lengths that the model knows. Tables of places are read on by the same places: exact until the
-    memory is full, then each segment stands behind a full memory again, which a model may have to learn.
-    Padding is not remembered; in a first segment the model counts it as it did, so pad it on the right where
-    places come from a table. Segments are as long as the longest text less what is remembered, at most.
+    Keys are turned anew in each call, by their place in [memory, segment], which is exact and never leaves
+    the lengths that the model knows. Tables of places are read by the same places: exact until the memory is
+    full; then each segment stands behind a full memory once more, which a model may have to learn. Padding is
+    not remembered; in a first segment the model counts it as it did, so pad on the right where places come
+    from a table. A segment is as long as the longest text less what is remembered, at most.
 
     Refused, by name: models that look ahead, windows shorter than the memory, biases of position, positions
     that come in as an input.
 
-    length: tokens remembered as they were. compressed: means of older ones that are remembered; one counts for
-        as many keys as it is of, at the place of the middle one. rate: tokens in a mean.
+    length: tokens remembered as they were. compressed: means of older ones; each counts for as many keys as
+        it is of, at the place of the middle one. rate: tokens in a mean.
     """
 
     name: ClassVar[str] = "segment-memory"
@@ -52,7 +52,9 @@ class SegmentMemory(Pass):
             if getattr(self, option) < least:
                 raise ValueError(f"{option} is {getattr(self, option)}, and {least} at least")
         if self.rate > 1 and not self.compressed:
-            raise ValueError(f"rate is {self.rate}, and nothing is compressed: give compressed, as compressed=128")
+            raise ValueError(
+                f"rate is {self.rate}, and nothing is compressed: give compressed, as compressed=128"
+            )
 
     def traces(self) -> bool:
         return True
@@ -95,6 +97,6 @@ class SegmentMemory(Pass):
             "places": memory.places,
             "tokens remembered": memory.span,
             "longest segment": symbols[symbol][1],
-            "kB a text": round(sum(4 * spec.shape[1] * spec.shape[2] for spec in writer.inputs[1:]) / 1000),
+            "kB a text": round(writer.size / 1000),
         }
         return Result(after, True, told)

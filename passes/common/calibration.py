@@ -21,7 +21,13 @@ from ...ir.program import Program
 from ...ir.spec import MASKS
 from ..manager.contract import Context, Feed
 
-_STRUCTURE = (*MASKS, "mask", "token_type_ids", "position_ids", "memory")  # may be constant in the best of data
+_STRUCTURE = (
+    *MASKS,
+    "mask",
+    "token_type_ids",
+    "position_ids",
+    "memory",
+)  # may be constant in the best of data
 _ROWS_TO_CUT, _FEEDS_TO_CUT = 8, 4  # fewer rows, or feeds of a fixed batch, are not cut in two
 _MEND = "give it real inputs (Context(calibration=feeds), --data FILE)"
 

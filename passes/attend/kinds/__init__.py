@@ -39,6 +39,8 @@ def kind(name: str, options: dict[str, Any]) -> Kind:
     Raises:
         ValueError: there is no such kind (names the nearest), it has no such option, or no such value.
     """
+    if name == "memory":
+        raise ValueError("a memory has inputs and outputs, so it is a pass of its own: segment-memory")
     if name not in KINDS:
         raise ValueError(f"there is no attention of kind {name!r}{did_you_mean(name, KINDS)}")
     made = getattr(import_module(f".{name.replace('-', '_')}", __name__), name.title().replace("-", ""))

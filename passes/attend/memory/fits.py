@@ -38,7 +38,9 @@ def length_of(program: Program, found: Sequence[Site], reasons: Mapping[int, str
     for site in found:
         masks = tuple(hiding(site.attention))
         if masks and masks not in looked and not Seen(program, site).reaches(far):
-            raise PassError(f"{site.name}: it looks at a window of keys already, and a memory is one in its place")
+            raise PassError(
+                f"{site.name}: it looks at a window of keys already, and a memory is one in its place"
+            )
         looked.add(masks)
     return str(first)
 

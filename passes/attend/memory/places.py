@@ -11,7 +11,6 @@ from torch.fx import Node
 from ....ir.errors import PassError
 from ....ir.inputs.probe import feed
 from ....ir.program import Program
-from ....ir.spec import MASKS
 from ...common.outputs import computed
 from ..parts.site import Site
 

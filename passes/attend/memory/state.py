@@ -8,6 +8,7 @@ changes nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +69,25 @@ class Memory:
             seen = torch.cat([slot >= 0, seen], 1)
             at = torch.cat([slot * self.rate + (self.rate - 1) // 2, at], 1)
         return seen, at.clamp(min=0)
+
+    def bias(self, count: Tensor, keep: Tensor | None, length: int) -> Tensor:
+        """float (batch, 1, length, places + length), added to scores: later tokens, padding and empty places
+        are hidden, and a mean counts for its tokens. Where nothing is seen, all is: a mean, not NaN.
+
+        Args:
+            keep: bool (batch, length), which places of the segment hold a token; None where all do.
+        """
+        places, rows = torch.arange(length), count.shape[0]
+        seen = (places[None] <= places[:, None])[None]
+        if keep is not None:
+            seen = seen & keep[:, None]
+        old = self.remembered(count)[0][:, None]
+        shown = torch.cat([old.expand(rows, length, self.places), seen.expand(rows, length, length)], 2)
+        bias = torch.where(shown, 0.0, torch.finfo(torch.float32).min)
+        if self.rate > 1:
+            means = torch.arange(self.places + length) < self.compressed
+            bias = bias + torch.where(means, math.log(self.rate), 0.0)
+        return bias[:, None]
 
     def order(self, count: Tensor, keep: Tensor | None, length: int) -> Tensor:
         """int64 (batch, recent + length): where the recent tokens and the segment's stand, those of the text

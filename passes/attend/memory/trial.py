@@ -29,7 +29,9 @@ def goes_on(before: Program, after: Program, symbol: str, remembers: int) -> Non
     sizes = {s: min(max(2, least), most) for s, (least, most) in before.symbols.items()} | {symbol: length}
     text = feed(before, sizes)
     part = lambda start, end: {
-        spec.name: text[spec.name][tuple(slice(start, end) if d == symbol else slice(None) for d in spec.shape)]
+        spec.name: text[spec.name][
+            tuple(slice(start, end) if d == symbol else slice(None) for d in spec.shape)
+        ]
         for spec in before.inputs
     }
     (whole,) = execute(before, [text])
@@ -40,6 +42,6 @@ def goes_on(before: Program, after: Program, symbol: str, remembers: int) -> Non
             continue  # one vector a text
         if scaled_distance(whole[name][:, cut:], second[name]) > _EXACT:
             raise PassError(
-                f"'{name}' of a second segment is not what it is in the whole text: something beside keys and "
-                "values goes from token to token, or places are counted where nobody saw it"
+                f"'{name}' of a second segment is not what it is in the whole text: something beside keys "
+                "and values goes from token to token, or places are counted where nobody saw it"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +24,6 @@ from .places import Places
 from .state import Memory
 
 COUNT = "memory_count"
-_LOW = torch.finfo(torch.float32).min
 
 
 class Writer:
@@ -35,7 +33,8 @@ class Writer:
         sites: all attentions, of one length. memory: of each.
 
     Attributes:
-        inputs: specs of what comes in, in the order of the graph's new inputs.
+        inputs: specs of what comes in, in the order of the graph's new inputs. size: bytes remembered of a
+            text.
     """
 
     def __init__(self, program: Program, sites: Sequence[Site], memory: Memory) -> None:
@@ -46,6 +45,7 @@ class Writer:
         self._mask = sites[0].mask
         self._known: dict[Node, Any] = {}  # of [memory, segment], what was of the segment
         self._both: list[Node] = []
+        self.size = 0
         self.inputs: list[InputSpec] = []
         self._count = self._input(COUNT, torch.int64, seen=(0, 2 * memory.span))
 
@@ -80,17 +80,24 @@ class Writer:
             PassError: what lies between projections and scores can't be computed for more keys than queries.
         """
         attention = site.attention
-        for linear in filter(None, (attention.q, attention.k, attention.v)):
-            for cut in (linear.root.native, linear.input.native):
+        for one in filter(None, (attention.q, attention.k, attention.v)):
+            for cut in (one.root.native, one.input.native):
                 self._known.setdefault(cut, cut)  # nothing below a projection is computed again
-        for side, (value, linear) in {"keys": (attention.key, attention.k), "values": (attention.value, attention.v)}.items():
+        for side, value, linear in (
+            ("keys", attention.key, attention.k),
+            ("values", attention.value, attention.v),
+        ):
             assert linear is not None
             node = anchor(linear.root.native, value.native)
             if self._known.get(node, node) is node:
                 self._known[node] = self._remembered(node, f"memory_{side}_{site.number}", site.end)
         sides = [self._longer(value.native, site.end) for value in (attention.key, attention.value)]
+
+        def hiding(query: Tensor, count: Tensor, *mask: Tensor) -> Tensor:
+            return self._memory.bias(count, self._kept(mask[0]) if mask else None, query.shape[self._axis])
+
         if site is self._sites[0]:
-            self._bias = splice(lambda *given: self._hiding(*given), [self._query, self._count, *self._masks()], site.end)
+            self._bias = splice(hiding, [self._query, self._count, *self._masks()], site.end)
         bare = replace(site, mask=None)
 
         def mixed(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -116,16 +123,22 @@ class Writer:
             return memory.sources(count, memory.order(count, keep, query.shape[self._axis]), fresh)
 
         tokens = splice(fresh, [self._query, self._count, *self._masks()], end)
-        found = splice(sources, [self._query, self._count, tokens, *self._masks()], end)
-        new = splice(lambda count, fresh: memory.new(count, fresh), [self._count, tokens], end)
         given = [splice(operator.add, [self._count, tokens], end)]
-        given += [splice(lambda *given: memory.next(*given), [both, found, new], end) for both in self._both]
-        end.args = ((*end.args[0], *given),)  # type: ignore[misc]
+        if self._mask is None and not memory.compressed:
+            last = lambda both, query: both[:, query.shape[self._axis] :]
+            given += [splice(last, [both, self._query], end) for both in self._both]
+        else:
+            found = splice(sources, [self._query, self._count, tokens, *self._masks()], end)
+            new = splice(lambda count, fresh: memory.new(count, fresh), [self._count, tokens], end)
+            next_ = lambda both, found, new: memory.next(both, found, new)
+            given += [splice(next_, [both, found, new], end) for both in self._both]
+        end.args = ((*end.args[0], *given),)
 
     def _remembered(self, segment: Node, name: str, before: Node) -> Node:
         """[memory, segment] of a projection, (batch, places + length, features)."""
         value = segment.meta["val"]
         given = self._input(name, value.dtype, (self._memory.places, value.shape[2]))
+        self.size += self._memory.places * value.shape[2] * value.element_size()
         self._both.append(splice(lambda old, new: torch.cat([old, new], 1), [given, segment], before))
         return self._both[-1]
 
@@ -136,7 +149,7 @@ class Writer:
         value, result = node.meta.get("val"), node
         if isinstance(value, torch.SymInt) and value.node.expr == self._length:
             result = call(self._graph, operator.add, node, self._memory.places, before=node.next)
-        elif any([self._longer(operand, before) is not operand for operand in node.all_input_nodes]):
+        elif [self._longer(source, before) for source in node.all_input_nodes] != node.all_input_nodes:
             args, kwargs = map_arg((node.args, dict(node.kwargs)), self._known.__getitem__)
             try:
                 result = call(self._graph, node.target, *args, before=before, **kwargs)
@@ -149,23 +162,6 @@ class Writer:
     @property
     def _length(self) -> Any:
         return self._query.meta["val"].shape[self._axis].node.expr
-
-    def _hiding(self, query: Tensor, count: Tensor, *mask: Tensor) -> Tensor:
-        """float (batch, 1, length, places + length), added to scores. A mean counts for its tokens; where
-        nothing is seen the least numbers give a mean over all, not NaN."""
-        memory = self._memory
-        places = torch.arange(query.shape[self._axis])
-        seen = places[None] <= places[:, None]
-        if mask:
-            seen = seen & self._kept(mask[0])[:, None]
-        old = memory.remembered(count)[0][:, None]
-        rows, length = old.shape[0], query.shape[self._axis]
-        shown = torch.cat([old.expand(rows, length, memory.places), seen.expand(rows, length, length)], 2)
-        bias = torch.where(shown, 0.0, _LOW)
-        if memory.compressed and memory.rate > 1:
-            weight = torch.arange(memory.places + length) < memory.compressed
-            bias = bias + torch.where(weight, math.log(memory.rate), 0.0)
-        return bias[:, None]
 
     def _kept(self, mask: Tensor) -> Tensor:
         assert self._mask is not None

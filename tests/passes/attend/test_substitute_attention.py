@@ -51,6 +51,7 @@ def test_the_vector_of_a_text_does_not_depend_on_its_batch(attn, left):
     ("options", "reason"),
     [
         ("kind=windw", "did you mean 'window'"),
+        ("kind=memory", "it is a pass of its own: segment-memory"),
         ("kind=linear,window=3", "has no option 'window': it has chunk"),
         ("kind=window,window=-1", "window is -1, and 0 at least"),
         ("kind=window,layers=(0,0)", "each once"),
