@@ -45,6 +45,7 @@ class ExtendPositions(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
+    widens: ClassVar = True
 
     length: int = 4096
     how: str = "copy"

@@ -146,6 +146,10 @@ class Pass(ABC):
     """Of a pass on ONNX programs: whether it may rewrite the body of an If or a Loop as a program of its own
     (bodies.py). False where it reads what inputs are for, or weighs all layers against each other."""
 
+    widens: ClassVar[bool] = False
+    """Whether programs take calls afterwards that they refused before. A run measures and judges what comes
+    after it beside what it gives."""
+
     def requires(self) -> tuple[str, ...]:
         """Fields of the context that must not be empty."""
         return ()

@@ -32,6 +32,7 @@ from . import presets
 from .evidence import Evidence
 from .portability import Portability, portability
 from .steps import PLAIN, PYTORCH, Quality, StepEvidence
+from .widening import Widened
 
 HUGE = 1 << 30  # bytes of weights, from which on exact pipelines are not judged a second time
 
@@ -61,6 +62,7 @@ class Work:
 
     Args:
         first: the pipelines that will be tried first, one a backend.
+        wide: what made the program take more than the model as it came.
     """
 
     def __init__(
@@ -71,12 +73,17 @@ class Work:
         data: Data | None,
         first: Sequence[Pipeline],
         texts: Data | None = None,
+        wide: Widened | None = None,
     ) -> None:
         self.config, self.console, self.program = config, console, program
         self.threads = config.threads or 1
         self.effort = QUICK if config.quick else THOROUGH
         self.target = named(config.target or "host")
         self.notes: list[str] = []
+        self.wide = bool(wide and wide.passes)
+        if wide and wide.passes:
+            console.say(wide.said)
+            self.notes.append(wide.said)
         self.backend = OnnxRuntime()
         self.plain, self.lowering = self._lower()
         shapes = config.shapes or default_names(self.plain)
@@ -202,7 +209,7 @@ class Work:
         """
         self.console.say("Comparing with what you would otherwise run")
         source = Path(str(self.program.info.get("source", "")))
-        eager = self.effort.eager and (source / "config.json").is_file()
+        eager = self.effort.eager and not self.wide and (source / "config.json").is_file()
         usual: dict[str, Contestant] = {PYTORCH: source} if eager else {}
         return compare(
             {**usual, PLAIN: self.plain, **builds},

@@ -27,6 +27,7 @@ from ..build.kept import building, kept
 from ..build.neighbours import of_build
 from ..build.outcome import Outcome
 from ..build.preflight import preflight
+from ..build.widening import Widened, widened
 from ..build.work import Work, candidates
 from ..config import RunConfig, make, resolve
 from ..console import Console
@@ -94,11 +95,13 @@ def run(
     program = capture(config.model if source is None else source, inputs=inputs, model_type=config.model_type)
     for note in program.info.get("notes", ()):
         console.say(note)
+    wide = widened(program, pipeline, console.progress)
+    program, pipeline = wide.program, wide.rest
     data, texts = read_data(config, program), read_calibration(config, program)
     backends: tuple[Engine, ...] = ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
     chains = {name: candidates(config, program, pipeline, name) for name in backends}
     with ExitStack() as stack:
-        work = Work(config, console, program, data, [chain[0] for chain in chains.values()], texts)
+        work = Work(config, console, program, data, [chain[0] for chain in chains.values()], texts, wide)
         console.say(work.forecast([chain[0] for chain in chains.values()]))
         builds = list(_builds(work, chains, stack))
         comparison = work.compare(
@@ -110,8 +113,8 @@ def run(
         outcome = Outcome(
             config=config,
             source=program,
-            pipeline=str(build.candidate.pipeline),
-            steps=build.candidate.steps,
+            pipeline=wide.whole(build.candidate.pipeline),
+            steps=(*wide.steps, *build.candidate.steps),
             graphs=build.graphs,
             dispatch=build.dispatch,
             comparison=comparison,
@@ -123,7 +126,7 @@ def run(
             seconds=time.monotonic() - began,
             backend=build.backend,
             other=other,
-            unverified=_unverified(work, build),
+            unverified=_unverified(work, build, wide),
             weight_bytes=_weight_bytes(work, build),
             neighbours=of_build(work, build),
         )
@@ -132,9 +135,9 @@ def run(
     return replace(outcome, bundle=_write(outcome, work.workloads, build.artifact))
 
 
-def _unverified(work: Work, build: Build) -> tuple[str, ...]:
+def _unverified(work: Work, build: Build, wide: Widened) -> tuple[str, ...]:
     """What nobody could verify of the build: promises of its passes, and its quality."""
-    steps = [each.step for each in build.candidate.steps if each.graphs]
+    steps = [each.step for each in (*wide.steps, *build.candidate.steps) if each.graphs != ()]
     return tuple(dict.fromkeys(each for each in (work.unverified, *(s.unverified for s in steps)) if each))
 
 

@@ -16,6 +16,7 @@ from ...ir.errors import BundleError
 from ...ir.program import Program
 from ..build.building_compiled import Compiled
 from ..build.preflight import preflight
+from ..build.widening import widened
 from ..build.work import Work, candidates
 from ..config import RunConfig, make, resolve
 from ..console import Console
@@ -98,9 +99,11 @@ def _built(config: RunConfig, console: Console) -> tuple[Program, Sequence[Mappi
     given = preflight(config)
     console.progress("capturing")
     program = capture(config.model, model_type=config.model_type)
+    wide = widened(program, given, console.progress)
+    program, given = wide.program, wide.rest
     data, texts = read_data(config, program), read_calibration(config, program)
     chain = candidates(config, program, given, "tvm")
-    work = Work(config, console, program, data, [chain[0]], texts)
+    work = Work(config, console, program, data, [chain[0]], texts, wide)
     building = Compiled(work)
     with building:
         build = building.best(chain)
