@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch.fx import Graph, GraphModule, Node
+from torch.utils._pytree import tree_leaves
 
 from ..errors import GraphwrightError
 from ..ops.shapes import infer, infer_dtype
@@ -232,13 +233,21 @@ def call(graph: Graph, target: Any, *args: Any, before: Node, **kwargs: Any) -> 
     return node
 
 
-def propagate(gm: GraphModule) -> None:
-    """Recomputes every shape from the inputs' and the tensors', after sizes were changed.
+def propagate(gm: GraphModule, changed: Collection[Node] | None = None) -> None:
+    """Recomputes shapes from the inputs' and the tensors', after sizes were changed.
+
+    Args:
+        changed: the nodes whose tensor or arguments are others; what reads none whose shape became another
+            keeps its own. By default all are computed.
 
     Raises:
         GraphwrightError: operands do not go together, named with the node.
     """
+    others = set(gm.graph.nodes if changed is None else changed)
     for node in gm.graph.nodes:
+        if node not in others and others.isdisjoint(node.all_input_nodes):
+            continue
+        before = _stated(node)
         if node.op == "get_attr" and isinstance(tensor := attribute(gm, str(node.target)), torch.Tensor):
             node.meta["val"] = fake_tensor(gm.graph, tensor)
         elif node.op == "call_function":
@@ -249,6 +258,14 @@ def propagate(gm: GraphModule) -> None:
                 raise GraphwrightError(
                     f"{node.name} ({node.target}) does not fit any more: {reason}"
                 ) from error
+        if _stated(node) != before:
+            others.add(node)
+
+
+def _stated(node: Node) -> str:
+    """What is known of a node's result, to be compared: symbols are by what they are, which asks nothing."""
+    leaves = tree_leaves(node.meta.get("val"))
+    return repr([(v.shape, v.stride(), v.dtype) if isinstance(v, torch.Tensor) else v for v in leaves])
 
 
 def prune(gm: GraphModule) -> int:

@@ -71,7 +71,7 @@ def cut_groups(gm: GraphModule, going: Iterable[tuple[Group, Iterable[int]]]) ->
         restate(node, cuts)
     fault = None
     try:
-        propagate(gm)
+        propagate(gm, cuts)
     except GraphwrightError as error:  # whose cause may stand before it
         fault = error
     for node, old in before.items():
