@@ -82,7 +82,8 @@ class Hardware(Protocol):
 class Context:
     """What a run hands to each pass.
 
-    target: the hardware. threads: intra-op threads to build and measure with.
+    target: the hardware. runtime: what the program is for, "onnxruntime" or "tvm"; empty where that is open.
+    threads: intra-op threads to build and measure with.
     calibration: feeds of real data, for passes that require "calibration".
     training: feeds of real data to train on, as many as there are; where it is empty, calibration serves.
     cache: a folder where work may be kept between runs, such as a training's checkpoints; None keeps none.
@@ -102,6 +103,7 @@ class Context:
     """
 
     target: Hardware | None = None
+    runtime: str = ""
     threads: int = 2
     seed: int = 0
     calibration: Sequence[Feed] = ()

@@ -48,6 +48,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "prune-weights",
     ),
     "quantize": (
+        "compute-bfloat16",
         "fake-quant",
         "quantize-binary",
         "quantize-dynamic",

@@ -12,6 +12,7 @@ from ...ir.onnx.graph import Editor
 from ...ir.program import Program
 from ..manager.contract import Context, Lossy, Pass, Result
 from .codes.decode import Decoder
+from .codes.narrow import narrowed
 from .codes.stored import StoredWeight, find
 
 _TYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
@@ -72,12 +73,7 @@ def _unfit(stored: StoredWeight) -> str:
 def _store(editor: Editor, decoder: Decoder, stored: StoredWeight, dtype: ir.DataType) -> None:
     tensor, old = stored.tensor, stored.value
     name = f"{stored.name}.{dtype.name.lower()}"
-
-    def narrowed() -> ir.Tensor:
-        return ir.Tensor(tensor.numpy().astype(dtype.numpy()), dtype=dtype, name=name)
-
-    lazy = ir.LazyTensor(narrowed, dtype=dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)
-    half = editor.initializer(lazy, name)
+    half = editor.initializer(narrowed(tensor, dtype, name), name)
     for use in stored.uses:
         if use.kind != "lookup":
             continue

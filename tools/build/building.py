@@ -147,7 +147,7 @@ class Building:
             instruments.append(Reproducer(self.config.reproduce))
         start, passes = self._start(pipeline)
         self.chosen: dict[Any, Any] = {}
-        context = replace(self.work.context(evidence), chosen=self.chosen)
+        context = replace(self.work.context(evidence), chosen=self.chosen, runtime=self.backend)
         ran = Pipeline(passes).run(start, context, instruments=instruments, keep_going=True)
         if ran.program.dialect != "onnx":
             for step in ran.steps:

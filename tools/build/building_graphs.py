@@ -64,7 +64,8 @@ class Graphs(Building):
             name = title(served, made.graphs)
             without = " and ".join(names[number] for number in sorted(left_out))
             self.console.say(f"Making a second graph, {name}, without {without}")
-            context = replace(self.work.context(None), chosen=self.chosen, **self._steering())
+            given = self.work.context(None)
+            context = replace(given, chosen=self.chosen, runtime=self.backend, **self._steering())
             again = Pipeline(passes[number] for number in kept).run(start, context)
             if again.ok:
                 made.graphs[name] = again.program

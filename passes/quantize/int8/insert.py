@@ -117,7 +117,9 @@ def _measured(
         if not measured.possible:
             return None
         loss = _told(measured, context, len(free) + 1)
-        plan = choose([sites[n] for n in free], lambda r: loss(everywhere(r)), 1 - min_cosine, mode.ladder)
+        plan = choose(
+            [sites[n].per_token for n in free], lambda r: loss(everywhere(r)), 1 - min_cosine, mode.ladder
+        )
     alone = dict(zip(free, plan.alone, strict=False))
     whole = Placement(
         tuple(everywhere(plan.rungs)),

@@ -33,7 +33,7 @@ from .hidden_rows import needing_guard
 from .sites import Product, Site
 from .weights import quantize
 
-Rung = Literal["static", "tensor", "token", "float"]
+Rung = Literal["static", "tensor", "token", "bfloat16", "float"]
 Form = Literal["qdq", "kernels"]
 MICROSOFT = "com.microsoft"
 SMALLEST_ROW = np.float32(1e-30)  # a row of zeros is divided by this, and stays zero

@@ -22,7 +22,7 @@ from ....ir.program import Program
 from ...common.outputs import rows
 from ...manager.contract import Context, Feed
 from .rewrite import Rung, Static, write
-from .sites import Site, find
+from .sites import find
 
 TOKENS = 1024  # of input are enough to rank sites, and cost a big model no minutes
 # What a rung adds to the time of an int8 product, in such products; medians over the sizes of MiniLM's layers
@@ -31,6 +31,7 @@ PRICE: dict[Rung, float] = {"token": 0.25, "float": 2.4}
 TENSOR: tuple[Rung, ...] = ("tensor", "token", "float")
 TOKEN: tuple[Rung, ...] = ("token", "float")
 STATIC: tuple[Rung, ...] = ("static", "token", "float")
+BFLOAT16: tuple[Rung, ...] = ("bfloat16", "float")  # a narrower float instead of int8
 Outputs = Sequence[Mapping[str, np.ndarray]]
 
 
@@ -45,7 +46,7 @@ class Placement:
 
 
 def choose(
-    sites: Sequence[Site],
+    per_token: Sequence[bool],
     loss: Callable[[Sequence[Rung]], float],
     budget: float,
     ladder: tuple[Rung, ...] = TENSOR,
@@ -53,25 +54,26 @@ def choose(
     """The rung of every site, as low as the budget lets it be. Deterministic if `loss` is.
 
     Args:
+        per_token: of each site, whether its rows can be scaled apart.
         loss: 1 - cosine with the given rungs.
         budget: the largest loss allowed.
         ladder: from the cheapest rung to "float".
     """
-    rungs: list[Rung] = [ladder[0]] * len(sites)
+    rungs: list[Rung] = [ladder[0]] * len(per_token)
     whole = loss(rungs)
     if whole <= budget:
         return Placement(tuple(rungs), whole)
 
     def alone(number: int) -> float:
-        mixed: list[Rung] = ["float"] * len(sites)
+        mixed: list[Rung] = ["float"] * len(per_token)
         mixed[number] = rungs[number]
         return max(0.0, loss(mixed))
 
     def above(number: int) -> Rung:
         higher = ladder[ladder.index(rungs[number]) + 1 :]
-        return next(rung for rung in higher if rung != "token" or sites[number].per_token)
+        return next(rung for rung in higher if rung != "token" or per_token[number])
 
-    losses = [alone(number) for number in range(len(sites))]
+    losses = [alone(number) for number in range(len(per_token))]
     first = tuple(losses)
     while whole > budget and any(rung != "float" for rung in rungs):
         # What the sum missed is taken to be missed in the same proportion from here on.

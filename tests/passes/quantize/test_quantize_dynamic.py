@@ -34,11 +34,6 @@ def run(program, context=None, **options):
     return QuantizeDynamic(**options).run(program.clone(), context or Context(target=VNNI))
 
 
-class Site:
-    def __init__(self, per_token=True):
-        self.per_token = per_token
-
-
 class Ledger:
     """Losses per site and rung that add up, times a factor for sites together."""
 
@@ -54,7 +49,7 @@ class Ledger:
 
 def test_within_the_budget_at_once_nothing_more_is_measured():
     ledger = Ledger([1e-3, 2e-3], [0, 0])
-    plan = choose([Site(), Site()], ledger, 4e-3)
+    plan = choose([True, True], ledger, 4e-3)
     assert plan.rungs == ("tensor", "tensor")
     assert plan.loss == pytest.approx(3e-3)
     assert ledger.asked == 1
@@ -72,19 +67,19 @@ def test_within_the_budget_at_once_nothing_more_is_measured():
 )
 def test_the_costliest_site_climbs_first(budget, rungs):
     ledger = Ledger([3e-3, 9e-3, 1e-3], [0.5e-3, 1e-3, 0.4e-3])
-    plan = choose([Site(), Site(), Site()], ledger, budget)
+    plan = choose([True] * 3, ledger, budget)
     assert plan.rungs == rungs
     assert plan.loss <= budget
 
 
 def test_a_site_without_rows_of_its_own_climbs_to_float():
-    plan = choose([Site(per_token=False), Site()], Ledger([15e-3, 1e-3], [9.0, 0.1e-3]), 2e-3)
+    plan = choose([False, True], Ledger([15e-3, 1e-3], [9.0, 0.1e-3]), 2e-3)
     assert plan.rungs == ("float", "tensor")
 
 
 def test_losses_that_do_not_add_up_are_found_out():
     ledger = Ledger([3e-3, 2e-3, 1e-3], [1e-3, 1e-3, 0.5e-3], together=4)
-    plan = choose([Site(), Site(), Site()], ledger, 7e-3)
+    plan = choose([True] * 3, ledger, 7e-3)
     assert plan.loss <= 7e-3
     assert "float" in plan.rungs
 
