@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ...ir.errors import PassError
 from ...ir.program import Program
 from ...ir.spec import IDS, MASKS
-from ..manager.contract import Context, Exact, Feed, Pass, Result
+from ..manager.contract import Context, Exact, Feed, Pass, Ratio, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from .parts.blocks import Band, Table
-    from .parts.site import Site
+    from .parts.patterned import Forms
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,13 @@ class BlockAttention(Pass):
     value has n x n numbers. What stands at padding may change.
 
     Left, by name: attention over all keys, scores with a position bias, caps or sinks, patterns whose blocks
-    are three quarters of all keys or more (strided and axial ones often are). Short texts are faster in full:
-    where programs are timed, it is kept where a call gains, and calls of one or two blocks do without.
+    are more than half of all keys (strided and axial ones often are). Short texts are faster in full: where
+    programs are timed, it is kept where a call gains over full attention in one kernel, and calls that are
+    slower with it, or of one or two blocks, do without.
 
     Afterwards no attention is found in those layers, so whatever prunes heads or puts other attention comes
-    before. For ONNX Runtime: TVM's kernels compute the same blocks from the mask, so leave it out there.
+    before. For ONNX Runtime, whose presets begin with it where a model has windows and calls are long: TVM's
+    kernels compute the same blocks from the mask, so leave it out there.
 
     block: places in a block of queries and of keys. layers: which self-attentions, by number from 0; where
     none are named, all.
@@ -60,10 +59,19 @@ class BlockAttention(Pass):
         return True
 
     def pays(self, program: Program, feed: Feed) -> bool:
-        texts = [feed[spec.name] for spec in program.inputs if spec.role in (*MASKS, *IDS)]
-        return not texts or max(text.shape[-1] for text in texts) > 2 * self.block
+        texts = _lengths(program, feed)
+        return not texts or max(texts) > 2 * self.block
+
+    def worthwhile(self, program: Program, feeds: Sequence[Feed]) -> bool:
+        if program.dialect != "fx" or not super().worthwhile(program, feeds):
+            return False
+        from .parts.patterned import patterned
+
+        longest = max((length for feed in feeds for length in _lengths(program, feed)), default=None)
+        return patterned(program, longest)
 
     def run(self, program: Program, context: Context) -> Result:
+        from .parts.patterned import forms, written
         from .parts.site import sites
 
         found, reasons = sites(program)
@@ -71,94 +79,71 @@ class BlockAttention(Pass):
         for number in self.layers:
             if number >= count:
                 raise PassError(f"there is no layer {number}: self-attentions are numbered 0 to {count - 1}")
-        forms, left = self._forms(program, found)
+        cuts, left = forms(program, found, self.block, self.layers)
         reasons |= left
-        if context.measure is not None and context.gates:
-            forms, slower = self._faster(program, found, forms, context)
-            reasons |= slower
+        names = {site.number: site.name for site in found}
+        ratios: Mapping[str, Ratio] = {}
+        if cuts and context.measure is not None and context.gates:
+            cuts, slower, ratios = _faster(program, cuts, context)
+            reasons |= {number: f"{names[number]}: {why}" for number, why in slower.items()}
         done = {
             number: form
-            for number, form in forms.items()
-            if context.allow(f"{_name(found, number)} over blocks of {self.block}")
+            for number, form in cuts.items()
+            if context.allow(f"{names[number]} over blocks of {self.block}")
         }
-        after = _written(program, done) if done else program
+        after = written(program, done) if done else program
         told: dict[str, int | float | str] = {"attentions in blocks": f"{len(done)} of {count}"}
         if done:
             told["keys a query"] = " ".join(str(form.keys) for form in done.values())
-        notes = (reasons[n] for n in sorted(reasons) if not self.layers or n in self.layers)
-        return Result(after, bool(done), told, tuple(notes))
+        asked = {n: reasons[n] for n in sorted(reasons) if not self.layers or n in self.layers}
+        return Result(after, bool(done), told, _notes(asked), ratios=ratios)
 
-    def _forms(
-        self, program: Program, found: Sequence[Site]
-    ) -> tuple[dict[int, Band | Table], dict[int, str]]:
-        """How the patterns are cut, by number, one object where they are equal; and why others aren't."""
-        from .parts.cutting import cut
-        from .parts.seen import Seen
-        from .parts.site import beside_masks
 
-        known: dict[tuple, Band | Table | str] = {}
-        forms: dict[int, Band | Table] = {}
-        reasons = {}
-        for site in found:
-            a = site.attention
-            if self.layers and site.number not in self.layers:
-                continue
-            if why := beside_masks(a):
-                reasons[site.number] = f"{site.name}: {why}"
-                continue
-            key = (a.terms, a.mask, a.selected, a.mask_keeps, a.causal)
-            if key not in known:
-                try:
-                    made = cut(Seen(program, site), self.block)
-                    known[key] = known.setdefault(made.key, made)
-                except ValueError as reason:
-                    known[key] = str(reason)
-            form = known[key]
-            if isinstance(form, str):
-                reasons[site.number] = f"{site.name}: {form}"
-            else:
-                forms[site.number] = form
-        return forms, reasons
+def _lengths(program: Program, feed: Feed) -> list[int]:
+    """Of texts; none of images."""
+    return [feed[spec.name].shape[-1] for spec in program.inputs if spec.role in (*MASKS, *IDS)]
 
-    def _faster(
-        self, program: Program, found: Sequence[Site], forms: Mapping[int, Band | Table], context: Context
-    ) -> tuple[dict[int, Band | Table], dict[int, str]]:
-        """Those patterns with which some call gains, all layers of one measured together."""
-        from ..lower.timed.timing import Timing
-        from ..manager.pipeline import GAIN
 
-        timing: Timing | None = None
-        kept: dict[int, Band | Table] = {}
-        slower: dict[int, str] = {}
-        for form in dict.fromkeys(forms.values()):
-            mine = {number: each for number, each in forms.items() if each is form}
-            timing = timing or Timing(program, context, "")
-            ratios = timing.ratios(_written(program.clone(), mine))
-            if any(ratio.low > GAIN for ratio in ratios.values()):
-                kept |= mine
-                continue
+def _faster(
+    program: Program, cuts: Forms, context: Context
+) -> tuple[Forms, dict[int, str], Mapping[str, Ratio]]:
+    """Those patterns with which some call gains, all layers of one measured together; why not the others, by
+    number; and what all that are kept gain."""
+    from ..fuse.fuse_attention import FuseAttention
+    from ..fuse.fuse_rotary import FuseRotary
+    from ..lower.timed.timing import Timing
+    from ..manager.pipeline import GAIN
+    from .parts.patterned import written
+
+    timing = Timing(
+        program, context, "", fusing=(FuseRotary(), FuseAttention())
+    )  # as full attention will run
+    kept: Forms = {}
+    slower: dict[int, str] = {}
+    ratios: Mapping[str, Ratio] = {}
+    patterns = list(dict.fromkeys(cuts.values()))
+    for form in patterns:
+        mine = {number: each for number, each in cuts.items() if each is form}
+        ratios = timing.ratios(written(program.clone(), mine))
+        if any(ratio.low > GAIN for ratio in ratios.values()):
+            kept |= mine
+        else:
             best = max((ratio.median for ratio in ratios.values()), default=0.0)
-            for number in mine:
-                slower[number] = f"{_name(found, number)}: with it a call is {best:.2f} times as fast at best"
-        return kept, slower
+            slower |= dict.fromkeys(mine, f"with it a call is {best:.2f} times as fast at best")
+    if kept and len(patterns) > 1:
+        ratios = timing.ratios(written(program.clone(), kept))
+    return kept, slower, ratios
 
 
-def _name(found: Sequence[Site], number: int) -> str:
-    return next(site.name for site in found if site.number == number)
-
-
-def _written(program: Program, forms: Mapping[int, Band | Table]) -> Program:
-    """The program with blocks in the place of those attentions."""
-    from ...ir.fx.graph import prune
-    from .parts.blocked import Shared, blocked, shared
-    from .parts.site import sites
-
-    known: dict[int, Shared] = {}
-    for site in sites(program)[0]:
-        if (form := forms.get(site.number)) is not None:
-            if id(form) not in known:
-                known[id(form)] = shared(program, site, form)
-            site.end.replace_all_uses_with(blocked(site, known[id(form)]))
-    prune(program.graph)
-    program.graph.recompile()
-    return program
+def _notes(reasons: Mapping[int, str]) -> tuple[str, ...]:
+    """A sentence for each reason, with all layers that have it."""
+    layers: dict[str, list[tuple[int, str]]] = {}
+    for number, reason in reasons.items():
+        name, _, why = reason.partition(": ")
+        layers.setdefault(why, []).append((number, name))
+    return tuple(
+        f"{those[0][1]}: {why}"
+        if len(those) == 1
+        else f"{those[0][1]} and {len(those) - 1} more ({', '.join(str(n) for n, _ in those)}): {why}"
+        for why, those in layers.items()
+    )

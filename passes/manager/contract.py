@@ -124,7 +124,8 @@ class Result:
     """modified must be honest. statistics are declared numbers, printed beside time and size.
     notes: one sentence each for what was not rewritten and why.
     context: what the passes after get, where ids no longer mean what they did.
-    missed: what was asked for and could not be reached, in a sentence; the program is the best that could."""
+    missed: what was asked for and could not be reached, in a sentence; the program is the best that could.
+    ratios: measured speed-up per workload, of a pass that decides by the clock itself."""
 
     program: Program
     modified: bool
@@ -132,6 +133,7 @@ class Result:
     notes: tuple[str, ...] = ()
     context: Context | None = None
     missed: str = ""
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
 
 
 class Pass(ABC):
@@ -172,13 +174,18 @@ class Pass(ABC):
         later pass may make everything else faster, and what this one costs count for more."""
         return True
 
+    def worthwhile(self, program: Program, feeds: Sequence[Feed]) -> bool:
+        """Whether calls like these can gain from the pass on this program, told at less cost than by running
+        it: asked before a preset begins with it, for which a model has to be lowered once more."""
+        return any(self.pays(program, feed) for feed in feeds)
+
 
 @dataclass
 class Step:
     """What one pass did in a run.
 
     text: the pass as pipeline text. seconds: the pass itself; check_seconds: verification.
-    bytes_before, bytes_after: weights. ratios: measured speed-up per workload, for gated passes.
+    bytes_before, bytes_after: weights. ratios: measured speed-up per workload, where the clock decides.
     missed: as its result says. error: why it was rolled back (it broke its contract) or refused (what it was
     given, the data or the program, is nothing that it can work on), in one sentence. A pass is not run where
     the one that was to lower the program for it left it as it was. unverified: which outputs say nothing on

@@ -178,7 +178,7 @@ def _attempt(
     if not result.modified:
         step.rewrites = ()
         return (before if result.program.dialect == before.dialect else result.program), context
-    step.status = "applied"
+    step.status, step.ratios = "applied", result.ratios
     if pass_.gated() and context.gates and context.measure is not None:
         step.ratios = context.measure(before, result.program)
         if slower(step.ratios.values()):

@@ -66,10 +66,13 @@ class Graphs(Building):
             self.console.say(f"Making a second graph, {name}, without {without}")
             given = self.work.context(None)
             context = replace(given, chosen=self.chosen, runtime=self.backend, **self._steering())
-            again = Pipeline(passes[number] for number in kept).run(start, context)
+            rest: Sequence[Pass] = [passes[number] for number in kept]
+            begin, rest = (start, rest) if start is self.work.plain else self._start(Pipeline(rest))
+            lowered = len(kept) - len(rest)
+            again = Pipeline(rest).run(begin, context)
             if again.ok:
                 made.graphs[name] = again.program
-                made.made_of[name] = [kept[number] for number in again.applied]
+                made.made_of[name] = [*kept[:lowered], *(kept[lowered + number] for number in again.applied)]
                 made.made_for.update(dict.fromkeys(served, name))
         return made
 

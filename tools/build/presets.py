@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...backends.base import Engine
 from ...ir.program import Program
+from ...passes.manager.contract import Feed
 from ...passes.manager.pipeline import Pipeline
 
 _CANONICAL = (
@@ -68,6 +71,34 @@ WITHOUT_TEXTS: Chains = {
     **CHAINS,
     "onnxruntime": _texts(_EXACT, _BEFORE_INT8, "quantize-dynamic{{{}}}"),
 }
+
+
+# Before to-onnx, where calls gain by it. TVM's kernels read patterns of keys from masks.
+_FIRST: dict[Engine, tuple[str, ...]] = {"onnxruntime": ("block-attention",), "tvm": ()}
+
+
+def begun(
+    chain: Sequence[Pipeline],
+    program: Program,
+    feeds: Sequence[Feed],
+    backend: Engine = "onnxruntime",
+    timed: bool = True,
+) -> list[Pipeline]:
+    """A preset's pipelines behind those passes before to-onnx that calls gain by.
+
+    Args:
+        feeds: calls that the model is optimised for.
+        timed: whether a call may get a graph of its own; all calls have to gain where none may.
+    """
+    if program.dialect != "fx":
+        return list(chain)
+    passes = Pipeline.parse(",".join(_FIRST[backend])).passes
+    first = [
+        pass_
+        for pass_ in passes
+        if (timed or all(pass_.pays(program, feed) for feed in feeds)) and pass_.worthwhile(program, feeds)
+    ]
+    return [Pipeline([*first, *each.passes]) for each in chain]
 
 
 def chain(name: str, program: Program, backend: Engine = "onnxruntime") -> list[Pipeline]:

@@ -140,6 +140,11 @@ class Work:
         """The judges, where they can judge."""
         return None if self.unverified else self.judging
 
+    def begun(self, chain: Sequence[Pipeline], backend: Engine) -> list[Pipeline]:
+        """A preset's pipelines, with what goes before to-onnx where the workloads gain by it."""
+        feeds = [workload.feed for workload in self.workloads]
+        return presets.begun(chain, self.program, feeds, backend, self.config.preset != "small")
+
     def forecast(self, first: Sequence[Pipeline]) -> str:
         """How long measuring will take, in a sentence, from one call of each workload."""
         run, calls = self.backend.build(self.plain, threads=self.threads).run, []

@@ -102,6 +102,8 @@ def run(
     chains = {name: candidates(config, program, pipeline, name) for name in backends}
     with ExitStack() as stack:
         work = Work(config, console, program, data, [chain[0] for chain in chains.values()], texts, wide)
+        if pipeline is None:
+            chains = {name: work.begun(chain, name) for name, chain in chains.items()}
         console.say(work.forecast([chain[0] for chain in chains.values()]))
         builds = list(_builds(work, chains, stack))
         comparison = work.compare(

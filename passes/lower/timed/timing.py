@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ....ir.errors import MeasureError
 from ....ir.program import Program
-from ...manager.contract import Context, Ratio
+from ...manager.contract import Context, Pass, Ratio
 from ..to_onnx import ToOnnx
 
 
@@ -18,6 +18,7 @@ class Timing:
         program: fx, the uncut one.
         workload: the name of the call that is timed; "" is the first of the context's.
         ready: what is done in place to a copy of each before it is lowered.
+        fusing: passes that each goes through behind that, for choices that hang on what is fused later.
 
     Raises:
         MeasureError: the context measures no such workload.
@@ -29,9 +30,10 @@ class Timing:
         context: Context,
         workload: str,
         ready: Callable[[Program], None] = lambda program: None,
+        fusing: Sequence[Pass] = (),
     ) -> None:
         assert context.measure is not None
-        self._ready = ready
+        self._ready, self._fusing = ready, fusing
         self._measure: Callable[..., Mapping[str, Ratio]] = context.measure
         self._context, self._workload = context, workload
         self._uncut = self._lowered(program)
@@ -56,4 +58,6 @@ class Timing:
     def _lowered(self, program: Program) -> Program:
         work = program.clone()
         self._ready(work)
-        return ToOnnx().run(work, self._context).program
+        for pass_ in (ToOnnx(), *self._fusing):
+            work = pass_.run(work, self._context).program
+        return work

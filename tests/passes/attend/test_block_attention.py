@@ -5,8 +5,10 @@ from functools import cache
 
 import numpy as np
 import pytest
+import zoo
 from graphwright.ir.blocks import recognise
 from graphwright.ir.execute import execute
+from graphwright.ir.inputs.probe import feed
 from graphwright.ir.text import text
 from graphwright.ir.view import view
 from graphwright.passes.attend.block_attention import BlockAttention
@@ -23,6 +25,9 @@ PATTERNS = {
     "albert": "window=3,global_tokens=6",
     "modernbert": None,  # its second layer looks at a window of its own
 }
+
+
+NAME, SLOW = "reshape_default_1", "with it a call is 0.90 times as fast at best"
 
 
 @cache
@@ -98,8 +103,8 @@ def test_what_is_left_is_left_with_its_reason(name, options, reason):
         program = run(f"substitute-attention{{kind=window,{options}}}", program).program
     step = run(f"block-attention{{block={BLOCK}}}", program).steps[0]
     assert step.status == "no change"
-    assert len(step.notes) == 2
-    assert reason in step.notes[0]
+    (note,) = step.notes
+    assert f" and 1 more (0, 1): {reason}" in note
 
 
 def test_layers_are_chosen():
@@ -122,14 +127,36 @@ def test_only_what_measures_faster_is_kept(speed, count, monkeypatch):
     step = run(f"block-attention{{block={BLOCK}}}", masked("bert"), measure=measure).steps[0]
     assert timed == [2]  # layers of one pattern together
     assert step.statistics["attentions in blocks"] == count
-    assert len(step.notes) == (2 if speed < 1 else 0)
-    assert not step.notes or "with it a call is 0.90 times as fast at best" in step.notes[0]
+    assert step.notes == (() if speed > 1 else (f"{NAME} and 1 more (0, 1): {SLOW}",))
+    # What each workload gained goes to whoever makes graphs for each.
+    assert {name: ratio.median for name, ratio in step.ratios.items()} == (
+        {"short": 0.5, "long": 1.5} if speed > 1 else {}
+    )
 
 
 def test_calls_of_two_blocks_do_without():
     program = pooled("bert")
     paying = [BlockAttention(BLOCK).pays(program, batch(program, lengths)) for lengths in ((8, 3), (9,))]
     assert paying == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "gains"),
+    [
+        ("modernbert", 9, True),
+        ("modernbert", 8, False),
+        ("bert", 64, False),
+        ("t5", 64, False),
+        ("vit", 1, False),
+    ],
+)
+def test_it_is_told_beforehand_whether_calls_can_gain(name, length, gains):
+    """Of blocks of 4: from nine tokens on, where an attention hides any from the last one."""
+    program = zoo.fx_program("vit") if name == "vit" else pooled(name)
+    given = feed(program, {"batch": 2}) if name == "vit" else batch(program, (length, 3))
+    before = program.fingerprint()
+    assert BlockAttention(BLOCK).worthwhile(program, [given]) == gains
+    assert program.fingerprint() == before
 
 
 def test_golden():

@@ -158,12 +158,12 @@ def substituted(model, name):
 
 
 @pytest.mark.parametrize(
-    ("model", "name"),
-    [("bert", "block"), ("bert", "bigbird"), ("gpt2", "random"), ("bert", "segments")],
+    ("model", "name", "block"),
+    [("bert", "block", 4), ("bert", "bigbird", 4), ("gpt2", "random", 4), ("bert", "segments", 2)],
 )
-def test_blocks_of_a_pattern_give_what_its_mask_gives(model, name):
+def test_blocks_of_a_pattern_give_what_its_mask_gives(model, name, block):
     program = substituted(model, name)
-    done = run("block-attention{block=4,layers=(0,)}", program)
+    done = run(f"block-attention{{block={block},layers=(0,)}}", program)
     assert done.steps[0].statistics["attentions in blocks"] == "1 of 2"
     for lengths in ((1,), (3, 1), (4,), (5, 2), (61, 40, 9)):
         for left in (False, True):

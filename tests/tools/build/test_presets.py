@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from graphwright.ir.program import Program
 from graphwright.passes.manager.contract import Exact
@@ -9,6 +10,7 @@ from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.tools.build import presets
 from graphwright.tools.build.work import candidates
 from graphwright.tools.config import make
+from tokens import batch, pooled
 
 FX, ONNX = (Program(None, dialect, (), ()) for dialect in ("fx", "onnx"))
 NAMES = list(presets.CHAINS["onnxruntime"])
@@ -64,3 +66,31 @@ def test_a_pipeline_that_misses_its_goal_loses_its_lossy_passes_one_by_one():
         "quantize-dynamic,fold-constants",
         "fold-constants",
     ]
+
+
+def begins(name, *lengths, backend="onnxruntime", timed=True):
+    program = pooled(name)
+    feeds = [batch(program, (length,)) for length in lengths]
+    chain = presets.chain("balanced", program, backend)
+    found = presets.begun(chain, program, feeds, backend, timed)
+    first = [str(pipeline).removesuffix(str(rest)) for pipeline, rest in zip(found, chain, strict=True)]
+    assert len(set(first)) == 1
+    return first[0]
+
+
+def test_long_calls_of_a_model_with_windows_begin_with_blocks():
+    assert begins("modernbert", 8, 300) == "block-attention,"
+    assert begins("modernbert", 8, 128) == ""
+    assert begins("modernbert", 8, 300, timed=False) == ""  # one graph for both calls
+    assert begins("modernbert", 200, 300, timed=False) == "block-attention,"
+    assert begins("modernbert", 8, 300, backend="tvm") == ""
+
+
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_a_model_that_looks_at_all_keys_begins_as_it_did(name):
+    assert begins(name, 300) == ""
+
+
+def test_a_model_that_is_onnx_already_begins_as_it_did():
+    chain = presets.chain("exact", ONNX)
+    assert presets.begun(chain, ONNX, [{"ids": np.zeros((1, 300), np.int64)}]) == chain
