@@ -32,6 +32,21 @@ def test_a_window_as_long_as_the_text_is_full_attention(name):
     assert np.abs(vectors(narrow, feed) - wanted).max() > 1e-3
 
 
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_layers_share_a_mask_that_no_layer_is_needed_for(name):
+    """Sizes read off a layer's queries would make its mask one of its own, behind all layers before it."""
+    after = substituted(pooled(name), "kind=window,window=3,global_tokens=1")
+    masks = {
+        node.args[3] for node in after.graph.graph.nodes if "scaled_dot_product_attention" in str(node.target)
+    }
+    (mask,) = masks
+    above, stack = {mask}, [mask]
+    while stack:
+        above.update(stack[-1].all_input_nodes)
+        stack = [*stack[:-1], *stack[-1].all_input_nodes]
+    assert not [node for node in above if "linear" in str(node.target) or "sdpa" in str(node.target)]
+
+
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("attn", ["sdpa", "eager"])
 def test_the_vector_of_a_text_does_not_depend_on_its_batch(attn, left):
