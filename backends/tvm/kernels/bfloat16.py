@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
 from ..machine.bfloat16 import DOT, NARROW
 from .machine import Machine
-from .vector import Expr, cast, intrinsic, lanes_of, reinterpret, splat
+from .share import shared
+from .vector import Expr, cast, each, intrinsic, lanes_of, load, reinterpret, splat, store
 
 
 def multiply_add(machine: Machine) -> Callable[[Expr, Expr, Expr], Expr]:
@@ -50,3 +53,22 @@ def narrow(machine: Machine) -> Callable[[Expr], Expr]:
         return cast("uint16", T.Select(nan, bits | number(1 << 22), nearest) >> number(16))
 
     return narrowed
+
+
+def nearest(n: int, machine: Machine) -> tirx.PrimFunc:
+    """x [m, n] float32 -> [m, n] float32, each number the nearest that bfloat16 has."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name("main")
+        T.func_attr({"tirx.noalias": True, "op_pattern": 8, "graphwright.kernel": "nearest"})
+        m = tirx.Var("m", "int64")
+        x, out = (T.arg(name, T.buffer((m, n), "float32")) for name in ("x", "out"))
+        # A block, because TVM looks for a reshape in every function of one tensor, and finds blocks only.
+        with T.sblock("rows"), shared(m, machine) as (first, last), T.serial(first, last) as row:
+
+            def write(column: Expr, width: int) -> None:
+                bits = cast("uint32", narrow(machine)(load(x, row, column, lanes=width)))
+                wide = reinterpret("float32", bits << splat(16, width, "uint32"))
+                store(out, wide, row, column)
+
+            each(n, machine.lanes, write)
+    return builder.get()

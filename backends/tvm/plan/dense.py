@@ -10,7 +10,7 @@ import numpy as np
 
 from ....ir.blocks.base import Linear
 from ..kernels.dense import Dense, dense
-from ..kernels.dot import dot, halved, panels
+from ..kernels.dot import halved, panels, product_of
 from ..kernels.rows import Finish
 from ..kernels.tile import Tile, candidates
 from .chains import Chain
@@ -20,10 +20,13 @@ from .integers import stored_weight
 from .items import Item, Need
 from .site import Site, vector, wide
 
+_SHORT = {"int8": "i8", "bfloat16": "bf16"}
+
 
 @dataclass(frozen=True)
 class Matrix:
-    """The weight of one or several Linears side by side: float32 or int8 [in, out]; scale: [out] in int8."""
+    """The weight of one or several Linears side by side: float32, int8 or bfloat16's bits [in, out]; scale:
+    [out] in int8."""
 
     weight: np.ndarray
     bias: np.ndarray | None
@@ -70,7 +73,8 @@ def write_chain(site: Site, chain: Chain) -> Item:
             return site.arguments(finish, chain.root, residual, chain.norm, padded)
 
         # Nobody reads more of it than eight bits.
-        rough = chain.activation == "gelu" and finish.rounds != "no" and not finish.floats
+        integers = finish.rounds in ("dynamic", "static")
+        rough = chain.activation == "gelu" and integers and not finish.floats
         activation = "gelu_rough" if rough else chain.activation
         results = write_dense(
             site, linear, matrix, n, finish, more, activation=activation, gated=chain.gate is not None
@@ -92,12 +96,12 @@ def joined(site: Site, linears: Sequence[Linear], features: Sequence[np.ndarray]
     weights, biases, scales = [], [], []
     for number, linear in enumerate(linears):
         product = site.integers.products.get(linear.root)
-        weights_of, scale = (product.weight, product.scale) if product else (matrix_of(linear), np.ones(0))
+        weights_of, scale = (product.weight, product.scale) if product else (matrix_of(linear), None)
         added = vector(linear.bias) if linear.bias is not None else np.zeros(linear.out_features, np.float32)
         chosen = slice(None) if features is None else features[number].reshape(-1)
         weights.append(weights_of[:, chosen])
         biases.append(added[chosen])
-        scales += [scale[chosen]] if product is not None else []
+        scales += [scale[chosen]] if scale is not None else []
     bias = np.concatenate(biases) if any(linear.bias is not None for linear in linears) else None
     return Matrix(np.concatenate(weights, 1), bias, np.concatenate(scales) if scales else None)
 
@@ -134,7 +138,7 @@ def write_dense(
     product = site.integers.products.get(linear.root)
     source = product.source if product else linear.input
     bound, count = em.bound(source), em.count(source)
-    tile = site.tile(matrix.weight.shape[0], n, "int8" if product else "float32")
+    tile = site.tile(matrix.weight.shape[0], n, product.dtype if product else "float32")
     if gated:  # both halves of a panel in whole vectors
         even = (t for t in candidates(2 * n, machine) if t.columns // machine.lanes % 2 == 0)
         tile = next(even)
@@ -152,7 +156,7 @@ def write_dense(
     arguments = list(site.rounded(source)) if product else [em.rows(source)]
     arguments += [em.constant(a) for a in packed(matrix, tile, site, product)]
     arguments += more(padded)
-    name = f"dense_{'i8' if product else 'f32'}_{k}x{n}"
+    name = f"dense_{_SHORT[product.dtype] if product else 'f32'}_{k}x{n}"
     make = lambda: dense(spec, machine, tile)
     return em.kernel(name, ("dense", spec, tile), make, arguments, site.results(finish, count, n))
 
@@ -161,10 +165,10 @@ def packed(matrix: Matrix, tile: Tile, site: Site, product: Any) -> list[np.ndar
     """The weights' arguments in the kernel's order."""
     n = matrix.weight.shape[1]
     size = -(-n // tile.columns) * tile.columns
-    if product is None or matrix.scale is None:
-        found = [panels(matrix.weight, tile.columns)]
+    instruction = product_of(product.rounding.mode if product else "float", site.machine)
+    if matrix.scale is None:
+        found = [panels(matrix.weight, tile.columns, instruction.step)]
     else:
-        instruction = dot(site.machine)
         sums = matrix.weight.astype(np.int64).sum(0).astype(np.int32)
         scale: np.ndarray = matrix.scale
         if product.rounding.mode == "static":

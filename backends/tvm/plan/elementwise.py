@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import tvm
 
-from ....ir.values import Value
+from ....ir.values import Value, sizes
+from ..kernels.bfloat16 import nearest
 from .items import Item
 from .rebuild import over
 from .site import Site
@@ -42,7 +44,8 @@ def write_operator(site: Site, view: RelaxView, binding: Any, tuples: Mapping[An
             em.set_whole(value, em.whole(value.inputs[0]))
             return
         if not rowwise(site, value):
-            em.set_whole(value, em.builder.emit(over(binding.value, variable)))
+            read = _nearest(site, value) if _narrows(value) else variable
+            em.set_whole(value, em.builder.emit(over(binding.value, read)))
             return
         em.tokens.add(value)
         operands = [_row_operand(site, value, operand) for operand in value.inputs if operand is not None]
@@ -53,6 +56,27 @@ def write_operator(site: Site, view: RelaxView, binding: Any, tuples: Mapping[An
         em.set_rows(value, em.builder.emit(call))
 
     return Item((value,), tuple(needs), write)  # type: ignore[arg-type]
+
+
+def _narrows(value: Value) -> bool:
+    """Whether floats are rounded to bfloat16."""
+    source = value.inputs[0] if value.op == "cast" and value.dtype == "bfloat16" else None
+    return source is not None and source.dtype == "float32" and prod(sizes(source)) > 0
+
+
+def _nearest(site: Site, value: Value) -> Callable[[Any], Any]:
+    """What stands for the operand of a cast to bfloat16: rounded already, for TVM 0.27 leaves out a cast to
+    bfloat16 that is cast back."""
+    em, source = site.emitter, value.inputs[0]
+    assert source is not None
+    shape = list(sizes(source))
+    width = shape[-1] if shape else 1
+    flat = em.shaped(em.whole(source), [prod(shape) // width, width])
+    (rounded,) = em.kernel(
+        f"nearest_{width}", ("nearest", width), lambda: nearest(width, site.machine),
+        [flat], [((prod(shape) // width, width), "float32")],
+    )  # fmt: skip
+    return lambda _: em.shaped(rounded, shape)
 
 
 def rowwise(site: Site, value: Value) -> bool:

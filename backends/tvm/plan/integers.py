@@ -1,4 +1,4 @@
-"""Which Linears are products of integers: rows rounded by the graph, weights stored in int8."""
+"""Which Linears are products of integers, or of bfloat16: rows rounded by the graph, weights stored so."""
 
 from __future__ import annotations
 
@@ -16,21 +16,27 @@ from ....ir.values import Value
 
 @dataclass(frozen=True)
 class Rounding:
-    """mode: dynamic: u8 by each row's own range; static: u8 = round(x / scale) + zero for all rows."""
+    """mode: dynamic: u8 by each row's own range; static: u8 = round(x / scale) + zero for all rows; bfloat16:
+    the nearest one."""
 
-    mode: Literal["dynamic", "static"]
+    mode: Literal["dynamic", "static", "bfloat16"]
     scale: float = 1.0
     zero: int = 0
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """source: the floats that are rounded. weight: int8 [in, out]; scale: float32 [out]."""
+    """source: the floats that are rounded. weight: int8 [in, out], or the bits of bfloat16 as uint16; scale:
+    float32 [out], of int8."""
 
     source: Value
     weight: np.ndarray
-    scale: np.ndarray
+    scale: np.ndarray | None
     rounding: Rounding
+
+    @property
+    def dtype(self) -> Literal["int8", "bfloat16"]:
+        return "int8" if self.scale is not None else "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,14 @@ class Integers:
 
 
 def integers(linears: Sequence[Linear], guarded: bool) -> Integers:
-    """The integer products among a graph's Linears.
+    """The products of rounded rows among a graph's Linears.
 
     Args:
         guarded: rows that could be NaN are never computed, so what replaces NaN in them can be left out.
     """
     found = Integers()
     for linear in linears:
-        product = _product(linear)
+        product = _of_integers(linear) or _of_bfloat16(linear)
         if guarded and product is not None:
             product = replace(product, source=_unguarded(product.source))
         if (
@@ -61,7 +67,22 @@ def integers(linears: Sequence[Linear], guarded: bool) -> Integers:
     return found
 
 
-def _product(linear: Linear) -> Rounded | None:
+def _of_bfloat16(linear: Linear) -> Rounded | None:
+    """Rows rounded to bfloat16 and cast back, times a weight that has no other numbers."""
+    x, data = linear.input, linear.weight.const
+    half = x.inputs[0] if x.op == "cast" and x.dtype == "float32" else None
+    if half is None or half.op != "cast" or half.dtype != "bfloat16" or data is None:
+        return None
+    source = half.inputs[0]
+    if linear.axis != -1 or linear.groups != 1 or source is None or source.dtype != "float32":
+        return None
+    bits = np.asarray(data.T if linear.transposed else data, np.float32).view(np.uint32)
+    if (bits & 0xFFFF).any():
+        return None
+    return Rounded(source, (bits >> 16).astype(np.uint16), None, Rounding("bfloat16"))
+
+
+def _of_integers(linear: Linear) -> Rounded | None:
     x = linear.input
     if x.op != "fake_quantize" or linear.axis != -1 or linear.groups != 1:
         return None

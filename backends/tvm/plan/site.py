@@ -11,7 +11,7 @@ import numpy as np
 from ....ir.blocks.base import Norm as NormBlock
 from ....ir.blocks.sight import Fixed
 from ....ir.values import Value, sizes
-from ..kernels.dot import dot
+from ..kernels.dot import product_of
 from ..kernels.machine import Machine
 from ..kernels.norm import finished
 from ..kernels.rows import Finish, Norm
@@ -76,13 +76,13 @@ class Site:
         """(shape, dtype) of the outputs of a finish, in a kernel's order."""
         found: list[tuple[Any, str]] = [((rows, n), "float32")] * (finish.stream + finish.floats)
         if finish.rounds != "no":
-            found.append(((rows, n), dot(self.machine).dtype))
+            found.append(((rows, n), product_of(finish.rounds, self.machine).dtype))
         if finish.rounds == "dynamic":
             found += [((rows,), "float32"), ((rows,), "int32")]
         return found
 
     def rounded(self, source: Value) -> tuple[Any, ...]:
-        """The rows of a value as a product of integers reads them, rounded here if nowhere before."""
+        """The rows of a value as a product reads them rounded, rounded here if nowhere before."""
         if source not in self.stored:
             rounding = self.integers.rounding[source]
             n = sizes(source)[-1]
