@@ -99,4 +99,8 @@ class SegmentMemory(Pass):
             "longest segment": symbols[symbol][1],
             "kB a text": round(writer.size / 1000),
         }
-        return Result(after, True, told)
+        note = (
+            f"places come from a table: behind {memory.span} tokens of a text, segments stand at the same "
+            "places again and again, which the model was not trained for; judge it on long texts"
+        )
+        return Result(after, True, told, (note,) if any(each.added for each in counted) else ())

@@ -90,12 +90,14 @@ class Graphs(Building):
         """Which graph serves which workload, and the graphs that serve any, the default first.
 
         The un-rewritten export is a candidate too: where nothing beats it, it is what runs. Not where the
-        vocabulary was pruned: a bundle has one tokenizer. Nor where a person's pipeline makes it smaller.
+        vocabulary was pruned: a bundle has one tokenizer. Nor where a memory was gained, or a person's
+        pipeline makes it smaller.
         """
-        graphs = dict(candidate.graphs)
+        graphs, plain = dict(candidate.graphs), self.work.plain
         smaller = self.config.pipeline is not None and spares_weights(candidate.steps)
-        if graphs[DEFAULT].tokenizer == self.work.plain.tokenizer and not smaller:
-            graphs[EXPORT] = self.work.plain
+        alike = [(each.tokenizer, each.outputs) for each in (graphs[DEFAULT], plain)]
+        if alike[0] == alike[1] and not smaller:
+            graphs[EXPORT] = plain
             shared = [n for n in candidate.made_of[DEFAULT] if candidate.steps[n] in self.work.lowering]
             scores = {EXPORT: self.work.reference} if self.work.judged else {}
             candidate = replace(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...backends.measuring.workloads import Workload
+from ...backends.bundles.record import Padding
+from ...backends.measuring.workloads import Workload, fitting
 from ...backends.target import Target
 from ...backends.tvm.backend import Tvm
 from ...backends.tvm.build.padding import padding_of
@@ -24,7 +25,7 @@ class Compiler:
     """Compiles programs for a target, and keeps what it compiled.
 
     Args:
-        plain: any of the programs; all have its inputs and outputs.
+        plain: any of the programs; all have its inputs and outputs, but for a memory.
         workloads: calls to compile for.
         feeds: further calls that must run even where nothing can be padded.
     """
@@ -40,9 +41,9 @@ class Compiler:
     ) -> None:
         self.plain, self.target, self.threads, self.console = plain, target, threads, console
         self.padding = padding_of(plain)
-        calls = [workload.feed for workload in workloads]
-        calls += [] if self.padding.length else feeds
-        self.sizes = covering(plain, self.padding, calls)
+        self._calls = [workload.feed for workload in workloads]
+        self._calls += [] if self.padding.length else feeds
+        self.sizes = covering(plain, self.padding, self._calls)
         self._artifacts: dict[str, TvmArtifact] = {}
         self._scratch = TemporaryFolder()
 
@@ -64,12 +65,21 @@ class Compiler:
         """
         key = program.fingerprint()
         if key not in self._artifacts:
-            self.console.say(f"Compiling {len(self.sizes)} sizes for {self.target.name}")
+            sizes, padding = self._planned(program)
+            self.console.say(f"Compiling {len(sizes)} sizes for {self.target.name}")
             self.console.progress("compiling")
             self._artifacts[key] = Tvm().build(
-                program, self.target, self.threads, buckets=self.sizes, padding=self.padding
+                program, self.target, self.threads, buckets=sizes, padding=padding
             )
         return self._artifacts[key]
+
+    def _planned(self, program: Program) -> tuple[list[dict[str, int]], Padding]:
+        """The sizes that a program is compiled at, and how calls are padded to them: its own where it has a
+        memory that the others lack."""
+        if program.outputs == self.plain.outputs:
+            return self.sizes, self.padding
+        padding = padding_of(program)
+        return covering(program, padding, [fitting(feed, [program]) for feed in self._calls]), padding
 
     def contestant(self, program: Program) -> tuple[str, Path]:
         """The kind and path of the compiled program, as measuring takes them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -156,7 +156,9 @@ def of_texts(program: Program, rows: Sequence[Row], pairs: bool, run: Runner) ->
 
 
 def of_probes(program: Program, seed: int) -> Calls:
-    """The rows of probe inputs, alone and in their batch."""
+    """The rows of probe inputs, alone and in their batch; a memory, which the captured program lacks, is
+    empty."""
+    program = replace(program, inputs=tuple(spec for spec in program.inputs if not spec.given_by))
     alone: list[Feed] = []
     batches: list[tuple[Sequence[int], Feed]] = []
     first = {spec.shape[0] if spec.shape else 1 for spec in program.inputs}

@@ -58,15 +58,18 @@ def verify(first: str, second: str, tolerance: float = 1e-4, seed: int = 0) -> V
     """Compare two models on inputs of several batch sizes, lengths and masks.
 
     Where an output has a value for each token, those at padding are left out: nobody reads them, and an
-    optimised model need not compute them.
+    optimised model need not compute them. A memory that one of them has alone is empty.
 
     Raises:
         InputError: the models take different inputs, or share no output.
     """
     a, b = open_model(first), open_model(second)
-    _same_inputs(a, b)
+    gained = _same_inputs(a, b)
     outputs = _matched(a, b)
-    feeds = probes(shared(a.program, b.program), seed)
+    feeds = [
+        {name: array for name, array in feed.items() if name not in gained}
+        for feed in probes(shared(a.program, b.program), seed)
+    ]
     compared: dict[str, list[np.ndarray]] = {left: [] for left, _ in outputs}
     worst, where, how = -1.0, "", ""
     for feed in feeds:
@@ -88,11 +91,14 @@ def verify(first: str, second: str, tolerance: float = 1e-4, seed: int = 0) -> V
     )
 
 
-def _same_inputs(a: Opened, b: Opened) -> None:
-    left, right = ({spec.name for spec in each.program.inputs} for each in (a, b))
-    if left != right:
-        only = ", ".join(sorted(left ^ right))
-        raise InputError(f"{a.name} and {b.name} take different inputs (only one takes {only})")
+def _same_inputs(a: Opened, b: Opened) -> set[str]:
+    """Names of the memory that one of them has alone: it is left empty."""
+    left, right = ({spec.name: spec for spec in each.program.inputs} for each in (a, b))
+    only = left.keys() ^ right.keys()
+    if any(not (left | right)[name].given_by for name in only):
+        said = ", ".join(sorted(only))
+        raise InputError(f"{a.name} and {b.name} take different inputs (only one takes {said})")
+    return only
 
 
 def _matched(a: Opened, b: Opened) -> list[tuple[str, str]]:

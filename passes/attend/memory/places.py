@@ -13,7 +13,13 @@ from ....ir.inputs.probe import feed
 from ....ir.program import Program
 from ...common.outputs import computed
 from ..parts.site import Site
+from ..positions.frequencies import turns
 
+_LOOKUPS = {
+    torch.ops.aten.embedding.default,
+    torch.ops.aten.index_select.default,
+    torch.ops.aten.index.Tensor,
+}
 _TOKENS = 7  # of the text that is counted
 
 
@@ -25,6 +31,11 @@ class Places:
     counted: Node
     first: int
     readers: tuple[Node, ...]
+
+    @property
+    def added(self) -> bool:
+        """Whether rows of a table are taken by them that rotate nothing: learned positions."""
+        return any(reader.target in _LOOKUPS and not turns(reader) for reader in self.readers)
 
 
 def places(program: Program, sites: Sequence[Site]) -> list[Places]:

@@ -124,17 +124,17 @@ class Memory:
         """int64 (batch, 1): means that a segment makes."""
         return (self._groups(count + fresh) - self._groups(count))[:, None]
 
-    def next(self, both: Tensor, sources: Tensor, new: Tensor) -> Tensor:
-        """(batch, places, features): the memory after a segment.
+    def next(self, both: Tensor, sources: Tensor, new: Tensor, count: Tensor) -> Tensor:
+        """(batch, places, features): the memory after a segment, zeros where it is not filled.
 
         Args:
             both: (batch, places + length, features), memory and segment. sources: as `sources` gives them.
-            new: int64 (batch, 1), means that the segment makes.
+            new: int64 (batch, 1), means that the segment makes. count: int64 (batch,), tokens so far.
         """
         found = rows(both[:, None], sources[:, None])[:, 0]
-        if not self.compressed:
-            return found
-        recent, old, tokens = found.split([self.recent, self.compressed, self.compressed * self.rate], 1)
-        pooled = tokens.unflatten(1, (self.compressed, self.rate)).mean(2)
-        fresh = torch.arange(self.compressed) >= self.compressed - new
-        return torch.cat([torch.where(fresh[:, :, None], pooled, old), recent], 1)
+        if self.compressed:
+            recent, old, tokens = found.split([self.recent, self.compressed, self.compressed * self.rate], 1)
+            means = tokens.unflatten(1, (self.compressed, self.rate)).mean(2)
+            fresh = torch.arange(self.compressed) >= self.compressed - new
+            found = torch.cat([torch.where(fresh[:, :, None], means, old), recent], 1)
+        return torch.where(self.remembered(count)[0][:, :, None], found, 0.0)

@@ -130,8 +130,8 @@ class Writer:
         else:
             found = splice(sources, [self._query, self._count, tokens, *self._masks()], end)
             new = splice(lambda count, fresh: memory.new(count, fresh), [self._count, tokens], end)
-            next_ = lambda both, found, new: memory.next(both, found, new)
-            given += [splice(next_, [both, found, new], end) for both in self._both]
+            next_ = lambda both, found, new, count: memory.next(both, found, new, count)
+            given += [splice(next_, [both, found, new, given[0]], end) for both in self._both]
         end.args = ((*end.args[0], *given),)
 
     def _remembered(self, segment: Node, name: str, before: Node) -> Node:
