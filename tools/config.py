@@ -15,7 +15,7 @@ from ..backends.target import most_threads, named
 from ..ir.errors import ConfigError, MeasureError, did_you_mean, short
 from ..ir.host.files import FAULTS, path_of, read_regular, why
 
-PresetName = Literal["exact", "balanced", "fast", "small"]
+PresetName = Literal["exact", "bfloat16", "balanced", "fast", "small"]
 BackendName = Literal["onnxruntime", "tvm", "auto"]
 TaskName = Literal["classification", "similarity", "token-classification", "perplexity", "fidelity"]
 ROLES = ("text", "pair", "label")

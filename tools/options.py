@@ -29,7 +29,7 @@ def _columns(text: str | None) -> str | None:
 
 OPTIONS: dict[str, Any] = {
     "out": _text("directory for the bundle", "-o", "--out"),
-    "preset": _text("exact, balanced, fast or small; balanced by default"),
+    "preset": _text("exact, bfloat16, balanced, fast or small; balanced by default"),
     "pipeline": _text("passes in order, instead of a preset"),
     "data": _text("csv, tsv, jsonl, json or txt file to judge quality on"),
     "calibrate": _text("such a file of texts to calibrate and train on; some rows of the data by default"),

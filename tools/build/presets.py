@@ -48,8 +48,10 @@ def _texts(exact: tuple[str, ...], before: tuple[str, ...], int8: str) -> dict[s
         ",".join((*before, str(Pipeline.parse(int8.format(least)))))
         for least in ("min_cosine=0.0", "min_cosine=0.99", "min_cosine=0.999")
     )
+    bfloat16 = ",".join((*exact, "compute-bfloat16"))
     return {
         "exact": (plain,),
+        "bfloat16": (bfloat16, f"{bfloat16}{{min_cosine=0.9999}}", plain),
         "balanced": (balanced, careful, plain),
         "fast": (fast, balanced, careful, plain),
         "small": (  # 4 bits, embedding tables too

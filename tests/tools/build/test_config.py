@@ -43,7 +43,10 @@ def test_the_balanced_preset_is_the_default_unless_a_pipeline_is_given():
         ({"model": "m", "treads": 2}, "unknown setting 'treads'; did you mean 'threads'?"),
         ({"model": "m", "max_drop": 1}, "unknown setting 'max_drop'; did you mean 'max-drop'?"),
         ({"out": "o"}, "model: is required"),
-        ({"model": "m", "preset": "fats"}, "preset: input should be 'exact', 'balanced', 'fast' or 'small'"),
+        (
+            {"model": "m", "preset": "fats"},
+            "preset: input should be 'exact', 'bfloat16', 'balanced', 'fast' or 'small'",
+        ),
         ({"model": "m", "seed": -1}, "seed: input should be greater than or equal to 0 (given: -1)"),
         ({"model": "m", "shapes": ["8*128"]}, "'8*128' is no shape"),
         ({"model": "m", "shapes": ["0x128"]}, "'0x128' is no shape"),

@@ -45,6 +45,7 @@ def context(plain):
 
 def made(plain, context, pipeline, backend="onnxruntime"):
     """(program, what runs it)."""
+    context = replace(context, runtime=backend)
     ran = Pipeline([pass_ for pass_ in pipeline.passes if pass_.source != "fx"]).run(plain, context)
     assert ran.ok, ran.steps[-1].error
     if backend == "onnxruntime":
@@ -62,6 +63,8 @@ def asked(plain, program, run):
 def test_every_preset_on_every_runtime(plain, context, preset, backend):
     program, run = made(plain, context, presets.chain(preset, plain, backend)[0], backend)
     assert preset not in ("balanced", "fast") or "MatMulIntegerToFloat" in operators(program)
+    stored = {value.const_value.dtype.name for value in program.graph.graph.initializers.values()}
+    assert ("BFLOAT16" in stored) == ((preset, backend) == ("bfloat16", "tvm"))
     found = asked(plain, program, run)
     assert list(found.worst) == ["in batches of 8", "in batches of 32", "padded to 48"]
     assert found.rows == 32
