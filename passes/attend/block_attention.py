@@ -109,29 +109,25 @@ def _faster(
 ) -> tuple[Forms, dict[int, str], Mapping[str, Ratio]]:
     """Those patterns with which some call gains, all layers of one measured together; why not the others, by
     number; and what all that are kept gain."""
-    from ..fuse.fuse_attention import FuseAttention
-    from ..fuse.fuse_rotary import FuseRotary
-    from ..lower.timed.timing import Timing
     from ..manager.pipeline import GAIN
     from .parts.patterned import written
+    from .parts.timed import timing
 
-    timing = Timing(
-        program, context, "", fusing=(FuseRotary(), FuseAttention())
-    )  # as full attention will run
+    clock = timing(program, context)
     kept: Forms = {}
     slower: dict[int, str] = {}
     ratios: Mapping[str, Ratio] = {}
     patterns = list(dict.fromkeys(cuts.values()))
     for form in patterns:
         mine = {number: each for number, each in cuts.items() if each is form}
-        ratios = timing.ratios(written(program.clone(), mine))
+        ratios = clock.ratios(written(program.clone(), mine))
         if any(ratio.low > GAIN for ratio in ratios.values()):
             kept |= mine
         else:
             best = max((ratio.median for ratio in ratios.values()), default=0.0)
             slower |= dict.fromkeys(mine, f"with it a call is {best:.2f} times as fast at best")
     if kept and len(patterns) > 1:
-        ratios = timing.ratios(written(program.clone(), kept))
+        ratios = clock.ratios(written(program.clone(), kept))
     return kept, slower, ratios
 
 

@@ -18,6 +18,7 @@ from .kind import Kind
 from .long_text import long_text
 from .site import Site, sites
 from .substitute import put, tensors, unfit
+from .timed import timing
 from .write import written
 
 JUDGED = 8  # feeds that losses are taken on, at most
@@ -73,20 +74,20 @@ class ByLayer:
 
     def planned(self, goal: float, workload: str) -> Choice:
         """The first that is `goal` times as fast when it is timed for good, or else the fastest."""
-        timing = Timing(self._program, self._context, workload, self._ready)
-        numbers, lost, times = list(self.sites), self._losses(), self._times(timing)
+        clock = timing(self._program, self._context, workload, self._ready)
+        numbers, lost, times = list(self.sites), self._losses(), self._times(clock)
         names = (None, *self._kinds)
         named = lambda kept: {n: name for n, k in zip(numbers, kept, strict=True) if (name := names[k])}
         tried: dict[Kept, float] = {}
         built: dict[Kept, float] = {}
         for _ in range(BUILDS):
             kept = nearest(
-                goal, lost, times, lambda kept: timing(self._made(named(kept))), tried, self._context.progress
+                goal, lost, times, lambda kept: clock(self._made(named(kept))), tried, self._context.progress
             )
             if kept in built:  # nothing is faster
                 break
             made = self._made(named(kept))
-            tried[kept] = built[kept] = timing(made, PROCESSES) if any(kept) else 1.0
+            tried[kept] = built[kept] = clock(made, PROCESSES) if any(kept) else 1.0
             if built[kept] >= goal:
                 break
         kept = max(built, key=lambda kept: built[kept])
@@ -130,7 +131,7 @@ class ByLayer:
             result.append(lost)
         return result
 
-    def _times(self, timing: Timing) -> list[dict[int, float]]:
+    def _times(self, clock: Timing) -> list[dict[int, float]]:
         """By kind, what a layer saves of the whole's time; below 0 where full attention is faster."""
         result: dict[int, dict[int, float]] = {number: {FULL: 0.0} for number in self.sites}
         for place, name in enumerate(self._kinds, 1):
@@ -138,7 +139,7 @@ class ByLayer:
             mine = [number for number in self.sites if (number, name) in self._own]
             if not mine:
                 continue
-            self._saved[name] = 1 - 1 / timing(self._made(dict.fromkeys(mine, name)))
+            self._saved[name] = 1 - 1 / clock(self._made(dict.fromkeys(mine, name)))
             for number in mine:
                 result[number][place] = self._saved[name] / len(mine)
         return list(result.values())

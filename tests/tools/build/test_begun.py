@@ -1,30 +1,12 @@
 """A preset that begins before to-onnx: what the clock says of each workload decides on its graph."""
 
-import torch
 from graphwright.backends.measuring.measure import Cell, Comparison
 from graphwright.backends.measuring.ratios import speedup
 from graphwright.tools.build import building_graphs, presets, work
 from graphwright.tools.config import make
 from graphwright.tools.console import Console
 from graphwright.tools.verbs import optimize as driver
-from torch import nn
-
-
-class Windowed(nn.Module):
-    """A layer that sees eight tokens on either side."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.table, self.qkv, self.out = nn.Embedding(50, 16), nn.Linear(16, 48), nn.Linear(16, 16)
-
-    def forward(self, input_ids):
-        x = self.table(input_ids)
-        q, k, v = (each.unflatten(-1, (2, 8)).transpose(1, 2) for each in self.qkv(x).chunk(3, -1))
-        places = torch.arange(x.shape[1])
-        seen = (places[:, None] - places).abs() <= 8
-        found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-        return self.out(found.transpose(1, 2).flatten(2))
+from one_layer import OneLayer, inputs
 
 
 def _windows(program):
@@ -56,9 +38,8 @@ def test_calls_that_blocks_slow_down_do_without(monkeypatch):
     monkeypatch.setattr(building_graphs, "Measurer", Measurer)
     monkeypatch.setattr(work, "compare", _compared)
     monkeypatch.setattr(presets, "WITHOUT_TEXTS", {"onnxruntime": {"exact": ("to-onnx",)}})
-    wanted = {"model": "Windowed", "preset": "exact", "shapes": ("1x130", "1x300")}
-    ids = {"input_ids": torch.arange(18).reshape(2, 9)}
-    outcome = driver.run(make(wanted), Console(quiet=True), Windowed().eval(), ids)
+    wanted = {"model": "OneLayer", "preset": "exact", "shapes": ("1x130", "1x300")}
+    outcome = driver.run(make(wanted), Console(quiet=True), OneLayer(8).eval(), inputs())
     assert outcome.pipeline == "block-attention,to-onnx"
     assert outcome.dispatch["1x300"] == "main"
     assert outcome.dispatch["1x130"] != "main"
