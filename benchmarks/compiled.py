@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -49,13 +51,13 @@ COMPILED = {
 }
 
 
-def contestant(kind, threads, pipe):
+def contestant(make, threads, pipe):
     """Dense products in a process of its own: prepares one for a shape, and answers every other message with
     the median seconds of a turn."""
     os.environ |= {"TVM_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     while (asked := pipe.recv()) is not None:
         if asked != "turn":
-            call = MAKERS[kind](asked, threads)
+            call = make(asked, threads)
             pipe.send("ready")
             continue
         time.sleep(0.2)  # idle workers of who ran before spin that long
@@ -90,13 +92,15 @@ def mkl(shape, threads):
     return lambda: torch.mm(x, w, out=out)
 
 
-def ours(shape, threads, integers):
+def ours(shape, threads, rows):
+    """A dense kernel of ours with a bias: of rows in float32 or bfloat16, or in int8 and rounded again."""
     import tvm
     from graphwright.backends.tvm.kernels.dense import Dense, dense
-    from graphwright.backends.tvm.kernels.dot import dot, panels
+    from graphwright.backends.tvm.kernels.dot import panels, product_of
     from graphwright.backends.tvm.kernels.machine import Machine
     from graphwright.backends.tvm.kernels.rows import Finish
     from graphwright.backends.tvm.kernels.tile import choose
+    from graphwright.backends.tvm.machine.bfloat16 import compiled
     from graphwright.backends.tvm.machine.llvm_target import llvm_target
 
     (m, k, n), (x, w, q, w8) = shape, operands(shape)
@@ -104,18 +108,20 @@ def ours(shape, threads, integers):
     tile = choose(n, machine, -(-m // threads))
     size = -(-n // tile.columns) * tile.columns
     ones, bias = np.ones(size, np.float32), np.zeros(size, np.float32)
-    if integers:
-        product = dot(machine)
+    product = product_of(rows, machine)
+    if rows == "dynamic":
         finish = Finish(floats=False, rounds="dynamic")
         arrays = [q.astype(product.dtype), np.ones(m, np.float32), np.zeros(m, np.int32)]
         arrays += [panels(w8, tile.columns, product.step), ones, np.zeros(size, np.int32), bias]
         arrays += [np.zeros((m, n), product.dtype), np.zeros(m, np.float32), np.zeros(m, np.int32)]
         spec = Dense(k, n, "dynamic", finish=finish)
     else:
-        arrays = [x, panels(w, tile.columns), bias, np.zeros((m, n), np.float32)]
-        spec = Dense(k, n)
+        if rows == "bfloat16":  # the upper halves of floats
+            x, w = ((each.view(np.uint32) >> 16).astype(np.uint16) for each in (x, w))
+        arrays = [x, panels(w, tile.columns, product.step), bias, np.zeros((m, n), np.float32)]
+        spec = Dense(k, n, rows)
     module = tvm.IRModule({"main": dense(spec, machine, tile)})
-    function = tvm.compile(module, target=llvm_target(detect(), threads))["main"]
+    function = compiled(module, target=llvm_target(detect(), threads))["main"]
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     return lambda: function(*tensors)
 
@@ -161,51 +167,63 @@ def onnxruntime_product(shape, threads, dynamic):
 
 MAKERS = {
     "torch.mm": mkl,
-    "float32": lambda shape, threads: ours(shape, threads, False),
-    "MatMulInteger": lambda shape, threads: onnxruntime_product(shape, threads, False),
-    "dynamic": lambda shape, threads: onnxruntime_product(shape, threads, True),
-    "int8": lambda shape, threads: ours(shape, threads, True),
+    "float32": partial(ours, rows="float"),
+    "MatMulInteger": partial(onnxruntime_product, dynamic=False),
+    "dynamic": partial(onnxruntime_product, dynamic=True),
+    "int8": partial(ours, rows="dynamic"),
 }
 
 
-def kernels(args, console):
-    """GOP/s of each contestant and ratios of ours, per shape."""
+@contextmanager
+def asking(makers, threads):
+    """ask(kind, what): a message to one contestant, and its answer."""
     spawn = multiprocessing.get_context("spawn")
-    table = Table(
-        "m x k x n", *MAKERS, "float32 / torch.mm", "int8 / faster", title="dense, GFLOP/s or GOP/s"
-    )
-    record = {}
     pipes = {}
-    for kind in MAKERS:
+    for kind, make in makers.items():
         pipes[kind], far = spawn.Pipe()
-        spawn.Process(target=contestant, args=(kind, args.threads, far), daemon=True).start()
+        spawn.Process(target=contestant, args=(make, threads, far), daemon=True).start()
 
     def ask(kind, what):
         pipes[kind].send(what)
         return pipes[kind].recv()
 
-    for shape in SHAPES:
-        for kind in MAKERS:
-            ask(kind, shape)
-        turns = [
-            {kind: ask(kind, "turn") for kind in list(MAKERS)[:: 1 if number % 2 else -1]}
-            for number in range(args.rounds)
-        ]
-        work = 2 * np.prod(shape) / 1e9
-        speed = {kind: work / median(turn[kind] for turn in turns) for kind in MAKERS}
-        against = {
-            "float32": [turn["torch.mm"] / turn["float32"] for turn in turns],
-            "int8": [min(turn["MatMulInteger"], turn["dynamic"]) / turn["int8"] for turn in turns],
-        }
-        cells = {
-            kind: f"{median(v):.2f} [{quantiles(v)[0]:.2f}, {quantiles(v)[2]:.2f}]"
-            for kind, v in against.items()
-        }
-        name = "x".join(map(str, shape))
-        table.add_row(name, *(f"{speed[kind]:.0f}" for kind in MAKERS), *cells.values())
-        record[name] = {"speed": speed, "ratios": against}
+    yield ask
     for pipe in pipes.values():
         pipe.send(None)
+
+
+def turns(ask, makers, shape, rounds):
+    """Seconds of each contestant at a shape, by round."""
+    for kind in makers:
+        ask(kind, shape)
+    return [
+        {kind: ask(kind, "turn") for kind in list(makers)[:: 1 if number % 2 else -1]}
+        for number in range(rounds)
+    ]
+
+
+def kernels(args, console):
+    """GOP/s of each contestant and ratios of ours, per shape."""
+    table = Table(
+        "m x k x n", *MAKERS, "float32 / torch.mm", "int8 / faster", title="dense, GFLOP/s or GOP/s"
+    )
+    record = {}
+    with asking(MAKERS, args.threads) as ask:
+        for shape in SHAPES:
+            taken = turns(ask, MAKERS, shape, args.rounds)
+            work = 2 * np.prod(shape) / 1e9
+            speed = {kind: work / median(turn[kind] for turn in taken) for kind in MAKERS}
+            against = {
+                "float32": [turn["torch.mm"] / turn["float32"] for turn in taken],
+                "int8": [min(turn["MatMulInteger"], turn["dynamic"]) / turn["int8"] for turn in taken],
+            }
+            cells = {
+                kind: f"{median(v):.2f} [{quantiles(v)[0]:.2f}, {quantiles(v)[2]:.2f}]"
+                for kind, v in against.items()
+            }
+            name = "x".join(map(str, shape))
+            table.add_row(name, *(f"{speed[kind]:.0f}" for kind in MAKERS), *cells.values())
+            record[name] = {"speed": speed, "ratios": against}
     console.print(table)
     return record
 
