@@ -62,6 +62,10 @@ _NAMED = {
     "x86-64-vnni": Target(
         "x86-64-vnni", "x86_64", _AVX512 | {"avx512_vnni"}, 4, 8, 48 * KIB, 2 * MIB, 32 * MIB, 16 * GIB
     ),
+    "x86-64-bf16": Target(
+        "x86-64-bf16", "x86_64", _AVX512 | {"avx512_vnni", "avx512_bf16"},
+        4, 8, 32 * KIB, MIB, 32 * MIB, 16 * GIB,
+    ),
     "aarch64-neon": Target(
         "aarch64-neon", "aarch64", frozenset({"neon"}), 4, 4, 32 * KIB, 512 * KIB, 2 * MIB, 4 * GIB
     ),

@@ -48,6 +48,7 @@ def _named(target: Target) -> dict[str, Any]:
         return {"mtriple": "aarch64-linux-gnu", "mcpu": "generic", "mattr": mattr}
     if "avx512f" in isa:
         mcpu = "cascadelake" if "avx512_vnni" in isa else "skylake-avx512"
+        mcpu = "cooperlake" if "avx512_bf16" in isa else mcpu
     elif "avx2" in isa:
         mcpu = "alderlake" if "avx_vnni" in isa else "haswell"
     else:

@@ -7,7 +7,11 @@ from graphwright.backends.tvm.run import processor
 from graphwright.backends.tvm.run.library import compiler
 from graphwright.ir.errors import BackendError, BundleError
 
-SPELLED = {"avx512_vnni": "avx512vnni", "fp16": "fullfp16"}  # differently by LLVM
+SPELLED = {
+    "avx512_vnni": "avx512vnni",
+    "avx512_bf16": "avx512bf16",
+    "fp16": "fullfp16",
+}  # differently by LLVM
 
 
 @pytest.mark.parametrize("name", NAMES)

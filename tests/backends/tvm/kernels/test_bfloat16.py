@@ -5,13 +5,16 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
-from graphwright.backends.target import detect
+import tvm
+from graphwright.backends.target import detect, named
 from graphwright.backends.tvm.kernels.dense import Dense, dense
 from graphwright.backends.tvm.kernels.dot import halved, panels
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.norm import finished
 from graphwright.backends.tvm.kernels.rows import Finish, Norm
 from graphwright.backends.tvm.kernels.tile import Tile, candidates
+from graphwright.backends.tvm.machine import bfloat16
+from graphwright.backends.tvm.machine.llvm_target import llvm_target
 from kernel_run import call, compiled, wide
 from scipy.special import erf
 
@@ -118,3 +121,19 @@ def test_both_spellings_give_the_same_bits():
         for machine in (HERE, replace(HERE, bfloat16="widen"))
     ]  # fmt: skip
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(("name", "has"), [("x86-64-bf16", True), ("x86-64-vnni", False)])
+def test_the_instruction_is_used_where_the_target_has_it(name, has):
+    """In the inner loop, whose sums stay in registers: no sum is stored between two products."""
+    machine = Machine.of(named(name), 2)
+    function = dense(Dense(64, 96, "bfloat16", bias=False), machine, Tile(8, 48))
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    text = bfloat16.compiled(module, target=llvm_target(named(name), 2)).mod.inspect_source("asm")
+    lines = [line.split()[0] for line in text.splitlines() if line.startswith("\t")]
+    found = [number for number, line in enumerate(lines) if line == "vdpbf16ps"]
+    assert bool(found) == has
+    if has:
+        first = lines[found[0] : found[23] + 1]
+        assert first.count("vdpbf16ps") == 24
+        assert not [line for line in first if line.startswith("vmov") and line.endswith("ups")]
