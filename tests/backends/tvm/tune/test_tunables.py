@@ -1,5 +1,6 @@
 """The dense kernel's tile is searched for on this machine, and what is on record is what is built."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from graphwright.backends.target import detect
@@ -16,7 +17,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_a_search_records_what_it_measured(dtype):
     target = detect()
     with tunable.asked() as questions:
@@ -34,7 +35,7 @@ def test_what_is_on_record_is_built():
     assert tunables.dense_tile(*SHAPE, "int8", target) == Tile(2, 16)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_what_is_timed_is_the_product(dtype, monkeypatch):
     """The arrays of the search, through the kernel, against NumPy in float64."""
     called = []
@@ -44,10 +45,12 @@ def test_what_is_timed_is_the_product(dtype, monkeypatch):
     called[0]()
     arrays = [tensor.numpy() for tensor in called[0].args]
     _, k, n = SHAPE
-    if dtype == "float32":
-        x, w, bias, found = arrays
-    else:
+    if dtype == "int8":
         x, scale, _, w, w_scale, _, bias, found = arrays
+    else:
+        x, w, bias, found = arrays
+    if dtype == "bfloat16":
+        x, w = (each.view(ml_dtypes.bfloat16) for each in (x, w))
     lanes, step = tile["columns"], k // w.shape[1]
     flat = w.reshape(-1, k // step, lanes, step).transpose(1, 3, 0, 2).reshape(k, -1).astype(np.float64)
     expected = x.astype(np.float64) @ flat
