@@ -106,7 +106,7 @@ def test_wrong_usage_exits_2(invoke, words, sentence):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["m", "--preset", "fats", "--dry-run"], "'exact', 'balanced', 'fast' or 'small'"),
+        (["m", "--preset", "fats", "--dry-run"], "'exact', 'bfloat16', 'balanced', 'fast' or 'small'"),
         (["m", "--shapes", "12", "--data", "d", "--columns", "txt=a", "--dry-run"], "did you mean 'text'?"),
         (["m", "--config", "absent.yaml"], "no such configuration file: absent.yaml"),
         (["m", "--target", "x86-64-avx", "--dry-run"], "did you mean 'x86-64-avx2'?"),
