@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from . import reshaped
+
 aten = torch.ops.aten
 Rule = Callable[[Graph, Node], None]
 
@@ -34,11 +36,15 @@ def decomposed(program: Any, opset: int) -> bool:
     for node in graph.nodes:
         if node.op == "get_attr" or (
             node.op == "call_function"
-            and ("val" not in node.meta or (node.target not in known and node.target not in _DECOMPOSED))
+            and ("val" not in node.meta or (node.target not in known and not _decomposes(node)))
         ):
             return False
     _write(program, _DECOMPOSED)
     return True
+
+
+def _decomposes(node: Node) -> bool:
+    return node.target in _DECOMPOSED and (node.target is not aten.chunk.default or reshaped.fixed(node))
 
 
 def _write(program: Any, rules: Mapping[Any, Rule]) -> None:
@@ -123,6 +129,11 @@ def _drop(graph: Graph, node: Node) -> None:
     graph.erase_node(node)
 
 
+def _square(graph: Graph, node: Node) -> None:
+    x = node.all_input_nodes[0]
+    node.target, node.args, node.kwargs = aten.mul.Tensor, (x, x), {}
+
+
 def _is(target: Any) -> Rule:
     def rule(graph: Graph, node: Node) -> None:
         node.target = target
@@ -149,10 +160,14 @@ _DECOMPOSED: dict[Any, Rule] = {
     aten.__or__.Tensor: _is(aten.bitwise_or.Tensor),
     aten._assert_tensor_metadata.default: _drop,
     aten.broadcast_to.default: _is(aten.expand.default),
+    aten.chunk.default: reshaped.chunk,
+    aten.flatten.using_ints: reshaped.flatten,
     aten.max.other: _is(aten.maximum.default),
     aten.min.other: _is(aten.minimum.default),
+    aten.square.default: _square,
     aten.to.device: _to,
     aten.to.dtype: _to,
     aten.to.dtype_layout: _to,
     aten.to.other: _to,
+    aten.unflatten.int: reshaped.unflatten,
 }
