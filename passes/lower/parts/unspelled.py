@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from ....ir.fx.mode import argument
 from . import reshaped
 
 aten = torch.ops.aten
@@ -93,6 +94,13 @@ def _arange(graph: Graph, node: Node) -> None:
     node.update_kwarg("dtype", node.meta["val"].dtype)
 
 
+def _over_all(graph: Graph, node: Node) -> None:
+    """The largest of all: the exporter has no spelling of it without axes, which are all."""
+    x = node.all_input_nodes[0]
+    node.args = (x, argument(node, "dim") or list(range(x.meta["val"].dim())), argument(node, "keepdim"))
+    node.kwargs = {}
+
+
 def _isin(graph: Graph, node: Node) -> None:
     """Decomposed by sorting, which ONNX has no search in."""
     elements, tests = (node.all_input_nodes * 2)[:2]  # one node may be both
@@ -106,6 +114,8 @@ def _isin(graph: Graph, node: Node) -> None:
 
 _WRITTEN: dict[Any, Rule] = {
     aten.rsub.Scalar: _rsub,
+    aten.amax.default: _over_all,
+    aten.amin.default: _over_all,
     aten.arange.start: _arange,
     aten.arange.start_step: _arange,
     aten.isin.Tensor_Tensor: _isin,

@@ -15,6 +15,7 @@ EXPRESSIONS = {
     "a fraction counted up to a size": lambda x, m: x + torch.arange(0.5, x.shape[1])[None, :, None],
     "by steps of a fraction": lambda x, m: x + torch.arange(0, 0.5 * x.shape[1], 0.5)[None, :, None],
     "down to zero": lambda x, m: x + torch.arange(x.shape[1], 0, -1)[None, :, None],
+    "the largest and the least of all": lambda x, m: x * m.amax() + x.amin() - x.amax(keepdim=True),
     "one of some": lambda x, m: x * torch.isin(m, torch.tensor([0, 3, 7]))[..., None],
     "none of some": lambda x, m: x * torch.isin(m, torch.tensor([[0], [3]]), invert=True)[..., None],
     "each of itself": lambda x, m: x * torch.isin(m, m)[..., None],
