@@ -38,6 +38,7 @@ def test_a_bundle_is_whole(tiny, tmp_path):
     assert record["inputs"][0] == {
         "name": "input_ids", "dtype": "int64", "shape": ["batch", "length"], "role": "token_ids", "high": 40,
         "low": 0, "follows": None, "reach": 0, "indexes": False, "seen": None, "hidden": 0,
+        "given_by": "",
     }  # fmt: skip
     assert record["versions"]["onnxruntime"] == onnxruntime.__version__
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])

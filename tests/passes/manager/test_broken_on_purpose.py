@@ -49,8 +49,15 @@ EFFECTS = {name: resolve(name).effect for name in names()}
 PROMISES = {effect for effect in EFFECTS.values() if not isinstance(effect, Lossy)}
 
 
-@pytest.mark.parametrize("name", BREAKS)
-@pytest.mark.parametrize("effect", sorted(PROMISES, key=str), ids=str)
+def noticed(name, effect):
+    """A cosine says nothing of one value that is a little off: no promise of it does."""
+    return not (isinstance(effect, Bounded) and name == "one value off")
+
+
+CASES = [(name, effect) for name in BREAKS for effect in sorted(PROMISES, key=str) if noticed(name, effect)]
+
+
+@pytest.mark.parametrize(("name", "effect"), CASES, ids=str)
 def test_what_any_pass_promises_is_noticed_to_be_broken(name, effect):
     with pytest.raises(ContractError, match=r"^y "):
         compare(X, BREAKS[name](X), effect, None, "y")
