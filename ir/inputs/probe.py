@@ -64,7 +64,12 @@ def _varies(program: Program) -> bool:
 
 def example(program: Program, length: int = 5) -> Feed:
     """One feed to trace with: no axis of size one, and no two symbols of one size where bounds allow it."""
-    return feed(program, _sizes(program, 2, length), "right")
+    return feed(program, example_sizes(program, length), "right")
+
+
+def example_sizes(program: Program, length: int = 5) -> dict[str, int]:
+    """What `example` gives each symbol."""
+    return _sizes(program, 2, length)
 
 
 def _sizes(program: Program, batch: int, length: int) -> dict[str, int]:

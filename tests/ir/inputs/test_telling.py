@@ -1,5 +1,7 @@
 """Inputs at which sizes are told apart, and sizes that some lengths don't have."""
 
+import tracemalloc
+
 import torch
 from graphwright.ir.capture import capture
 from graphwright.ir.inputs.telling import telling
@@ -18,3 +20,21 @@ def test_a_length_at_which_a_size_is_divided_by_nothing_tells_nothing():
     program = capture(Shared().eval(), inputs={"x": torch.randn(2, 40)})
     (found,) = telling(program).values()
     assert found.shape[1] // 8 > 0
+
+
+class Patches(nn.Module):
+    """High and wide have as many patches at each length that is tried."""
+
+    def forward(self, x):
+        high, wide = x.shape[2] // 8, x.shape[3] // 8
+        return nn.functional.avg_pool2d(x, 8).flatten(2) + torch.ones(high * wide)
+
+
+def test_lengths_are_tried_without_their_images():
+    program = capture(Patches().eval(), inputs={"x": torch.randn(2, 3, 24, 24)})
+    tracemalloc.start()
+    try:
+        telling(program)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
