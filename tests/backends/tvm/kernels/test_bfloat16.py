@@ -110,8 +110,7 @@ def test_rounding_is_to_the_nearest_and_to_even(machine, n):
     assert np.isnan(y[nan].view(ml_dtypes.bfloat16).astype(np.float32)).all()
 
 
-@pytest.mark.skipif(HERE.bfloat16 == "widen", reason="no AVX512-BF16 here")
-def test_both_spellings_give_the_same_bits():
+def test_the_spelling_of_this_processor_and_the_portable_one_give_the_same_bits():
     rng, m, k, n = np.random.default_rng(0), 40, 101, 96
     (x, _), (w, _) = (brain(rng.standard_normal(s, np.float32)) for s in ((m, k), (k, n)))
     tile = candidates(n, HERE)[0]
