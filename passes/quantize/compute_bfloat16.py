@@ -75,9 +75,8 @@ class ComputeBfloat16(Pass):
         ]
         if taken:
             write(program, taken)
-        return Result(
-            program, bool(taken), _statistics(groups, taken, plan), (*_costly(groups, plan), *misses)
-        )
+        costly = plan.costly([group.name for group in groups], "bfloat16")
+        return Result(program, bool(taken), _statistics(groups, taken, plan), (*costly, *misses))
 
     @staticmethod
     def _remembered(keys: Sequence[Any], context: Context) -> Placement | None:
@@ -117,15 +116,6 @@ def _keys(groups: Sequence[Group]) -> list[tuple[Any, ...]]:
         uses[weights] += 1
         keys.append((weights, uses[weights]))
     return keys
-
-
-def _costly(groups: Sequence[Group], plan: Placement) -> list[str]:
-    """A sentence for each group that the plan leaves in float32."""
-    return [
-        f"{group.name}: stays in float32, bfloat16 there alone costs a cosine of {alone:.2g}"
-        for group, rung, alone in zip(groups, plan.rungs, plan.alone, strict=bool(plan.alone))
-        if rung == "float" and alone
-    ]
 
 
 def _statistics(

@@ -78,7 +78,7 @@ def insert(program: Program, context: Context, mode: Mode, *, min_cosine: float,
     ]
     changed = any(rung != "float" for rung in rungs)
     guarded = write(program, sites, rungs, limit, sources, static) if changed else 0
-    notes = (why, *_costly(sites, plan), *misses)
+    notes = (why, *plan.costly([site.name for site in sites], "int8"), *misses)
     unread = len(misses) - len(stuck)
     return Result(program, changed, _statistics(sites, rungs, limit, plan, unread, guarded), notes)
 
@@ -153,15 +153,6 @@ def _told(
         return loss(rungs)
 
     return told
-
-
-def _costly(sites: Sequence[Site], plan: Placement) -> list[str]:
-    """A sentence for each site that the plan leaves in float."""
-    return [
-        f"{site.name}: stays in float, int8 there alone costs a cosine of {alone:.2g}"
-        for site, rung, alone in zip(sites, plan.rungs, plan.alone, strict=bool(plan.alone))
-        if rung == "float" and alone
-    ]
 
 
 def _statistics(

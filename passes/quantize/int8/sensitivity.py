@@ -44,6 +44,14 @@ class Placement:
     loss: float | None = None
     alone: tuple[float, ...] = ()
 
+    def costly(self, names: Sequence[str], low: str) -> list[str]:
+        """A sentence for each site that stays in float. names: of all sites. low: the type that costs it."""
+        return [
+            f"{name}: stays in float, {low} there alone costs a cosine of {alone:.2g}"
+            for name, rung, alone in zip(names, self.rungs, self.alone, strict=bool(self.alone))
+            if rung == "float" and alone
+        ]
+
 
 def choose(
     per_token: Sequence[bool],

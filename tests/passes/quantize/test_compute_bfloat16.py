@@ -158,9 +158,7 @@ def test_a_layer_that_loses_too_much_stays():
                            last=RNG.standard_normal((32, 32)).astype(np.float32))  # fmt: skip
     found = run(program)
     assert found.statistics["products in bfloat16"] == "1 of 3"
-    assert (
-        sum("stays in float32, bfloat16 there alone costs a cosine of" in note for note in found.notes) == 2
-    )
+    assert sum("stays in float, bfloat16 there alone costs a cosine of" in note for note in found.notes) == 2
     assert found.statistics["mean cosine"] >= 0.999
     assert run(program, min_cosine=0.0).statistics["products in bfloat16"] == "3 of 3"
 
