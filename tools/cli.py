@@ -15,6 +15,7 @@ import typer
 from ..ir.errors import GraphwrightError
 from .console import Console, complain
 from .options import OPTIONS, settings, taking
+from .pack.formats import Format
 from .routing import DEFAULT, DefaultGroup
 from .surroundings import prepare
 
@@ -395,6 +396,37 @@ def run(
         console.value(running.to_json(found))
     else:
         console.show(*running.lines(found))
+
+
+@app.command()
+@verb
+def pack(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE")],
+    format: Annotated[
+        Format, typer.Option("--format", help="an archive, or a wheel with a load() of its own")
+    ] = Format.TAR,
+    out: Annotated[str, typer.Option("-o", "--out", help="directory that the file appears in")] = ".",
+    name: Annotated[
+        str | None, typer.Option(help="of the package, instead of BUNDLE's", show_default=False)
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="of the package; by default what is in it decides", show_default=False)
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="SPDX", help="of the model, for the SBOM", show_default=False)
+    ] = None,
+    force: Force = False,
+    *,
+    console: Console,
+) -> None:
+    """Pack a bundle into one file, with an SBOM and licences; the same bundle gives the same bytes."""
+    from .verbs import pack as packing
+
+    found = packing.pack(bundle, format, out, name=name, version=version, licence=licence, force=force)
+    if console.json:
+        console.value(packing.to_json(found))
+    else:
+        console.show(packing.sentence(found))
 
 
 @app.command()
