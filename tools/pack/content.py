@@ -64,5 +64,4 @@ def streamed(source: Source) -> BinaryIO:
 
 def digest_of(source: Source) -> str:
     """The sha256 of a file's content, in hexadecimal digits."""
-    with streamed(source) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sha256(source)

@@ -36,14 +36,14 @@ def distribution(name: str, files: Mapping[str, str]) -> Part:
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         raise ConfigError(f"the package {name} is not installed: pip install {name}") from None
-    told = found.metadata.get("License-Expression") or found.metadata.get("License")
+    told = found.metadata.json.get("license_expression") or found.metadata.json.get("license")
     texts = {
         Path(str(path)).name: Path(str(found.locate_file(path))).read_bytes()
         for path in found.files or ()
         if Path(str(path)).name.upper().startswith(_NAMES) and len(Path(str(path)).parts) <= 3
     }
     purl = f"pkg:pypi/{name.lower().replace('_', '-')}@{found.version}"
-    licence = told.strip().splitlines()[0] if told and told.strip() else None
+    licence = str(told).strip().splitlines()[0] if told else None
     return Part(name, "library", found.version, licence, purl, files, texts)
 
 
