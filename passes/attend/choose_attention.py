@@ -9,6 +9,7 @@ from ...ir.errors import PassError, PipelineError
 from ...ir.program import Program
 from ..common.batches import batches
 from ..manager.contract import Context, Lossy, Pass, Result
+from ..manager.varying import Between
 
 if TYPE_CHECKING:
     from .parts.by_layer import ByLayer, Choice
@@ -42,6 +43,7 @@ class ChooseAttention(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"latency": Between(0.3, 0.9)}
 
     kinds: tuple[str, ...] = ("window", "linear")
     latency: float = 0.5

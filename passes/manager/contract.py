@@ -12,6 +12,7 @@ import numpy as np
 
 from ...ir.errors import GraphwrightError
 from ...ir.program import Dialect, Program
+from .varying import Varying
 
 Feed = Mapping[str, np.ndarray]
 
@@ -153,6 +154,14 @@ class Pass(ABC):
     widens: ClassVar[bool] = False
     """Whether programs take calls afterwards that they refused before. A run measures and judges what comes
     after it beside what it gives."""
+
+    varies: ClassVar[Varying] = {}
+    """What a search may try of its options. A pass that no search tries has none."""
+
+    @classmethod
+    def varying(cls, program: Program) -> Varying:
+        """`varies` for a program; none where there is nothing in it that the pass works on."""
+        return cls.varies
 
     def requires(self) -> tuple[str, ...]:
         """Fields of the context that must not be empty."""

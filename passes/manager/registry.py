@@ -43,6 +43,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "prune-hidden",
         "prune-layers",
         "prune-movement",
+        "prune-structure",
         "prune-to-latency",
         "prune-vocabulary",
         "prune-weights",

@@ -11,6 +11,7 @@ from ...ir.errors import PassError
 from ...ir.program import Program
 from ...ir.view import view
 from ..manager.contract import Context, Lossy, Pass, Result
+from ..manager.varying import Between, Varying
 
 if TYPE_CHECKING:
     from ...ir.blocks import Blocks
@@ -49,6 +50,13 @@ class PruneLayers(Pass):
     beam: int = 1
     layers: tuple[int, ...] = ()
     stack: Literal["all", "encoder", "decoder"] = "all"
+
+    @classmethod
+    def varying(cls, program: Program) -> Varying:
+        """One layer to all but one, of the longest stack."""
+        graph = view(program)
+        depth = max((len(stream.layers) for stream in streams(graph, recognise(graph))[0]), default=0)
+        return {"keep": Between(1, depth - 1)} if depth > 1 else {}
 
     def __post_init__(self) -> None:
         if self.keep < 0:

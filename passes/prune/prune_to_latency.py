@@ -9,6 +9,7 @@ from ...ir.errors import PassError
 from ...ir.program import Program
 from ..common.batches import batches
 from ..manager.contract import Context, Lossy, Pass, Result
+from ..manager.varying import Between
 from .importance.choose import Method
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class PruneToLatency(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"speedup": Between(1.2, 6.0, log=True)}
 
     speedup: float = 1.5
     workload: str = ""

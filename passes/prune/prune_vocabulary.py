@@ -36,6 +36,7 @@ class PruneVocabulary(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"times": (1, 2, 5)}
 
     times: int = 1
     characters: Literal["all", "seen"] = "all"

@@ -47,6 +47,7 @@ class ComputeBfloat16(Pass):
     source: ClassVar = None
     target: ClassVar = None
     effect: ClassVar = Bounded("cosine", 0.95, "mask")
+    varies: ClassVar = {"min_cosine": (0.99, 0.999, 0.9999)}
 
     min_cosine: float = 0.999
 

@@ -40,6 +40,7 @@ class QuantizeDynamic(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"min_cosine": (0.0, 0.98, 0.99, 0.999)}
 
     min_cosine: float = 0.99
     weights: Range = "auto"

@@ -11,6 +11,7 @@ from ...ir.inputs.probe import probes
 from ...ir.program import Program
 from ..common.allocate import allocate
 from ..manager.contract import Context, Lossy, Pass, Result
+from ..manager.varying import Between
 from .int8.hidden_rows import nan_sources
 from .int8.sites import quantized
 from .int8.weights import limit_for
@@ -45,6 +46,7 @@ class QuantizeMixed(Pass):
     target: ClassVar = "onnx"
     effect: ClassVar = Lossy()
     in_bodies: ClassVar = False
+    varies: ClassVar = {"budget": ("latency", "size"), "limit": Between(0.2, 0.9)}
 
     budget: Literal["latency", "size"] = "latency"
     limit: float = 0.5

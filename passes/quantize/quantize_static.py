@@ -47,6 +47,7 @@ class QuantizeStatic(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"min_cosine": (0.0, 0.98, 0.99, 0.999)}
 
     ranges: Kind = "mse"
     share: float = 0.9999

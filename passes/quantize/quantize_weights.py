@@ -50,6 +50,7 @@ class QuantizeWeights(StoredPass):
 
     name: ClassVar[str] = "quantize-weights"
     widths: ClassVar = (2, 3, 4, 8)
+    varies: ClassVar = {"bits": (2, 3, 4, 8), "group": (16, 32, 64, 128), "method": ("rtn", "gptq", "hqq")}
 
     group: int = 32
     method: Literal["rtn", "gptq", "awq", "hqq"] = "rtn"

@@ -38,6 +38,7 @@ class StoreHalf(Pass):
     source: ClassVar = "onnx"
     target: ClassVar = "onnx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"type": ("float16", "bfloat16")}
 
     type: Literal["float16", "bfloat16"] = "float16"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from ...ir.errors import PipelineError
 from ...ir.program import Program
 from ..manager.contract import Context, Feed, Result
+from ..manager.varying import Between
 from .teaching.comparable import alike
 from .teaching.depth import check, exits, layered, read, shown, uniform
 from .training.recovery import Recovery
@@ -47,6 +48,7 @@ class Distill(Recovery):
     """
 
     name: ClassVar[str] = "distill"
+    varies: ClassVar = {"steps": Between(100, 3000, log=True)}
 
     output: float | None = None
     similarity: float | None = None

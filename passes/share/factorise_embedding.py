@@ -12,6 +12,7 @@ from ...ir.program import Program
 from ...ir.spec import IDS
 from ..common.calibration import check
 from ..manager.contract import Context, Lossy, Pass, Result
+from ..manager.varying import Between
 
 if TYPE_CHECKING:
     from .low_rank.tables import Table
@@ -37,6 +38,7 @@ class FactoriseEmbedding(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"rank": Between(32, 256, step=32)}
 
     rank: int = 128
     smoothing: float = 1.0

@@ -10,6 +10,7 @@ from ...ir.errors import PassError
 from ...ir.program import Program
 from ..common.batches import batches
 from ..manager.contract import Context, Feed, Lossy, Pass, Result
+from ..manager.varying import Between
 
 if TYPE_CHECKING:
     from .low_rank.layers import Layers
@@ -51,6 +52,7 @@ class FactoriseLinear(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"energy": Between(0.8, 0.99)}
 
     rank: int | None = None
     energy: float | None = None

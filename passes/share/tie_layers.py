@@ -50,6 +50,7 @@ class TieLayers(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"what": ("all", "attention", "ffn"), "groups": (1, 2, 3)}
 
     what: Literal["all", "attention", "ffn"] = "all"
     groups: int = 1

@@ -10,6 +10,7 @@ from ...ir.errors import PassError
 from ...ir.program import Program
 from ..common.batches import batches
 from ..manager.contract import Context, Lossy, Pass, Result
+from ..manager.varying import Between
 
 if TYPE_CHECKING:
     from .tokens.sites import Site, Tokens
@@ -55,6 +56,7 @@ class PruneTokens(Pass):
     source: ClassVar = "fx"
     target: ClassVar = "fx"
     effect: ClassVar = Lossy()
+    varies: ClassVar = {"latency": Between(0.4, 0.9)}
 
     keep: tuple[float, ...] = ()
     layers: tuple[int, ...] = ()

@@ -63,6 +63,13 @@ def _texts(exact: tuple[str, ...], before: tuple[str, ...], int8: str) -> dict[s
     }
 
 
+def around(backend: Engine, rounds: bool) -> list[str]:
+    """The exact passes of a backend from to-onnx on: all of them, or those before a pass that rounds."""
+    if backend == "tvm":
+        return list(_TVM)
+    return list(_BEFORE_INT8 if rounds else _EXACT)
+
+
 # No preset lets a text's vector depend on the texts beside it. Calibrated scales cost nothing at run time and
 # want real texts; a scale per token wants none. TVM's kernels scale each row by itself, not the tensor.
 CHAINS: Chains = {
