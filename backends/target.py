@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.errors import GraphwrightError, did_you_mean, short
+from ..ir.host.quota import quota
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # The kernel's spelling of what a matrix kernel chooses by; every other CPU flag is noise here.
@@ -102,8 +103,8 @@ def detect() -> Target:
         name="host",
         arch={"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine),
         isa=_isa(info),
-        cores=len(_one_per_core(allowed)),
-        threads=len(allowed),
+        cores=min(len(_one_per_core(allowed)), usable_threads()),
+        threads=usable_threads(),
         l1d=l1d,
         l2=l2,
         l3=l3,
@@ -117,6 +118,13 @@ def allowed_cpus() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
+
+
+def usable_threads() -> int:
+    """Threads that find a CPU each: the CPUs allowed, within the time that the container's group grants."""
+    granted = quota()
+    here = len(allowed_cpus())
+    return here if granted is None else max(1, min(here, int(granted)))
 
 
 def most_threads() -> int:

@@ -18,7 +18,7 @@ from ...ir.spec import InputSpec
 from ..bundles.feeds import Feed
 from ..bundles.folder import appearing
 from ..bundles.manifest import MANIFEST, Manifest, read_manifest, verify_files
-from ..target import allowed_cpus, check_threads, detect
+from ..target import check_threads, detect, usable_threads
 from ..tvm.run.runtime import Runtime
 from .answers import classes, spans, together
 from .routed import Routed
@@ -35,8 +35,8 @@ def load(directory: str | Path, threads: int | None = None, verify: bool = True)
 
     Args:
         directory: what was given to `-o`.
-        threads: intra-op threads; None takes what the bundle was measured with, as far as this process may
-            use so many CPUs.
+        threads: intra-op threads; None takes what the bundle was measured with, as far as this process, or
+            its container's group, may use so many CPUs.
         verify: compare every file with the hash in the manifest (reads each file once).
 
     Raises:
@@ -54,7 +54,7 @@ def load(directory: str | Path, threads: int | None = None, verify: bool = True)
     manifest = read_manifest(folder)
     verify_files(folder, manifest, hashes=verify)
     # A bundle of a larger machine runs on all that there is here.
-    here = min(manifest.threads, len(allowed_cpus())) if manifest.threads else None
+    here = min(manifest.threads, usable_threads()) if manifest.threads else None
     return Bundle(folder, manifest, threads or here)
 
 

@@ -306,7 +306,7 @@ def test_threads_that_no_machine_should_start_are_refused(out, threads):
 
 def test_a_bundle_of_a_larger_machine_runs_on_all_that_there_is(out, monkeypatch):
     edit(out, lambda record: record.update(threads=64))
-    monkeypatch.setattr("graphwright.backends.running.runner.allowed_cpus", lambda: (0, 1, 2))
+    monkeypatch.setattr("graphwright.backends.running.runner.usable_threads", lambda: 3)
     assert load(out).threads == 3
     edit(out, lambda record: record.update(threads=2))
     assert load(out).threads == 2
