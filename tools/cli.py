@@ -50,6 +50,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print errors only")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
+class LogLevel(StrEnum):
+    """Of a server's log."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+
+
 def verb(function: Callable[..., int | None]) -> Callable[..., None]:
     """Turn what a verb returns or raises into an exit status and at most one sentence on stderr.
 
@@ -427,6 +435,77 @@ def pack(
         console.value(packing.to_json(found))
     else:
         console.show(packing.sentence(found))
+
+
+@app.command()
+@verb
+def serve(
+    bundles: Annotated[
+        list[str],
+        typer.Argument(metavar="BUNDLE...", help="directories, or NAME=DIRECTORY; the first is meant"),
+    ],
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for other machines")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    api_key_file: Annotated[
+        str | None,
+        typer.Option(help="keys, one a line; else GRAPHWRIGHT_API_KEY's, else none", show_default=False),
+    ] = None,
+    threads: Threads = None,
+    parallel: Annotated[int, typer.Option(min=1, max=256, help="calls at once, sharing the threads")] = 1,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1 << 20, help="of a call; 2048, or a model's longest text", show_default=False
+        ),
+    ] = None,
+    waiting_tokens: Annotated[
+        int, typer.Option(min=1, max=1 << 26, help="that may wait; beyond them 429")
+    ] = 1 << 18,
+    requests: Annotated[int, typer.Option(min=1, max=1 << 16, help="at once; beyond them 429")] = 512,
+    texts: Annotated[int, typer.Option(min=1, max=1 << 20, help="of a request; beyond them 413")] = 2048,
+    body_bytes: Annotated[int, typer.Option(min=1, max=1 << 30, help="of a request")] = 2 << 20,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="seconds that a body may take and texts may wait")
+    ] = 30.0,
+    grace: Annotated[float, typer.Option(min=1, max=3600, help="seconds to end in, after SIGTERM")] = 60.0,
+    auto_truncate: Annotated[
+        bool, typer.Option("--auto-truncate", help="cut long texts where a request doesn't say")
+    ] = False,
+    dimensions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="64,128", help="widths that the model was trained to be cut to", show_default=False
+        ),
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option(help="of JSON lines on stderr")] = LogLevel.INFO,
+    *,
+    console: Console,
+) -> None:
+    """Serve bundles over HTTP: /embed, /rerank, /predict and OpenAI's /v1/embeddings."""
+    from .verbs import serve as serving
+
+    limits: dict[str, int | float | bool] = {
+        "waiting": waiting_tokens,
+        "requests": requests,
+        "body": body_bytes,
+        "bodies": max(64 << 20, body_bytes),
+        "texts": texts,
+        "seconds": timeout,
+        "truncate": auto_truncate,
+    }
+    serving.serve(
+        bundles,
+        host,
+        port,
+        api_key_file,
+        threads,
+        parallel,
+        batch_tokens,
+        dimensions,
+        limits,
+        grace,
+        log_level.value,
+    )
 
 
 @app.command()

@@ -57,7 +57,9 @@ def test_pins_to_distinct_cores_first(machine):
     assert pick_cpus(9) == (0, 1, 2, 3)
 
 
-@pytest.mark.parametrize(("granted", "cores", "threads"), [(None, 2, 4), (3.5, 2, 3), (1.9, 1, 1), (0.2, 1, 1)])
+@pytest.mark.parametrize(
+    ("granted", "cores", "threads"), [(None, 2, 4), (3.5, 2, 3), (1.9, 1, 1), (0.2, 1, 1)]
+)
 def test_a_container_s_share_of_time_bounds_the_threads(machine, monkeypatch, granted, cores, threads):
     monkeypatch.setattr(target, "quota", lambda: granted)
     assert (detect().cores, detect().threads) == (cores, threads)

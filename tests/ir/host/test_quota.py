@@ -27,7 +27,9 @@ V1 = "4:memory:/a\n1:cpu,cpuacct:/docker/abc\n0::/\n"
         pytest.param({}, None, id="no control groups"),
         pytest.param({"proc/self/cgroup": "0::/\n"}, None, id="v2, no limit file"),
         pytest.param(
-            {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5, id="v2, namespace"
+            {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000\n"},
+            1.5,
+            id="v2, namespace",
         ),
         pytest.param(
             {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None, id="v2, unlimited"

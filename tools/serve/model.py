@@ -1,0 +1,171 @@
+"""A bundle as a server asks it: texts to tokens within limits, and calls of several texts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ...backends.running.runner import Bundle
+from ...ir.errors import BundleError
+from .batching import Lane
+from .budget import Budget
+from .refusal import Refusal
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+TOKENS = 2048  # of a call, unless more is asked for or the model takes longer texts
+CHARACTERS = 64  # a token, at most: what is longer is not even tokenized
+Kind = Literal["embedding", "classifier", "reranker"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle behind a name. Safe to use from several threads.
+
+    longest: tokens of a text. width: of a vector, or labels of a classifier. cuts: widths that vectors may be
+    cut to, because the model was trained for it.
+    """
+
+    name: str
+    bundle: Bundle
+    kind: Kind
+    output: str
+    budget: Budget
+    longest: int
+    width: int
+    cuts: tuple[int, ...] = ()
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.run, self.budget)
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """By name, what the model was trained to find in front of a text."""
+        found = self.bundle.manifest.info.get("prompts")
+        return found if isinstance(found, dict) else {}
+
+    def run(self, encodings: list[Encoding]) -> list[np.ndarray]:
+        """The model's output for each text, a row each of float32."""
+        found = self.bundle.run(self.bundle.encoder.pad_together(encodings))[self.output]
+        # Copies: a row that a slow client waits for must not hold the whole call.
+        return [np.array(row, np.float32) for row in found]
+
+    def tokenize(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, truncate: bool, field: str
+    ) -> list[Encoding]:
+        """Each text's tokens.
+
+        Args:
+            truncate: cut what is longer than the model takes, instead of refusing it.
+            field: of the request, for sentences.
+
+        Raises:
+            Refusal: a text is too long, or has no token.
+        """
+        most = CHARACTERS * self.longest
+        for each, what in ((texts, field), (pairs or (), "the second text of " + field)):
+            for number, text in enumerate(each):
+                if len(text) > most and not truncate:
+                    raise self._too_long(what, number)
+        firsts = [text[:most] for text in texts]
+        encodings = self.bundle.encoder.tokenize(firsts, pairs and [text[:most] for text in pairs])
+        for number, encoding in enumerate(encodings):
+            if encoding.overflowing and not truncate:
+                raise self._too_long(field, number)
+            if not len(encoding):
+                raise Refusal(422, f"{field}[{number}] has no token", "Tokenizer", field)
+        return encodings
+
+    def _too_long(self, field: str, number: int) -> Refusal:
+        return Refusal(
+            413,
+            f"{field}[{number}] is longer than the {self.longest} tokens that {self.name} takes: "
+            "shorten it, or send truncate: true where the route has it",
+            param=field,
+        )
+
+
+def model(name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[int] = ()) -> Model:
+    """A loaded bundle as a model to serve, after one call of it.
+
+    Args:
+        tokens: of a call; None is 2048, or the longest text that the model takes.
+        cuts: widths that its vectors may be cut to, beside those that the bundle records.
+
+    Raises:
+        BundleError: it isn't an encoder or a classifier of texts, or its inputs aren't made from texts.
+    """
+    manifest, encoder = bundle.manifest, bundle.encoder
+    if manifest.task not in ("embedding", "sequence-classification"):
+        raise BundleError(
+            f"{bundle.directory} is a model for {manifest.task}; serve answers for encoders of texts "
+            "(embedding) and classifiers of texts (sequence-classification)"
+        )
+    rows, fixed = _rows(bundle), encoder.fixed
+    limit = (encoder.tokenizer.truncation or {}).get("max_length")
+    tokens = max(TOKENS, limit or 0) if tokens is None else tokens
+    longest = min(limit or tokens, tokens)
+    if fixed and fixed > tokens:
+        raise BundleError(
+            f"{bundle.directory} computes {fixed} tokens for every text: let a call have so many"
+        )
+    encoder.tokenizer.enable_truncation(longest)
+    output = _output(bundle)
+    budget = Budget(tokens, rows, packs(bundle), fixed)
+    probe = bundle.run(encoder.pad_together(encoder.tokenize(["a"])))[output]
+    if probe.ndim != 2 or probe.dtype.kind != "f":
+        raise BundleError(
+            f"{bundle.directory} gives {output} as {probe.dtype} {list(probe.shape)}: not a row a text"
+        )
+    width = int(probe.shape[1])
+    kind: Kind = "embedding" if manifest.task == "embedding" else "reranker" if width == 1 else "classifier"
+    known = {*cuts, *_recorded(manifest.info)}
+    if (wrong := next((cut for cut in known if not 0 < cut <= width), None)) is not None:
+        raise BundleError(f"{name}'s vectors have {width} numbers and can't be cut to {wrong}")
+    return Model(name, bundle, kind, output, budget, longest, width, tuple(sorted(known)))
+
+
+def packs(bundle: Bundle) -> bool:
+    """Whether some graph or function of a bundle computes real tokens alone."""
+    compiled = bundle.manifest.compiled
+    if compiled is not None:
+        return any(function.mask is not None for function in compiled.functions)
+    steps = bundle.manifest.record.get("steps")
+    return any(
+        isinstance(step, dict) and step.get("status") == "applied" and _named(step) == "remove-padding"
+        for step in (steps if isinstance(steps, list) else ())
+    )
+
+
+def _named(step: Mapping[str, Any]) -> str:
+    return str(step.get("pass", "")).partition("{")[0]
+
+
+def _recorded(info: Mapping[str, Any]) -> list[int]:
+    found = info.get("matryoshka_dimensions")
+    return [each for each in found if type(each) is int] if isinstance(found, list) else []
+
+
+def _output(bundle: Bundle) -> str:
+    names = bundle.output_names
+    if bundle.manifest.task == "sequence-classification" and "logits" in names:
+        return "logits"
+    return names[0]
+
+
+def _rows(bundle: Bundle) -> int:
+    """The most texts of one call."""
+    ids = next(spec for spec in bundle.inputs if spec.role == "token_ids")
+    rows = ids.shape[0]
+    if isinstance(rows, str):
+        low, high = bundle.manifest.symbols.get(rows, (1, Budget(1).rows))
+    else:
+        low = high = rows
+    if low > 1:
+        raise BundleError(f"{bundle.directory} takes no call of fewer than {low} texts")
+    return high
