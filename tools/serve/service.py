@@ -108,7 +108,7 @@ class Service:
         return await loop.run_in_executor(self._tokenizer, model.tokenize, texts, pairs, cut, field)
 
     async def _outcome(self, job: Job, receive: Receive) -> list[Any]:
-        left = asyncio.ensure_future(receive())
+        left: asyncio.Future[Any] = asyncio.ensure_future(receive())
         seconds: float | None = self.limits.seconds
         try:
             while not job.done.done():
