@@ -23,9 +23,10 @@ help:
 demo: $(STAMP)
 	$(VENV)/bin/optimize demo -o $(BUNDLE) --force
 
-# What tests of other architectures need (qemu-user and such) is installed where that is allowed, and named else.
+# What tests need of Debian's (qemu-user and such, chromium) is installed where that is allowed, and named else.
 test: check
 	$(RUN) tests/support/emulated.py || true
+	$(RUN) tests/support/browser.py || true
 	$(RUN) -m pytest -n 2 --no-loadscope-reorder
 
 check: $(STAMP)

@@ -51,6 +51,7 @@ def write(
     *,
     manifest: Mapping[str, Any] | None = None,
     report: str = "",
+    pages: Mapping[str, str] | None = None,
     threads: int | None = None,
     tokenizer: Mapping[str, bytes] | None = None,
     force: bool = False,
@@ -65,6 +66,7 @@ def write(
         dispatch: which variant runs which calls; without it every call runs the default.
         manifest: what else to record: seed, pipeline, target, evidence, measurements. JSON-able.
         report: the content of report.md.
+        pages: what else people look at beside it: file name -> content.
         threads: what the measurements used, and `load` will.
         tokenizer: file name -> content; None takes the default program's.
         force: replace an existing bundle, after the new one is complete.
@@ -88,7 +90,8 @@ def write(
     # At least the largest graph must fit; how much the others add depends on what they share.
     need = max(weight_bytes(variant.program) for variant in variants)
     more = {**(manifest or {}), "threads": threads}
-    return finished(directory, program, fill, need, more, report=report, tokenizer=tokenizer, force=force)
+    files = {"report": report, "pages": pages, "tokenizer": tokenizer}
+    return finished(directory, program, fill, need, more, **files, force=force)  # type: ignore[arg-type]
 
 
 def _check(variants: Sequence[Variant], dispatch: Sequence[Route]) -> None:

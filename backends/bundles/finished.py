@@ -26,6 +26,7 @@ def finished(
     manifest: Mapping[str, Any],
     *,
     report: str = "",
+    pages: Mapping[str, str] | None = None,
     tokenizer: Mapping[str, bytes] | None = None,
     force: bool = False,
     makers: tuple[str, ...] = (),
@@ -40,6 +41,7 @@ def finished(
         need: bytes that they will take, at least.
         manifest: what else to record. JSON-able.
         report: the content of report.md.
+        pages: what else people look at beside it: file name -> content.
         tokenizer: file name -> content.
         makers: packages whose versions to record beside the usual ones.
 
@@ -57,7 +59,8 @@ def finished(
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
-        (folder / REPORT).write_text(report, encoding="utf-8")
+        for name, page in {REPORT: report, **(pages or {})}.items():
+            (folder / name).write_text(page, encoding="utf-8")
         write_manifest(folder, _record(folder, program, more))
     return target
 

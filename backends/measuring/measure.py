@@ -77,6 +77,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "speedup": round(cell.speedup.median, 4),
         "quartiles": [round(cell.speedup.low, 4), round(cell.speedup.high, 4)],
         "interval95": [round(edge, 4) for edge in cell.speedup.interval],
+        "rounds_ms": [round(1e3 * seconds, 4) for seconds in cell.rounds],
     }
     return found if cell.joules is None else {**found, "joules": round(cell.joules, 4)}
 

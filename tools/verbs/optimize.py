@@ -12,6 +12,7 @@ from typing import Any
 
 from ...backends.base import Engine
 from ...backends.bundles.bundle import route, write
+from ...backends.bundles.finished import versions
 from ...backends.cache import homeless
 from ...backends.measuring.workloads import Workload
 from ...backends.target import named
@@ -27,11 +28,13 @@ from ..build.kept import building, kept
 from ..build.neighbours import of_build
 from ..build.outcome import Outcome
 from ..build.preflight import preflight
+from ..build.verdict import closing
 from ..build.widening import Widened, widened
 from ..build.work import Work, candidates
 from ..config import RunConfig, make, resolve
 from ..console import Console
 from ..judge.judging import read_calibration, read_data
+from ..reports.page import page
 
 
 def optimize(
@@ -170,13 +173,20 @@ def _builds(work: Work, chains: Mapping[Engine, Sequence[Pipeline]], stack: Exit
 def _write(outcome: Outcome, workloads: Sequence[Workload], artifact: Any) -> Path:
     """The bundle, with the evidence in its manifest and report."""
     assert outcome.config.out is not None
-    more = {"seed": outcome.config.seed, "target": named(outcome.config.target or "host").to_json()}
+    record = {
+        **outcome.to_json(),
+        "seed": outcome.config.seed,
+        "target": named(outcome.config.target or "host").to_json(),
+        "verdict": closing(outcome),
+    }
+    pages = {"report.html": page({**record, "versions": versions()})}
     if artifact is not None:
         return write_compiled(
             outcome.config.out,
             artifact,
-            manifest=outcome.to_json() | more,
+            manifest=record,
             report=report.markdown(outcome),
+            pages=pages,
             force=outcome.config.force,
         )
     default = outcome.graphs[0].program
@@ -188,8 +198,9 @@ def _write(outcome: Outcome, workloads: Sequence[Workload], artifact: Any) -> Pa
         outcome.config.out,
         outcome.graphs,
         routes,
-        manifest=outcome.to_json() | more,
+        manifest=record,
         report=report.markdown(outcome),
+        pages=pages,
         threads=outcome.config.threads,
         force=outcome.config.force,
     )

@@ -75,6 +75,7 @@ def write_compiled(
     *,
     manifest: Mapping[str, Any] | None = None,
     report: str = "",
+    pages: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Path:
     """Write a bundle of compiled functions under its final name only once it is complete.
@@ -83,6 +84,7 @@ def write_compiled(
         directory: must not exist, unless `force`, which replaces a bundle (and nothing else).
         manifest: what else to record. JSON-able.
         report: the content of report.md.
+        pages: what else people look at beside it: file name -> content.
 
     Returns:
         The directory.
@@ -110,6 +112,7 @@ def write_compiled(
         sum(file.stat().st_size for file in files),
         {**(manifest or {}), "threads": artifact.threads},
         report=report,
+        pages=pages,
         force=force,
         makers=tuple(PINS),
     )

@@ -91,7 +91,7 @@ def test_json_has_every_number(fake, make):
     program = make.encoder()
     found = compare({"slow": program, "fast": program}, workloads(program, ["1x4"]), rounds=3).to_json()
     cell = found["contestants"]["fast"]["workloads"]["1x4"]
-    assert cell.keys() == {"ms", "ms_quartiles", "speedup", "quartiles", "interval95", "joules"}
+    assert cell.keys() == {"ms", "ms_quartiles", "speedup", "quartiles", "interval95", "rounds_ms", "joules"}
     assert found["contestants"]["fast"]["peak_bytes"] > 0
     assert found["threads"] == 2
 

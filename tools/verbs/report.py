@@ -1,0 +1,72 @@
+"""`optimize report BUNDLE...`: what bundles say of themselves, as a page or as rows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from ...ir.errors import ConfigError, GraphwrightError, did_you_mean
+from ..reports.compared import as_csv, as_markdown, as_rows, compared
+from ..reports.page import page
+from ..reports.reading import Reading, read
+
+Format = Literal["html", "md", "json", "csv"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+PAGE = "report.html"  # where a page goes that nobody named a file for
+
+
+def chosen(asked: str | None, out: str | None) -> Format:
+    """The format asked for, or else the one that the file's name ends in, or else a page.
+
+    Raises:
+        ConfigError: there is no such format.
+    """
+    name = asked or (Path(out).suffix[1:].lower() if out else "") or "html"
+    for known in FORMATS:
+        if name == known:
+            return known
+    where = "" if asked else f" (the end of {out})"
+    raise ConfigError(
+        f"{name!r}{where} is no format of a report: {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}"
+    )
+
+
+def report(bundles: Sequence[str], form: Format) -> str:
+    """The text of a report.
+
+    Raises:
+        BundleError: one isn't a bundle, or has changed since it was built.
+    """
+    found = read(bundles)
+    if form == "md":
+        return as_markdown(found)
+    if form == "json":
+        return json.dumps(as_rows(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return as_csv(found) if form == "csv" else _page(found)
+
+
+def _page(found: Sequence[Reading]) -> str:
+    return page(found[0].record, found[0].stages) if len(found) == 1 else compared(found)
+
+
+def written(text: str, out: str, force: bool) -> Path:
+    """Writes a report, whole or not at all.
+
+    Raises:
+        GraphwrightError: a file is there and nobody said that it may go.
+    """
+    path = Path(out)
+    if path.is_dir() or (path.exists() and not force):
+        raise GraphwrightError(
+            f"{out} exists" + (" and is a directory" if path.is_dir() else ": --force replaces it")
+        )
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
