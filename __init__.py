@@ -7,6 +7,7 @@
     outcome = gw.optimize("model-directory", "bundle", preset="balanced")
     artifact = gw.load("bundle")
     artifact.run({name: array}); artifact(["a text"])
+    index = gw.Index.build("bundle", texts, "index", kind="int8"); index.ask("bundle", "a question")
 
 What goes wrong is a gw.GraphwrightError, of a kind such as gw.InputError, in one sentence.
 Nothing heavy is imported until it is used: `load` needs onnxruntime and NumPy only.
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         WeightError,
     )
     from .passes.manager.pipeline import Pipeline
+    from .tools.retrieval.index import Index
     from .tools.verbs.optimize import optimize
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "ContractError",
     "DataError",
     "GraphwrightError",
+    "Index",
     "InputError",
     "MeasureError",
     "PassError",
@@ -61,6 +64,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Index": (".tools.retrieval.index", "Index"),
     "Pipeline": (".passes.manager.pipeline", "Pipeline"),
     "load": (".backends.running.runner", "load"),
     "optimize": (".tools.verbs.optimize", "optimize"),

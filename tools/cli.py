@@ -7,6 +7,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -434,6 +435,69 @@ def run(
         console.value(running.to_json(found))
     else:
         console.show(*running.lines(found))
+
+
+@app.command("index")
+@verb
+def index_texts(
+    source: Annotated[
+        str, typer.Argument(metavar="BUNDLE|INDEX", help="a bundle to embed texts with, or an index to ask")
+    ],
+    texts: Annotated[
+        str | None, typer.Argument(metavar="TEXTS", help="csv, tsv, jsonl, json or txt", show_default=False)
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("-o", "--out", help="directory of the index", show_default=False)
+    ] = None,
+    query: Annotated[
+        list[str] | None, typer.Option("--query", help="ask INDEX; may be repeated", show_default=False)
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="texts for each query")] = 10,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="that INDEX was built with, if it has moved since", show_default=False),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="float32, int8, binary or hnsw")] = "float32",
+    dims: Annotated[
+        int | None, typer.Option(min=1, help="dimensions kept; all by default", show_default=False)
+    ] = None,
+    metric: Annotated[str, typer.Option(help="cosine or dot")] = "cosine",
+    recall: Annotated[
+        float | None,
+        typer.Option(help="recall@10 to reach; 0.99 of int8, 0.95 of binary, hnsw", show_default=False),
+    ] = None,
+    columns: Annotated[str | None, OPTIONS["columns"].__metadata__[0]] = None,
+    append: Annotated[bool, typer.Option("--append", help="add TEXTS to the index at OUT")] = False,
+    threads: Threads = None,
+    force: Force = False,
+    *,
+    console: Console,
+) -> None:
+    """Make an index of a file's texts with a sentence encoder's bundle, or ask one."""
+    from .verbs import index as indexing
+
+    if query:
+        if texts is not None or out is not None:
+            raise typer.BadParameter("name the index and what to ask: optimize index INDEX --query TEXT")
+        hits = indexing.ask(source, query, bundle, k, threads)
+        if console.json:
+            console.value([[asdict(hit) for hit in each] for each in hits])
+        else:
+            console.show(*indexing.lines(query, hits))
+        return
+    if texts is None or out is None:
+        raise typer.BadParameter(
+            "write optimize index BUNDLE TEXTS -o INDEX, or optimize index INDEX --query TEXT"
+        )
+    column = dict(part.split("=", 1) for part in columns.split(",")).get("text") if columns else None
+    options = (
+        {} if append else {"kind": kind, "dims": dims, "metric": metric, "recall": recall, "force": force}
+    )
+    found = indexing.build(source, texts, out, column, append, console, **options)
+    if console.json:
+        console.value(found.to_json())
+    else:
+        console.show(*indexing.said(found))
 
 
 @app.command()

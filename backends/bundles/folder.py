@@ -19,29 +19,30 @@ from .manifest import MANIFEST
 
 
 @contextmanager
-def appearing(target: Path, force: bool) -> Iterator[Path]:
+def appearing(target: Path, force: bool, mark: str = MANIFEST) -> Iterator[Path]:
     """A new directory to fill, which takes its name when the block ends; nothing is left when it raises.
 
     Args:
         target: must not exist, or be empty; with `force` it may be a bundle, which makes room last.
+        mark: the file that every directory of the kind has, and that alone.
 
     Raises:
         BundleError: the directory exists, or can't be written.
     """
     partial, lock = target, None
     try:
-        check_free(target, force)
+        check_free(target, force, mark)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial, lock = _claimed(target)
         yield partial
         _sync(partial)
-        _move(partial, target, force)
+        _move(partial, target, force, mark)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BundleError(
-                f"no space left for the bundle in {target.parent}: make room and run again"
+                f"no space left for {target.name} in {target.parent}: make room and run again"
             ) from error
-        raise BundleError(f"the bundle can't be written to {target}: {why(error)}") from error
+        raise BundleError(f"it can't be written to {target}: {why(error)}") from error
     finally:
         if lock is not None:
             os.close(lock)
@@ -49,7 +50,7 @@ def appearing(target: Path, force: bool) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def check_free(target: Path, force: bool) -> None:
+def check_free(target: Path, force: bool, mark: str = MANIFEST) -> None:
     """Put back what a killed run left half-done, then refuse a place that no bundle can be written to: an
     existing directory, except an empty one and a bundle that `force` may replace, or one without the right.
 
@@ -68,13 +69,13 @@ def check_free(target: Path, force: bool) -> None:
                 raise BundleError(
                     f"{target} exists already; choose another directory, or --force to replace it"
                 )
-            if not (target / MANIFEST).is_file():
+            if not (target / mark).is_file():
                 raise BundleError(
-                    f"{target} is not a bundle, so --force does not replace it; choose another directory"
+                    f"{target} holds no {mark}, so --force does not replace it; choose another directory"
                 )
         check_makeable(target)
     except (OSError, ValueError) as error:
-        raise BundleError(f"the bundle can't be written to {target}: {why(error)}") from error
+        raise BundleError(f"it can't be written to {target}: {why(error)}") from error
 
 
 def _there(target: Path) -> bool:
@@ -145,12 +146,12 @@ def _sync(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _move(partial: Path, target: Path, force: bool) -> None:
+def _move(partial: Path, target: Path, force: bool, mark: str) -> None:
     """Give the finished bundle its name; an old one makes room last and comes back if that fails."""
     if not os.path.lexists(target):
         partial.rename(target)
         return
-    check_free(target, force)
+    check_free(target, force, mark)
     old = _beside(target, "old")
     target.rename(old)
     try:

@@ -64,10 +64,15 @@ def write_manifest(folder: Path, record: Mapping[str, Any]) -> None:
         record: JSON-able; NumPy values become numbers, sets lists, and what JSON can't say (NaN, infinities)
             null.
     """
+    (folder / MANIFEST).write_bytes(sealed(record))
+
+
+def sealed(record: Mapping[str, Any]) -> bytes:
+    """A record as JSON that begins with the sha256 of its own bytes; `unsealed` reads it."""
     content = {"sha256": _ZEROS.decode(), **{key: value for key, value in record.items() if key != "sha256"}}
     written = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     data = written.encode("utf-8", "surrogatepass")
-    (folder / MANIFEST).write_bytes(data.replace(_ZEROS, hashlib.sha256(data).hexdigest().encode(), 1))
+    return data.replace(_ZEROS, hashlib.sha256(data).hexdigest().encode(), 1)
 
 
 def _plain(value: Any) -> Any:
@@ -84,8 +89,13 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
 
 
-def _unchanged(path: Path, data: bytes) -> Any:
-    """The JSON in a manifest's bytes, once they are those that were written."""
+def unsealed(path: Path, data: bytes) -> Any:
+    """The JSON in a sealed record's bytes, once they are those that were written.
+
+    Raises:
+        BundleError: they are not.
+        ValueError: they are no JSON.
+    """
     found = _HASH.match(data)
     if found is not None:
         start, end = found.span(1)
@@ -109,7 +119,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        record = _unchanged(path, read_regular(path, MOST_BYTES))
+        record = unsealed(path, read_regular(path, MOST_BYTES))
     except FileNotFoundError as error:
         missing = f"there is no directory {folder}" if not folder.is_dir() else f"{folder} has no {MANIFEST}"
         raise BundleError(f"{missing}: a bundle is what `optimize MODEL -o DIRECTORY` writes") from error

@@ -71,7 +71,7 @@ def read(
     """
     name = Path(path).name
     told = columns or {}
-    head, rest, said = _open(Path(path), told)
+    head, rest, said = opened(Path(path), told)
     chosen, guessed = choose(path, [record for _, record in head], told)
     if task is None:
         task = _task(model_task, chosen)
@@ -97,10 +97,14 @@ def read(
     return Data(path, task, tuple(kept), tuple(said))
 
 
-def _open(
+def opened(
     path: Path, told: Mapping[str, Column]
 ) -> tuple[list[tuple[int, Record]], Iterator[tuple[int, Record]], list[str]]:
-    """The first records, the rest, both keyed by column, and what was found out about a header."""
+    """The first records, the rest, both keyed by column, and what was found out about a header.
+
+    Raises:
+        DataError: the file is missing, empty or not text.
+    """
     usual = SUFFIXES.get(kind(path), "")
     apart = separator(path) if usual else ""
     stream = records(path, apart)

@@ -127,7 +127,7 @@ def test_force_replaces_bundles_and_nothing_else(tiny, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
-    with pytest.raises(BundleError, match="is not a bundle, so --force does not replace it"):
+    with pytest.raises(BundleError, match=r"holds no manifest\.json, so --force does not replace it"):
         write(mine, [Variant("a", tiny[0])], force=True)
     assert (mine / "thesis.tex").read_text() == "years of work"
     (tmp_path / "file").write_text("")
@@ -162,7 +162,7 @@ def test_a_disk_that_fills_up_leaves_nothing_and_keeps_the_old_bundle(make, tmp_
         "manifest": (finished, "sha256"),
     }
     monkeypatch.setattr(*broken[when], full)
-    with pytest.raises(BundleError, match="no space left for the bundle in"):
+    with pytest.raises(BundleError, match="no space left for out in"):
         write(out, [Variant("a", make.encoder()), Variant("b", make.encoder())], force=True)
     assert names(tmp_path) == ["out"]
     assert (out / "report.md").read_text() == "old"

@@ -1,0 +1,76 @@
+"""How much of what exact search finds an index finds, and the least effort that finds enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .search import Searcher
+from .vectors import ranked, whole
+
+AT = 10
+QUERIES = 256  # texts of the index that ask for their neighbours, at most
+EFFORTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+GOALS: Mapping[str, float] = {"float32": 1.0, "int8": 0.99, "binary": 0.95, "hnsw": 0.95}
+
+
+def sample(rows: int, seed: int = 0) -> np.ndarray:
+    """Numbers of rows that ask, ascending."""
+    return np.sort(np.random.default_rng(seed).choice(rows, min(rows, QUERIES), replace=False))
+
+
+def neighbours(vectors: np.ndarray, asking: np.ndarray, longest: float) -> list[np.ndarray]:
+    """For some rows the AT rows nearest to each, itself left out: exact search.
+
+    Args:
+        vectors: (rows, dims) float32, as an index keeps them.
+    """
+    found = whole(vectors, vectors[asking], AT + 1, longest)
+    return [
+        _without(ranked(vectors, rows, vectors[row], AT + 1)[0], row)
+        for row, rows in zip(asking, found, strict=True)
+    ]
+
+
+def measured(searcher: Searcher, goal: float) -> tuple[int, dict[str, Any]]:
+    """The least of EFFORTS that reaches a goal, the greatest where none does, and what was measured.
+
+    recall@10: the share of the 10 nearest rows by exact search that is among the 10 found, a mean over rows
+    of the index that ask, each without itself.
+
+    Args:
+        searcher: of the index; its vectors say what is exact.
+        goal: from 0 to 1.
+    """
+    vectors, longest = searcher.vectors, searcher.record.longest
+    asking = sample(len(vectors))
+    wanted = neighbours(vectors, asking, longest)
+    by_effort: dict[str, float] = {}
+    effort = 1
+    for effort in (1,) if searcher.record.kind == "float32" else EFFORTS:
+        rows, _ = searcher.search(vectors[asking], AT + 1, effort)
+        got = [_without(found, row) for found, row in zip(rows, asking, strict=True)]
+        by_effort[str(effort)] = agreement(wanted, got)
+        if by_effort[str(effort)] >= goal or (AT + 1) * effort >= len(vectors):
+            break
+    said = {
+        "metric": f"recall@{AT}",
+        "value": by_effort[str(effort)],
+        "goal": goal,
+        "queries": len(asking),
+        "rows": len(vectors),
+        "by_effort": by_effort,
+    }
+    return effort, said
+
+
+def agreement(wanted: list[np.ndarray], found: list[np.ndarray]) -> float:
+    """The mean share of the wanted rows that was found; 1 where there is nothing to find."""
+    shares = [np.isin(a, b).mean() for a, b in zip(wanted, found, strict=True) if len(a)]
+    return float(np.mean(shares)) if shares else 1.0
+
+
+def _without(rows: np.ndarray, row: int) -> np.ndarray:
+    return rows[rows != row][:AT]

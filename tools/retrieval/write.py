@@ -1,0 +1,167 @@
+"""Building an index, and appending to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...backends.bundles.folder import appearing
+from ...backends.running.runner import Bundle
+from ...backends.running.texts import listed
+from ...backends.target import allowed_cpus
+from ...ir.errors import BundleError, ConfigError, InputError, short
+from ...ir.host.files import why
+from . import model, store
+from .graph import Graph
+from .recall import agreement, measured, neighbours, sample
+from .record import CODEBOOK, CODES, ENDS, KINDS, METRICS, NAME, TEXTS, VECTORS, Chunk, Piece, Record
+from .search import CODERS, Searcher, check_installed
+from .vectors import blocks, kept
+
+_TOGETHER = 1024  # texts embedded between two writes
+_FULL = "full.f32"  # vectors before they are cut, until the cut is measured
+
+
+def build(
+    bundle: Bundle, texts: Iterable[str], out: Path, kind: str, dims: int | None, metric: str, goal: float,
+    force: bool,
+) -> None:  # fmt: skip
+    """Write a new index under its name once it is complete. Args and errors as `Index.build`."""
+    if kind not in KINDS or metric not in METRICS:
+        raise ConfigError(
+            f"an index is of the kind {', '.join(KINDS)} and of the metric {', '.join(METRICS)}, "
+            f"not {short(kind)} and {short(metric)}"
+        )
+    if not 0 <= goal <= 1:
+        raise ConfigError(f"recall is a number from 0 to 1, not {short(goal)}")
+    check_installed(kind)
+    with appearing(out, force, NAME) as folder:
+        _fill(folder, bundle, texts, kind, dims, metric, goal)
+
+
+def _fill(
+    folder: Path, bundle: Bundle, texts: Iterable[str], kind: str, dims: int | None, metric: str, goal: float
+) -> None:
+    stream = _embedded(bundle, texts)
+    first = next(stream, None)
+    if first is None:
+        raise InputError("there are no texts to index")
+    width = first[1].shape[1]
+    dims = width if dims is None else dims
+    if not 1 <= dims <= width:
+        raise ConfigError(
+            f"the model's vectors have {width} dimensions; keep 1 to {width} of them, not {dims}"
+        )
+    files = {VECTORS: 0, TEXTS: 0, ENDS: 0}
+    with store.appended(folder, {**files, _FULL: 0}) as open_files:
+        full = open_files.pop(_FULL)
+        rows, longest = 0, 0.0
+        for batch, vectors in _chained(first, stream):
+            longest = max(longest, _write(open_files, batch, kept(vectors, dims, metric)))
+            if dims < width:
+                full.write(kept(vectors, width, metric).astype("<f4").tobytes())
+            rows += len(batch)
+        pieces = {name: file.close() for name, file in open_files.items()}
+        full.close()
+    record = Record(
+        kind, metric, dims, width, model.digest(bundle.manifest), str(bundle.directory.resolve()), longest, 1,
+        {}, (Chunk(rows, pieces),),
+    )  # fmt: skip
+    vectors = store.mapped(folder, record, VECTORS, "<f4", dims)
+    if kind in CODERS:
+        fitted = CODERS[kind].fit(blocks(vectors))
+        (folder / CODEBOOK).write_bytes(fitted.book.astype("<f4").tobytes())
+        with store.appended(folder, {CODES: 0}) as open_files:
+            pieces[CODES] = _encode(open_files[CODES], fitted, vectors)
+        record = replace(record, whole={CODEBOOK: store.piece(folder / CODEBOOK)})
+    if kind == "hnsw":
+        graph = Graph(dims, len(allowed_cpus()))
+        graph.add(vectors)
+        graph.save(folder / record.graph)
+        record = replace(record, whole={record.graph: store.piece(folder / record.graph)})
+    record = replace(record, chunks=(Chunk(rows, pieces),))
+    effort, recall = measured(Searcher(folder, record, len(allowed_cpus())), goal)
+    if dims < width:
+        recall["truncation"] = _truncation(folder, record)
+    (folder / _FULL).unlink()
+    store.commit(folder, replace(record, effort=effort, recall=recall))
+
+
+def append(directory: Path, record: Record, bundle: Bundle, texts: Iterable[str]) -> None:
+    """Add texts to an index that nobody else appends to meanwhile. Errors as `Index.append`."""
+    try:
+        _append(directory, record, bundle, texts)
+    except OSError as error:
+        raise BundleError(f"{directory} can't be appended to: {why(error)}") from error
+
+
+def _append(directory: Path, record: Record, bundle: Bundle, texts: Iterable[str]) -> None:
+    names = list(record.chunks[0].files)
+    starts = {name: record.length(name) for name in names}
+    fitted = CODERS[record.kind](store.codebook(directory)) if record.kind in CODERS else None
+    graph = None
+    if record.kind == "hnsw":
+        path = directory / record.graph
+        graph = Graph.opened(path, record.dims, record.rows, len(allowed_cpus()), view=False)
+    rows, longest = 0, 0.0
+    with store.appended(directory, starts) as files:
+        for batch, vectors in _embedded(bundle, texts):
+            stored = kept(vectors, record.dims, record.metric)
+            longest = max(longest, _write(files, batch, stored))
+            if fitted is not None:
+                files[CODES].write(fitted.encode(stored).tobytes())
+            if graph is not None:
+                graph.add(stored)
+            rows += len(batch)
+        if not rows:
+            raise InputError("there are no texts to append")
+        pieces = {name: file.close() for name, file in files.items()}
+    found = record.more(Chunk(rows, pieces), record.whole, longest)
+    if graph is not None:
+        graph.save(directory / found.graph)
+        found = replace(found, whole={found.graph: store.piece(directory / found.graph)})
+    _, recall = measured(Searcher(directory, found, len(allowed_cpus())), record.recall["goal"])
+    store.commit(directory, replace(found, recall={**record.recall, **recall}))
+
+
+def _embedded(bundle: Bundle, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Texts some at a time, with (texts, width) vectors."""
+    stream = iter(texts)
+    while batch := list(islice(stream, _TOGETHER)):
+        checked = listed(batch)
+        yield checked, model.embed(bundle, checked)
+
+
+def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+def _write(files: dict[str, store.Appended], texts: list[str], vectors: np.ndarray) -> float:
+    """A batch behind those before, and the norm of its longest vector."""
+    content, ends = store.laid(texts, files[TEXTS].end)
+    files[VECTORS].write(vectors.astype("<f4").tobytes())
+    files[TEXTS].write(content)
+    files[ENDS].write(ends.tobytes())
+    return float(np.linalg.norm(vectors.astype(np.float64), axis=1).max())
+
+
+def _encode(file: store.Appended, fitted: Any, vectors: np.ndarray) -> Piece:
+    for block in blocks(vectors):
+        file.write(fitted.encode(block).tobytes())
+    return file.close()
+
+
+def _truncation(folder: Path, record: Record) -> dict[str, Any]:
+    """recall@10 of exact search in the cut vectors, against exact search in all of their dimensions."""
+    full = store.mapped(folder, record, _FULL, "<f4", record.width)
+    cut = store.mapped(folder, record, VECTORS, "<f4", record.dims)
+    asking = sample(record.rows)
+    longest = float(max(np.linalg.norm(block.astype(np.float64), axis=1).max() for block in blocks(full)))
+    found = [neighbours(each, asking, norm) for each, norm in ((full, longest), (cut, record.longest))]
+    return {"dims": record.dims, "of": record.width, "recall": agreement(*found), "rows": record.rows}
