@@ -604,6 +604,31 @@ def serve(
 
 @app.command()
 @verb
+def runner(
+    out: Annotated[str, typer.Option("-o", "--out", help="directory for the runner; must be new")],
+    compiler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="system|zig", help="by default the system's where there is one", show_default=False
+        ),
+    ] = None,
+    *,
+    console: Console,
+) -> None:
+    """Build a C library and a program that run bundles without Python."""
+    if compiler not in (None, "system", "zig"):
+        raise typer.BadParameter("--compiler is system or zig")
+    from .verbs import runner as building
+
+    folder = building.build(out, compiler)
+    if console.json:
+        console.value(building.to_json(folder))
+    else:
+        console.show(*building.sentences(folder))
+
+
+@app.command()
+@verb
 def targets(*, console: Console) -> None:
     """List the hardware that --target can name."""
     from .verbs import targets as listing
