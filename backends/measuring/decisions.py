@@ -15,20 +15,31 @@ from typing import Any
 
 import numpy as np
 
-from .ratios import Speedup, speedup
+from .ratios import ENOUGH, Speedup, speedup
 from .workloads import Workload
+
+FAR = 1.1  # what every round's ratio is above, or below its inverse: noise doesn't make that alone
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Median seconds of one call in each round, of the program before and of the one after."""
+    """Median seconds of one call in each round, of the program before and of the one after; and in which
+    rounds others' work kept one of them from its cores."""
 
     before: tuple[float, ...]
     after: tuple[float, ...]
+    disturbed: tuple[bool, ...]
 
     @property
     def speedup(self) -> Speedup:
-        return speedup(self.before, self.after)
+        return speedup(self.before, self.after, self.disturbed)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether too few rounds were quiet to decide by, and they don't all say the same by far."""
+        if sum(not each for each in self.disturbed) >= min(ENOUGH, len(self.disturbed)):
+            return False
+        return self.speedup.low <= FAR and self.speedup.high >= 1 / FAR
 
     @property
     def ms(self) -> float:
@@ -50,16 +61,19 @@ class Decisions:
         try:
             found = json.loads(self._path(key).read_bytes())
             before, after = (tuple(map(float, found[name])) for name in ("before", "after"))
+            disturbed = tuple(map(bool, found["disturbed"]))
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        whole = len(before) == len(after) > 0
-        return Rounds(before, after) if whole and all(0 < s < math.inf for s in before + after) else None
+        whole = len(before) == len(after) == len(disturbed) > 0
+        sound = whole and all(0 < s < math.inf for s in before + after)
+        return Rounds(before, after, disturbed) if sound else None
 
     def put(self, key: Mapping[str, Any], rounds: Rounds) -> Rounds:
         """Record what was measured, whole or not at all.
 
         Returns:
-            What is on record: of two runs at once the first one's, so that both build the same.
+            What is on record: of two runs at once the first one's, so that both build the same; unless that
+            is in doubt and this is not.
         """
         path = self._path(key)
         partial = path.with_suffix(f".{secrets.token_hex(8)}")
@@ -70,9 +84,9 @@ class Decisions:
                 try:
                     os.link(partial, path)
                 except OSError:
-                    if (first := self.get(key)) is not None:
+                    if (first := self.get(key)) is not None and (rounds.doubtful or not first.doubtful):
                         return first
-                    partial.replace(path)  # what is there is damaged, or there are no links here
+                    partial.replace(path)  # what is there is damaged or in doubt, or there are no links here
             finally:
                 partial.unlink(missing_ok=True)
         return rounds

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -26,7 +26,9 @@ from .process import Worker
 from .ratios import Speedup
 from .workloads import Workload, fitted
 
-_PROTOCOL = 2  # part of every key: raised when the way of measuring changes
+Turn: TypeAlias = tuple[float, bool]  # seconds of a call, and whether others' work disturbed it
+
+_PROTOCOL = 3  # part of every key: raised when the way of measuring changes
 _MOST = 9  # rounds
 _SAME = 0.02  # ratios within this of 1 are no difference
 
@@ -37,7 +39,8 @@ class Measurer:
     Processes live from one call to the next, since a pass's `after` is often the next one's `before`; use the
     measurer in a `with`, or close it. Measurements are remembered across runs under the cache directory.
 
-    ms: of one call of the last `after`, by workload name.
+    ms: of one call of the last `after`, by workload name. decided, doubted: ratios that were asked for, and
+        those among them that were measured beside others' work and never without.
 
     Args:
         workloads: what to time.
@@ -79,6 +82,7 @@ class Measurer:
             self._where["effort"] = asdict(effort)
         self._digests = {workload.name: digest(workload) for workload in workloads}
         self.ms: dict[str, float] = {}
+        self.decided = self.doubted = 0
         self._stack = ExitStack()
         self._feeds: dict[str, str] | None = None
         self._scratch: Scratch | None = None
@@ -119,14 +123,27 @@ class Measurer:
             if processes > 1:
                 key["processes"] = processes
             rounds = self.decisions.get(key) if self.decisions else None
-            if rounds is None:
+            if rounds is None or rounds.doubtful:  # a machine that is still loud decides as it did before
                 rounds = self._measure(names, (before, after), workload.name, processes)
                 if self.decisions:
                     rounds = self.decisions.put(key, rounds)
+            self.decided += 1
+            self.doubted += rounds.doubtful
             ratios[workload.name] = rounds.speedup
             self.ms[workload.name] = rounds.ms
         self.progress("timed", len(self.workloads), len(self.workloads))
         return ratios
+
+    @property
+    def loud(self) -> str:
+        """How many decisions others' work put in doubt, in a sentence; empty where none."""
+        if not self.doubted:
+            return ""
+        return (
+            f"The machine was busy with other work: {self.doubted} of {self.decided} ratios that decide what "
+            "is kept are in doubt, and what is in doubt is kept as the pipeline has it; run it again when "
+            "the machine is quiet"
+        )
 
     def _fit(self, programs: tuple[Program, Program]) -> None:
         """Make every workload one that both programs can be called with."""
@@ -161,13 +178,14 @@ class Measurer:
         in_turn = too_large(weight_bytes(program) for program in programs.values())
         feed = self._feeds[workload]
 
-        def ask(name: str, runs: int, warmup: int) -> float:
+        def ask(name: str, runs: int, warmup: int) -> Turn:
             if in_turn:
                 self._keep((name,))
             if name not in self._workers:
                 self._workers[name] = self._start(programs[name])
             request = {"runs": runs, "seconds": 4 * self.effort.turn, "warmup": warmup}
-            return float(np.median(self._workers[name].ask(do="time", feed=feed, **request)["seconds"]))
+            answer = self._workers[name].ask(do="time", feed=feed, **request)
+            return float(np.median(answer["seconds"])), answer["disturbed"]
 
         found: list[Rounds] = []
         for _ in range(processes):
@@ -177,7 +195,9 @@ class Measurer:
         if in_turn:
             self._keep(())  # nor beside the next pass
         return Rounds(
-            tuple(s for one in found for s in one.before), tuple(s for one in found for s in one.after)
+            tuple(s for one in found for s in one.before),
+            tuple(s for one in found for s in one.after),
+            tuple(each for one in found for each in one.disturbed),
         )
 
     def _start(self, program: Program) -> Worker:
@@ -193,7 +213,7 @@ class Measurer:
 
 
 def interleave(
-    ask: Callable[[str, int, int], float],
+    ask: Callable[[str, int, int], Turn],
     before: str,
     after: str,
     effort: Effort = THOROUGH,
@@ -201,26 +221,37 @@ def interleave(
 ) -> Rounds:
     """Rounds of A B, B A, A B, ... until the answer is plain, nine are done or the time is up.
 
-    Plain is every round well above 1, every round well below, or every round within 2% of it.
+    Plain is every round that nothing disturbed well above 1, every one well below, or every one within 2% of
+    it. A disturbed turn is taken again, as often as there are rounds at least and as long as there is time.
 
     Args:
-        ask: (contestant, runs, warm-up runs) -> the median seconds of its timed runs.
+        ask: (contestant, runs, warm-up runs) -> the median seconds of its timed runs, and whether others'
+            work disturbed them.
     """
     start = clock()
-    once = max(ask(before, 1, effort.warm), ask(after, 1, effort.warm))
+    once = max(ask(before, 1, effort.warm)[0], ask(after, 1, effort.warm)[0])
     runs = min(max(round(effort.turn / max(once, 1e-6)), effort.least), 50)
-    taken: dict[str, list[float]] = {before: [], after: []}
+    taken: dict[str, list[Turn]] = {before: [], after: []}
+    spare = effort.fewest
     for number in range(1, _MOST + 1):
         for name in (before, after) if number % 2 else (after, before):
-            taken[name].append(ask(name, runs, 1))
-        if number >= effort.fewest and (
-            _plain(taken[before], taken[after]) or clock() - start > effort.seconds
-        ):
+            turn = ask(name, runs, 1)
+            if turn[1] and spare and clock() - start <= effort.seconds:
+                turn, spare = ask(name, runs, 1), spare - 1
+            taken[name].append(turn)
+        found = _rounds(taken[before], taken[after])
+        if number >= effort.fewest and (_plain(found) or clock() - start > effort.seconds):
             break
-    return Rounds(tuple(taken[before]), tuple(taken[after]))
+    return found
 
 
-def _plain(before: Sequence[float], after: Sequence[float]) -> bool:
-    ratios = [b / a for b, a in zip(before, after, strict=True)]
-    least, most = min(ratios), max(ratios)
+def _rounds(before: Sequence[Turn], after: Sequence[Turn]) -> Rounds:
+    disturbed = tuple(b[1] or a[1] for b, a in zip(before, after, strict=True))
+    return Rounds(tuple(b[0] for b in before), tuple(a[0] for a in after), disturbed)
+
+
+def _plain(rounds: Rounds) -> bool:
+    if rounds.doubtful:
+        return False
+    least, most = rounds.speedup.interval
     return least > 1 + 2 * _SAME or most < 1 - 2 * _SAME or (least > 1 - _SAME and most < 1 + _SAME)

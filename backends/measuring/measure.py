@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ...ir.host.temporary import TemporaryFolder
 from .contestants import Contestant, entries_of, size_of, too_large
 from .process import Worker
 from .ratios import Speedup, speedup
+from .turns import Taken, Turns
 from .workloads import Workload, default_names, workloads
 
 __all__ = ["Cell", "Comparison", "Workload", "compare", "default_names", "workloads"]
@@ -30,6 +30,7 @@ class Cell:
 
     ms: the median of the rounds' medians; low_ms, high_ms their quartiles. speedup: over the first
     contestant. joules: of one call, where the machine tells. rounds: seconds, the median of each round.
+    disturbed: the rounds in which it was kept from its cores.
     """
 
     ms: float
@@ -38,12 +39,14 @@ class Cell:
     speedup: Speedup
     joules: float | None = None
     rounds: tuple[float, ...] = ()
+    disturbed: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
 class Comparison:
     """cells: contestant -> workload -> Cell, in the order given. peak_bytes: largest resident size of the
-    contestant's process, interpreter and runtime included. in_turn: one contestant was loaded at a time."""
+    contestant's process, interpreter and runtime included. rounds: at most. in_turn: one contestant was
+    loaded at a time."""
 
     cells: Mapping[str, Mapping[str, Cell]]
     peak_bytes: Mapping[str, int]
@@ -53,7 +56,20 @@ class Comparison:
 
     def faster(self, workload: str, name: str, than: str) -> Speedup:
         """How many times faster `name` is than another contestant at a workload."""
-        return speedup(self.cells[than][workload].rounds, self.cells[name][workload].rounds)
+        before, after = self.cells[than][workload], self.cells[name][workload]
+        disturbed = [a or b for a, b in zip(before.disturbed, after.disturbed, strict=True)]
+        return speedup(before.rounds, after.rounds, disturbed)
+
+    @property
+    def loud(self) -> str:
+        """How much of the measuring others' work disturbed, in a sentence; empty where none."""
+        turns = [each for row in self.cells.values() for cell in row.values() for each in cell.disturbed]
+        if not any(turns):
+            return ""
+        return (
+            f"The machine was busy with other work: {sum(turns)} of {len(turns)} turns were disturbed, as "
+            "often as they were repeated; the others count where there are enough, else intervals are wide."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Nested dictionaries, as manifests and `--json` hold them."""
@@ -78,6 +94,7 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "quartiles": [round(cell.speedup.low, 4), round(cell.speedup.high, 4)],
         "interval95": [round(edge, 4) for edge in cell.speedup.interval],
         "rounds_ms": [round(1e3 * seconds, 4) for seconds in cell.rounds],
+        "disturbed": list(cell.disturbed),
     }
     return found if cell.joules is None else {**found, "joules": round(cell.joules, 4)}
 
@@ -90,7 +107,6 @@ def compare(
     runs: int = 8,
     seconds: float = 2.0,
     warm: int = 2,
-    seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda description, done, total: None,
     start: Callable[[str, str, Path, int], Any] | None = None,
 ) -> Comparison:
@@ -103,11 +119,11 @@ def compare(
             "bundle:".
         workloads: a contestant is given the inputs of them that it takes.
         threads: of each contestant, pinned to as many CPUs where the machine has more.
-        rounds: turns on each workload; each gives one ratio.
+        rounds: turns on each workload, at most; each gives one ratio. They end sooner, after five at least,
+            where all ratios are known to 5% and are not 1, or to 2%.
         runs: timed calls a turn, after the warm-up; their median counts. Fewer (two at least, where runs
             are) when `seconds` end first.
         warm: calls before them.
-        seed: of the bootstrap.
         progress: called with (description, done, total).
         start: from (name, kind, path, threads), what is asked for times; None is a process here.
 
@@ -122,70 +138,19 @@ def compare(
         if in_turn:
             rounds = min(rounds, TURNS)
         begin = lambda name: (start or Worker)(name, *entries[name], threads)
-        times, peak, energy = _take_turns(list(entries), begin, feeds, rounds, request, in_turn, progress)
-    first = next(iter(entries))
-    cells = {
-        name: {work: _cell(times[name, work], times[first, work], energy[name, work], seed) for work in feeds}
-        for name in entries
-    }
-    return Comparison(cells, peak, threads, rounds, in_turn)
+        turns = Turns(list(entries), feeds, rounds, request, progress)
+        (turns.one_at_a_time if in_turn else turns.side_by_side)(begin)
+        taken, first = turns.taken, next(iter(entries))
+        cells = {
+            name: {work: _cell(taken[name, work], taken[first, work]) for work in feeds} for name in entries
+        }
+    return Comparison(cells, turns.peak, threads, rounds, in_turn)
 
 
-def _cell(own: list[float], base: list[float], joules: list[float], seed: int) -> Cell:
-    low, median, high = (1e3 * float(q) for q in np.quantile(own, [0.25, 0.5, 0.75]))
-    used = float(np.median(joules)) if joules else None
-    return Cell(median, low, high, speedup(base, own, seed), used, tuple(own))
-
-
-_Times = dict[tuple[str, str], list[float]]
-
-
-def _take_turns(
-    names: list[str],
-    start: Callable[[str], Any],
-    feeds: Mapping[str, str],
-    rounds: int,
-    request: Mapping[str, Any],
-    in_turn: bool,
-    progress: Callable[[str, int, int], None],
-) -> tuple[_Times, dict[str, int], _Times]:
-    """Medians of every round by (contestant, workload), each contestant's peak memory, and joules."""
-    times: _Times = {(name, work): [] for name in names for work in feeds}
-    energy: _Times = {key: [] for key in times}
-    peak = dict.fromkeys(names, 0)
-    done, total = 0, rounds * len(times)
-
-    def turn(worker: Any, name: str, work: str) -> None:
-        nonlocal done
-        progress(f"{name} at {work}", done, total)
-        answer = worker.ask(do="time", feed=feeds[work], **request)
-        times[name, work].append(float(np.median(answer["seconds"])))
-        peak[name] = max(peak[name], answer["peak_bytes"])
-        if answer["joules"] is not None:
-            energy[name, work].append(answer["joules"])
-        done += 1
-
-    if in_turn:
-        for number in range(rounds):
-            for name in _order(names, number):
-                with start(name) as worker:
-                    for work in feeds:
-                        turn(worker, name, work)
-    else:
-        with ExitStack() as stack:
-            workers = {name: stack.enter_context(start(name)) for name in names}
-            for work in feeds:
-                for number in range(rounds):
-                    for name in _order(names, number):
-                        turn(workers[name], name, work)
-    progress("measured", total, total)
-    return times, peak, energy
-
-
-def _order(names: list[str], number: int) -> list[str]:
-    """Every other round backwards: whoever comes second would otherwise always find the caches as the first
-    left them."""
-    return names[::-1] if number % 2 else names
+def _cell(own: Taken, base: Taken) -> Cell:
+    low, median, high = (1e3 * float(q) for q in np.quantile(own.seconds, [0.25, 0.5, 0.75]))
+    used = float(np.median(own.joules)) if own.joules else None
+    return Cell(median, low, high, own.over(base), used, tuple(own.seconds), tuple(own.disturbed))
 
 
 @contextlib.contextmanager

@@ -23,13 +23,16 @@ from ...ir.errors import GraphwrightError, InputError
 from ..running.runner import load
 from ..runtimes.reference import open_directory
 from ..runtimes.session import open_session, run_session
+from ..target import allowed_cpus
 from . import energy
+from .disturbance import Watch, undisturbed
 
 Run = Callable[[Mapping[str, np.ndarray]], Any]
 
 # When a process takes its turn, the scheduler needs some hundredths of a second to give each thread a core of
 # its own again: until then calls of a few milliseconds take up to twice their time.
 SETTLE, LEAST = 0.03, 0.1  # seconds of warm-up, and of timed calls, where `runs` end sooner
+LOOK = 1e-3  # seconds between two looks at how long threads waited: one takes some hundredths of that
 
 
 def main() -> None:
@@ -39,15 +42,17 @@ def main() -> None:
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     run: Run | None = None
+    alone = True  # where a contestant has more threads than CPUs, they wait for each other
     try:
         while True:
             request = requests.get()
             if request["do"] == "load":
                 run = _load(request)
+                alone = request["threads"] <= len(allowed_cpus())
                 answer: dict[str, Any] = {"ready": True}
             else:
                 assert run is not None
-                answer = _time(run, request)
+                answer = _time(run, request, alone)
             channel.write(json.dumps(answer) + "\n")
             channel.flush()
     except GraphwrightError as error:
@@ -90,27 +95,44 @@ def _feed(path: str) -> dict[str, np.ndarray]:
         return {name: stored[name] for name in stored.files}
 
 
-def _time(run: Run, request: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of each run after the warm-up: `runs` and `LEAST` seconds of them, or fewer (two at least where
-    `runs` are) when `seconds` end first."""
+def _time(run: Run, request: dict[str, Any], watched: bool = True) -> dict[str, Any]:
+    """Seconds of each run after the warm-up that nothing disturbed, or of all where most were disturbed.
+
+    Timed are `runs` and `LEAST` seconds of them, or fewer (two at least where `runs` are) when `seconds` end
+    first. watched: whether waiting for a core counts as disturbance.
+    """
     feed = _feed(request["feed"])
     begin, warm = time.perf_counter(), 0
     while warm < request["warmup"] or time.perf_counter() - begin < SETTLE:
         run(feed)
         warm += 1
-    zones = energy.domains()
+    zones, cpus = energy.domains(), allowed_cpus()
     taken: list[float] = []
-    drawn = energy.read(zones)
-    begin = end = time.perf_counter()
-    while len(taken) < request["runs"] or end - begin < LEAST:
-        start = time.perf_counter()
-        run(feed)
-        end = time.perf_counter()
-        taken.append(end - start)
-        if end - begin > request["seconds"] and len(taken) >= min(2, request["runs"]):
-            break
-    used = energy.joules(zones, drawn, energy.read(zones)) / len(taken) if zones else None
-    return {"seconds": taken, "peak_bytes": peak_bytes(), "joules": used}
+    waited: list[float] = []
+    with Watch() as watch:
+        drawn, stolen, looked = energy.read(zones), watch.stolen(cpus), watch.waited()
+        begin = end = opened = time.perf_counter()
+        while len(taken) < request["runs"] or end - begin < LEAST:
+            start = time.perf_counter()
+            run(feed)
+            end = time.perf_counter()
+            taken.append(end - start)
+            if end - opened > LOOK:
+                since, looked = looked, watch.waited()
+                waited += _shares(taken[len(waited) :], looked - since)
+                opened = time.perf_counter()
+            if end - begin > request["seconds"] and len(taken) >= min(2, request["runs"]):
+                break
+        waited += _shares(taken[len(waited) :], watch.waited() - looked)
+        used = energy.joules(zones, drawn, energy.read(zones)) / len(taken) if zones else None
+        lost = waited if watched else [0.0] * len(taken)
+        counted, disturbed = undisturbed(taken, lost, watch.stolen(cpus) - stolen)
+    return {"seconds": counted, "disturbed": disturbed, "peak_bytes": peak_bytes(), "joules": used}
+
+
+def _shares(seconds: list[float], waited: float) -> list[float]:
+    """What calls that were looked at together waited for, each its share."""
+    return [waited * each / sum(seconds) for each in seconds]
 
 
 def peak_bytes() -> int:

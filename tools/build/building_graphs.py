@@ -133,5 +133,6 @@ class Graphs(Building):
         used = {name: graphs[name] for name in graphs if name in chosen.values()}
         variants = tuple(Variant(name, graph) for name, graph in used.items())
         self.measurer.close()
+        self.work.notes += [self.measurer.loud] if self.measurer.loud else []
         candidate, met = self.kept(candidate, list(used), met)
         return Build(self.backend, candidate, met, variants, chosen, used)

@@ -13,6 +13,7 @@ def closing(outcome: Facts) -> list[str]:
     """The verdict in sentences."""
     lines = [*_unrewritten(outcome), *(f"Not verified: {each}." for each in outcome.unverified)]
     lines += [_gains(outcome), *_slower(outcome)] if outcome.measured else []
+    lines += [outcome.comparison.loud] if outcome.measured and outcome.comparison.loud else []
     if outcome.config.quick:
         lines.append(
             "A first look: no pass was timed by itself, and PyTorch not at all; without --quick they are."
@@ -96,7 +97,7 @@ def _gains(outcome: Facts) -> str:
     )
     return (
         f"Against {first}, {outcome.comparison.threads} threads, medians of "
-        f"{outcome.comparison.rounds} interleaved rounds: {gains}."
+        f"up to {outcome.comparison.rounds} interleaved rounds: {gains}."
     )
 
 

@@ -224,6 +224,5 @@ class Work:
             runs=self.effort.runs,
             seconds=self.effort.limit,
             warm=self.effort.warm,
-            seed=self.config.seed,
             progress=self.console.progress,
         )

@@ -52,13 +52,21 @@ def bench(
     program = open_model(models[0], count).program
     bundles = [read_manifest(Path(name)) for name in models if is_bundle(name)]
     work = fitted(workloads(program, shapes, seed=seed), map(program_of, bundles))
-    names = dict.fromkeys(models)
     found = {}
     if isa:
         feeds = [workload.feed for workload in work]
-        found = {name: portability(graphs_of(name), feeds, count) for name in names}
-    timed = compare({name: name for name in names}, work, count, seed=seed, progress=console.progress)
+        found = {name: portability(graphs_of(name), feeds, count) for name in dict.fromkeys(models)}
+    timed = compare(_named(models), work, count, progress=console.progress)
     return Bench(timed, found)
+
+
+def _named(models: Sequence[str]) -> dict[str, str]:
+    """Models by what the table calls them: one that is given twice is timed twice, beside itself."""
+    found: dict[str, str] = {}
+    for model in models:
+        count = sum(other == model for other in found.values()) + 1
+        found[model if count == 1 else f"{model} ({count})"] = model
+    return found
 
 
 def bench_remotely(
@@ -80,10 +88,10 @@ def bench_remotely(
     manifest = read_manifest(Path(models[0]))
     work = workloads(program_of(manifest), shapes, seed=seed)
     count = threads or manifest.threads or 1
-    names = {name: name for name in models}
+    names = _named(models)
     with Device(tracker, key, count) as device:
         start = contestants(device)
-        timed = compare(names, work, count, seed=seed, progress=console.progress, start=start)
+        timed = compare(names, work, count, progress=console.progress, start=start)
     return Bench(timed, device=f"{key} of {tracker}")
 
 
@@ -106,10 +114,13 @@ def tables(result: Bench) -> list[Any]:
             shown.append(f"{cell.ms:.2f}{ratio}")
         peak = result.comparison.peak_bytes[name]  # 0: another machine's, which doesn't tell
         table.add_row(name, *shown, f"{peak / 1e6:.0f}" if peak else "–")
-    note = f"{result.comparison.threads} threads, medians of {result.comparison.rounds} interleaved rounds"
+    note = (
+        f"{result.comparison.threads} threads, medians of up to {result.comparison.rounds} interleaved rounds"
+    )
     if result.device:
         note = f"on {result.device}: {note}"
+    loud = [result.comparison.loud] if result.comparison.loud else []
     if not result.portability:
-        return [table, note]
+        return [table, note, *loud]
     told = [f"{name}: {line}" for name, each in result.portability.items() for line in each.sentences()]
-    return [table, note, "", summary(result.portability), *told]
+    return [table, note, *loud, "", summary(result.portability), *told]

@@ -80,6 +80,7 @@ class RemoteBundle:
         calls = min(map(len, taken))
         return {
             "seconds": np.sum([seconds[:calls] for seconds in taken], axis=0).tolist(),
+            "disturbed": False,  # the device doesn't tell
             "peak_bytes": 0,
             "joules": None,
         }

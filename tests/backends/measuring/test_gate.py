@@ -10,21 +10,34 @@ from graphwright.backends.measuring.workloads import Workload, workloads
 from graphwright.backends.target import named
 from graphwright.ir.errors import MeasureError
 
+QUIET, LOUD = (False, False), (True, True)
+
 
 class Script:
-    """Answers with given ratios, round by round, and counts its own time."""
+    """Answers with given ratios, round by round, and counts its own time. loud: the asks, counted from the
+    first timed turn on, that others' work disturbs: `slowed` times as slow."""
 
-    def __init__(self, ratios, once=0.01):
+    def __init__(self, ratios, once=0.01, loud=(), slowed=3.0):
         self.ratios, self.once, self.now, self.asked = ratios, once, 0.0, []
+        self.loud, self.slowed, self.quiet = loud, slowed, 0
 
     def __call__(self, name, runs, warmup):
         self.now += self.once * (runs + warmup)
-        turn = max(0, len(self.asked) - 2) // 2
+        loud = len(self.asked) - 2 in self.loud
+        turn = max(0, self.quiet - 2) // 2
         self.asked.append((name, runs))
-        return self.once if name == "before" else self.once / self.ratios[min(turn, len(self.ratios) - 1)]
+        self.quiet += not loud
+        seconds = self.once if name == "before" else self.once / self.ratios[min(turn, len(self.ratios) - 1)]
+        return seconds * (self.slowed if loud else 1), loud
 
     def clock(self):
         return self.now
+
+
+def as_if_quiet(*given):
+    """What is measured, whoever else is at work here."""
+    found = interleave(*given)
+    return replace(found, disturbed=(False,) * len(found.after))
 
 
 def rounds_of(script, seconds=100.0):
@@ -48,6 +61,37 @@ def test_an_undecided_one_stops_when_the_time_is_up():
     assert len(rounds_of(Script([1.2, 0.9]), seconds=0.0).after) == 3
 
 
+def test_a_disturbed_turn_is_taken_again():
+    script = Script([1.5], loud={1, 3})  # the second turn, and the first of the next round
+    found = rounds_of(script)
+    names = [name for name, _ in script.asked[2:]]
+    assert names == ["before", "after", "after", "after", "after", "before", "before", "after"]
+    assert found.disturbed == (False, False, False)
+    assert found.speedup.median == found.speedup.low == pytest.approx(1.5)
+
+
+def test_rounds_that_stay_disturbed_do_not_count_where_enough_are_quiet():
+    # The fourth and fifth ask are the second round's first turn and its repetition.
+    found = rounds_of(Script([2.0], loud={2, 3}))
+    assert found.disturbed == (False, True, False, False)
+    assert found.after[1] == pytest.approx(3 * found.after[0])
+    assert found.speedup.low == found.speedup.high == pytest.approx(2.0)
+
+
+def test_what_every_loud_round_says_by_far_is_plain():
+    found = rounds_of(Script([1.5, 1.6, 1.3], loud=range(1000), slowed=1.0))
+    assert all(found.disturbed)
+    assert not found.doubtful
+    assert len(found.after) == 3
+
+
+def test_loud_rounds_that_disagree_decide_nothing():
+    loud = Rounds((1.5, 1.6, 1.0), (1.0, 1.0, 1.25), (True, True, False))
+    assert loud.doubtful
+    assert (loud.speedup.low, loud.speedup.high) == (0.8, 1.6)
+    assert not replace(loud, disturbed=(False, False, False)).doubtful
+
+
 def test_rounds_alternate_and_short_calls_are_repeated():
     script = Script([1.2, 0.9, 1.1, 0.9])
     rounds_of(script, seconds=0.0)
@@ -63,6 +107,7 @@ def test_measures_and_remembers(make, tmp_path, monkeypatch):
     before, after = make.encoder(), make.encoder(make.weights(1))
     calls = workloads(before, ["1x4", "8x12"])
     effort = Effort(seconds=0.5)
+    monkeypatch.setattr(gate, "interleave", as_if_quiet)
     with Measurer(calls, threads=1, effort=effort) as measure:
         first = measure(before, after)
         assert first.keys() == measure.ms.keys() == {"1x4", "8x12"}
@@ -121,7 +166,7 @@ def test_huge_programs_are_never_both_loaded(make, tmp_path, monkeypatch):
 
 def test_what_a_measurement_depends_on_is_in_its_key(make, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
-    monkeypatch.setattr(gate, "interleave", lambda *_: Rounds((1.0,), (0.5,)))
+    monkeypatch.setattr(gate, "interleave", lambda *_: Rounds((1.0,), (0.5,), (False,)))
     a, b = make.encoder(), make.encoder(make.weights(1))
     calls = workloads(a, ["1x4"])
 
@@ -140,13 +185,15 @@ def test_what_a_measurement_depends_on_is_in_its_key(make, tmp_path, monkeypatch
 def test_damaged_records_are_measured_again(tmp_path):
     decisions, key = Decisions(tmp_path), {"k": 1}
     assert decisions.get(key) is None
-    decisions.put(key, Rounds((2.0, 2.0), (1.0, 1.0)))
-    assert decisions.get(key) == Rounds((2.0, 2.0), (1.0, 1.0))
+    decisions.put(key, Rounds((2.0, 2.0), (1.0, 1.0), QUIET))
+    assert decisions.get(key) == Rounds((2.0, 2.0), (1.0, 1.0), QUIET)
     assert decisions.get({"k": 2}) is None
     (path,) = tmp_path.rglob("*.json")
     damaged = [b"", b"{", b"[]", b"\xff", b'{"before": [1], "after": [1, 2]}', b'{"before": [], "after": []}',
-               b'{"before": [1], "after": [-1]}', b'{"before": [1], "after": ["x"]}',
-               b'{"before": [NaN], "after": [1]}']  # fmt: skip
+               b'{"before": [1], "after": [-1], "disturbed": [false]}', b'{"before": [1], "after": ["x"]}',
+               b'{"before": [NaN], "after": [1], "disturbed": [false]}',
+               b'{"before": [1], "after": [1]}',
+               b'{"before": [1], "after": [1], "disturbed": []}']  # fmt: skip
     for content in damaged:
         path.write_bytes(content)
         assert decisions.get(key) is None, content
@@ -155,20 +202,56 @@ def test_damaged_records_are_measured_again(tmp_path):
 def test_of_two_runs_at_once_the_first_decides(tmp_path):
     """Both go on with what is on record, or they would build different bytes."""
     one, other, key = Decisions(tmp_path), Decisions(tmp_path), {"k": 1}
-    first = Rounds((2.0, 2.0), (1.0, 1.0))
+    first = Rounds((2.0, 2.0), (1.0, 1.0), QUIET)
     assert one.put(key, first) == first
-    assert other.put(key, Rounds((1.0, 1.0), (1.0, 1.0))) == first
+    assert other.put(key, Rounds((1.0, 1.0), (1.0, 1.0), QUIET)) == first
     assert other.get(key) == first
     (path,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     path.write_bytes(b"{")
-    second = Rounds((3.0,), (1.0,))
+    second = Rounds((3.0,), (1.0,), (False,))
     assert one.put(key, second) == second == one.get(key)  # what is damaged decides nothing
+
+
+def test_what_is_in_doubt_gives_way_to_what_is_not(tmp_path):
+    decisions, key = Decisions(tmp_path), {"k": 1}
+    loud = Rounds((2.0, 1.0), (1.0, 1.0), LOUD)
+    assert decisions.put(key, loud) == loud == decisions.get(key)
+    assert (
+        decisions.put(key, Rounds((1.0, 1.0), (1.0, 1.0), LOUD)) == loud
+    )  # as loud as before decides as before
+    quiet = Rounds((3.0, 3.0), (1.0, 1.0), QUIET)
+    assert decisions.put(key, quiet) == quiet == decisions.get(key)
+    assert decisions.put(key, loud) == quiet
+
+
+def test_a_ratio_in_doubt_is_measured_again_and_falls_back_to_what_was_decided(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
+    before, after = make.encoder(), make.encoder(make.weights(1))
+    answers = [
+        Rounds((2.0, 1.0), (1.0, 1.0), LOUD),
+        Rounds((1.0, 1.0), (1.0, 1.0), LOUD),
+        Rounds((3.0, 3.0), (1.0, 1.0), QUIET),
+    ]
+    monkeypatch.setattr(gate, "interleave", lambda *_: answers.pop(0))
+
+    def ratio():
+        with Measurer(workloads(before, ["1x4"]), threads=1) as measure:
+            found = measure(before, after)["1x4"].median
+            return found, measure.loud
+
+    first, said = ratio()
+    assert first == 1.5
+    assert said.startswith("The machine was busy with other work: 1 of 1 ratios")
+    assert ratio() == (1.5, said)  # still loud: as the same processor decided before
+    assert ratio() == (3, "")
+    assert ratio() == (3, "")
+    assert not answers
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").write_text("")
     decisions = Decisions(tmp_path / "file" / "below")
-    decisions.put({"k": 1}, Rounds((1.0,), (1.0,)))
+    decisions.put({"k": 1}, Rounds((1.0,), (1.0,), (False,)))
     assert decisions.get({"k": 1}) is None
 
 

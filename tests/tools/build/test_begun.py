@@ -16,6 +16,8 @@ def _windows(program):
 class Measurer:
     """Blocks are half as fast as a window at 1x130, and twice as fast at 1x300."""
 
+    loud = ""
+
     def __init__(self, workloads, threads, target, effort, progress):
         self.workloads, self.ms, self.conditions = workloads, {}, None
 

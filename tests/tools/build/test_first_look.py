@@ -29,6 +29,8 @@ def looked(program, monkeypatch):
 
     def _looked(export, **settings):
         class Measurer:
+            loud = ""
+
             def __init__(self, workloads, threads, target, effort, progress):
                 self.workloads, self.ms, self.conditions = workloads, {}, None
 

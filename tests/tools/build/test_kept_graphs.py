@@ -39,6 +39,8 @@ def built(model, tmp_path, monkeypatch):
 
     def _built(pipeline, fast, **settings):
         class Measurer:
+            loud = ""
+
             def __init__(self, workloads, threads, target, effort, progress):
                 self.workloads, self.ms, self.conditions = workloads, {}, None
 

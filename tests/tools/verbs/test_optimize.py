@@ -129,11 +129,12 @@ def test_verify_says_how_far_apart(encoder_directory, bundle, invoke, tmp_path):
 
 
 def test_bench_takes_bundles_files_and_directories(encoder_directory, bundle, invoke):
-    models = (encoder_directory, bundle[0], bundle[0] / "model.onnx")
+    models = (encoder_directory, bundle[0], bundle[0] / "model.onnx", bundle[0])
     result = invoke("bench", *models, *SHAPES, "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert list(found["contestants"]) == [str(model) for model in models]
+    again = f"{bundle[0]} (2)"  # beside itself
+    assert list(found["contestants"]) == [*map(str, models[:3]), again]
     assert found["threads"] == 1
 
 

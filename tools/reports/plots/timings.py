@@ -75,6 +75,7 @@ def _timing(workload: str, name: str, cell: Mapping[str, Any], base: Mapping[str
         return shown
     times, (start, end) = cell["speedup"], cell["interval95"]
     if base.get("rounds_ms") and cell.get("rounds_ms"):
-        ratio = speedup(base["rounds_ms"], cell["rounds_ms"])
+        disturbed = [a or b for a, b in zip(base["disturbed"], cell["disturbed"], strict=True)]
+        ratio = speedup(base["rounds_ms"], cell["rounds_ms"], disturbed)
         times, (start, end) = ratio.median, ratio.interval
     return Timing(workload, name, shown.ms, low, high, than, times, (start, end), shown.joules)
