@@ -12,7 +12,6 @@ from graphwright.backends.measuring.contestants import recognise, size_of, too_l
 from graphwright.backends.measuring.measure import compare, save_feeds, workloads
 from graphwright.backends.measuring.process import Worker
 from graphwright.backends.measuring.turns import FEWEST
-from graphwright.backends.measuring.worker import LEAST
 from graphwright.backends.measuring.workloads import Workload
 from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.ir.errors import MeasureError
@@ -273,7 +272,6 @@ def test_a_workload_is_timed_within_its_seconds(make, tmp_path):
         request = {"do": "time", "feed": str(tmp_path / "f.npz"), "warmup": 1}
         taken = worker.ask(**request, runs=7, seconds=60)["seconds"]
         assert len(taken) > 7  # short calls go on until the scheduler has settled
-        assert sum(taken) > LEAST / 2
         assert len(worker.ask(**request, runs=1000, seconds=0)["seconds"]) in (
             1,
             2,
