@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         WeightError,
     )
     from .passes.manager.pipeline import Pipeline
+    from .tools.deploy.builds import build
     from .tools.retrieval.index import Index
     from .tools.verbs.optimize import optimize
 
@@ -58,6 +59,7 @@ __all__ = [
     "PipelineError",
     "ProgramError",
     "WeightError",
+    "build",
     "load",
     "optimize",
     "trace",
@@ -65,6 +67,7 @@ __all__ = [
 
 _HOMES = {
     "Index": (".tools.retrieval.index", "Index"),
+    "build": (".tools.deploy.builds", "build"),
     "Pipeline": (".passes.manager.pipeline", "Pipeline"),
     "load": (".backends.running.runner", "load"),
     "optimize": (".tools.verbs.optimize", "optimize"),

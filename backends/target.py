@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ class Target:
     name: "host" or the name it was asked for by. arch: "x86_64", "aarch64", ... as the kernel spells it.
     isa: avx, avx2, fma, avx512f, avx512_vnni, avx_vnni, amx_int8, neon, dotprod, i8mm, ...
     cores: physical ones this process may use; threads: logical ones. l1d and l2: bytes per core; l3: bytes in
-    all; 0 where unknown. memory: bytes of RAM, 0 where unknown.
+    all; 0 where unknown. memory: bytes of RAM, 0 where unknown. processor: of a host that another machine
+    builds for, LLVM's name of it and what it lacks of its kind ("znver4", "-avx512vnni"); else empty.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Target:
     l3: int = 0
     memory: int = 0
     model: str = ""
+    processor: tuple[str, ...] = ()
 
     @property
     def vnni(self) -> bool:
@@ -52,7 +54,14 @@ class Target:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON can hold them, for manifests and cache keys."""
-        return {**asdict(self), "isa": sorted(self.isa)}
+        told = {**asdict(self), "isa": sorted(self.isa), "processor": list(self.processor)}
+        return told if self.processor else {name: told[name] for name in told if name != "processor"}
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Target:
+        """Raises what Python does for anything that `to_json` would not have written."""
+        processor = tuple(record.get("processor", ()))
+        return Target(**{**record, "isa": frozenset(record["isa"]), "processor": processor})
 
 
 _AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import os
@@ -13,8 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..ir.errors import GraphwrightError
-from .console import Console, complain
+from .console import Console, complain, sentence
 from .options import OPTIONS, settings, taking
 from .pack.formats import Format
 from .routing import DEFAULT, DefaultGroup
@@ -86,28 +84,13 @@ def verb(function: Callable[..., int | None]) -> Callable[..., None]:
         except Exception as error:
             if debug:
                 raise
-            complain(f"optimize: {_sentence(error)}")
+            complain(f"optimize: {sentence(error)}")
             status = 1
         raise typer.Exit(status)
 
     run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
     return run
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, GraphwrightError):
-        return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = f" for {error.filename}" if error.filename else ""
-        return f"no space is left on the disk{where}; no bundle was written"
-    if isinstance(error, BlockingIOError) or "can't start new thread" in str(error):
-        return "the system allows no further process or thread: raise its limit (ulimit -u, --pids-limit)"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
-    if isinstance(error, MemoryError):
-        return "not enough memory for this model"
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (--debug shows where)"
 
 
 def _version(asked: bool) -> None:
@@ -182,9 +165,73 @@ def _report(outcome: Any, console: Console) -> int:
         console.value(outcome.to_json())
     else:
         console.show(*report.tables(outcome))
-    for sentence in outcome.failures:
-        complain(f"optimize: {sentence}")
+    for failure in outcome.failures:
+        complain(f"optimize: {failure}")
     return outcome.status
+
+
+@app.command()
+@verb
+def build(
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="YAML: models x targets x goals, or one run's settings", show_default=False
+        ),
+    ] = None,
+    out: Annotated[str, typer.Option("-o", "--out", help="directory for the bundles")] = "dist",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="of a build, model, target or goal, * for anything; may be repeated",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print what would be built and stop")] = False,
+    frozen: Annotated[
+        bool,
+        typer.Option("--frozen", help="rebuild the lock's bytes, measure nothing; refuse changed inputs"),
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="measure anew although nothing has changed")] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="fail where a build became slower, larger or worse beyond noise")
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOCK", help="hold builds against it; the last lock by default", show_default=False
+        ),
+    ] = None,
+    lock: Annotated[
+        str | None, typer.Option(metavar="LOCK", help="FILE with .lock by default", show_default=False)
+    ] = None,
+    junit: Annotated[
+        str | None, typer.Option(metavar="XML", help="write JUnit XML there", show_default=False)
+    ] = None,
+    summary: Annotated[
+        str | None, typer.Option(metavar="MD", help="write a Markdown summary there", show_default=False)
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="print the file's JSON schema, for editors, and stop")
+    ] = False,
+    *,
+    console: Console,
+) -> int:
+    """Build many models for many targets from one file; what is unchanged is left as it is."""
+    if schema:
+        from .deploy.schema import printed_schema
+
+        console.text(printed_schema())
+        return 0
+    if file is None:
+        raise typer.BadParameter("name the FILE to build from (--schema prints what it may hold)")
+    from .deploy import command
+
+    if dry_run:
+        return command.dry_run(file, only or (), console)
+    told = {"frozen": frozen, "again": again, "gate": gate}
+    return command.build(file, out, only or (), lock, against, (junit, summary), console, **told)
 
 
 @app.command()

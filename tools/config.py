@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,8 +25,13 @@ MOST_EVENTS = 10_000  # values, beginnings and ends of collections in it
 DEEPEST = 10  # collections inside of each other there
 
 
-class RunConfig(BaseModel):
-    """One run of `optimize`. Every key of the file is the long option of the same name.
+def path_text(value: Any) -> Any:
+    """A path of any kind as text; what is none as it is."""
+    return path_of(value) if isinstance(value, str | bytes | PathLike) else value
+
+
+class Settings(BaseModel):
+    """Everything of a run but its model. Every key of the file is the long option of the same name.
 
     columns: which column of the data file plays which role ("text", "pair", "label"): a name, or a number
     from 1 for a file without a header. samples: rows used at most. calibrate: a file of texts to calibrate
@@ -45,7 +50,6 @@ class RunConfig(BaseModel):
         alias_generator=lambda name: name.replace("_", "-"),
     )
 
-    model: str
     out: str | None = None
     preset: PresetName | None = None
     pipeline: str | None = None
@@ -68,10 +72,7 @@ class RunConfig(BaseModel):
     reproduce: str | None = None
     bisect: bool = False
 
-    @field_validator("model", "out", "data", "calibrate", "dump", "reproduce", mode="before")
-    @classmethod
-    def _paths(cls, value: Any) -> Any:
-        return path_of(value) if isinstance(value, str | bytes | PathLike) else value
+    _paths = field_validator("out", "data", "calibrate", "dump", "reproduce", mode="before")(path_text)
 
     @field_validator("samples", "max_drop", "threads", "seed", mode="before")
     @classmethod
@@ -132,6 +133,14 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{short(role)} is no role of a column{did_you_mean(role, ROLES)}")
         return columns
 
+
+class RunConfig(Settings):
+    """One run of `optimize`."""
+
+    model: str
+
+    _model = field_validator("model", mode="before")(path_text)
+
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
         if self.preset and self.pipeline is not None:
@@ -145,7 +154,7 @@ class RunConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """The file that asks for this run again."""
-        settings = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        settings = {"model": self.model, **self.model_dump(mode="json", by_alias=True, exclude_none=True)}
         return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
@@ -159,18 +168,26 @@ def resolve(run: RunConfig) -> RunConfig:
 
 
 def make(settings: Mapping[str, Any]) -> RunConfig:
-    """Settings, keyed as in the file, checked.
+    """Settings, keyed as in the file, checked. Raises ConfigError as `checked`."""
+    return checked(RunConfig, settings)
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def checked(kind: type[Checked], settings: Mapping[str, Any]) -> Checked:
+    """Settings, keyed as in the file, as an object of a kind.
 
     Raises:
         ConfigError: naming the first key that is unknown (and the nearest) or has a wrong value.
     """
-    known = [field.alias or name for name, field in RunConfig.model_fields.items()]
+    known = [field.alias or name for name, field in kind.model_fields.items()]
     for key in settings:
         if key not in known:
             near = did_you_mean(key, known) if isinstance(key, str) else ""
             raise ConfigError(f"unknown setting {short(key)}{near}")
     try:
-        return RunConfig.model_validate(dict(settings))
+        return kind.model_validate(dict(settings))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"] if part != "[key]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -107,6 +108,22 @@ def complain(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
     except OSError:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def sentence(error: Exception) -> str:
+    """What to tell of an error, whoever raised it."""
+    if isinstance(error, GraphwrightError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" for {error.filename}" if error.filename else ""
+        return f"no space is left on the disk{where}; no bundle was written"
+    if isinstance(error, BlockingIOError) or "can't start new thread" in str(error):
+        return "the system allows no further process or thread: raise its limit (ulimit -u, --pids-limit)"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    if isinstance(error, MemoryError):
+        return "not enough memory for this model"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (--debug shows where)"
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def write(
     def fill(folder: Path) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "graphs": _write_graphs(folder, variants),
+            "graphs": write_graphs(folder, variants),
             "dispatch": [asdict(row) for row in dispatch],
         }
 
@@ -117,8 +117,8 @@ def _check(variants: Sequence[Variant], dispatch: Sequence[Route]) -> None:
             )
 
 
-def _write_graphs(folder: Path, variants: Sequence[Variant]) -> dict[str, str]:
-    """Variant name -> file."""
+def write_graphs(folder: Path, variants: Sequence[Variant]) -> dict[str, str]:
+    """Variant name -> file, of the files written; as `write`, which makes a bundle of them."""
     default, *others = variants
     if not others and weight_bytes(default.program) < LIMIT:
         write_inline(default.program.graph, folder / DEFAULT)

@@ -31,6 +31,7 @@ class Cell:
     ms: the median of the rounds' medians; low_ms, high_ms their quartiles. speedup: over the first
     contestant. joules: of one call, where the machine tells. rounds: seconds, the median of each round.
     disturbed: the rounds in which it was kept from its cores.
+    p95_ms: what 95 of 100 timed calls stay within, over all rounds; as rough as there are few of them.
     """
 
     ms: float
@@ -40,6 +41,7 @@ class Cell:
     joules: float | None = None
     rounds: tuple[float, ...] = ()
     disturbed: tuple[bool, ...] = ()
+    p95_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "rounds_ms": [round(1e3 * seconds, 4) for seconds in cell.rounds],
         "disturbed": list(cell.disturbed),
     }
+    if cell.p95_ms is not None:
+        found["p95_ms"] = round(cell.p95_ms, 4)
     return found if cell.joules is None else {**found, "joules": round(cell.joules, 4)}
 
 
@@ -150,7 +154,8 @@ def compare(
 def _cell(own: Taken, base: Taken) -> Cell:
     low, median, high = (1e3 * float(q) for q in np.quantile(own.seconds, [0.25, 0.5, 0.75]))
     used = float(np.median(own.joules)) if own.joules else None
-    return Cell(median, low, high, own.over(base), used, tuple(own.seconds), tuple(own.disturbed))
+    tail = 1e3 * float(np.quantile(own.calls, 0.95))
+    return Cell(median, low, high, own.over(base), used, tuple(own.seconds), tuple(own.disturbed), tail)
 
 
 @contextlib.contextmanager

@@ -18,11 +18,12 @@ CLOSE, SAME = 0.05, 0.02  # how far a settled interval reaches from its median; 
 @dataclass
 class Taken:
     """Of one contestant at one workload. seconds: the median of each turn. disturbed: whether others' work
-    disturbed it. joules: of a call, of each turn that tells."""
+    disturbed it. joules: of a call, of each turn that tells. calls: seconds of every timed call."""
 
     seconds: list[float] = field(default_factory=list)
     disturbed: list[bool] = field(default_factory=list)
     joules: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
 
     def over(self, other: Taken) -> Speedup:
         """How many times faster this is than another of the same rounds, of which there are as many."""
@@ -98,6 +99,7 @@ class Turns:
             answer = worker.ask(do="time", feed=self.feeds[work], **self._request)
         taken = self.taken[name, work]
         taken.seconds.append(float(np.median(answer["seconds"])))
+        taken.calls += answer["seconds"]
         taken.disturbed.append(answer["disturbed"])
         self.peak[name] = max(self.peak[name], answer["peak_bytes"])
         if answer["joules"] is not None:

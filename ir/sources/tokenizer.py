@@ -12,28 +12,18 @@ from torch import Tensor, nn
 from ..errors import CaptureError, short
 from ..host.quiet import quiet
 from ..host.temporary import TemporaryFolder
+from .tokenizer_names import FILES, SLOW
 
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-_SLOW = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 _ABSURD = 10**6  # transformers writes 10**30 for "no limit"
 
 
 def tokenizer_files(directory: Path) -> dict[str, bytes]:
     """The files a bundle carries; tokenizer.json is made from the vocabulary where that is all there is."""
-    for name in (*FILES, *_SLOW):
+    for name in (*FILES, *SLOW):
         if (directory / name).exists() and not (directory / name).is_file():
             raise CaptureError(f"'{directory / name}' is not a regular file.")
     files = {name: (directory / name).read_bytes() for name in FILES if (directory / name).is_file()}
-    if "tokenizer.json" not in files and any((directory / name).is_file() for name in _SLOW):
+    if "tokenizer.json" not in files and any((directory / name).is_file() for name in SLOW):
         files = {**_converted(directory), **files}
     return files
 

@@ -20,6 +20,7 @@ from ...passes.manager.reproducer import Reproducer
 from ...passes.quantize.report.layer import Layer
 from ..judge.quality import Runner, Score
 from .evidence import Evidence
+from .replay import Replay
 from .steps import Quality, StepEvidence
 from .work import Work
 
@@ -30,7 +31,7 @@ class Candidate:
 
     made_for: workload -> its graph, where that is not the main one. made_of: graph -> numbers of the steps
     that are in it. scores: graph -> its score, where any could be judged. made_by: weight of a layer ->
-    number of the step that quantized it.
+    number of the step that quantized it. replay: what its passes measured and chose, as far as that was kept.
     """
 
     pipeline: Pipeline
@@ -42,6 +43,7 @@ class Candidate:
     made_of: Mapping[str, Sequence[int]] = field(default_factory=dict)
     scores: Mapping[str, Score] = field(default_factory=dict)
     made_by: Mapping[str, int] = field(default_factory=dict)
+    replay: Replay = field(default_factory=Replay)
 
     @property
     def drop(self) -> float:
@@ -145,7 +147,7 @@ class Building:
             instruments.append(Dump(self.config.dump))
         if self.config.reproduce:
             instruments.append(Reproducer(self.config.reproduce))
-        start, passes = self._start(pipeline)
+        start, passes = self.start(pipeline)
         self.chosen: dict[Any, Any] = {}
         context = replace(self.work.context(evidence), chosen=self.chosen, runtime=self.backend)
         ran = Pipeline(passes).run(start, context, instruments=instruments, keep_going=True)
@@ -174,6 +176,7 @@ class Building:
             },
             scores,
             {weight: len(shared) + number for weight, number in evidence.made_by.items()},
+            Replay(evidence.taken or {}, self.chosen),
         )
 
     def kept(
@@ -190,7 +193,7 @@ class Building:
             met = quality.drop <= self.config.max_drop
         return replace(candidate, steps=steps, layers=layers, quality=quality), met
 
-    def _start(self, pipeline: Pipeline) -> tuple[Program, Sequence[Pass]]:
+    def start(self, pipeline: Pipeline) -> tuple[Program, Sequence[Pass]]:
         """Where the pipeline begins: behind its to-onnx where that is its first pass and has run already."""
         first = pipeline.passes[:1]
         if self.work.program.dialect == "fx" and first and str(Pipeline(first)) == "to-onnx":

@@ -11,7 +11,7 @@ from ...backends.base import Engine
 from ...backends.bundles.bundle import Variant
 from ...backends.measuring.gate import Measurer
 from ...ir.program import Program
-from ...passes.manager.contract import Exact, Pass, Ratio, Run
+from ...passes.manager.contract import Context, Exact, Pass, Ratio, Run
 from ...passes.manager.pipeline import Pipeline
 from ..judge.quality import Runner
 from .building import Build, Building, Candidate, Made
@@ -64,10 +64,9 @@ class Graphs(Building):
             name = title(served, made.graphs)
             without = " and ".join(names[number] for number in sorted(left_out))
             self.console.say(f"Making a second graph, {name}, without {without}")
-            given = self.work.context(None)
-            context = replace(given, chosen=self.chosen, runtime=self.backend, **self._steering())
+            context = self.untimed(self.chosen)
             rest: Sequence[Pass] = [passes[number] for number in kept]
-            begin, rest = (start, rest) if start is self.work.plain else self._start(Pipeline(rest))
+            begin, rest = (start, rest) if start is self.work.plain else self.start(Pipeline(rest))
             lowered = len(kept) - len(rest)
             again = Pipeline(rest).run(begin, context)
             if again.ok:
@@ -76,12 +75,13 @@ class Graphs(Building):
                 made.made_for.update(dict.fromkeys(served, name))
         return made
 
-    def _steering(self) -> dict[str, Any]:
-        """What passes that need data get when nothing is timed."""
+    def untimed(self, chosen: dict[Any, Any]) -> Context:
+        """What passes get for a graph that others of the bundle were made before: data, and no clock."""
+        context = replace(self.work.context(None), chosen=chosen, runtime=self.backend)
         if self.work.judging is None:
-            return {}
+            return context
         score = self.evidence().score if self.work.judged else None
-        return {"calibration": self.work.judging.calibration, "score": score}
+        return replace(context, calibration=self.work.judging.calibration, score=score)
 
     def runner(self, program: Program) -> Runner:
         return self.work.backend.build(program, threads=self.work.threads).run

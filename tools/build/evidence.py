@@ -16,21 +16,24 @@ from ...passes.quantize.report.layers import layers
 from ..console import Console
 from ..judge.judging import Judging
 from ..judge.quality import Score
+from .replay import Replayed, asked
 from .steps import StepEvidence
 
 
 class Evidence(Instrument):
     """Measures gated passes for the manager (`measure`, where `timed`), scores lossy ones, keeps a row a
-    step, and what quantizing steps did to each layer (`layers`): the last one that changed its weight."""
+    step, and what quantizing steps did to each layer (`layers`): the last one that changed its weight.
+    taken: every ratio that passes were given, under `asked`; None keeps none."""
 
     def __init__(
         self,
-        measurer: Measurer,
+        measurer: Measurer | Replayed,
         judging: Judging | None,
         backend: OnnxRuntime,
         threads: int,
         console: Console,
         timed: bool = True,
+        taken: dict[str, Ratio] | None = None,
     ) -> None:
         self.measurer = measurer
         self.judging = judging
@@ -38,6 +41,7 @@ class Evidence(Instrument):
         self.threads = threads
         self.console = console
         self.timed = timed
+        self.taken = taken
         self.rows: list[StepEvidence] = []
         self.layers: list[Layer] = []
         self.made_by: dict[str, int] = {}  # weight of a layer -> row of the step that its entry is about
@@ -48,6 +52,8 @@ class Evidence(Instrument):
     ) -> Mapping[str, Ratio]:
         """Speed-up of `after` over `before` at each workload, or at one, over so many processes of each."""
         ratios = self.measurer(before, after, only, processes)
+        if self.taken is not None:
+            self.taken |= {asked(before, after, name, processes): each for name, each in ratios.items()}
         self._ms = dict(self.measurer.ms)
         return ratios
 

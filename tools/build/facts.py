@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ...passes.quantize.report.layer import Layer, to_json
 from ..config import RunConfig
 from ..judge.neighbours import Neighbours
 from .portability import Portability
+from .replay import Replay
 from .steps import BUNDLE, Other, Quality, StepEvidence, step_json
 
 
@@ -31,6 +32,7 @@ class Facts:
     other: the build for another backend, where two were compared. unverified: why nothing could be verified
     or judged, a sentence each. weight_bytes: of the bundle's graphs together, and of the original.
     neighbours: how far outputs depend on the call that a row is in, None where that was not measured.
+    replay: what passes measured and chose, complete where the run was asked to record it.
     """
 
     config: RunConfig
@@ -52,6 +54,7 @@ class Facts:
     unverified: tuple[str, ...] = ()
     weight_bytes: tuple[int, int] | None = None
     neighbours: Neighbours | None = None
+    replay: Replay = field(default_factory=Replay)
 
     @property
     def status(self) -> int:

@@ -20,7 +20,7 @@ from ...backends.target import named
 from ...ir.errors import CaptureError, ContractError, DataError
 from ...ir.footprint import weight_bytes
 from ...ir.program import Program
-from ...passes.manager.contract import Context, Exact
+from ...passes.manager.contract import Context, Exact, Ratio
 from ...passes.manager.pipeline import Pipeline
 from ...passes.manager.wellformed import well_formed
 from ..config import RunConfig
@@ -31,6 +31,7 @@ from ..judge.quality import Runner, Score
 from . import presets
 from .evidence import Evidence
 from .portability import Portability, portability
+from .replay import Replayed
 from .steps import PLAIN, PYTORCH, Quality, StepEvidence
 from .widening import Widened
 
@@ -63,6 +64,7 @@ class Work:
     Args:
         first: the pipelines that will be tried first, one a backend.
         wide: what made the program take more than the model as it came.
+        recording: ratios that passes are given are kept, and none comes from an earlier run's tables.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class Work:
         first: Sequence[Pipeline],
         texts: Data | None = None,
         wide: Widened | None = None,
+        recording: bool = False,
     ) -> None:
+        self.recording = recording
         self.config, self.console, self.program = config, console, program
         self.threads = config.threads or 1
         self.effort = QUICK if config.quick else THOROUGH
@@ -160,9 +164,10 @@ class Work:
         less = "" if self.config.quick else "; --quick measures less, --shapes others"
         return f"Measuring takes about {spoken(seconds)}, at {names}{less}"
 
-    def evidence(self, measurer: Measurer, timed: bool) -> Evidence:
+    def evidence(self, measurer: Measurer | Replayed, timed: bool) -> Evidence:
         """An instrument for a pipeline. timed: whether gated passes are to be measured."""
-        return Evidence(measurer, self.judged, self.backend, self.threads, self.console, timed)
+        taken: dict[str, Ratio] | None = {} if self.recording else None
+        return Evidence(measurer, self.judged, self.backend, self.threads, self.console, timed, taken)
 
     def context(self, evidence: Evidence | None) -> Context:
         """What passes get; less where no candidate is being made."""
@@ -177,7 +182,7 @@ class Work:
             score=evidence.score if evidence and self.judged else None,
             measure=evidence.measure if evidence and evidence.timed else None,
             gates=self.effort.gates,
-            conditions=evidence.measurer.conditions if evidence else None,
+            conditions=evidence.measurer.conditions if evidence and not self.recording else None,
             progress=self.console.progress,
         )
 

@@ -82,8 +82,13 @@ def run(
     source: Any = None,
     inputs: Any = None,
     pipeline: Pipeline | None = None,
+    recording: bool = False,
 ) -> Outcome:
-    """A run as configured. source: the model itself where the configuration can only name it."""
+    """A run as configured.
+
+    source: the model itself where the configuration can only name it. recording: the outcome is to hold what
+    it takes to make the same graphs without measuring.
+    """
     began = time.monotonic()
     if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun's names
         raise GraphwrightError(
@@ -104,7 +109,8 @@ def run(
     backends: tuple[Engine, ...] = ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
     chains = {name: candidates(config, program, pipeline, name) for name in backends}
     with ExitStack() as stack:
-        work = Work(config, console, program, data, [chain[0] for chain in chains.values()], texts, wide)
+        first = [chain[0] for chain in chains.values()]
+        work = Work(config, console, program, data, first, texts, wide, recording)
         if pipeline is None:
             chains = {name: work.begun(chain, name) for name, chain in chains.items()}
         console.say(work.forecast([chain[0] for chain in chains.values()]))
@@ -134,6 +140,7 @@ def run(
             unverified=_unverified(work, build, wide),
             weight_bytes=_weight_bytes(work, build),
             neighbours=of_build(work, build),
+            replay=build.candidate.replay,
         )
     if config.out is None:
         return outcome

@@ -36,7 +36,7 @@ def llvm_target(target: Target, threads: int) -> Any:
     tvm = compiler()
     if target.arch not in ("x86_64", "aarch64"):
         raise BackendError(f"the tvm backend builds for x86_64 and aarch64, not for {target.arch}")
-    chosen = _host(tvm) if target.name == "host" else _named(target)
+    chosen = _host(target.processor or host_processor()) if target.name == "host" else _named(target)
     return tvm.target.Target({"kind": "llvm", "num-cores": threads, "cl-opt": [_SAFE], **chosen})
 
 
@@ -56,13 +56,18 @@ def _named(target: Target) -> dict[str, Any]:
     return {"mtriple": "x86_64-linux-gnu", "mcpu": mcpu}
 
 
-def _host(tvm: Any) -> dict[str, Any]:
-    """This processor, without what it lacks of its kind: a hypervisor may hide instructions."""
+def host_processor() -> tuple[str, ...]:
+    """This processor and what it lacks of its kind, as Target has it: a hypervisor may hide instructions."""
+    tvm = compiler()
     mcpu = str(tvm.get_global_func("tvm.codegen.llvm.GetHostCPUName")())
     features = tvm.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
     has = {str(name): bool(on) for name, on in features.items()}
     kind = tvm.target.codegen.llvm_get_cpu_features(tvm.target.Target({"kind": "llvm", "mcpu": mcpu}))
-    missing = sorted(f"-{name}" for name in map(str, kind) if has.get(name) is False)
+    return (mcpu, *sorted(f"-{name}" for name in map(str, kind) if has.get(name) is False))
+
+
+def _host(processor: tuple[str, ...]) -> dict[str, Any]:
+    mcpu, *missing = processor
     return {"mcpu": mcpu, **({"mattr": missing} if missing else {})}
 
 

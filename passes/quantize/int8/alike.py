@@ -29,7 +29,7 @@ def remember(
         return
     for key, site, rung in zip(_keys(text, sites), sites, rungs, strict=True):
         mapping = static.mappings[str(site.activation.name)] if static is not None else None
-        context.chosen[key] = rung, mapping, static
+        context.chosen[key] = rung, mapping, None if static is None else replace(static, mappings={})
 
 
 def remembered(

@@ -133,11 +133,20 @@ def test_json_has_every_number(fake, make):
     program = make.encoder()
     found = compare({"slow": program, "fast": program}, workloads(program, ["1x4"]), rounds=3).to_json()
     cell = found["contestants"]["fast"]["workloads"]["1x4"]
-    told = {"ms", "ms_quartiles", "speedup", "quartiles", "interval95", "rounds_ms", "disturbed", "joules"}
-    assert cell.keys() == told
+    told = {"ms", "ms_quartiles", "speedup", "quartiles", "interval95", "rounds_ms", "disturbed", "p95_ms"}
+    assert cell.keys() == {*told, "joules"}
     assert (len(cell["rounds_ms"]), cell["disturbed"]) == (3, [False] * 3)
     assert found["contestants"]["fast"]["peak_bytes"] > 0
     assert found["threads"] == 2
+
+
+def test_the_tail_is_of_every_call_and_not_of_medians(fake, make):
+    program = make.encoder()
+    cells = compare({"slow": program, "fast": program}, workloads(program, ["1x4"]), rounds=3).cells
+    cell = cells["fast"]["1x4"]
+    calls = [seconds for one in cell.rounds for seconds in (one, 9 * one, one)]
+    assert cell.p95_ms == pytest.approx(1e3 * float(np.quantile(calls, 0.95)), rel=1e-12)
+    assert cell.p95_ms > 8 * cell.ms
 
 
 def test_progress_reaches_its_end(fake, make):
