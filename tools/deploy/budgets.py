@@ -30,8 +30,8 @@ PATTERN = r"^(speedup|drop|size|p50|p95)(@.+)?$"
 class Budget:
     """A limit on what was measured.
 
-    quantity: speedup (over what one would otherwise run), drop (points of the metric), size (bytes of the
-    bundle), p50 or p95 (ms of a call). workload: the one it is for; None: all. least: whether `limit` is the
+    quantity: speedup (over what one would otherwise run), drop (points of the metric), size (bytes of what
+    runs), p50 or p95 (ms of a call). workload: the one it is for; None: all. least: whether `limit` is the
     least allowed, or the most; in bytes, points or ms. text: as it was written.
     """
 

@@ -22,8 +22,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Facts:
-    """calls: by workload, those that were timed. size: bytes of the bundle. drop: points lost, None where
-    nothing was judged. metric: what was judged. against: what speed-ups are over. where: what was timed."""
+    """calls: by workload, those that were timed. size: bytes of what runs: graphs, weights, tokenizer. drop:
+    points lost, None where nothing was judged. metric: what was judged. against: what speed-ups are over.
+    where: what was timed."""
 
     size: int
     drop: float | None = None

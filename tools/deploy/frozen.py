@@ -1,7 +1,7 @@
 """A bundle made again from its lock: the same passes over the same model, nothing measured, the same bytes.
 
-What runs is rebuilt and held against the hashes in the locked manifest; manifest and report, which say what
-was measured then, are the lock's own bytes.
+What runs is rebuilt and held against the hashes in the locked manifest. The manifest and report.md, which say
+what was measured then, are the lock's own bytes, and report.html is made of the manifest.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from ..build.work import Work
 from ..config import RunConfig
 from ..console import Console
 from ..judge.judging import read_calibration, read_data
+from ..reports.page import page
+from ..verbs.report import PAGE
 from . import coded
 from .lock import Entry
 
@@ -77,6 +79,7 @@ def rebuild(config: RunConfig, source: str, entry: Entry, out: Path, console: Co
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         (folder / REPORT).write_bytes(entry.report)
+        (folder / PAGE).write_text(page(record), encoding="utf-8")
         _compare(folder, record)
         (folder / MANIFEST).write_bytes(entry.manifest)
 

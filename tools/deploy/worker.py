@@ -67,13 +67,15 @@ def _built(
 ) -> Entry:
     """What goes into the lock of a bundle that is now there, but for what was asked for."""
     from ..verbs.optimize import run
+    from ..verbs.report import PAGE
 
     outcome = run(config.model_copy(update={"out": str(out), "force": True}), console, source, recording=True)
     target = named(config.target or "host")
     tuning: dict[str, str] = {}
     if outcome.backend == "tvm":
         target, tuning = _compiled_for(target, outcome.config.threads or 1)
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    read = {MANIFEST, REPORT, PAGE}  # by people, not by what answers
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file() and path.name not in read)
     facts = of_run(outcome.to_json(), target.to_json(), size)
     if remote is not None:
         facts = _timed_there(facts, out, config, remote, quiet)
