@@ -552,7 +552,7 @@ def index_texts(
 def pack(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE")],
     format: Annotated[
-        Format, typer.Option("--format", help="an archive, or a wheel with a load() of its own")
+        Format, typer.Option("--format", help="an archive, a wheel with a load() of its own, an image")
     ] = Format.TAR,
     out: Annotated[str, typer.Option("-o", "--out", help="directory that the file appears in")] = ".",
     name: Annotated[
@@ -564,6 +564,12 @@ def pack(
     licence: Annotated[
         str | None, typer.Option(metavar="SPDX", help="of the model, for the SBOM", show_default=False)
     ] = None,
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="of optimize runner, for an image; else one is built", show_default=False
+        ),
+    ] = None,
     force: Force = False,
     *,
     console: Console,
@@ -571,7 +577,8 @@ def pack(
     """Pack a bundle into one file, with an SBOM and licences; the same bundle gives the same bytes."""
     from .verbs import pack as packing
 
-    found = packing.pack(bundle, format, out, name=name, version=version, licence=licence, force=force)
+    labels = {"name": name, "version": version, "licence": licence}
+    found = packing.pack(bundle, format, out, **labels, runner=runner, force=force)
     if console.json:
         console.value(packing.to_json(found))
     else:

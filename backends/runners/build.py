@@ -19,7 +19,8 @@ ONNXRUNTIME = "libonnxruntime.so.1"
 TVM = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so")
 # Products and sums stay two roundings, as NumPy's are: the choice of a graph hangs on them.
 _COMMON = ("-O2", "-Wall", "-Wextra", "-fPIC", "-ffp-contract=off", "-fstack-protector-strong")
-_LIMIT = 600  # seconds of a compilation
+_HERE = f"-ffile-prefix-map={HERE}=."  # the same bytes wherever it is installed
+_LIMIT = 1800  # seconds of a compilation
 
 
 def build(out: str | Path, compiler: str | None = None) -> Path:
@@ -61,8 +62,8 @@ def compile_program(target: Path, cxx: Sequence[str], more: Sequence[Path], flag
     if (found := find_spec("tvm_ffi")) is not None:
         includes.append(f"-isystem{Path(str(found.origin)).parent / 'include'}")
     sources = [*sorted(HERE.glob("*.cpp")), *more]
-    line = [*cxx, *_COMMON, "-std=c++17", "-fvisibility=hidden", *includes, *flags, *map(str, sources)]
-    _call([*line, "-o", str(target), "-ldl", "-pthread"], HERE)
+    line = [*cxx, *_COMMON, _HERE, "-std=c++17", "-fvisibility=hidden", *includes, *flags, *map(str, sources)]
+    _call([*line, "-o", str(target.absolute()), "-ldl", "-pthread"], HERE)
 
 
 def runtimes() -> dict[str, Path]:

@@ -34,12 +34,12 @@ def write_tar(file: Any, entries: Mapping[str, Source], programs: Iterable[str] 
                 archive.addfile(entry, content)
 
 
-def write_tar_zst(file: IO[bytes], entries: Mapping[str, Source]) -> None:
+def write_tar_zst(file: IO[bytes], entries: Mapping[str, Source], programs: Iterable[str] = ()) -> None:
     """The same, compressed by zstd on one thread: more would make the bytes depend on the machine."""
     from zstandard import ZstdCompressor
 
     with ZstdCompressor(level=LEVEL, write_checksum=True).stream_writer(file, closefd=False) as compressed:
-        write_tar(compressed, entries)
+        write_tar(compressed, entries, programs)
 
 
 def _folders(places: Iterable[str]) -> list[str]:

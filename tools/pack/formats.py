@@ -8,3 +8,4 @@ class Format(StrEnum):
 
     TAR = "tar.zst"
     WHEEL = "wheel"
+    OCI = "oci"

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...backends.bundles.manifest import MANIFEST
+from ...backends.runners.build import build
 from ...ir.errors import ConfigError, short
+from ...ir.host.temporary import TemporaryFolder
 from ...ir.host.whole import check_free, written
 from . import archive, wheel
 from .content import Content, Source, opened
 from .formats import Format
 from .licences import Part, texts_of
+from .oci import Image
 from .sbom import sbom
 
 
@@ -22,6 +25,7 @@ def pack(
     name: str | None = None,
     version: str | None = None,
     licence: str | None = None,
+    runner: str | None = None,
     force: bool = False,
 ) -> Path:
     """Pack a bundle, with an SBOM and the licences of what is shipped. The same content gives the same bytes.
@@ -32,6 +36,7 @@ def pack(
         name: of the package; None takes the bundle directory's.
         version: of the package; None takes one that the content decides.
         licence: of the model, an SPDX expression; None where it isn't known.
+        runner: a directory that `optimize runner` made, for an image; None builds one.
         force: replace a file of that name.
 
     Returns:
@@ -43,22 +48,37 @@ def pack(
     """
     _check_installed()
     content = opened(bundle, name)
-    model = _model(content, licence)
+    if licence is not None:
+        _check_licence(licence)
     release = version or f"0+g{content.digest[:16]}"  # two packages of one version are one
-    parts = [model]
-    if kind is Format.WHEEL:
-        file, parts = wheel.file_name(content, release), [model, wheel.runtime_part(content)]
-    else:
-        file = f"{content.name}.tar.zst"
-    target = Path(out, file)
+    target = Path(out, _file_name(content, kind, release))
     check_free(target, force)
-    bom, texts = sbom(content.name, release, content.digest, parts), texts_of(parts)
-    with written(target, force) as stream:
-        if kind is Format.WHEEL:
-            wheel.write(stream, content, release, bom, texts)
-        else:
-            archive.write_tar_zst(stream, _laid_out(content, bom, texts))
+    with TemporaryFolder() as folder:
+        image = _image(content, runner, Path(folder)) if kind is Format.OCI else None
+        parts = [_model(content, licence)]
+        if image:
+            parts = image.parts(parts[0])
+        elif kind is Format.WHEEL:
+            parts.append(wheel.runtime_part(content))
+        bom, texts = sbom(content.name, release, content.digest, parts), texts_of(parts)
+        with written(target, force) as stream:
+            if image:
+                image.write(stream, release, bom, texts)
+            elif kind is Format.WHEEL:
+                wheel.write(stream, content, release, bom, texts)
+            else:
+                archive.write_tar_zst(stream, _laid_out(content, bom, texts))
     return target
+
+
+def _file_name(content: Content, kind: Format, release: str) -> str:
+    if kind is Format.WHEEL:
+        return wheel.file_name(content, release)
+    return f"{content.name}.oci.tar" if kind is Format.OCI else f"{content.name}.tar.zst"
+
+
+def _image(content: Content, runner: str | None, folder: Path) -> Image:
+    return Image(content, build(folder / "runner") if runner is None else Path(runner))
 
 
 def _laid_out(content: Content, bom: bytes, texts: dict[str, bytes]) -> dict[str, Source]:
@@ -69,8 +89,6 @@ def _laid_out(content: Content, bom: bytes, texts: dict[str, bytes]) -> dict[str
 
 
 def _model(content: Content, licence: str | None) -> Part:
-    if licence is not None:
-        _check_licence(licence)
     files = {each: entry["sha256"] for each, entry in content.manifest.files.items()}
     files[MANIFEST] = content.digest
     return Part("model", "machine-learning-model", licence=licence, files=files)

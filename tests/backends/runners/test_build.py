@@ -1,5 +1,6 @@
 """The C runner, built by this machine's compiler: the same bits as Python, and the same refusals."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -30,7 +31,10 @@ ROUTES = [
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory):
-    return building.build(tmp_path_factory.mktemp("built") / "runner", "system")
+    folder = tmp_path_factory.mktemp("built")
+    with contextlib.chdir(folder):
+        building.build("runner", "system")  # a relative path, as people write it
+    return folder / "runner"
 
 
 @pytest.fixture(scope="module")

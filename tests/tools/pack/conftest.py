@@ -1,11 +1,13 @@
 """A bundle of three tiny graphs, and a folder of site-packages that has nothing but what runs it."""
 
 import importlib.util
+import shutil
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from graphwright.backends.bundles.bundle import Route, Variant, write
+from graphwright.backends.runners.build import LIBRARY, ONNXRUNTIME, PROGRAM
 
 _SPEC = importlib.util.spec_from_file_location(
     "tiny_encoder", Path(__file__).parents[2] / "backends" / "conftest.py"
@@ -50,3 +52,12 @@ def only(tmp_path_factory):
         return folder
 
     return linked
+
+
+@pytest.fixture(scope="session")
+def any_runner(tmp_path_factory):
+    """What looks like a runner to whoever packs one: any program in the place of each of its files."""
+    folder = tmp_path_factory.mktemp("runner")
+    for name in (PROGRAM, LIBRARY, ONNXRUNTIME):
+        shutil.copy(shutil.which("true"), folder / name)
+    return folder
