@@ -17,7 +17,9 @@ from ..ir.host.files import FAULTS, path_of, read_regular, why
 
 PresetName = Literal["exact", "bfloat16", "balanced", "fast", "small"]
 BackendName = Literal["onnxruntime", "tvm", "auto"]
-TaskName = Literal["classification", "similarity", "token-classification", "perplexity", "fidelity"]
+TaskName = Literal[
+    "classification", "similarity", "token-classification", "perplexity", "retrieval", "rerank", "fidelity"
+]
 ROLES = ("text", "pair", "label")
 MOST_SHAPES = 64
 MOST_BYTES = 1 << 16  # of a file of settings

@@ -33,7 +33,9 @@ OPTIONS: dict[str, Any] = {
     "pipeline": _text("passes in order, instead of a preset"),
     "data": _text("csv, tsv, jsonl, json or txt file to judge quality on"),
     "calibrate": _text("such a file of texts to calibrate and train on; some rows of the data by default"),
-    "task": _text("classification, similarity, token-classification, perplexity or fidelity"),
+    "task": _text(
+        "classification, similarity, token-classification, perplexity, retrieval, rerank or fidelity"
+    ),
     "columns": _text("of the data file, as in text=review,label=stars", callback=_columns),
     "samples": _whole("rows used at most; 2000 by default"),
     "max_drop": Annotated[

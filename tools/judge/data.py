@@ -12,14 +12,19 @@ from typing import Any
 from ...ir.errors import DataError
 from ..config import ROLES, TaskName
 from .columns import Column, Record, called, choose, find_header, is_missing, is_number
+from .grouped import sample_groups
 from .records import SEPARATORS, SUFFIXES, kind, place, records, separator
 
+GROUPED = ("retrieval", "rerank")  # a query's rows belong together
+NUMBERED = ("similarity", *GROUPED)  # labels are numbers
 PEEK = 50  # records looked at before the columns are settled
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "classification": ("text", "label"),
     "similarity": ("text", "pair", "label"),
     "token-classification": ("text", "label"),
     "perplexity": ("text",),
+    "retrieval": ("text", "pair"),
+    "rerank": ("text", "pair", "label"),
     "fidelity": ("text",),
 }
 
@@ -37,12 +42,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Data:
-    """Rows for a task, in file order. said: one sentence for each thing that was guessed."""
+    """Rows for a task, in file order. said: one sentence for each thing that was guessed. documents: of a
+    task that ranks them, each once; the pairs of all rows, also where the rows are some of those."""
 
     path: str
     task: TaskName
     rows: tuple[Row, ...]
     said: tuple[str, ...] = ()
+    documents: tuple[str, ...] = ()
 
 
 def read(
@@ -89,12 +96,17 @@ def read(
         said.append(f"{name}: " + ", ".join(f"the {role} is {called(chosen[role])}" for role in roles))
     used = {role: chosen[role] for role in roles}
     rows = (_row(path, line, record, used, task) for line, record in chain(head, rest))
-    kept, total = _sample((row for row in rows if row is not None), samples, seed)
+    real = (row for row in rows if row is not None)
+    if task in GROUPED:
+        kept, total = sample_groups(real, lambda row: str(row.text), samples, seed)
+    else:
+        kept, total = _sample(real, samples, seed)
     if not kept:
         raise DataError(f"{path} holds no text")
     if total > len(kept):
         said.append(f"{name}: {len(kept)} of {total} rows are used (--samples)")
-    return Data(path, task, tuple(kept), tuple(said))
+    documents = dict.fromkeys(row.pair or "" for row in kept) if task in GROUPED else ()
+    return Data(path, task, tuple(kept), tuple(said), tuple(documents))
 
 
 def opened(
@@ -142,7 +154,9 @@ def _task(model_task: str, chosen: Mapping[str, Column]) -> TaskName:
 
 def _used(task: TaskName, role: str, guessed_by: str | None) -> bool:
     # A second text of a classification is taken only by its name: any other column might be a comment.
-    return role in NEEDS[task] or (role == "pair" and task == "classification" and guessed_by != "content")
+    # So are labels of retrieval, where pairs without any are pairs that belong together.
+    more = {"classification": "pair", "retrieval": "label"}.get(task)
+    return role in NEEDS[task] or (role == more and guessed_by != "content")
 
 
 def _row(path: str, line: int, record: Record, used: Mapping[str, Column], task: TaskName) -> Row | None:
@@ -157,7 +171,7 @@ def _row(path: str, line: int, record: Record, used: Mapping[str, Column], task:
             raise DataError(f"{place(path, line)}: {len(words)} words and {len(tags)} labels")
         return Row(line, words, label=tags) if words else None
     word = str(found.get("label")).strip().lower()
-    if is_missing(found.get("label", "there")) and (task == "similarity" or word in {"", "nan"}):
+    if is_missing(found.get("label", "there")) and (task in NUMBERED or word in {"", "nan"}):
         where = called(used["label"])
         raise DataError(
             f"{place(path, line)}: {where} is {found['label']!r}, which is no label: fill it in, or "
@@ -166,7 +180,7 @@ def _row(path: str, line: int, record: Record, used: Mapping[str, Column], task:
     for role in used.keys() & {"text", "pair"}:
         if not isinstance(found[role], str):
             raise DataError(f"{place(path, line)}: {called(used[role])} should be text, not {found[role]!r}")
-    if task == "similarity":
+    if task in NUMBERED and "label" in found:
         if not is_number(found["label"]):
             where = called(used["label"])
             raise DataError(f"{place(path, line)}: {where} should be a number, not {found['label']!r}")

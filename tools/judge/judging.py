@@ -15,7 +15,7 @@ from ...ir.program import Program
 from ...passes.manager.contract import Feed
 from ..config import RunConfig
 from . import data as files
-from .data import Data, Row
+from .data import GROUPED, Data, Row
 from .quality import BATCH, Encoder, Fidelity, Judge, Runner, batches, judge, labels_tell
 
 FEW = 64  # below this many rows, the same rows tune and judge
@@ -23,6 +23,7 @@ TUNING = 200  # rows that tune, at most
 BUILT_IN = 128  # sentences to compare on where no data is given
 CALIBRATION, GIVEN = 64, 256  # rows to calibrate on: of the data, of a file given for it
 SAMPLE = 64  # rows that other questions may be asked about
+SEPARATE = ("similarity", "retrieval")  # both texts of a row are read, each by itself
 TRAINING = 50_000  # rows of that file to train on, at most
 
 
@@ -126,7 +127,7 @@ def judging(
         (*data.said, *said, *(texts.said if texts else ())),
         program.tokenizer["tokenizer.json"],
         final.rows[:SAMPLE],
-        data.task != "similarity" and any(row.pair for row in final.rows),
+        data.task not in SEPARATE and any(row.pair for row in final.rows),
     )
 
 
@@ -152,13 +153,27 @@ def _split(data: Data, seed: int) -> tuple[Data, Data, tuple[str, ...]]:
     count = len(data.rows)
     if count < FEW:
         return data, data, (f"{data.path} has only {count} rows, so the same rows tune and judge",)
-    chosen = set(random.Random(seed).sample(range(count), min(TUNING, count // 4)))
+    groups = _groups(data)
+    most = max(1, len(groups) * min(TUNING, count // 4) // count)
+    chosen = {row for group in random.Random(seed).sample(groups, most) for row in group}
     tuning = tuple(row for i, row in enumerate(data.rows) if i in chosen)
     final = tuple(row for i, row in enumerate(data.rows) if i not in chosen)
     parts = replace(data, rows=tuning), replace(data, rows=final)
-    if any(len({str(row.label) for row in part.rows}) < 2 for part in parts) and data.task != "fidelity":
+    if data.task not in ("fidelity", "retrieval") and any(
+        len({str(row.label) for row in part.rows}) < 2 for part in parts
+    ):
         return data, data, (f"{data.path} has few labels but one, so the same rows tune and judge",)
     return *parts, ()
+
+
+def _groups(data: Data) -> list[list[int]]:
+    """Numbers of the rows that stay together: each by itself, or a query's."""
+    if data.task not in GROUPED:
+        return [[number] for number in range(len(data.rows))]
+    found: dict[str, list[int]] = {}
+    for number, row in enumerate(data.rows):
+        found.setdefault(str(row.text), []).append(number)
+    return list(found.values())
 
 
 def _texts(rows: Sequence[Row]) -> list[Row]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -14,29 +14,18 @@ from ...ir.agreement import cosine
 from ...ir.errors import DataError
 from ...ir.program import Program
 from ...ir.spec import InputSpec
-from ...passes.manager.contract import Feed
 from .columns import is_number
-from .data import Data, Row
+from .data import GROUPED, Data, Row
+from .encoded import BATCH, Encoder, batches
 from .fidelity import Fidelity
 from .metrics import f1, log_softmax, rank_correlation, spans, varies
+from .ranking import Ranking
 from .records import place
 from .scores import Judge, Runner, Score, class_scores, embedding, logits
 
 __all__ = ["BATCH", "Encoder", "Fidelity", "Judge", "Runner", "Score", "batches", "judge", "labels_tell"]
 
-BATCH = 32
 _WORST = 700.0  # nats a token; exp of more is no float
-
-
-class Encoder(Protocol):
-    """Turns texts into a padded feed for the program."""
-
-    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Feed: ...
-
-    def words(self, texts: Sequence[Sequence[str]]) -> tuple[Feed, list[list[int | None]]]:
-        """A feed for texts that are split into words, and each token's word (None for special tokens)."""
-
-    def token_id(self, token: str) -> int | None: ...
 
 
 def judge(program: Program, data: Data, encoder: Encoder, reference: Runner, seed: int = 0) -> Judge:
@@ -56,6 +45,14 @@ def judge(program: Program, data: Data, encoder: Encoder, reference: Runner, see
         return Similarity(data, encoder, _role(program, "attention_mask"))
     if data.task == "token-classification":
         return Tagging(data, encoder, _label_names(program))
+    if data.task in GROUPED:
+        pairwise = program.task == "sequence-classification"
+        if pairwise and data.task == "retrieval":
+            raise DataError(
+                f"{data.path}: the model reads a query and a document together, and retrieval compares "
+                "vectors; judge it with --task rerank"
+            )
+        return Ranking(data, encoder, _role(program, "attention_mask"), pairwise)
     if data.task == "perplexity":
         return Perplexity(data, encoder, program, seed)
     feeds = [feed for _, feed in batches(data.rows, encoder)]
@@ -63,17 +60,6 @@ def judge(program: Program, data: Data, encoder: Encoder, reference: Runner, see
     return Fidelity(
         feeds, reference, *((mask.name, data.rows, (), mask.hidden) if mask else (None, data.rows))
     )
-
-
-def batches(rows: Sequence[Row], encoder: Encoder, of: str = "text") -> Iterator[tuple[list[int], Feed]]:
-    """(row numbers, feed) in batches of like length, so that little is padded."""
-    order = sorted(range(len(rows)), key=lambda i: (len(getattr(rows[i], of)), i))
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        texts = [getattr(rows[i], of) for i in chosen]
-        pairs = [rows[i].pair or "" for i in chosen]
-        second = pairs if of == "text" and any(pairs) else None
-        yield chosen, encoder(texts, second)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class Index:
             BackendError: what the kind needs is not installed.
         """
         goal = GOALS.get(kind, 1.0) if recall is None else recall
-        write.build(model.opened(bundle), _several(texts), _path(out), kind, dims, metric, goal, force)
+        made_of = write.source(model.opened(bundle), _several(texts))
+        write.build(made_of, _path(out), kind, dims, metric, goal, force)
         return cls(out)
 
     def append(self, bundle: str | Path | Bundle, texts: Iterable[str]) -> None:
@@ -109,7 +110,7 @@ class Index:
         with store.alone(self.directory):
             self._open(verify=False)  # somebody may have appended since
             self.check(opened)
-            write.append(self.directory, self.record, opened, _several(texts))
+            write.append(self.directory, self.record, write.source(opened, _several(texts)))
             self._open(verify=False)
 
     def __len__(self) -> int:

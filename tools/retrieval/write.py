@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,25 @@ _TOGETHER = 1024  # texts embedded between two writes
 _FULL = "full.f32"  # vectors before they are cut, until the cut is measured
 
 
+@dataclass(frozen=True)
+class Source:
+    """What an index is made of. stream: texts some at a time, with their (texts, width) float32 vectors.
+    model: digest of what made them; bundle: where it is."""
+
+    stream: Iterator[tuple[list[str], np.ndarray]]
+    model: str
+    bundle: str
+
+
+def source(bundle: Bundle, texts: Iterable[str]) -> Source:
+    """Texts with a bundle's vectors. Raises InputError, as it is read, for what is no text."""
+    where = str(bundle.directory.resolve())
+    return Source(_embedded(bundle, texts), model.digest(bundle.manifest), where)
+
+
 def build(
-    bundle: Bundle, texts: Iterable[str], out: Path, kind: str, dims: int | None, metric: str, goal: float,
-    force: bool,
-) -> None:  # fmt: skip
+    made_of: Source, out: Path, kind: str, dims: int | None, metric: str, goal: float, force: bool
+) -> None:
     """Write a new index under its name once it is complete. Args and errors as `Index.build`."""
     if kind not in KINDS or metric not in METRICS:
         raise ConfigError(
@@ -41,14 +56,11 @@ def build(
         raise ConfigError(f"recall is a number from 0 to 1, not {short(goal)}")
     check_installed(kind)
     with appearing(out, force, NAME) as folder:
-        _fill(folder, bundle, texts, kind, dims, metric, goal)
+        _fill(folder, made_of, kind, dims, metric, goal)
 
 
-def _fill(
-    folder: Path, bundle: Bundle, texts: Iterable[str], kind: str, dims: int | None, metric: str, goal: float
-) -> None:
-    stream = _embedded(bundle, texts)
-    first = next(stream, None)
+def _fill(folder: Path, made_of: Source, kind: str, dims: int | None, metric: str, goal: float) -> None:
+    first = next(made_of.stream, None)
     if first is None:
         raise InputError("there are no texts to index")
     width = first[1].shape[1]
@@ -61,7 +73,7 @@ def _fill(
     with store.appended(folder, {**files, _FULL: 0}) as open_files:
         full = open_files.pop(_FULL)
         rows, longest = 0, 0.0
-        for batch, vectors in _chained(first, stream):
+        for batch, vectors in chain([first], made_of.stream):
             longest = max(longest, _write(open_files, batch, kept(vectors, dims, metric)))
             if dims < width:
                 full.write(kept(vectors, width, metric).astype("<f4").tobytes())
@@ -69,7 +81,7 @@ def _fill(
         pieces = {name: file.close() for name, file in open_files.items()}
         full.close()
     record = Record(
-        kind, metric, dims, width, model.digest(bundle.manifest), str(bundle.directory.resolve()), longest, 1,
+        kind, metric, dims, width, made_of.model, made_of.bundle, longest, 1,
         {}, (Chunk(rows, pieces),),
     )  # fmt: skip
     vectors = store.mapped(folder, record, VECTORS, "<f4", dims)
@@ -92,15 +104,15 @@ def _fill(
     store.commit(folder, replace(record, effort=effort, recall=recall))
 
 
-def append(directory: Path, record: Record, bundle: Bundle, texts: Iterable[str]) -> None:
+def append(directory: Path, record: Record, made_of: Source) -> None:
     """Add texts to an index that nobody else appends to meanwhile. Errors as `Index.append`."""
     try:
-        _append(directory, record, bundle, texts)
+        _append(directory, record, made_of)
     except OSError as error:
         raise BundleError(f"{directory} can't be appended to: {why(error)}") from error
 
 
-def _append(directory: Path, record: Record, bundle: Bundle, texts: Iterable[str]) -> None:
+def _append(directory: Path, record: Record, made_of: Source) -> None:
     names = list(record.chunks[0].files)
     starts = {name: record.length(name) for name in names}
     fitted = CODERS[record.kind](store.codebook(directory)) if record.kind in CODERS else None
@@ -110,7 +122,7 @@ def _append(directory: Path, record: Record, bundle: Bundle, texts: Iterable[str
         graph = Graph.opened(path, record.dims, record.rows, len(allowed_cpus()), view=False)
     rows, longest = 0, 0.0
     with store.appended(directory, starts) as files:
-        for batch, vectors in _embedded(bundle, texts):
+        for batch, vectors in made_of.stream:
             stored = kept(vectors, record.dims, record.metric)
             longest = max(longest, _write(files, batch, stored))
             if fitted is not None:
@@ -135,11 +147,6 @@ def _embedded(bundle: Bundle, texts: Iterable[str]) -> Iterator[tuple[list[str],
     while batch := list(islice(stream, _TOGETHER)):
         checked = listed(batch)
         yield checked, model.embed(bundle, checked)
-
-
-def _chained(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
 
 
 def _write(files: dict[str, store.Appended], texts: list[str], vectors: np.ndarray) -> float:

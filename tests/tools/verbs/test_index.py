@@ -4,6 +4,8 @@ import json
 import shutil
 
 import lettered
+import numpy as np
+import onnx_ir
 import pytest
 
 
@@ -86,3 +88,41 @@ def test_a_row_that_holds_no_text_is_named(bundle, tmp_path, invoke):
     done = invoke("index", bundle, path, "-o", tmp_path / "i")
     assert "texts.jsonl, line 2: 'text' should be text, not 5" in done.stderr
     assert not (tmp_path / "i").exists()
+
+
+@pytest.mark.slow
+def test_a_build_is_judged_by_how_it_ranks_documents(tmp_path, command):
+    model = tmp_path / "letters.onnx"
+    program = lettered.program(lettered.table())
+    onnx_ir.save(program.graph, model)
+    (tmp_path / "tokenizer.json").write_bytes(program.tokenizer["tokenizer.json"])
+    data = tmp_path / "questions.csv"
+    pairs = [("a b", "a b c"), ("d", "d d e"), ("f g", "g f"), ("h", "i h")]
+    data.write_text("\n".join(["query,passage", *(",".join(pair) for pair in pairs)]))
+    words = ("--data", data, "--task", "retrieval", "--pipeline", "fold-constants", "--quick", "--json")
+    done = command(model, "-o", tmp_path / "out", *words)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text("utf-8"))
+    scores = [found for found in _scores(manifest) if found["metric"] == "nDCG@10"]
+    assert {round(found["value"], 6) for found in scores} == {round(_ndcg(pairs), 6)}
+    assert scores[0]["details"].keys() == {"recall@10", "MAP"}
+
+
+def _scores(value):
+    """Every score in a record."""
+    if isinstance(value, dict):
+        if "metric" in value and "details" in value:
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _scores(each)
+
+
+def _ndcg(pairs):
+    """Of each query over all documents, one of which is its own: 1 / log2(rank + 1)."""
+    queries, documents = (lettered.vectors([pair[i] for pair in pairs], lettered.table()) for i in (0, 1))
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, documents)]
+    cosines = unit[0] @ unit[1].T
+    ranks = 1 + (cosines > np.diag(cosines)[:, None] + 1e-9).sum(axis=1)
+    return 100 * np.mean(1 / np.log2(ranks + 1))

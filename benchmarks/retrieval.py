@@ -1,0 +1,149 @@
+"""An index of 200,000 sentence vectors: codes with rescoring beside float32 exact search, and what they find.
+
+    OMP_NUM_THREADS=2 python benchmarks/retrieval.py --sts ../shared/data/stsb/dev.csv [--rows 200000]
+        [--kinds float32,int8,binary,hnsw] [--rounds 15] [--queries 1,16,256] [--json FILE]
+
+Vectors are random projections of all-MiniLM-L6-v2's of the sentences in --sts: each is one of them plus a
+random mixture of all, of 0.7 of its length, so that neighbours are near and far as those of real texts are.
+Questions are made likewise, and are none of the rows. Contestants answer the same questions in turn; a
+ratio is against the fastest exact search of that round's kind by median: NumPy's product with argpartition,
+PyTorch's with topk, usearch's exact search, and the float32 index. recall@10 is against float64 over all
+rows. One process, --threads of each library.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from graphwright import Index
+from graphwright.backends.measuring.ratios import speedup
+from graphwright.ir.host.quiet import quiet
+from graphwright.tools.retrieval.recall import GOALS, agreement
+from graphwright.tools.retrieval.write import Source, build
+from graphwright.tools.verbs.demo import model_directory
+from rich.console import Console
+from rich.table import Table
+from sentences import rows as pairs_of
+
+K = 10
+BOUNDS = {"int8": 3.0, "binary": 15.0}
+NOISE = 0.7  # length of the mixture beside the sentence's own vector
+
+
+def vectors(sentences, count, seed):
+    """(count, 384) float32 of length 1."""
+    draw = np.random.default_rng(seed)
+    found = np.empty((count, sentences.shape[1]), np.float32)
+    for start in range(0, count, 10_000):
+        size = min(10_000, count - start)
+        mixture = draw.standard_normal((size, len(sentences)), np.float32) @ (sentences - sentences.mean(0))
+        mixture *= NOISE / np.linalg.norm(mixture, axis=1, keepdims=True)
+        found[start : start + size] = sentences[draw.integers(0, len(sentences), size)] + mixture
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def sentence_vectors(path):
+    from sentence_transformers import SentenceTransformer
+
+    texts = sorted({text for row in pairs_of(path) for text in row[:2]})
+    with quiet():
+        return SentenceTransformer(str(model_directory()), device="cpu").encode(texts, batch_size=64)
+
+
+def exact_searches(stored, threads):
+    import torch
+    from usearch.index import MetricKind, search
+
+    torch.set_num_threads(threads)
+    tensor = torch.from_numpy(stored)
+
+    def numpy(queries):
+        scores = queries @ stored.T
+        best = np.argpartition(-scores, K, axis=1)[:, :K]
+        return np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), 1), 1)
+
+    return {
+        "numpy": numpy,
+        "torch": lambda queries: torch.topk(torch.from_numpy(queries) @ tensor.T, K, dim=1).indices.numpy(),
+        "usearch": lambda queries: search(
+            stored, queries, K, MetricKind.IP, exact=True, threads=threads
+        ).keys.reshape(len(queries), -1),
+    }
+
+
+def truth(stored, queries):
+    wide = stored.astype(np.float64)
+    return [np.argsort(-(wide @ query.astype(np.float64)), kind="stable")[:K] for query in queries]
+
+
+def turns(contestants, queries, rounds):
+    """Seconds of each contestant, a list of rounds each."""
+    seconds = {name: [] for name in contestants}
+    for number in range(rounds + 1):  # the first one warms up
+        for name, search in contestants.items():
+            start = time.perf_counter()
+            search(queries)
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sts", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--kinds", default="float32,int8,binary", help="hnsw takes minutes to build")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--queries", default="1,16,256")
+    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "2")))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    console = Console(width=140)
+    sentences = sentence_vectors(args.sts)
+    stored, asked = vectors(sentences, args.rows, 0), vectors(sentences, 256, 1)
+    expected = truth(stored, asked)
+    record = {"rows": args.rows, "dims": stored.shape[1], "threads": args.threads}
+    with tempfile.TemporaryDirectory(prefix="graphwright-retrieval-") as folder:
+        indexes = {}
+        for kind in args.kinds.split(","):
+            start = time.perf_counter()
+            blocks = (
+                ([""] * len(stored[i : i + 8192]), stored[i : i + 8192]) for i in range(0, args.rows, 8192)
+            )
+            place = Path(folder, kind)
+            build(Source(blocks, "", ""), place, kind, None, "cosine", GOALS[kind], False)
+            indexes[kind] = Index(place, args.threads)
+            said = indexes[kind].record
+            console.print(
+                f"{kind}: built in {time.perf_counter() - start:.0f} s, recall@10 {said.recall['value']:.4f} "
+                f"as it says, {said.effort} candidates a result"
+            )
+        searches = exact_searches(stored, args.threads)
+        searches |= {f"{kind} index": lambda q, i=index: i.search(q, K)[0] for kind, index in indexes.items()}
+        exact = ("numpy", "torch", "usearch", "float32 index")
+        table = Table("queries", "contestant", "ms a query", "against the fastest exact", "recall@10")
+        for count in map(int, args.queries.split(",")):
+            seconds = turns(searches, asked[:count], args.rounds)
+            fastest = min(exact, key=lambda name: np.median(seconds[name]))
+            for name, search in searches.items():
+                ratio = speedup(seconds[fastest], seconds[name])
+                recall = agreement(expected, list(search(asked)))
+                table.add_row(
+                    str(count), name + (" (fastest exact)" if name == fastest else ""),
+                    f"{1000 * np.median(seconds[name]) / count:.3f}",
+                    f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]", f"{recall:.4f}",
+                )  # fmt: skip
+                record[f"{count} {name}"] = {"seconds": seconds[name], "recall": recall, "against": fastest}
+        console.print(table)
+        wanted = ", ".join(f"{kind} {bound:g}x at {GOALS[kind]}" for kind, bound in BOUNDS.items())
+        console.print(f"wanted: {wanted}")
+    if args.json:
+        args.json.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
