@@ -43,6 +43,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._other = 0
+        self._begin_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -80,7 +81,9 @@ class Connection(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._head = None
-        if not self.transport.is_closing():
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._begin_head()  # the request before is still being answered
+        elif not self.transport.is_closing():
             self._refuse(408, f"no request came within {SECONDS:g} seconds")
 
     def _refuse(self, status: int, sentence: str) -> None:

@@ -101,6 +101,8 @@ class Server:
         self.process, self.lines, self._seen = process, [], queue.Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    def begin(self):
         first = self.event("listening")
         self.url = f"http://{first['host']}:{first['port']}"
 
@@ -131,14 +133,22 @@ class Server:
 
 @pytest.fixture(scope="session")
 def serving():
-    """with serving(*words, env={}) as server: the command `optimize serve` on a free port of loopback."""
+    """with serving(*words, env={}) as server: the command `optimize serve` on a free port of loopback, where
+    what made the bundles can't be imported."""
 
     @contextmanager
     def run(*words, env=None):
-        line = [sys.executable, "-m", "graphwright.tools.cli", "serve", *map(str, words), "--port", "0"]
+        code = (
+            "import sys\n"
+            "for name in ('torch', 'transformers', 'onnx', 'onnxscript', 'tvm'): sys.modules[name] = None\n"
+            "from graphwright.tools.cli import main\n"
+            "main()"
+        )
+        line = [sys.executable, "-c", code, "serve", *map(str, words), "--port", "0"]
         process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
         server = Server(process)
         try:
+            server.begin()
             yield server
         finally:
             server.close()
