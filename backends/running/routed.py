@@ -50,12 +50,19 @@ class Routed:
         directory: the bundle's.
         threads: intra-op threads.
         verify: called before a session is made, at a graph's first call; raises where files have changed.
+        bounded: as `load`.
     """
 
     def __init__(
-        self, directory: Path, manifest: Manifest, threads: int | None, verify: Callable[[], None]
+        self,
+        directory: Path,
+        manifest: Manifest,
+        threads: int | None,
+        verify: Callable[[], None],
+        bounded: bool = False,
     ) -> None:
         self._directory, self._manifest, self._threads, self._verify = directory, manifest, threads, verify
+        self._bounded = bounded
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
         routes = manifest.dispatch
@@ -76,7 +83,7 @@ class Routed:
                 session = self._sessions.get(graph)
                 if session is None:
                     self._verify()
-                    session = open_session(self._directory / graph, self._threads)
+                    session = open_session(self._directory / graph, self._threads, patterns=not self._bounded)
                     self._sessions[graph] = session
         return session
 

@@ -30,13 +30,17 @@ CLASSIFIERS = ("sequence-classification", "token-classification")
 BATCH = 32  # texts that __call__ runs together
 
 
-def load(directory: str | Path, threads: int | None = None, verify: bool = True) -> Bundle:
+def load(
+    directory: str | Path, threads: int | None = None, verify: bool = True, bounded: bool = False
+) -> Bundle:
     """A bundle that `optimize` wrote, ready to run.
 
     Args:
         directory: what was given to `-o`.
         threads: intra-op threads; None takes what the bundle was measured with, as far as this process, or
             its container's group, may use so many CPUs.
+        bounded: for a process that lives long and is called with ever new sizes: nothing is kept of each of
+            them. A call of a size seen before may be a little slower.
         verify: compare every file with the hash in the manifest (reads each file once).
 
     Raises:
@@ -55,7 +59,7 @@ def load(directory: str | Path, threads: int | None = None, verify: bool = True)
     verify_files(folder, manifest, hashes=verify)
     # A bundle of a larger machine runs on all that there is here.
     here = min(manifest.threads, usable_threads()) if manifest.threads else None
-    return Bundle(folder, manifest, threads or here)
+    return Bundle(folder, manifest, threads or here, bounded)
 
 
 class Bundle:
@@ -65,10 +69,12 @@ class Bundle:
     manifest: everything recorded about how the bundle was made. engine: what runs.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest, threads: int | None) -> None:
+    def __init__(
+        self, directory: Path, manifest: Manifest, threads: int | None, bounded: bool = False
+    ) -> None:
         self.directory = directory
         self.manifest = manifest
-        self.threads = threads
+        self.threads, self.bounded = threads, bounded
         self._stamps = {name: _stamp(directory / name) for name in manifest.files}
         self.engine = self._engine()
 
@@ -218,7 +224,7 @@ class Bundle:
     def _engine(self) -> Routed | Runtime:
         compiled = self.manifest.compiled
         if compiled is None:
-            return Routed(self.directory, self.manifest, self.threads, self._verify)
+            return Routed(self.directory, self.manifest, self.threads, self._verify, self.bounded)
         return Runtime(
             self.directory,
             compiled,

@@ -18,6 +18,7 @@ def open_session(
     providers: Sequence[str] = CPU,
     prepack: bool = True,
     called: str = "",
+    patterns: bool = True,
 ) -> Any:
     """An onnxruntime.InferenceSession. Safe to run from several threads.
 
@@ -26,6 +27,8 @@ def open_session(
         threads: intra-op threads; None leaves ONNX Runtime its default, every physical core.
         providers: execution providers in order of preference; any that the installed package offers.
         called: what a sentence calls it, instead of the path's name.
+        patterns: False keeps no plan of memory for each combination of sizes that was ever called with, of
+            which there is no end.
         prepack: False keeps weights as they are stored: slower, but without a second copy in memory.
 
     Raises:
@@ -45,6 +48,7 @@ def open_session(
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads = threads
+    options.enable_mem_pattern = patterns
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
     source = str(model) if isinstance(model, Path) else model

@@ -91,7 +91,8 @@ class Model:
 
 
 def model(name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[int] = ()) -> Model:
-    """A loaded bundle as a model to serve, after one call of it.
+    """A loaded bundle as a model to serve, after its largest calls: what is to fail or to take memory does so
+    before anybody asks.
 
     Args:
         tokens: of a call; None is 2048, or the longest text that the model takes.
@@ -117,7 +118,8 @@ def model(name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[i
     encoder.tokenizer.enable_truncation(longest)
     output = _output(bundle)
     budget = Budget(tokens, rows, packs(bundle), fixed)
-    probe = bundle.run(encoder.pad_together(encoder.tokenize(["a"])))[output]
+    for call in calls(bundle, budget, longest):
+        probe = bundle.run(encoder.pad_together(call))[output]
     if probe.ndim != 2 or probe.dtype.kind != "f":
         raise BundleError(
             f"{bundle.directory} gives {output} as {probe.dtype} {list(probe.shape)}: not a row a text"
@@ -128,6 +130,31 @@ def model(name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[i
     if (wrong := next((cut for cut in known if not 0 < cut <= width), None)) is not None:
         raise BundleError(f"{name}'s vectors have {width} numbers and can't be cut to {wrong}")
     return Model(name, bundle, kind, output, budget, longest, width, tuple(sorted(known)))
+
+
+def calls(bundle: Bundle, budget: Budget, longest: int) -> list[list[Encoding]]:
+    """Calls, as texts, that take each graph of a bundle and as much memory as a call may."""
+    routes = bundle.manifest.dispatch
+    shapes = [(route["batch"], route["length"], route["padding"]) for route in routes]
+    full = max(1, min(budget.rows, budget.tokens // (budget.fixed or longest)))
+    shapes += [(full, longest, 0.0)]
+    if budget.packs:
+        shapes += [(min(budget.rows, 2 * full), longest, 0.5)]
+    found = []
+    for rows, length, padding in shapes:
+        first = min(length, longest)
+        rest = max(1, round(first * (1 - padding * rows / max(1, rows - 1))))
+        lengths = [first] + [rest] * (rows - 1)
+        if budget.holds(rows, sum(lengths), first):
+            found.append([_of_length(bundle, each, longest) for each in lengths])
+    return found or [[_of_length(bundle, 1, longest)]]
+
+
+def _of_length(bundle: Bundle, tokens: int, longest: int) -> Encoding:
+    """The tokens of some text, so many or as many as there are."""
+    (encoding,) = bundle.encoder.tokenize(["a " * longest])
+    encoding.truncate(tokens)
+    return encoding
 
 
 def packs(bundle: Bundle) -> bool:

@@ -76,7 +76,9 @@ def test_dispatch_is_the_nearest_in_log_space(routed, make, batch, length, paddi
 def test_sessions_are_made_when_first_needed_and_once(out, make, monkeypatch):
     opened = []
     real = sessions.open_session
-    monkeypatch.setattr(sessions, "open_session", lambda path, *a: opened.append(path.name) or real(path, *a))
+    monkeypatch.setattr(
+        sessions, "open_session", lambda path, *a, **k: opened.append(path.name) or real(path, *a, **k)
+    )
     loaded = load(out)
     assert opened == []
     threads = [threading.Thread(target=loaded.run, args=(make.feed(16, 8),)) for _ in range(6)]
@@ -360,3 +362,12 @@ def test_running_needs_onnxruntime_and_numpy_only(out, blocked):
         [sys.executable, "-P", "-c", LIGHT, str(out), *blocked], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_bounded_bundle_keeps_nothing_of_each_size(out, make, monkeypatch, bounded):
+    opened = []
+    real = sessions.open_session
+    monkeypatch.setattr(sessions, "open_session", lambda *a, **k: opened.append(real(*a, **k)) or opened[-1])
+    load(out, bounded=bounded).run(make.feed(1, 8))
+    assert opened[0].get_session_options().enable_mem_pattern is not bounded
