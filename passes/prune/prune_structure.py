@@ -60,7 +60,7 @@ class PruneStructure(Pass):
         return ("calibration",)
 
     def __post_init__(self) -> None:
-        if not self.keep or min(self.keep) < 0:
+        if min(self.keep, default=0) < 0:
             raise ValueError(f"keep is {self.keep}, and says of each block how many units stay, from 0 on")
         if self.damping <= 0:
             raise ValueError(f"damping is {self.damping:g}, and least squares need it above 0")

@@ -41,8 +41,13 @@ class Tried:
             "pipeline": self.pipeline,
             "runtime": self.runtime,
             "choices": dict(self.choices),
-            "values": {name: float(f"{value:.6g}") for name, value in self.values.items()},
+            "values": dict(self.values),
             "why": self.why or None,
-            "seconds": round(self.seconds, 2),
+            "seconds": round(self.seconds, 3),
             "same_as": self.same_as,
         }
+
+
+def tried_from(stored: Mapping[str, Any]) -> Tried:
+    """As `to_json` gave it."""
+    return Tried(**{**stored, "why": stored["why"] or ""})

@@ -62,6 +62,7 @@ def test_what_a_search_tries_fits_the_blocks():
 @pytest.mark.parametrize(
     ("keep", "sentence"),
     [
+        ((), "keep has 0 numbers and the model 4 blocks"),
         ((1, 2), "keep has 2 numbers and the model 4 blocks, of 4, 72, 4, 72 units: give one for each"),
         ((5, 72, 4, 72), "keep asks for 5 units of block 1, which has 4"),
     ],
@@ -72,7 +73,7 @@ def test_numbers_that_do_not_fit_are_refused(keep, sentence):
     assert sentence in str(step.error)
 
 
-@pytest.mark.parametrize("options", ["", "{keep=(1,-2)}", "{keep=(1,),damping=0}", "{keep=(1,),tokens=0}"])
+@pytest.mark.parametrize("options", ["{keep=(1,-2)}", "{keep=(1,),damping=0}", "{keep=(1,),tokens=0}"])
 def test_options_that_make_no_sense_are_refused(options):
     with pytest.raises(PipelineError, match=r"keep is|needs it above|need it above|at least one"):
         run(f"prune-structure{options}", None)

@@ -1,0 +1,114 @@
+"""A search whose candidates are figures of their choices: whole, or killed at given moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from graphwright.passes.manager.varying import Between
+from graphwright.tools.search.explore import Found, Limits, explore
+from graphwright.tools.search.goal import goal
+from graphwright.tools.search.kept import Kept
+from graphwright.tools.search.space import Space
+from graphwright.tools.search.study import opened
+
+SPACE = Space(
+    {
+        "structure": ("none", "prune-layers"),
+        "prune-layers.keep": Between(1, 11),
+        "recovery": ("none", "distill"),
+        "distill.steps": Between(100, 3000, log=True),
+        "bits": ("none", "quantize-static", "quantize-weights", "compute-bfloat16"),
+        "quantize-static.min_cosine": (0.0, 0.99),
+        "quantize-weights.bits": (2, 4, 8),
+        "quantize-weights.group": (16, 32),
+        "compute-bfloat16.min_cosine": (0.99, 0.999),
+        "runtime": ("onnxruntime",),
+    },
+    "fx",
+)
+GOAL = goal("drop<=2", "latency,size").at(("1x8",))
+IDENTITY = {"model": "pretended"}
+
+
+def figures(candidate):
+    """Fewer layers are faster and lose more, steps win back; few bits are small."""
+    chosen = candidate.choices
+    layers = chosen.get("prune-layers.keep", 12)
+    lost = (12 - layers) * (0.2 if "distill" in str(candidate.pipeline) else 1.0)
+    lost -= chosen.get("distill.steps", 0) / 3000 if lost else 0
+    bits = {"quantize-static": 8, "quantize-weights": chosen.get("quantize-weights.bits", 8)}
+    width = bits.get(str(chosen["bits"]), 32)
+    return {
+        "latency@1x8": layers * (1.0 if width == 32 else 0.5),
+        "size": layers * width / 8 + chosen.get("quantize-weights.group", 0) / 100,
+        "drop": lost + (32 / width - 1) ** 2 / 50,
+    }
+
+
+def run(folder, trials, moment=lambda name: None, sampler="tpe", resume=False, storage=None, seed=0, **more):
+    """A whole search, up to so many trials. moment: called, with a name, wherever a kill would be felt."""
+    folder = Path(folder)
+
+    def evaluate(candidate, known):
+        moment(f"evaluate {candidate.number}")
+        values = figures(candidate)
+        if candidate.number % 7 == 3:
+            return Found({"drop": 99.0}, "pruned", "hopeless")
+
+        def save(path):
+            path.parent.mkdir(exist_ok=True)
+            moment(f"save {candidate.number}")
+            path.mkdir()
+            (path / "values.json").write_text(json.dumps(values))
+            moment(f"saved {candidate.number}")
+
+        return Found(values, save=save)
+
+    goal, identity = more.get("goal", GOAL), more.get("identity", IDENTITY)
+    with opened(folder, goal, identity, sampler=sampler, seed=seed, storage=storage, resume=resume) as study:
+        kept = Kept(folder, goal, {}, more.get("best"))
+        if not resume:
+            study.propose(dict.fromkeys(["structure", "recovery", "bits"], "none"))
+        return explore(study, SPACE, goal, evaluate, kept, Limits(trials=trials))
+
+
+def killed_at(folder, trials, moments, sampler):
+    """Begun, killed at each of the moments (so many commits, evaluations and bundles after it was gone on
+    with), and gone on with to its end. Prints what every process evaluated."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    reading, writing = os.pipe()
+    for stop in [*moments, None]:
+        child = os.fork()
+        if child == 0:
+            count = 0
+
+            def moment(name, stop=stop):
+                nonlocal count
+                count += 1
+                if name.startswith("evaluate"):
+                    os.write(writing, f"{name}\n".encode())
+                if count == stop:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            event.listen(Engine, "commit", lambda connection: moment("commit"))
+            event.listen(Engine, "rollback", lambda connection: moment("rollback"))
+            run(folder, trials, moment, sampler, resume=(Path(folder) / "study.db").is_file())
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        assert os.WIFSIGNALED(status) == (stop is not None), status
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        print(json.dumps(file.read().split("\n")[:-1]))
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    killed_at(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4])
+    print(time.monotonic() - began, file=sys.stderr)
