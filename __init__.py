@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .tools.deploy.builds import build
     from .tools.retrieval.index import Index
     from .tools.verbs.optimize import optimize
+    from .tools.verbs.search import search
 
 __all__ = [
     "BackendError",
@@ -62,6 +63,7 @@ __all__ = [
     "build",
     "load",
     "optimize",
+    "search",
     "trace",
 ]
 
@@ -71,6 +73,7 @@ _HOMES = {
     "Pipeline": (".passes.manager.pipeline", "Pipeline"),
     "load": (".backends.running.runner", "load"),
     "optimize": (".tools.verbs.optimize", "optimize"),
+    "search": (".tools.verbs.search", "search"),
     "trace": (".ir.capture", "capture"),
     **{name: (".ir.errors", name) for name in __all__ if name.endswith("Error")},
 }

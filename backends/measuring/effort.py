@@ -44,4 +44,5 @@ class Effort:
 
 
 THOROUGH = Effort()
+SEARCH = Effort(seconds=2.0, gates=False, eager=False)  # of each of many candidates
 QUICK = Effort(0.0125, 0.3, fewest=2, least=1, warm=1, rounds=3, runs=1, limit=0.05, gates=False, eager=False)

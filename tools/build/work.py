@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 from ...backends.base import Engine
 from ...backends.bundles.bundle import Variant
 from ...backends.cache import cache_directory
 from ...backends.measuring.contestants import Contestant
-from ...backends.measuring.effort import QUICK, THOROUGH
+from ...backends.measuring.effort import QUICK, THOROUGH, Effort
 from ...backends.measuring.gate import Measurer
 from ...backends.measuring.measure import Comparison, Workload, compare, default_names, workloads
 from ...backends.measuring.workloads import fitted, fitting
@@ -65,6 +66,7 @@ class Work:
         first: the pipelines that will be tried first, one a backend.
         wide: what made the program take more than the model as it came.
         recording: ratios that passes are given are kept, and none comes from an earlier run's tables.
+        effort: how much is measured; by default what the configuration says.
     """
 
     def __init__(
@@ -77,11 +79,12 @@ class Work:
         texts: Data | None = None,
         wide: Widened | None = None,
         recording: bool = False,
+        effort: Effort | None = None,
     ) -> None:
         self.recording = recording
         self.config, self.console, self.program = config, console, program
         self.threads = config.threads or 1
-        self.effort = QUICK if config.quick else THOROUGH
+        self.effort = effort or (QUICK if config.quick else THOROUGH)
         self.target = named(config.target or "host")
         self.notes: list[str] = []
         self.wide = bool(wide and wide.passes)
@@ -96,6 +99,12 @@ class Work:
         self.workloads: list[Workload] = workloads(self.plain, shapes, seed=config.seed)
         self.unverified = ""  # why quality can't be judged, in a sentence
         self.judging = self._judging(data, first, texts)
+
+    def of(self, config: RunConfig, console: Console) -> Work:
+        """The same for another pipeline, with notes of its own."""
+        other = copy(self)
+        other.config, other.console, other.notes = config, console, []
+        return other
 
     def _lower(self) -> tuple[Program, tuple[StepEvidence, ...]]:
         """The model as it is, in ONNX: the baseline, and where pipelines that begin with to-onnx go on."""

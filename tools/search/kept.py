@@ -18,6 +18,19 @@ FORMAT = 1  # what reads front.json
 RECORD = "front.json"
 
 
+def best_of(goal: Goal, best: str | None) -> str | None:
+    """The key of the objective that is named by its metric or its key.
+
+    Raises:
+        ConfigError: it is no objective.
+    """
+    keys = [one.key for one in goal.minimise]
+    found = [one.key for one in goal.minimise if best in (one.key, one.metric)]
+    if best is not None and not found:
+        raise ConfigError(f"best: {best!r} is not minimised{did_you_mean(best, keys)}")
+    return found[0] if found else None
+
+
 class Kept:
     """A search's folder.
 
@@ -31,11 +44,7 @@ class Kept:
 
     def __init__(self, folder: Path, goal: Goal, facts: Mapping[str, Any], best: str | None = None) -> None:
         self.folder, self._goal, self._facts = folder, goal, dict(facts)
-        keys = [one.key for one in goal.minimise]
-        matching = [one.key for one in goal.minimise if best in (one.key, one.metric)]
-        if best is not None and not matching:
-            raise ConfigError(f"best: {best!r} is not minimised{did_you_mean(best, keys)}")
-        self._best = matching[0] if matching else None
+        self._best = best_of(goal, best)
 
     def wanted(self, found: Front) -> tuple[int, ...]:
         """The trials whose bundles are to be there."""

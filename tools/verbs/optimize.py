@@ -11,30 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ...backends.base import Engine
-from ...backends.bundles.bundle import route, write
-from ...backends.bundles.finished import versions
 from ...backends.cache import homeless
-from ...backends.measuring.workloads import Workload
-from ...backends.target import named
-from ...backends.tvm.run.artifact import write_compiled
 from ...ir.capture import capture
 from ...ir.errors import GraphwrightError
-from ...ir.fingerprint import tensor_digest
-from ...ir.footprint import weight_bytes
 from ...passes.manager.pipeline import Pipeline
-from .. import report
 from ..build.building import Build
 from ..build.kept import building, kept
-from ..build.neighbours import of_build
 from ..build.outcome import Outcome
 from ..build.preflight import preflight
-from ..build.verdict import closing
-from ..build.widening import Widened, widened
+from ..build.widening import widened
 from ..build.work import Work, candidates
 from ..config import RunConfig, make, resolve
 from ..console import Console
+from ..finish import concluded, saved
 from ..judge.judging import read_calibration, read_data
-from ..reports.page import page
 
 
 def optimize(
@@ -120,48 +110,10 @@ def run(
             [graph.program for build in builds for graph in build.graphs],
         )
         build, other = kept(builds, comparison)
-        graphs = build.graphs if build.backend == "onnxruntime" else ()
-        outcome = Outcome(
-            config=config,
-            source=program,
-            pipeline=wide.whole(build.candidate.pipeline),
-            steps=(*wide.steps, *build.candidate.steps),
-            graphs=build.graphs,
-            dispatch=build.dispatch,
-            comparison=comparison,
-            portability=work.portability(graphs),
-            layers=build.candidate.layers,
-            quality=build.candidate.quality,
-            met=build.met,
-            notes=tuple(work.notes),
-            seconds=time.monotonic() - began,
-            backend=build.backend,
-            other=other,
-            unverified=_unverified(work, build, wide),
-            weight_bytes=_weight_bytes(work, build),
-            neighbours=of_build(work, build),
-            replay=build.candidate.replay,
-        )
+        outcome = concluded(work, wide, build, comparison, other, time.monotonic() - began)
     if config.out is None:
         return outcome
-    return replace(outcome, bundle=_write(outcome, work.workloads, build.artifact))
-
-
-def _unverified(work: Work, build: Build, wide: Widened) -> tuple[str, ...]:
-    """What nobody could verify of the build: promises of its passes, and its quality."""
-    steps = [each.step for each in (*wide.steps, *build.candidate.steps) if each.graphs != ()]
-    return tuple(dict.fromkeys(each for each in (work.unverified, *(s.unverified for s in steps)) if each))
-
-
-def _weight_bytes(work: Work, build: Build) -> tuple[int, int]:
-    """Of the build's graphs, which share the weights that are equal, and of the model as it came."""
-    if len(build.graphs) == 1:
-        return weight_bytes(build.graphs[0].program), weight_bytes(work.plain)
-    values = [v for each in build.graphs for v in each.program.graph.graph.initializers.values()]
-    together = {
-        tensor_digest(v.const_value): v.const_value.nbytes for v in values if v.const_value is not None
-    }
-    return sum(together.values()), weight_bytes(work.plain)
+    return replace(outcome, bundle=saved(outcome, work.workloads, build.artifact))
 
 
 def _builds(work: Work, chains: Mapping[Engine, Sequence[Pipeline]], stack: ExitStack) -> Iterator[Build]:
@@ -175,39 +127,3 @@ def _builds(work: Work, chains: Mapping[Engine, Sequence[Pipeline]], stack: Exit
             sentence = f"there is no build for {name}: {error}"
             work.console.say(sentence)
             work.notes.append(sentence)
-
-
-def _write(outcome: Outcome, workloads: Sequence[Workload], artifact: Any) -> Path:
-    """The bundle, with the evidence in its manifest and report."""
-    assert outcome.config.out is not None
-    record = {
-        **outcome.to_json(),
-        "seed": outcome.config.seed,
-        "target": named(outcome.config.target or "host").to_json(),
-        "verdict": closing(outcome),
-    }
-    pages = {"report.html": page({**record, "versions": versions()})}
-    if artifact is not None:
-        return write_compiled(
-            outcome.config.out,
-            artifact,
-            manifest=record,
-            report=report.markdown(outcome),
-            pages=pages,
-            force=outcome.config.force,
-        )
-    default = outcome.graphs[0].program
-    routes = [
-        route(workload.name, default, workload.feed, outcome.dispatch[workload.name])
-        for workload in workloads
-    ]
-    return write(
-        outcome.config.out,
-        outcome.graphs,
-        routes,
-        manifest=record,
-        report=report.markdown(outcome),
-        pages=pages,
-        threads=outcome.config.threads,
-        force=outcome.config.force,
-    )

@@ -23,7 +23,8 @@ JUDGED = 8  # feeds that losses are taken on, at most
 class Search:
     """What to remove from a program for a speed-up.
 
-    timing: of programs beside the uncut one. measured: whether the latency table was. tried: the structures
+    timing: of programs beside the uncut one. times, lost: by how much each block keeps, what it saves of the
+    whole's time and what is lost at the outputs. measured: whether the latency table was. tried: structures
     timed and their speed-ups, of the last time: as cut, or as built where they were.
 
     Args:
@@ -54,8 +55,8 @@ class Search:
         counts = [sorted(times) for times in known.times]
         judged = min(JUDGED, len(feeds))
         found = losses(program, units, counts, feeds, judged, orders, damping, progress=context.progress)
-        self._times, self.measured = known.times, known.measured
-        self._lost, self._orders = [one.loss for one in found], [one.order for one in found]
+        self.times, self.measured = known.times, known.measured
+        self.lost, self._orders = [one.loss for one in found], [one.order for one in found]
         self.tried: dict[Kept, float] = {}
 
     def going(self, kept: Kept) -> dict[Units, Sequence[int]]:
@@ -74,4 +75,4 @@ class Search:
             remove(candidate, self.going(kept))
             return self.timing(candidate)
 
-        return nearest(goal, self._lost, self._times, timed, self.tried, self._context.progress)
+        return nearest(goal, self.lost, self.times, timed, self.tried, self._context.progress)

@@ -1,0 +1,63 @@
+"""The points that a search begins with: nothing, each pass alone, and structures foretold to be good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...passes.manager.varying import Range, Value
+from .slots import FX, NONE, SLOTS
+from .space import Choices, Space
+from .structures import PASS
+
+
+def first(space: Space, structures: Sequence[tuple[int, ...]]) -> list[Choices]:
+    """In order: the exact passes, each of the last slot's, each other pass with recovery behind it where that
+    is to be had, each structure with recovery and the first pass that rounds.
+
+    structures: what each block keeps.
+    """
+    plain = {
+        name: NONE if name in SLOTS and NONE in _values(one) else _middle(one)
+        for name, one in space.dimensions.items()
+    }
+    taught = _first_of(space, "recovery")
+    made = [plain]
+    made += [{**plain, "bits": name} for name in _values(space.dimensions.get("bits", ()))]
+    for slot in FX:
+        for name in _values(space.dimensions.get(slot, ())):
+            if slot != "recovery" and name not in (NONE, PASS):
+                made.append({**plain, **taught, slot: name})
+    rounded = _first_of(space, "bits")
+    for kept in structures:
+        keep = {f"{PASS}.keep.{number}": count for number, count in enumerate(kept)}
+        if PASS in _values(space.dimensions.get("structure", ())) and _within(space, keep):
+            made.append({**plain, **taught, **rounded, "structure": PASS, **keep})
+    return list({tuple(space.used(one).items()): one for one in made}.values())
+
+
+def _values(one: Range) -> Sequence[Value]:
+    return one if isinstance(one, tuple) else ()
+
+
+def _first_of(space: Space, slot: str) -> dict[str, Value]:
+    """The first pass of a slot."""
+    passes = [name for name in _values(space.dimensions.get(slot, ())) if name != NONE]
+    return {slot: passes[0]} if passes else {}
+
+
+def _middle(one: Range) -> Value:
+    if isinstance(one, tuple):
+        return one[len(one) // 2] if not isinstance(one[0], str) else one[0]
+    if one.log:
+        middle = (float(one.low) * float(one.high)) ** 0.5
+    else:
+        middle = (one.low + one.high) / 2
+    if one.step:
+        middle = one.low + round((middle - one.low) / one.step) * one.step
+    return round(middle) if one.whole else middle
+
+
+def _within(space: Space, keep: Choices) -> bool:
+    return all(
+        name in space.dimensions and count in _values(space.dimensions[name]) for name, count in keep.items()
+    )
