@@ -13,12 +13,13 @@ name, type and the start of its digest.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
 from .fingerprint import tensor_digest
 from .program import Program
-from .values import END, GraphValue
+from .values import END, GraphValue, GraphView
 from .view import view
 
 _SHORT = {"float": "f", "int": "i", "uint": "u", "bfloat": "bf", "complex": "c"}
@@ -29,10 +30,15 @@ def text(program: Program) -> str:
     """The program's text, a line for every value that is not a constant."""
     graph = view(program)
     lines = [f"{program.dialect} {program.task}"]
-    lines += [_line(value) for value in graph if value.op != "const"]
+    lines += [line for _, line in listed(graph)]
     names = program.outputs or [value.name for value in graph.outputs]
     returned = (f"{n}={_operand(v)}" for n, v in zip(names, graph.outputs, strict=True))
     return "\n".join([*lines, f"return {', '.join(returned)}", ""])
+
+
+def listed(graph: GraphView) -> Iterator[tuple[GraphValue, str]]:
+    """Every value that is not a constant, with its line."""
+    return ((value, _line(value)) for value in graph if value.op != "const")
 
 
 def diff(before: Program, after: Program) -> str:

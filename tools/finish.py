@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from pathlib import Path
-from typing import Any
 
 from ..backends.bundles.bundle import route, write
 from ..backends.bundles.finished import versions
 from ..backends.measuring.measure import Comparison
-from ..backends.measuring.workloads import Workload
 from ..backends.target import named
 from ..backends.tvm.run.artifact import write_compiled
 from ..ir.fingerprint import tensor_digest
@@ -18,11 +16,13 @@ from . import report
 from .build.building import Build
 from .build.neighbours import of_build
 from .build.outcome import Outcome
+from .build.spent import spent
 from .build.steps import Other
 from .build.verdict import closing
 from .build.widening import Widened
 from .build.work import Work
 from .reports.page import page
+from .reports.reading import STAGES
 
 
 def concluded(
@@ -75,16 +75,20 @@ def held(work: Work, build: Build) -> tuple[int, int]:
     return sum(together.values()), weight_bytes(work.plain)
 
 
-def saved(outcome: Outcome, workloads: Sequence[Workload], artifact: Any) -> Path:
-    """Writes the bundle where its configuration says, with the evidence in manifest and report."""
+def saved(outcome: Outcome, work: Work, build: Build) -> Path:
+    """Writes the bundle where its configuration says, with the evidence in manifest and reports."""
     assert outcome.config.out is not None
     record = {
         **outcome.to_json(),
         "seed": outcome.config.seed,
         "target": named(outcome.config.target or "host").to_json(),
         "verdict": closing(outcome),
+        "profile": spent(work, build),
     }
-    pages = {"report.html": page({**record, "versions": versions()})}
+    artifact, stages = build.artifact, build.candidate.stages
+    pages = {"report.html": page({**record, "versions": versions()}, stages)}
+    if stages:
+        pages[STAGES] = json.dumps(stages, ensure_ascii=False, separators=(",", ":"))
     if artifact is not None:
         return write_compiled(
             outcome.config.out,
@@ -97,7 +101,7 @@ def saved(outcome: Outcome, workloads: Sequence[Workload], artifact: Any) -> Pat
     default = outcome.graphs[0].program
     routes = [
         route(workload.name, default, workload.feed, outcome.dispatch[workload.name])
-        for workload in workloads
+        for workload in work.workloads
     ]
     return write(
         outcome.config.out,

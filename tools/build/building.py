@@ -21,6 +21,7 @@ from ...passes.quantize.report.layer import Layer
 from ..judge.quality import Runner, Score
 from .evidence import Evidence
 from .replay import Replay
+from .stages import Stages
 from .steps import Quality, StepEvidence
 from .work import Work
 
@@ -32,6 +33,8 @@ class Candidate:
     made_for: workload -> its graph, where that is not the main one. made_of: graph -> numbers of the steps
     that are in it. scores: graph -> its score, where any could be judged. made_by: weight of a layer ->
     number of the step that quantized it. replay: what its passes measured and chose, as far as that was kept.
+    stages: the main graph before and after each pass, where it is to be shown; blocks: which block each value
+    of it is in.
     """
 
     pipeline: Pipeline
@@ -44,6 +47,8 @@ class Candidate:
     scores: Mapping[str, Score] = field(default_factory=dict)
     made_by: Mapping[str, int] = field(default_factory=dict)
     replay: Replay = field(default_factory=Replay)
+    stages: Mapping[str, Any] | None = None
+    blocks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def drop(self) -> float:
@@ -140,7 +145,9 @@ class Building:
 
     def _candidate(self, pipeline: Pipeline) -> Candidate:
         evidence = self.evidence()
-        instruments: list[Instrument] = [evidence]
+        stages = Stages()
+        watched = self.config.out is not None
+        instruments: list[Instrument] = [evidence, *([stages] if watched else [])]
         if self.config.bisect:
             instruments.insert(0, Bisect())
         if self.config.dump:
@@ -148,6 +155,8 @@ class Building:
         if self.config.reproduce:
             instruments.append(Reproducer(self.config.reproduce))
         start, passes = self.start(pipeline)
+        if watched and start is not self.work.program:
+            stages.add("as captured", self.work.program)
         self.chosen: dict[Any, Any] = {}
         context = replace(self.work.context(evidence), chosen=self.chosen, runtime=self.backend)
         ran = Pipeline(passes).run(start, context, instruments=instruments, keep_going=True)
@@ -177,6 +186,9 @@ class Building:
             scores,
             {weight: len(shared) + number for weight, number in evidence.made_by.items()},
             Replay(evidence.taken or {}, self.chosen),
+            # The files of a bundle that is to be rebuilt from a lock follow from its manifest alone.
+            None if self.work.recording else stages.to_json(),
+            stages.blocks,
         )
 
     def kept(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zlib
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +16,7 @@ from .plots.base import Plot
 from .script import ASSETS, asset, vega
 from .summary import tiles
 
+MOST = 3_000_000  # bytes of the graph viewer's in a page
 NO_ENERGY = (
     "No energy is told: this machine lets no process read its counters (RAPL, under /sys/class/powercap), "
     "and nothing was estimated in their place."
@@ -58,8 +61,17 @@ def page(record: Mapping[str, Any], stages: Mapping[str, Any] | None = None) -> 
         notes=_notes(record),
         made=tables.made(record),
         pipeline=record.get("pipeline") or "",
-        viewer="",
+        viewer=_packed(stages),
     )
+
+
+def _packed(stages: Mapping[str, Any] | None) -> str:
+    """What the graph viewer reads: JSON, deflated, in base64; empty where there is nothing, or too much."""
+    if not stages:
+        return ""
+    text = json.dumps(stages, ensure_ascii=False, separators=(",", ":"))
+    packed = b64encode(zlib.compress(text.encode("utf-8", "surrogatepass"), 9)).decode()
+    return packed if len(packed) <= MOST else ""
 
 
 class Numbered:
@@ -81,8 +93,6 @@ def rendered(template: str, plots: Mapping[str, Plot], **values: Any) -> str:
         .get_template(template)
         .render(
             plots=as_script({name: plot.spec for name, plot in plots.items()}),
-            style=asset("style.css"),
-            script=asset("page.js") if plots else "",
             vega=vega() if plots else "",
             **values,
         )
@@ -93,9 +103,11 @@ def rendered(template: str, plots: Mapping[str, Plot], **values: Any) -> str:
 def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    found = Environment(
         loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    found.filters["asset"] = asset
+    return found
 
 
 def as_script(value: Any) -> str:

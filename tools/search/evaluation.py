@@ -130,7 +130,7 @@ class Evaluation:
         config = work.config.model_copy(update={"out": str(path), "force": True})
         wide = Widened(work.program, None)
         outcome = concluded(work.of(config, self.console), wide, build, comparison, None, 0.0)
-        saved(outcome, work.workloads, build.artifact)
+        saved(outcome, work, build)
 
 
 def _whole(build: Build) -> None:

@@ -113,7 +113,7 @@ def run(
         outcome = concluded(work, wide, build, comparison, other, time.monotonic() - began)
     if config.out is None:
         return outcome
-    return replace(outcome, bundle=saved(outcome, work.workloads, build.artifact))
+    return replace(outcome, bundle=saved(outcome, work, build))
 
 
 def _builds(work: Work, chains: Mapping[Engine, Sequence[Pipeline]], stack: ExitStack) -> Iterator[Build]:

@@ -72,3 +72,30 @@ def test_a_hostile_name_runs_nothing(record, chromium, tmp_path):
         assert wrong == []
         assert shown.title() != "gone"
         assert "<script>document.title" in shown.inner_text("main")
+
+
+def test_the_graph_is_folded_searched_and_opened(built, chromium):
+    with opened(chromium, built[1] / "report.html") as (shown, wrong):
+        shown.wait_for_selector("#viewer[data-ready=yes]")
+        assert len(shown.query_selector_all("#viewer option")) == 1 + sum(
+            each.step.status == "applied" for each in built[0].steps
+        )
+        folded = shown.query_selector_all("#viewer .block")
+        assert {each.get_attribute("data-id") for each in folded} >= {"g:attention 0", "g:feed_forward 1"}
+        shown.select_option("#viewer select", label=label_of(shown, "fuse-attention"))
+        shown.click("[data-id='g:attention 0']")
+        assert shown.query_selector("[data-id='c:attention 0']")
+        assert shown.query_selector_all("#viewer .node.removed")
+        shown.click("button[data-shown=after]")
+        assert not shown.query_selector_all("#viewer .node.removed")
+        shown.fill("#viewer input", "attention(")
+        assert shown.inner_text(".side h3") == "2 found"
+        shown.click(".side button >> nth=0")
+        assert "is read by" in shown.inner_text(".side")
+        assert shown.inner_text(".side code").startswith("%")
+        assert wrong == []
+
+
+def label_of(shown, name):
+    labels = [each.inner_text() for each in shown.query_selector_all("#viewer option")]
+    return next(label for label in labels if name in label)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,16 +18,13 @@ def kinds(record: Mapping[str, Any]) -> Plot | None:
     sums: dict[tuple[str, str], list[float]] = {}
     for when in (BEFORE, AFTER):
         for part in found[when]:
-            if part["ms"] is not None:
-                sums.setdefault((called(part["kind"]), when), []).append(part["ms"])
+            sums.setdefault((called(part["block"].partition(" ")[0]), when), []).append(part["ms"])
     rows: list[dict[str, Any]] = [
         {"kind": kind, "when": when, "ms": sum(ms), "count": len(ms)} for (kind, when), ms in sums.items()
     ]
     rows.sort(key=lambda row: -row["ms"])
     names = list(dict.fromkeys(row["kind"] for row in rows))
-    pointer = told(
-        ("kind", "blocks", ""), ("when", "when", ""), ("ms", "ms", ".3f"), ("count", "blocks", "d")
-    )
+    pointer = told(("kind", "kind", ""), ("when", "when", ""), ("ms", "ms", ".3f"), ("count", "blocks", "d"))
     encoding = {
         "y": rows_of("kind", names),
         "yOffset": {"field": "when", "sort": [BEFORE, AFTER]},
@@ -36,32 +32,25 @@ def kinds(record: Mapping[str, Any]) -> Plot | None:
         "color": coloured("when", {BEFORE: "plain", AFTER: OURS}),
         "tooltip": pointer,
     }
+    mark = {"type": "bar", "cornerRadiusEnd": 2}
     return Plot(
-        "Where the time goes",
-        f"Milliseconds of each kind of block in a call of {found['workload']}, from ONNX Runtime's profile, "
-        "before (the un-rewritten export) and after.",
-        spec(
-            rows,
-            {"step": 34, "for": "position"},
-            mark={"type": "bar", "cornerRadiusEnd": 2},
-            encoding=encoding,
-        ),
+        "By kind of block",
+        f"Milliseconds in a call of {found['workload']}, from ONNX Runtime's profile, before (the export "
+        "as it came) and after.",
+        spec(rows, {"step": 34, "for": "position"}, mark=mark, encoding=encoding),
     )
 
 
 def blocks(record: Mapping[str, Any]) -> Plot | None:
-    """The same, a place for every block in the order in which it runs."""
+    """The same, a place for every block in the order in which they run."""
     found = record.get("profile")
     if not found:
         return None
-    rows: list[dict[str, Any]] = []
-    for when in (BEFORE, AFTER):
-        numbers = Counter[str]()
-        for part in found[when]:
-            numbers[part["kind"]] += 1
-            if part["ms"] is not None:
-                name = f"{called(part['kind'])} {numbers[part['kind']]}"
-                rows.append({"block": name, "when": when, "ms": part["ms"], "kind": called(part["kind"])})
+    rows = [
+        {"block": named(part["block"]), "when": when, "ms": part["ms"]}
+        for when in (BEFORE, AFTER)
+        for part in found[when]
+    ]
     names = list(dict.fromkeys(row["block"] for row in rows))
     if len(names) < 4:
         return None
@@ -80,4 +69,10 @@ def blocks(record: Mapping[str, Any]) -> Plot | None:
 
 def called(kind: str) -> str:
     """A kind of block in words."""
-    return {"other": "outside of blocks", "feed_forward": "feed-forward"}.get(kind, kind.replace("_", " "))
+    return {"": "outside of blocks", "feed_forward": "feed-forward"}.get(kind, kind.replace("_", " "))
+
+
+def named(block: str) -> str:
+    """A block in words, counted from 1."""
+    kind, _, number = block.partition(" ")
+    return f"{called(kind)} {int(number) + 1}" if number else called(kind)
