@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .passes.manager.pipeline import Pipeline
     from .tools.deploy.builds import build
     from .tools.retrieval.index import Index
+    from .tools.retrieval.towers import Towers
     from .tools.verbs.optimize import optimize
     from .tools.verbs.search import search
 
@@ -59,6 +60,7 @@ __all__ = [
     "Pipeline",
     "PipelineError",
     "ProgramError",
+    "Towers",
     "WeightError",
     "build",
     "load",
@@ -69,6 +71,7 @@ __all__ = [
 
 _HOMES = {
     "Index": (".tools.retrieval.index", "Index"),
+    "Towers": (".tools.retrieval.towers", "Towers"),
     "build": (".tools.deploy.builds", "build"),
     "Pipeline": (".passes.manager.pipeline", "Pipeline"),
     "load": (".backends.running.runner", "load"),

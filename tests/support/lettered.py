@@ -31,7 +31,7 @@ def vectors(texts: list[str], weights: np.ndarray) -> np.ndarray:
     return np.stack([weights.astype(np.float64)[row].sum(0) for row in ids])
 
 
-def program(weights: np.ndarray, body: str = _BODY, output: str = "", task: str = "embedding"):
+def program(weights: np.ndarray, body: str = _BODY, output: str = "", task: str = "embedding", **info):
     words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *LETTERS])}
     tokenizer = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
@@ -51,7 +51,7 @@ def program(weights: np.ndarray, body: str = _BODY, output: str = "", task: str 
         task=task,
         symbols={"batch": (1, 64), "length": (1, 32)},
         tokenizer={"tokenizer.json": json.dumps(tokenizer).encode()},
-        info={"max_length": 32, "pad_token_id": 0},
+        info={"max_length": 32, "pad_token_id": 0, **info},
     )
 
 

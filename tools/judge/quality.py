@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...backends.running.prompts import Role, prompt_of
 from ...ir.agreement import cosine
 from ...ir.errors import DataError
 from ...ir.program import Program
@@ -52,7 +53,9 @@ def judge(program: Program, data: Data, encoder: Encoder, reference: Runner, see
                 f"{data.path}: the model reads a query and a document together, and retrieval compares "
                 "vectors; judge it with --task rerank"
             )
-        return Ranking(data, encoder, _role(program, "attention_mask"), pairwise)
+        roles: tuple[Role, Role] = ("query", "document")
+        prompts = {role: prompt_of(program.info, role) for role in roles}
+        return Ranking(data, encoder, _role(program, "attention_mask"), pairwise, prompts)
     if data.task == "perplexity":
         return Perplexity(data, encoder, program, seed)
     feeds = [feed for _, feed in batches(data.rows, encoder)]

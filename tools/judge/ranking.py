@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ...backends.running.prompts import Role
 from ...ir.errors import DataError
 from ...ir.spec import InputSpec
 from .data import Data, Row
@@ -27,7 +29,8 @@ class Ranking:
 
     The task "retrieval" ranks all documents of the data for each query, by cosine, or by MaxSim where the
     model gives vectors to tokens alone; "rerank" ranks a query's own rows, by the score that a model of pairs
-    gives them, else in the same ways. Labels are gains, 1 where the data has none. Queries that can't tell
+    gives them, else in the same ways. prompts: put in front of queries and documents that are read by
+    themselves. Labels are gains, 1 where the data has none. Queries that can't tell
     (nothing relevant, or nothing else) are left out. What a model gives no number ranks last.
     """
 
@@ -35,29 +38,16 @@ class Ranking:
     encoder: Encoder
     mask: InputSpec | None
     paired: bool
+    prompts: Mapping[Role, str]
     queries: Sequence[Query] = field(init=False)
 
     def __post_init__(self) -> None:
-        found = _queries(self.data)
-        if not found:
-            raise DataError(
-                f"{self.data.path}: no query has both a relevant document and another, so there is nothing "
-                "to judge on"
-            )
-        object.__setattr__(self, "queries", found)
+        object.__setattr__(self, "queries", queries_of(self.data))
 
     def __call__(self, run: Runner) -> Score:
-        scores = self._paired(run) if self.paired else self._compared(run)
-        scores = [np.where(np.isnan(each), -np.inf, each) for each in scores]
-        rows = [
-            (ndcg(found, query.gains, AT), recall(found, query.gains > 0, AT),
-             average_precision(found, query.gains > 0))
-            for query, found in zip(self.queries, scores, strict=True)
-        ]  # fmt: skip
-        values = 100 * np.mean(rows, axis=0)
-        nothing = "" if any(map(varies, scores)) else "gives every document the same score, or none"
-        details = {f"recall@{AT}": float(values[1]), "MAP": float(values[2])}
-        return Score(f"nDCG@{AT}", float(values[0]), details=details, nothing=nothing)
+        if self.paired:
+            return scored(self.queries, self._paired(run))
+        return scored(self.queries, compared(self.data, self.queries, partial(self._vectors, run)))
 
     def _paired(self, run: Runner) -> list[np.ndarray]:
         rows = [
@@ -76,18 +66,11 @@ class Ranking:
             found[chosen] = scores[:, 0]
         return np.split(found, np.cumsum([len(query.documents) for query in self.queries])[:-1])
 
-    def _compared(self, run: Runner) -> list[np.ndarray]:
-        asked = self._vectors(run, [query.text for query in self.queries])
-        known = sorted({int(number) for query in self.queries for number in query.documents})
-        documents = self._vectors(run, [self.data.documents[number] for number in known])
-        scores = maxsim(asked, documents)
-        places = (np.searchsorted(known, query.documents) for query in self.queries)
-        return [row[place] for row, place in zip(scores, places, strict=True)]
-
-    def _vectors(self, run: Runner, texts: Sequence[str]) -> list[np.ndarray]:
+    def _vectors(self, run: Runner, texts: Sequence[str], role: Role) -> list[np.ndarray]:
         """(vectors, size) of length 1 for each text: one of the text, or one a token."""
+        prompt = self.prompts[role]
         found: dict[int, np.ndarray] = {}
-        for chosen, feed in batches([Row(0, text) for text in texts], self.encoder):
+        for chosen, feed in batches([Row(0, prompt + text) for text in texts], self.encoder):
             kept = self.mask.kept(feed[self.mask.name]) if self.mask else None
             found.update(zip(chosen, vectors(run(feed), kept), strict=True))
         return [found[number] for number in range(len(texts))]
@@ -100,6 +83,31 @@ class Query:
     text: str
     documents: np.ndarray
     gains: np.ndarray
+
+
+def compared(
+    data: Data, queries: Sequence[Query], embed: Callable[[Sequence[str], Role], list[np.ndarray]]
+) -> list[np.ndarray]:
+    """For each query the scores of its documents, by `maxsim` of what `embed` makes of texts."""
+    asked = embed([query.text for query in queries], "query")
+    known = sorted({int(number) for query in queries for number in query.documents})
+    scores = maxsim(asked, embed([data.documents[number] for number in known], "document"))
+    places = (np.searchsorted(known, query.documents) for query in queries)
+    return [row[place] for row, place in zip(scores, places, strict=True)]
+
+
+def scored(queries: Sequence[Query], scores: Sequence[np.ndarray]) -> Score:
+    """nDCG, with recall and MAP beside it: means over queries, of the scores of each one's documents."""
+    scores = [np.where(np.isnan(each), -np.inf, each) for each in scores]
+    rows = [
+        (ndcg(each, query.gains, AT), recall(each, query.gains > 0, AT),
+         average_precision(each, query.gains > 0))
+        for query, each in zip(queries, scores, strict=True)
+    ]  # fmt: skip
+    values = 100 * np.mean(rows, axis=0)
+    nothing = "" if any(map(varies, scores)) else "gives every document the same score, or none"
+    details = {f"recall@{AT}": float(values[1]), "MAP": float(values[2])}
+    return Score(f"nDCG@{AT}", float(values[0]), details=details, nothing=nothing)
 
 
 def vectors(outputs: Any, kept: np.ndarray | None) -> list[np.ndarray]:
@@ -115,14 +123,14 @@ def vectors(outputs: Any, kept: np.ndarray | None) -> list[np.ndarray]:
     names = ("sentence_embedding", *outputs)
     pooled = [outputs[name] for name in names if name in outputs and outputs[name].ndim == 2]
     if pooled:
-        return [_unit(row[None]) for row in pooled[0]]
+        return [unit(row[None]) for row in pooled[0]]
     states = [array for array in outputs.values() if array.ndim == 3]
     if not states:
         raise DataError(
             "ranking documents needs an embedding, or vectors of tokens, and the model gives none"
         )
     real = np.ones(states[0].shape[:2], bool) if kept is None else kept.astype(bool)
-    return [_unit(row[use] if use.any() else 0 * row[:1]) for row, use in zip(states[0], real, strict=True)]
+    return [unit(row[use] if use.any() else 0 * row[:1]) for row, use in zip(states[0], real, strict=True)]
 
 
 def maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np.ndarray:
@@ -144,13 +152,19 @@ def maxsim(queries: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> np
     return np.round(found, 9)
 
 
-def _unit(rows: np.ndarray) -> np.ndarray:
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1 in float64; zeros stay zeros."""
     wide = rows.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     return wide / np.where(norms > 0, norms, 1)
 
 
-def _queries(data: Data) -> list[Query]:
+def queries_of(data: Data) -> list[Query]:
+    """The queries of the data that can tell one ranking from another.
+
+    Raises:
+        DataError: there is none, or a label is below 0.
+    """
     numbers = {text: number for number, text in enumerate(data.documents)}
     gains: dict[str, dict[int, float]] = {}
     for row in data.rows:
@@ -167,4 +181,8 @@ def _queries(data: Data) -> list[Query]:
         worth = np.array([judged.get(int(number), 0.0) for number in documents])
         if 0 < (worth > 0).sum() < len(worth):
             found.append(Query(text, documents, worth))
+    if not found:
+        raise DataError(
+            f"{data.path}: no query has both a relevant document and another, so there is nothing to judge on"
+        )
     return found

@@ -14,10 +14,12 @@ from ...backends.running.texts import listed
 from ...backends.target import allowed_cpus, check_threads
 from ...ir.errors import BundleError, InputError, short
 from ...ir.host.files import path_of
-from . import model, store, write
+from . import store, write
+from .model import Model
 from .recall import GOALS
 from .record import read_record
 from .search import Searcher
+from .towers import Towers, opened
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Index:
     @classmethod
     def build(
         cls,
-        bundle: str | Path | Bundle,
+        bundle: str | Path | Bundle | Towers,
         texts: Iterable[str],
         out: str | Path,
         kind: str = "float32",
@@ -74,7 +76,8 @@ class Index:
         """Embed texts and write an index, which appears under its name when it is complete.
 
         Args:
-            bundle: a sentence encoder.
+            bundle: a sentence encoder, or two towers, of which "document" reads the texts. Prompts that the
+                model has for documents or queries are put in front of them.
             texts: one or more; a generator is read as it comes. The same text twice is two rows.
             out: a directory that doesn't exist.
             kind: "float32" looks at every vector; "int8" and "binary" at codes of them, "hnsw" at a graph of
@@ -93,11 +96,11 @@ class Index:
             BackendError: what the kind needs is not installed.
         """
         goal = GOALS.get(kind, 1.0) if recall is None else recall
-        made_of = write.source(model.opened(bundle), _several(texts))
+        made_of = write.source(opened(bundle), _several(texts))
         write.build(made_of, _path(out), kind, dims, metric, goal, force)
         return cls(out)
 
-    def append(self, bundle: str | Path | Bundle, texts: Iterable[str]) -> None:
+    def append(self, bundle: str | Path | Bundle | Towers, texts: Iterable[str]) -> None:
         """Add texts behind those that the index has. A kill at any moment leaves it as it was.
 
         Scales, means and effort stay those of the first build; recall is measured anew.
@@ -106,11 +109,11 @@ class Index:
             BundleError: another bundle than the index was built with, or somebody else is appending.
             InputError: no texts, or something that is no text.
         """
-        opened = model.opened(bundle)
+        made_by = opened(bundle)
         with store.alone(self.directory):
             self._open(verify=False)  # somebody may have appended since
-            self.check(opened)
-            write.append(self.directory, self.record, write.source(opened, _several(texts)))
+            self._check(made_by)
+            write.append(self.directory, self.record, write.source(made_by, _several(texts)))
             self._open(verify=False)
 
     def __len__(self) -> int:
@@ -146,7 +149,7 @@ class Index:
         return self._searcher.search(queries, k, effort)
 
     def ask(
-        self, bundle: str | Path | Bundle, questions: str | Iterable[str], k: int = 10
+        self, bundle: str | Path | Bundle | Towers, questions: str | Iterable[str], k: int = 10
     ) -> list[list[Hit]]:
         """The k best texts for each question, best first.
 
@@ -158,20 +161,19 @@ class Index:
             BundleError: another bundle, whose vectors mean something else.
             InputError: no strings, or k is no number from 1.
         """
-        opened = model.opened(bundle)
-        self.check(opened)
+        asking = opened(bundle)
+        self._check(asking)
         texts = listed([questions] if isinstance(questions, str) else questions, "questions")
-        found = zip(*self.search(model.embed(opened, texts), k), strict=True)
+        found = zip(*self.search(asking.embed(texts, "query"), k), strict=True)
         return [
             [Hit(int(row), float(score), self._texts[int(row)]) for row, score in zip(*each, strict=True)]
             for each in found
         ]
 
-    def check(self, bundle: Bundle) -> None:
-        """Raises BundleError for another bundle than the index was built with."""
-        if model.digest(bundle.manifest) != self.record.model:
+    def _check(self, asking: Model) -> None:
+        if asking.digest != self.record.model:
             raise BundleError(
-                f"{self.directory} holds vectors of another model than {bundle.directory}: ask it with the "
+                f"{self.directory} holds vectors of another model than {asking.directory}: ask it with the "
                 f"bundle that it was built with, which was {self.record.bundle}, or build it again"
             )
 

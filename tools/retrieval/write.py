@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ...backends.bundles.folder import appearing
-from ...backends.running.runner import Bundle
 from ...backends.running.texts import listed
 from ...backends.target import allowed_cpus
 from ...ir.errors import BundleError, ConfigError, InputError, short
 from ...ir.host.files import why
-from . import model, store
+from . import store
 from .graph import Graph
+from .model import Model
 from .recall import agreement, measured, neighbours, sample
 from .record import CODEBOOK, CODES, ENDS, KINDS, METRICS, NAME, TEXTS, VECTORS, Chunk, Piece, Record
 from .search import CODERS, Searcher, check_installed
@@ -37,10 +37,10 @@ class Source:
     bundle: str
 
 
-def source(bundle: Bundle, texts: Iterable[str]) -> Source:
-    """Texts with a bundle's vectors. Raises InputError, as it is read, for what is no text."""
-    where = str(bundle.directory.resolve())
-    return Source(_embedded(bundle, texts), model.digest(bundle.manifest), where)
+def source(made_by: Model, texts: Iterable[str]) -> Source:
+    """Texts with a model's vectors. Raises InputError, as it is read, for what is no text."""
+    where = str(made_by.directory.resolve())
+    return Source(_embedded(made_by, texts), made_by.digest, where)
 
 
 def build(
@@ -141,12 +141,12 @@ def _append(directory: Path, record: Record, made_of: Source) -> None:
     store.commit(directory, replace(found, recall={**record.recall, **recall}))
 
 
-def _embedded(bundle: Bundle, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+def _embedded(made_by: Model, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
     """Texts some at a time, with (texts, width) vectors."""
     stream = iter(texts)
     while batch := list(islice(stream, _TOGETHER)):
         checked = listed(batch)
-        yield checked, model.embed(bundle, checked)
+        yield checked, made_by.embed(checked, "document")
 
 
 def _write(files: dict[str, store.Appended], texts: list[str], vectors: np.ndarray) -> float:
