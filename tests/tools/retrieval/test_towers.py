@@ -57,9 +57,8 @@ def test_retrieval_is_judged_through_both(towers, bundle, other, weights, tmp_pa
         lettered.vectors([pair[i] for pair in pairs], table)
         for i, table in ((0, lettered.table(seed=1)), (1, weights))
     )
-    cosines = (asked / np.linalg.norm(asked, axis=1)[:, None]) @ (
-        known / np.linalg.norm(known, axis=1)[:, None]
-    ).T
+    asked, known = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (asked, known))
+    cosines = asked @ known.T
     assert found["quality"]["value"] == pytest.approx(100 * ndcg_score(np.eye(5), cosines, k=10), abs=1e-6)
     assert found["model"] == towers.digest
     assert "nDCG@10" in invoke("towers", other, bundle, "-o", tmp_path / "o2", "--data", path).stdout
@@ -69,7 +68,7 @@ def test_retrieval_is_judged_through_both(towers, bundle, other, weights, tmp_pa
 
 def test_what_are_no_towers_is_refused(towers, bundle, other, weights, tmp_path):
     narrow = lettered.bundle(tmp_path / "narrow", lettered.table(width=8))
-    with pytest.raises(BundleError, match="have 16 dimensions and those of .* 8: they are no towers"):
+    with pytest.raises(BundleError, match=r"have 16 dimensions and those of .* 8: they are no towers"):
         Towers.join(bundle, narrow, tmp_path / "out")
     labels = lettered.bundle(tmp_path / "labels", weights, task="sequence-classification")
     with pytest.raises(BundleError, match="is no sentence encoder"):
