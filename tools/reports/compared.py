@@ -12,7 +12,7 @@ from .page import Numbered, Section, rendered, subtitle, title, warnings
 from .plots import several
 from .plots.timings import timings
 from .reading import Reading
-from .tables import Table, flat, speed, steps
+from .tables import Table, flat, markdown, speed, steps
 
 
 def compared(found: Sequence[Reading]) -> str:
@@ -90,18 +90,12 @@ def apart(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def as_markdown(found: Sequence[Reading]) -> str:
     """The overview, and each bundle's tables."""
-    parts = ["# Report", "", *_lines(overview({each.name: each.record for each in found}))]
+    parts = ["# Report", "", *markdown(overview({each.name: each.record for each in found})).splitlines(), ""]
     for each in found:
         parts += [f"## {each.name}", "", *(f"{sentence}\n" for sentence in each.record.get("verdict") or ())]
         for name, table in (("Speed", speed(each.record)), ("Every step", steps(each.record))):
-            parts += [f"### {name}", "", *_lines(table)] if table.rows else []
+            parts += [f"### {name}", "", *markdown(table).splitlines(), ""] if table.rows else []
     return "\n".join(parts).rstrip() + "\n"
-
-
-def _lines(table: Table) -> list[str]:
-    rows = [table.head, ["---"] * len(table.head), *table.rows]
-    cell = lambda text: text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
-    return [*("| " + " | ".join(map(cell, row)) + " |" for row in rows), ""]
 
 
 def as_rows(found: Sequence[Reading]) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,20 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     texts: int = 1
+
+
+def markdown(table: Table) -> str:
+    """A table in Markdown, a line a row."""
+    rows = [table.head, ["---"] * len(table.head), *table.rows]
+    cell = lambda text: text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return "".join("| " + " | ".join(map(cell, row)) + " |\n" for row in rows)
+
+
+def as_lines(table: Table) -> str:
+    """A table as CSV (RFC 4180), with a line of names."""
+    written = io.StringIO()
+    csv.writer(written).writerows([table.head, *table.rows])
+    return written.getvalue()
 
 
 def speed(record: Mapping[str, Any]) -> Table:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from ...ir.errors import ConfigError, GraphwrightError, did_you_mean
+from ...ir.errors import BundleError, ConfigError, GraphwrightError, did_you_mean
 from ..reports.compared import as_csv, as_markdown, as_rows, compared
 from ..reports.page import page
 from ..reports.reading import Reading, read
+from ..reports.searched import is_search, read_front, searched, trials
+from ..reports.tables import as_lines, markdown
 
 Format = Literal["html", "md", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -35,17 +37,31 @@ def chosen(asked: str | None, out: str | None) -> Format:
 
 
 def report(bundles: Sequence[str], form: Format) -> str:
-    """The text of a report.
+    """The text of a report; of a search, a page or its record.
 
     Raises:
-        BundleError: one isn't a bundle, or has changed since it was built.
+        BundleError: one isn't a bundle, or has changed since it was built; or a search stands beside others.
     """
+    if any(map(is_search, bundles)):
+        return _search(bundles, form)
     found = read(bundles)
     if form == "md":
         return as_markdown(found)
     if form == "json":
         return json.dumps(as_rows(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return as_csv(found) if form == "csv" else _page(found)
+
+
+def _search(folders: Sequence[str], form: Format) -> str:
+    if len(folders) > 1:
+        raise BundleError("a search has a page of its own: name it alone, or its members to compare them")
+    found = read_front(folders[0])
+    if form == "json":
+        return json.dumps(found["trials"], indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if form == "html":
+        return searched(found)
+    table = trials(found)
+    return markdown(table) if form == "md" else as_lines(table)
 
 
 def _page(found: Sequence[Reading]) -> str:
