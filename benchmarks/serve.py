@@ -1,4 +1,4 @@
-"""`optimize serve` on all-MiniLM-L6-v2: sentences a second beside other servers, waiting times, a soak, memory.
+"""`optimize serve` on all-MiniLM-L6-v2: sentences a second beside other servers, a soak, memory.
 
     python benchmarks/serve.py --sts ../shared/data/stsb/dev.csv [--bundle DIRECTORY]
         [--only load,soak,memory,first] [--seconds 30] [--clients 64] [--handler PYTHON] [--infinity PYTHON]
