@@ -60,7 +60,8 @@ def task_of(config: Mapping[str, Any]) -> Task:
 
 
 def facts(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    """labels, problem_type, causal and max_positions, as far as the configuration states them."""
+    """labels, problem_type, causal, max_positions and matryoshka_dimensions (widths that vectors may be cut
+    to), as far as the configuration states them."""
     found: dict[str, Any] = {}
     labels = config.get("id2label") or {}
     if task in ("sequence-classification", "token-classification"):
@@ -71,6 +72,9 @@ def facts(config: Mapping[str, Any], task: Task) -> dict[str, Any]:
         found["causal"] = True
     if isinstance(config.get("max_position_embeddings"), int):
         found["max_positions"] = config["max_position_embeddings"]
+    widths = config.get("matryoshka_dimensions")
+    if isinstance(widths, list) and all(type(width) is int and width > 0 for width in widths) and widths:
+        found["matryoshka_dimensions"] = sorted(widths)
     return found
 
 
