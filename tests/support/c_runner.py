@@ -1,6 +1,11 @@
 """The C runner from Python: what graphwright.h declares, through ctypes."""
 
+import contextlib
 import ctypes
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -93,3 +98,52 @@ def taken_array(array):
     count = int(np.prod(sizes)) * dtype.itemsize
     content = ctypes.string_at(array.data, count) if count else b""
     return array.name.decode(), np.frombuffer(content, dtype).reshape(sizes)
+
+
+def built(tmp_path_factory):
+    """A runner that all workers of a run of tests share, and that one of them builds."""
+    from filelock import FileLock
+    from graphwright.backends.runners import build
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if folder.name.startswith("popen-") else folder
+    with FileLock(folder / "runner.lock"), contextlib.chdir(folder):
+        if not Path("runner").exists():
+            build.build("runner", "system")  # a relative path, as people write it
+    return folder / "runner"
+
+
+def answers(library, bundle, feeds, folder):
+    """What a bundle says to feeds in a process of its own (two copies of TVM's runtime, Python's and the
+    runner's, don't stand each other in one): outputs by name, or the sentence of a refusal."""
+    np.savez(
+        folder / "feeds.npz", **{f"{i} {name}": x for i, feed in enumerate(feeds) for name, x in feed.items()}
+    )
+    line = [sys.executable, __file__, library, bundle, folder / "feeds.npz", folder / "found.npz"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found, refusals = [{} for _ in feeds], json.loads(done.stdout)
+    for key, array in np.load(folder / "found.npz").items():
+        number, _, name = key.partition(" ")
+        found[int(number)][name] = array
+    return [refusals[i] or found[i] for i in range(len(feeds))]
+
+
+def _main(library, bundle, feeds, out):
+    given, found, refusals = {}, {}, []
+    for key, array in np.load(feeds).items():
+        number, _, name = key.partition(" ")
+        given.setdefault(int(number), {})[name] = array
+    loaded = Library(library).load(bundle)
+    for number, feed in sorted(given.items()):
+        try:
+            found |= {f"{number} {name}": array for name, array in loaded.run(feed).items()}
+            refusals.append("")
+        except RunnerError as error:
+            refusals.append(str(error))
+    np.savez(out, **found)
+    print(json.dumps(refusals))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,6 +1,5 @@
 """The C runner, built by this machine's compiler: the same bits as Python, and the same refusals."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -27,14 +26,6 @@ ROUTES = [
     Route("16x8", 16, 8, 0.0, "wide"),
     Route("mixed:16", 16, 8, 0.5, "packed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def runner(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("built")
-    with contextlib.chdir(folder):
-        building.build("runner", "system")  # a relative path, as people write it
-    return folder / "runner"
 
 
 @pytest.fixture(scope="module")

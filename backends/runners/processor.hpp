@@ -1,0 +1,16 @@
+// Whether this processor can run compiled functions: an instruction that it lacks would kill the process.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace gw {
+
+// Throws Failure naming what the processor lacks. The rules of backends/tvm/run/processor.py.
+void check_processor(const std::string &arch, const std::vector<std::string> &needs);
+
+// Logical CPUs of this process: all, and so many as threads, one a core as far as they go.
+std::vector<int> allowed_cpus();
+std::vector<int> picked_cpus(int threads);
+
+}  // namespace gw
