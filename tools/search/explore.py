@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -87,7 +88,11 @@ def explore(
     after(known, found)
     while limits.left(known):
         asked = study.ask(space)
-        one, save = (asked.recorded, None) if asked.recorded else _made(asked, space, evaluate, known)
+        try:
+            one, save = (asked.recorded, None) if asked.recorded else _made(asked, space, evaluate, known)
+        except KeyboardInterrupt:
+            study.forgive(asked)
+            raise
         others = [each for each in known if each.number != one.number]
         if save is not None and one.number in kept.wanted(front([*others, one], goal)):
             kept.save(one.number, save)
@@ -121,6 +126,12 @@ def _made(
         found = Found({}, "refused", str(error))
     except MemoryError:
         found = Found({}, "refused", "there is not enough memory for it")
+    except Exception as error:  # of a library: the search goes on, and the record says what it was
+        said = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        found = Found({}, "refused", said)
+    strange = [name for name, value in found.values.items() if not math.isfinite(value)]
+    if strange:
+        found = Found({}, "refused", f"its {strange[0]} is {found.values[strange[0]]}")
     seconds = time.monotonic() - began
     values = dict(found.values)
     return replace(one, state=found.state, why=found.why, values=values, seconds=seconds), found.save

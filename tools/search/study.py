@@ -28,6 +28,7 @@ from .space import Choices, Space
 from .tried import Tried, tried_from
 
 FILE = "study.db"
+_KILLED = 5  # times that a trial is begun, before it is what kills the process
 _ORPHANED = 60.0  # seconds after which a trial that nobody put a name to is nobody's
 Identity = Mapping[str, Any]  # what a study's numbers hold for, by what a person would call it
 
@@ -81,13 +82,21 @@ class Study:
             trial.set_user_attr("worker", self._worker)
         choices = {name: _suggested(trial, name, one) for name, one in space.dimensions.items()}
         stored = trial.user_attrs.get("tried")
+        if stored is None and (begun := trial.user_attrs.get("begun", 0)) >= _KILLED:
+            why = f"the process that made it was killed {begun} times: there may not be the memory for it"
+            return Asked(trial, choices, self._put(trial, Tried(trial.number, "refused", choices, why=why)))
+        trial.set_user_attr("begun", trial.user_attrs.get("begun", 0) + 1)
         return Asked(trial, choices, tried_from(stored) if stored else None)
+
+    def forgive(self, asked: Asked) -> None:
+        """A trial was interrupted by a person, which says nothing against it."""
+        asked.trial.set_user_attr("begun", 0)
 
     def tell(self, asked: Asked, found: Tried) -> None:
         """Put a trial on record: what was found first, in one write, so that it is never looked for again."""
         trial = asked.trial
         if asked.recorded is None:
-            trial.set_user_attr("tried", found.to_json())
+            self._put(trial, found)
         if found.state == "complete" or (found.state == "same" and self._measured(found)):
             known = trial.constraints
             for name, excess in self._goal.excesses(found.values).items():
@@ -103,6 +112,10 @@ class Study:
         if self._storage.engine.dialect.name == "sqlite":
             with self._storage.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(FULL)")
+
+    def _put(self, trial: Trial, found: Tried) -> Tried:
+        trial.set_user_attr("tried", found.to_json())
+        return found
 
     def _measured(self, found: Tried) -> bool:
         return all(one.key in found.values for one in self._goal.minimise) and all(

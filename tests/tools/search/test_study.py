@@ -69,6 +69,37 @@ def test_what_was_found_but_not_told_is_not_looked_for_again(tmp_path, monkeypat
     assert len(record(tmp_path / "s")[0]) == 2
 
 
+def test_a_trial_that_kills_its_process_is_given_up(tmp_path):
+    import os
+    import signal
+
+    from pretend_search import killed
+
+    def fatal(name):
+        if name == "evaluate 0":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    lives = sum(killed(tmp_path / "s", 3, fatal) for _ in range(8))
+    assert lives == 5
+    first, *others = record(tmp_path / "s")[0]
+    assert (first["state"], len(others)) == ("refused", 2)
+    assert "was killed 5 times" in first["why"]
+
+
+def test_what_goes_wrong_in_a_library_or_has_no_figures_is_refused_and_the_search_goes_on(tmp_path):
+    def moment(name):
+        if name == "evaluate 0":
+            raise TypeError("unsupported operand\n here")
+
+    run(tmp_path / "s", 3, moment)
+    first, *others = record(tmp_path / "s")[0]
+    assert (first["state"], first["why"]) == ("refused", "unexpected TypeError: unsupported operand here")
+    assert len(others) == 2
+    strange = {"latency@1x8": 1.0, "size": 1.0, "drop": float("nan")}
+    run(tmp_path / "t", 1, figures=lambda candidate: strange)
+    assert record(tmp_path / "t")[0][0]["why"] == "its drop is nan"
+
+
 def test_the_same_seed_decides_the_same_and_another_one_differently(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(tmp_path / name, 8, seed=seed)
