@@ -590,6 +590,50 @@ def towers(
         console.show(*joining.lines(found, score))
 
 
+@app.command("knn-lm")
+@verb
+def knn_lm(
+    model: Model,
+    store: Annotated[str, typer.Argument(metavar="STORE", help="directory of the datastore")],
+    texts: Annotated[
+        str | None, typer.Option(help="build STORE from this file of texts", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="file of texts to tell perplexity on", show_default=False)
+    ] = None,
+    columns: Annotated[str | None, OPTIONS["columns"].__metadata__[0]] = None,
+    neighbours: Annotated[int, typer.Option(min=1, help="that are looked at")] = 1024,
+    weight: Annotated[
+        float | None, typer.Option(help="of the neighbours; chosen by half of the texts", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="of squared distances; chosen likewise", show_default=False)
+    ] = None,
+    threads: Threads = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier datastore")] = False,
+    *,
+    console: Console,
+) -> None:
+    """Mix what followed similar states in a collection into a language model, and tell its perplexity."""
+    from ..backends.target import allowed_cpus
+    from .verbs import knn_lm as mixing
+
+    if texts is None and data is None:
+        raise typer.BadParameter("name --texts to build the datastore from, --data to judge it on, or both")
+    found, mixed = mixing.run(
+        model, store, texts, data, _text_column(columns), neighbours, weight, temperature,
+        threads or len(allowed_cpus()), force, console,
+    )  # fmt: skip
+    if console.json:
+        console.value({"directory": store, "tokens": len(found), "quality": mixed and asdict(mixed)})
+    else:
+        console.show(*mixing.lines(store, found, mixed))
+
+
+def _text_column(columns: str | None) -> str | None:
+    return dict(part.split("=", 1) for part in columns.split(",")).get("text") if columns else None
+
+
 @app.command("index")
 @verb
 def index_texts(
@@ -642,7 +686,7 @@ def index_texts(
         raise typer.BadParameter(
             "write optimize index BUNDLE TEXTS -o INDEX, or optimize index INDEX --query TEXT"
         )
-    column = dict(part.split("=", 1) for part in columns.split(",")).get("text") if columns else None
+    column = _text_column(columns)
     options = (
         {} if append else {"kind": kind, "dims": dims, "metric": metric, "recall": recall, "force": force}
     )
