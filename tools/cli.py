@@ -394,6 +394,15 @@ def report(
             "-o", "--out", metavar="FILE", help="else stdout; a page: report.html", show_default=False
         ),
     ] = None,
+    grid: Annotated[
+        float | None,
+        typer.Option(
+            callback=lambda value: value if value is None else _number(value),
+            metavar="GRAMS",
+            help="of CO2 a kWh of your grid: tells the CO2 of energy that was measured",
+            show_default=False,
+        ),
+    ] = None,
     force: Force = False,
     *,
     console: Console,
@@ -402,7 +411,7 @@ def report(
     from .verbs import report as reporting
 
     form = "json" if console.json else reporting.chosen(form, out)
-    text = reporting.report(bundles, form)
+    text = reporting.report(bundles, form, grid)
     if out is None and form != "html":
         console.text(text)
         return

@@ -84,6 +84,7 @@ def saved(outcome: Outcome, work: Work, build: Build) -> Path:
         "target": named(outcome.config.target or "host").to_json(),
         "verdict": closing(outcome),
         "profile": spent(work, build),
+        "texts": work.lengths,
     }
     artifact, stages = build.artifact, build.candidate.stages
     pages = {"report.html": page({**record, "versions": versions()}, stages)}

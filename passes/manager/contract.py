@@ -126,7 +126,8 @@ class Result:
     notes: one sentence each for what was not rewritten and why.
     context: what the passes after get, where ids no longer mean what they did.
     missed: what was asked for and could not be reached, in a sentence; the program is the best that could.
-    ratios: measured speed-up per workload, of a pass that decides by the clock itself."""
+    ratios: measured speed-up per workload, of a pass that decides by the clock itself.
+    curves: of what was trained, points (step, value) of each measure by its name: "loss", "held-out loss"."""
 
     program: Program
     modified: bool
@@ -135,6 +136,7 @@ class Result:
     context: Context | None = None
     missed: str = ""
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
 
 class Pass(ABC):
@@ -199,7 +201,7 @@ class Step:
     given, the data or the program, is nothing that it can work on), in one sentence. A pass is not run where
     the one that was to lower the program for it left it as it was. unverified: which outputs say nothing on
     probe inputs, so that its promise was not checked there; a sentence, empty where all was. rewrites: by the
-    names that it asked `Context.allow` for, in order; none where it was undone.
+    names that it asked `Context.allow` for, in order; none where it was undone. curves: as its result says.
     """
 
     text: str
@@ -216,6 +218,7 @@ class Step:
     error: GraphwrightError | None = None
     unverified: str = ""
     rewrites: tuple[str, ...] = ()
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
 
     @property
     def counted(self) -> str:

@@ -175,6 +175,7 @@ def _attempt(
         _forget_locals(error)
         return before, context
     step.statistics, step.notes, step.missed = result.statistics, result.notes, result.missed
+    step.curves = result.curves
     if not result.modified:
         step.rewrites = ()
         return (before if result.program.dialect == before.dialect else result.program), context

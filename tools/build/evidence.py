@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...backends.measuring.energy import Meter
 from ...backends.measuring.gate import Measurer
 from ...backends.runtimes.onnxruntime import OnnxRuntime
 from ...ir.evaluated import evaluated
@@ -46,6 +47,8 @@ class Evidence(Instrument):
         self.layers: list[Layer] = []
         self.made_by: dict[str, int] = {}  # weight of a layer -> row of the step that its entry is about
         self._ms: Mapping[str, float] = {}
+        self._meter = Meter()
+        self._drawn = self._meter.joules()
 
     def measure(
         self, before: Program, after: Program, only: str | None = None, processes: int = 1
@@ -74,9 +77,11 @@ class Evidence(Instrument):
     def after(self, pass_: Pass, step: Step, before: Program, after: Program, context: Context) -> None:
         lossy = step.status == "applied" and not isinstance(step.effect, Exact)
         judged = lossy and after.dialect == "onnx" and self.judging is not None
-        self.rows.append(
-            StepEvidence(step, self._ms if step.ratios else {}, self.judged(after) if judged else None)
-        )
+        drawn, before_it = self._meter.joules(), self._drawn
+        joules = None if drawn is None or before_it is None else drawn - before_it
+        self._drawn = drawn
+        score = self.judged(after) if judged else None
+        self.rows.append(StepEvidence(step, self._ms if step.ratios else {}, score, joules=joules))
         if lossy and before.dialect == after.dialect:
             workload = self.measurer.workloads[0].feed
             feeds = context.calibration or [workload]

@@ -19,12 +19,14 @@ EXPORT = "plain"  # the graph of a bundle that no pass rewrote
 class StepEvidence:
     """A step, the time of a call after it (ms by workload, where it was measured) and the quality after it
     (on the rows that tune, where the step may cost any). graphs: those of the bundle that it is in; None
-    where there is no bundle yet."""
+    where there is no bundle yet. joules: that the machine drew during it, checks and measuring included; None
+    where it doesn't tell."""
 
     step: Step
     ms: Mapping[str, float] = field(default_factory=dict)
     score: Score | None = None
     graphs: tuple[str, ...] | None = None
+    joules: float | None = None
 
     @property
     def status(self) -> str:
@@ -90,6 +92,8 @@ def step_json(each: StepEvidence) -> dict[str, Any]:
         "bytes": [step.bytes_before, step.bytes_after],
         "statistics": dict(step.statistics),
         "notes": list(step.notes),
+        "curves": {name: [list(point) for point in points] for name, points in step.curves.items()},
+        "joules": each.joules,
         "rewrites": list(step.rewrites),
         "ms": {name: round(value, 4) for name, value in each.ms.items()},
         "ratios": {name: asdict(ratio) for name, ratio in step.ratios.items()},

@@ -28,6 +28,7 @@ from ..config import RunConfig
 from ..console import Console
 from ..judge.data import Data
 from ..judge.judging import Judging, judging
+from ..judge.lengths import lengths
 from ..judge.quality import Runner, Score
 from . import presets
 from .evidence import Evidence
@@ -99,6 +100,8 @@ class Work:
         self.workloads: list[Workload] = workloads(self.plain, shapes, seed=config.seed)
         self.unverified = ""  # why quality can't be judged, in a sentence
         self.judging = self._judging(data, first, texts)
+        given = texts if config.calibrate else data if config.data else None
+        self.lengths = lengths(given, program) if given and config.out else None
 
     def of(self, config: RunConfig, console: Console) -> Work:
         """The same for another pipeline, with notes of its own."""

@@ -10,17 +10,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from . import tables
+from . import energy, tables
 from .plots import costs, curves, layers, lengths, steps, times
 from .plots.base import Plot
 from .script import ASSETS, asset, vega
 from .summary import tiles
 
 MOST = 3_000_000  # bytes of the graph viewer's in a page
-NO_ENERGY = (
-    "No energy is told: this machine lets no process read its counters (RAPL, under /sys/class/powercap), "
-    "and nothing was estimated in their place."
-)
 
 
 @dataclass
@@ -33,12 +29,15 @@ class Section:
     said: Sequence[str] = field(default_factory=tuple)
 
 
-def page(record: Mapping[str, Any], stages: Mapping[str, Any] | None = None) -> str:
+def page(
+    record: Mapping[str, Any], stages: Mapping[str, Any] | None = None, grid: float | None = None
+) -> str:
     """The page of a bundle.
 
     Args:
         record: what its manifest says, or will say.
         stages: the graph before and after each pass, as `tools.build.stages` tells it.
+        grid: grams of CO2 that a kilowatt-hour costs; None says nothing of CO2.
     """
     numbered = Numbered()
     sections = [
@@ -48,6 +47,7 @@ def page(record: Mapping[str, Any], stages: Mapping[str, Any] | None = None) -> 
         Section("Quantization", numbered(layers.layers(record))),
         Section("Training", numbered(*curves.curves(record))),
         Section("Your data", numbered(lengths.lengths(record), lengths.padding(record))),
+        Section("Energy", said=energy.sentences(record, grid)),
     ]
     return rendered(
         "bundle.html",
@@ -57,7 +57,7 @@ def page(record: Mapping[str, Any], stages: Mapping[str, Any] | None = None) -> 
         warnings=warnings(record),
         tiles=tiles(record),
         verdict=record.get("verdict") or (),
-        sections=[each for each in sections if each.plots or any(table.rows for table in each.tables)],
+        sections=[each for each in sections if each.plots or each.said or any(t.rows for t in each.tables)],
         notes=_notes(record),
         made=tables.made(record),
         pipeline=record.get("pipeline") or "",
@@ -159,8 +159,5 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         counted = ", ".join(f"{key} {value}" for key, value in step["statistics"].items())
         found += [f"{name}: {note}" for note in ([counted] if counted else []) + step["notes"]]
         found += [f"{name}: {step['error']}"] if step.get("error") else []
-    measured = record.get("measurements", {}).get("contestants", {})
-    cells = [cell for each in measured.values() for cell in each["workloads"].values()]
-    if cells and not any("joules" in cell for cell in cells):
-        found.append(NO_ENERGY)
+    found += [energy.NONE] if energy.silent(record) else []
     return found

@@ -36,8 +36,11 @@ def chosen(asked: str | None, out: str | None) -> Format:
     )
 
 
-def report(bundles: Sequence[str], form: Format) -> str:
+def report(bundles: Sequence[str], form: Format, grid: float | None = None) -> str:
     """The text of a report; of a search, a page or its record.
+
+    Args:
+        grid: grams of CO2 that a kilowatt-hour costs, for the page of a bundle.
 
     Raises:
         BundleError: one isn't a bundle, or has changed since it was built; or a search stands beside others.
@@ -49,7 +52,7 @@ def report(bundles: Sequence[str], form: Format) -> str:
         return as_markdown(found)
     if form == "json":
         return json.dumps(as_rows(found), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    return as_csv(found) if form == "csv" else _page(found)
+    return as_csv(found) if form == "csv" else _page(found, grid)
 
 
 def _search(folders: Sequence[str], form: Format) -> str:
@@ -64,8 +67,8 @@ def _search(folders: Sequence[str], form: Format) -> str:
     return markdown(table) if form == "md" else as_lines(table)
 
 
-def _page(found: Sequence[Reading]) -> str:
-    return page(found[0].record, found[0].stages) if len(found) == 1 else compared(found)
+def _page(found: Sequence[Reading], grid: float | None) -> str:
+    return page(found[0].record, found[0].stages, grid) if len(found) == 1 else compared(found)
 
 
 def written(text: str, out: str, force: bool) -> Path:

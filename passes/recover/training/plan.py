@@ -43,3 +43,13 @@ class Log:
     finished: bool = False
     resumed: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def curves(self, most: int = 200) -> dict[str, list[tuple[int, float]]]:
+        """Losses to look at, (step, loss): means of neighbouring steps, at most `most` of them, each at its
+        last step; and every evaluation."""
+        count = max(1, -(-len(self.losses) // most))
+        pieces = [self.losses[start : start + count] for start in range(0, len(self.losses), count)]
+        means = [sum(piece) / len(piece) for piece in pieces]
+        ends = [min((number + 1) * count, len(self.losses)) for number in range(len(pieces))]
+        found = {"loss": list(zip(ends, means, strict=True))}
+        return found | ({"held-out loss": list(self.held_out)} if self.held_out else {})

@@ -149,7 +149,7 @@ class Recovery(Pass):
         }
         if log.held_out:
             statistics["held-out loss"] = _short(min(value for _, value in log.held_out))
-        return Result(program, True, statistics, tuple(said))
+        return Result(program, True, statistics, tuple(said), curves=log.curves())
 
     def _precision(self) -> Literal["float32", "bfloat16"]:
         if self.precision != "auto":

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import pytest
 from graphwright.backends.measuring import energy
 
@@ -32,3 +35,28 @@ def test_a_machine_that_does_not_tell_has_no_domains(tmp_path, rapl):
         path.write_text("denied")
     assert energy.domains(rapl) == []
     assert energy.domains(tmp_path / "nowhere") == []
+
+
+def test_a_meter_adds_up_over_many_wraps(rapl):
+    meter = energy.Meter(rapl)
+    assert meter.joules() == 0
+    for value in (100, 950, 100, 950):  # 200, 850, 150 and 850 of 1000
+        (rapl / "intel-rapl:0" / "energy_uj").write_text(f"{value}\n")
+        meter.joules()
+    assert meter.joules() == pytest.approx((200 + 850 + 150 + 850) * 1e-6)
+
+
+def test_a_meter_reads_by_itself_and_ends_with_whoever_has_it(rapl):
+    before = set(threading.enumerate())
+    meter = energy.Meter(rapl, every=0.01)
+    (watching,) = set(threading.enumerate()) - before
+    (rapl / "intel-rapl:0" / "energy_uj").write_text("950\n")
+    while meter._last[0] != 950:
+        time.sleep(0.01)
+    del meter
+    watching.join(10)
+    assert not watching.is_alive()
+
+
+def test_a_machine_that_does_not_tell_is_not_guessed_at(tmp_path):
+    assert energy.Meter(tmp_path).joules() is None

@@ -213,6 +213,8 @@ Pipeline([Distill(**QUICK)]).run(shallow(program, 0), kept)
     assert again.program.fingerprint() == whole.program.fingerprint()
     for name in ("first loss", "last loss", "steps"):
         assert again.steps[0].statistics[name] == whole.steps[0].statistics[name]
+    assert again.steps[0].curves == whole.steps[0].curves
+    assert [step for step, _ in whole.steps[0].curves["loss"]] == list(range(1, 41))
     assert any("went on from step 23 of the run kept in" in note for note in again.steps[0].notes)
     third = Pipeline([Distill(**QUICK)]).run(shallow(program, 0), context(program, cache=tmp_path))
     assert third.program.fingerprint() == whole.program.fingerprint()

@@ -6,7 +6,8 @@ import re
 
 import pytest
 from graphwright.backends.measuring.ratios import speedup
-from graphwright.tools.reports.page import NO_ENERGY, as_script, page, title
+from graphwright.tools.reports.energy import NONE, sentences
+from graphwright.tools.reports.page import as_script, page, title
 from graphwright.tools.reports.plots.timings import timings
 from graphwright.tools.reports.summary import tiles
 
@@ -65,12 +66,11 @@ def test_tiles_say_speed_size_and_quality(record):
 
 
 def test_what_a_run_has_no_data_for_is_left_out(record):
-    bare = {
-        key: value for key, value in record.items() if key not in ("quality", "quantization", "measurements")
-    }
+    measured = ("quality", "quantization", "measurements", "texts", "profile")
+    bare = {key: value for key, value in record.items() if key not in measured}
     text = page(bare)
-    assert plots(text) == {} or "Loss by layer" not in text
-    for heading in ("Speed", "Quantization", "Training", "Your data"):
+    assert plots(text) == {}
+    for heading in ("Speed", "Where the time goes", "Quantization", "Training", "Your data", "Energy"):
         assert f"<h2>{heading}</h2>" not in text
     assert "<h2>What each pass did</h2>" in text
     assert "<h2>Quantization</h2>" in page(record)
@@ -113,10 +113,41 @@ def test_energy_is_told_or_said_to_be_missing(record):
     for contestant in without["measurements"]["contestants"].values():
         for cell in contestant["workloads"].values():
             cell.pop("joules", None)
-    assert NO_ENERGY in page(without)
+    assert NONE in page(without)
     for contestant in without["measurements"]["contestants"].values():
         for cell in contestant["workloads"].values():
             cell["joules"] = 0.125
     text = page(without)
-    assert NO_ENERGY not in text
+    assert NONE not in text
     assert "0.125 J" in text
+
+
+def test_passes_are_paid_for_by_calls(record):
+    drawn = copy.deepcopy(record)
+    drawn["steps"][0] |= {"joules": 30.0, "curves": {}}
+    drawn["steps"][1] |= {"joules": 60.0, "curves": {"loss": [[1, 2.0], [2, 1.0]]}}
+    for name, contestant in drawn["measurements"]["contestants"].items():
+        for cell in contestant["workloads"].values():
+            cell["joules"] = 0.5 if name == "ONNX Runtime" else 0.2
+    first, *calls = sentences(drawn, grid=360.0)
+    assert (
+        "The passes drew 90 J, 60 J of it where something was trained (0.009 g of CO2 at 360 g a kWh)"
+        in first
+    )
+    assert "A million calls of 1x8 draw 0.0556 kWh (20 g of CO2" in calls[0]
+    assert "paid for after 300 calls" in calls[0]
+    assert "CO2" not in "".join(sentences(drawn))
+    assert sentences(record) == [] or "joules" in json.dumps(record["measurements"])
+
+
+def test_training_is_drawn_and_lengths_too(record):
+    assert "Your data" in page(record)
+    trained = copy.deepcopy(record)
+    trained["steps"][1]["curves"] = {"loss": [[1, 2.0], [2, 1.5], [3, None]], "held-out loss": [[2, 1.75]]}
+    shown = plots(page(trained))
+    (curve,) = (
+        plot for plot in shown.values() if plot.get("encoding", {}).get("x", {}).get("field") == "step"
+    )
+    assert [row["loss"] for row in curve["data"]["values"]] == [2.0, 1.5, 1.75]
+    trained["steps"][1]["status"] = "rolled back"
+    assert "Training of" not in page(trained)

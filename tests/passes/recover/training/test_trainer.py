@@ -12,6 +12,7 @@ import torch
 from graphwright.ir.errors import CheckpointError, DataError
 from graphwright.passes.recover.training import checkpoints
 from graphwright.passes.recover.training.checkpoints import Checkpoints
+from graphwright.passes.recover.training.plan import Log
 from graphwright.passes.recover.training.trainer import Plan, train
 from torch import nn
 
@@ -264,6 +265,16 @@ def test_progress_tells_loss_and_time_left():
     assert [one[1:] for one in told] == [(step, 40) for step in range(1, 41)]
     assert told[-1][0].startswith("distilling: loss 0.") or told[-1][0].startswith("distilling: loss 1.")
     assert told[-1][0].endswith("1 min left")
+
+
+def test_curves_are_means_of_neighbouring_steps():
+    log = Log(losses=[4.0, 2.0, 3.0, 1.0, 5.0], held_out=[(2, 2.5), (5, 2.0)])
+    assert log.curves(most=3) == {
+        "loss": [(2, 3.0), (4, 2.0), (5, 5.0)],
+        "held-out loss": [(2, 2.5), (5, 2.0)],
+    }
+    assert Log(losses=[1.0, 2.0]).curves() == {"loss": [(1, 1.0), (2, 2.0)]}
+    assert len(Log(losses=[0.0] * 401).curves()["loss"]) <= 200
 
 
 def test_bad_input_is_refused_in_words():
