@@ -10,6 +10,7 @@ import numpy as np
 
 from ...backends.running.runner import Bundle
 from ...ir.errors import BundleError
+from ...ir.host.residency import bring_in
 from .batching import Lane
 from .budget import Budget
 from .refusal import Refusal
@@ -120,6 +121,7 @@ def model(name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[i
     budget = Budget(tokens, rows, packs(bundle), fixed)
     for call in calls(bundle, budget, longest):
         probe = bundle.run(encoder.pad_together(call))[output]
+    bring_in(bundle.directory)
     if probe.ndim != 2 or probe.dtype.kind != "f":
         raise BundleError(
             f"{bundle.directory} gives {output} as {probe.dtype} {list(probe.shape)}: not a row a text"

@@ -53,6 +53,7 @@ def serve(models: Mapping[str, Model], settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP,
         timeout_graceful_shutdown=max(1, round(settings.grace)),
     )

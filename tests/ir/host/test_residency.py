@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import psutil
 import pytest
-from graphwright.ir.host.residency import release
+from graphwright.ir.host.residency import bring_in, release
 
 SIZE = 64 << 20
 linux = sys.platform == "linux"
@@ -37,3 +37,15 @@ def test_what_was_written_stays(file):
     release()
     assert mapped[SIZE // 8] == -1
     assert file.stat().st_size == SIZE
+
+
+@pytest.mark.skipif(not linux, reason="pages are brought in on Linux alone")
+def test_what_is_mapped_of_a_folder_is_brought_in_and_nothing_else(file, tmp_path):
+    mapped = np.memmap(file, dtype=np.int32, mode="r")
+    (tmp_path / "weight").mkdir()
+    before = resident()
+    bring_in(tmp_path / "weight")  # a folder beside the file, with a name that the file's begins with
+    assert resident() - before < SIZE / 2
+    bring_in(tmp_path)
+    assert resident() - before > SIZE / 2
+    assert mapped[5] == 5
