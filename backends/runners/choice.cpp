@@ -134,6 +134,7 @@ std::vector<std::pair<size_t, int64_t>> pieces(const Manifest &manifest, const s
                   " (--shapes adds others to a build)");
   }
   if (compiled.batch < 0) return {{cover.whole(), 0}};
+  if (sizes[static_cast<size_t>(compiled.batch)] == 0) throw Failure("a call of no rows runs no function");
   return cover.rows();
 }
 

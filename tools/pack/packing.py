@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...backends.bundles.manifest import MANIFEST
 from ...backends.runners.build import build
-from ...ir.errors import ConfigError, short
+from ...ir.errors import ConfigError
 from ...ir.host.temporary import TemporaryFolder
 from ...ir.host.whole import check_free, written
 from . import archive, wheel
@@ -15,6 +15,7 @@ from .formats import Format
 from .licences import Part, texts_of
 from .oci import Image
 from .sbom import sbom
+from .spdx import check_licence
 
 
 def pack(
@@ -49,7 +50,7 @@ def pack(
     _check_installed()
     content = opened(bundle, name)
     if licence is not None:
-        _check_licence(licence)
+        check_licence(licence)
     release = version or f"0+g{content.digest[:16]}"  # two packages of one version are one
     target = Path(out, _file_name(content, kind, release))
     check_free(target, force)
@@ -92,15 +93,6 @@ def _model(content: Content, licence: str | None) -> Part:
     files = {each: entry["sha256"] for each, entry in content.manifest.files.items()}
     files[MANIFEST] = content.digest
     return Part("model", "machine-learning-model", licence=licence, files=files)
-
-
-def _check_licence(licence: str) -> None:
-    from cyclonedx.spdx import is_expression
-
-    if not licence.strip() or not is_expression(licence):
-        raise ConfigError(
-            f"{short(licence)} is no SPDX licence expression: write one like MIT, or leave it out"
-        )
 
 
 def _check_installed() -> None:

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import c_runner
 import numpy as np
@@ -294,25 +293,3 @@ def test_zig_serves_where_there_is_no_compiler(monkeypatch):
     assert [words[-2:] for words in building._compilers(None)] == [["ziglang", "cc"], ["ziglang", "c++"]]
     with pytest.raises(BackendError, match="no C"):
         building._compilers("system")
-
-
-SANITIZED = (
-    "-g1",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=undefined",
-    "-fno-omit-frame-pointer",
-)
-
-
-@pytest.mark.slow
-def test_no_manifest_and_no_input_is_read_past_its_end(runner, copied, tmp_path):
-    """Fifteen seconds of changes under AddressSanitizer and UndefinedBehaviorSanitizer."""
-    fuzz = Path(__file__).with_name("fuzz.cpp")
-    building.compile_program(tmp_path / "fuzz", ["c++"], [fuzz], SANITIZED)
-    environment = {**os.environ, "GRAPHWRIGHT_ONNXRUNTIME": str(runner)}
-    done = subprocess.run(
-        [tmp_path / "fuzz", copied, "15", "1"], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    loaded, refused, ran, failed = map(int, done.stdout.split())
-    assert min(loaded, refused, ran, failed) > 0

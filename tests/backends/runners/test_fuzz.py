@@ -1,0 +1,34 @@
+"""Fifteen seconds of changed manifests and inputs under AddressSanitizer and UndefinedBehaviorSanitizer."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from graphwright.backends.bundles.bundle import Route, Variant, write
+from graphwright.backends.runners import build as building
+from graphwright.backends.tvm.backend import Tvm
+
+SANITIZED = (
+    "-g1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+    "-fno-omit-frame-pointer",
+)
+
+
+@pytest.mark.slow
+def test_nothing_is_read_past_its_end(runner, make, tmp_path):
+    fuzz = Path(__file__).with_name("fuzz.cpp")
+    building.compile_program(tmp_path / "fuzz", ["c++"], [fuzz], SANITIZED)
+    routes = [Route("1x8", 1, 8, 0.0, "default"), Route("16x8", 16, 8, 0.5, "other")]
+    variants = [Variant(row.graph, make.encoder(make.weights(i))) for i, row in enumerate(routes)]
+    write(tmp_path / "onnx", variants, routes, threads=1)
+    Tvm().build(make.encoder(), threads=1, buckets=[{"batch": 1, "length": 4}]).save(tmp_path / "tvm")
+    environment = {**os.environ, "GRAPHWRIGHT_ONNXRUNTIME": str(runner), "GRAPHWRIGHT_TVM": str(runner)}
+    for name, seconds in (("onnx", 9), ("tvm", 6)):
+        line = [tmp_path / "fuzz", tmp_path / name, str(seconds), "1"]
+        done = subprocess.run(line, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-4000:]
+        loaded, refused, ran, failed = map(int, done.stdout.split())
+        assert min(loaded, refused, ran, failed) > 0, name
