@@ -663,11 +663,15 @@ def index_texts(
         str | None,
         typer.Option(help="that INDEX was built with, if it has moved since", show_default=False),
     ] = None,
-    kind: Annotated[str, typer.Option(help="float32, int8, binary or hnsw")] = "float32",
+    kind: Annotated[
+        str | None, typer.Option(help="float32 (the default), int8, binary or hnsw", show_default=False)
+    ] = None,
     dims: Annotated[
         int | None, typer.Option(min=1, help="dimensions kept; all by default", show_default=False)
     ] = None,
-    metric: Annotated[str, typer.Option(help="cosine or dot")] = "cosine",
+    metric: Annotated[
+        str | None, typer.Option(help="cosine (the default) or dot", show_default=False)
+    ] = None,
     recall: Annotated[
         float | None,
         typer.Option(help="recall@10 to reach; 0.99 of int8, 0.95 of binary, hnsw", show_default=False),
@@ -675,7 +679,7 @@ def index_texts(
     columns: Annotated[str | None, OPTIONS["columns"].__metadata__[0]] = None,
     append: Annotated[bool, typer.Option("--append", help="add TEXTS to the index at OUT")] = False,
     threads: Threads = None,
-    force: Force = False,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier index at OUT")] = False,
     *,
     console: Console,
 ) -> None:
@@ -696,9 +700,10 @@ def index_texts(
             "write optimize index BUNDLE TEXTS -o INDEX, or optimize index INDEX --query TEXT"
         )
     column = _text_column(columns)
-    options = (
-        {} if append else {"kind": kind, "dims": dims, "metric": metric, "recall": recall, "force": force}
-    )
+    chosen = {"kind": kind, "dims": dims, "metric": metric, "recall": recall, "force": force or None}
+    options = {name: value for name, value in chosen.items() if value is not None}
+    if append and options:
+        raise typer.BadParameter(f"--append adds to an index as it is: leave out --{next(iter(options))}")
     found = indexing.build(source, texts, out, column, append, console, **options)
     if console.json:
         console.value(found.to_json())

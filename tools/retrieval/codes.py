@@ -6,7 +6,10 @@ are numkong's, whose sums of integers are exact.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,7 +46,9 @@ class Int8:
         """(rows, width) uint8, bytes of int8; what an index made before has no range for is clipped."""
         return np.clip(np.rint(vectors / self.book), -127, 127).astype(np.int8).view(np.uint8)
 
-    def scan(self, codes: np.ndarray, queries: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def scan(
+        self, codes: np.ndarray, queries: np.ndarray, threads: int = 1
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, (queries, rows) int32 scores), block by block.
 
         Args:
@@ -57,7 +62,8 @@ class Int8:
         packed = kernels.dots_pack(asked, "int8")
         step = _SCORES // len(queries)
         for start in range(0, len(codes), step):
-            found = kernels.dots_packed(codes[start : start + step].view(np.int8), packed)
+            rows = codes[start : start + step].view(np.int8)
+            found = kernels.dots_packed(rows, packed, threads=threads)
             yield start, np.asarray(found).T
 
 
@@ -89,7 +95,9 @@ class Binary:
         """(rows, width) uint8."""
         return np.packbits(vectors > self.book, axis=1)
 
-    def scan(self, codes: np.ndarray, queries: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def scan(
+        self, codes: np.ndarray, queries: np.ndarray, threads: int = 1
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """(first row, (queries, rows) int32 scores: minus the Hamming distance), block by block.
 
         Args:
@@ -98,9 +106,19 @@ class Binary:
         """
         kernels = numkong()
         asked = self.encode(queries)
-        for number, packed in enumerate(self._laid(codes)):
-            found = np.asarray(kernels.hammings_packed(asked, packed)).view(np.int32)
-            yield number * _PACKED, np.negative(found, out=found)
+        laid = self._laid(codes)
+
+        def scored(number: int) -> tuple[int, np.ndarray]:
+            found = np.asarray(kernels.hammings_packed(asked, laid[number])).view(np.int32)
+            return number * _PACKED, np.negative(found, out=found)
+
+        if min(threads, len(laid)) == 1:
+            yield from map(scored, range(len(laid)))
+            return
+        # The kernel's own threads share out queries; one query's blocks are shared out here.
+        for start in range(0, len(laid), threads):
+            together = range(start, min(start + threads, len(laid)))
+            yield from _pool(threads, os.getpid()).map(scored, together)
 
     def _laid(self, codes: np.ndarray) -> list[Any]:
         if self._packed[0] != len(codes):
@@ -108,6 +126,12 @@ class Binary:
             laid = [numkong().hammings_pack(codes[start : start + _PACKED], "uint1") for start in starts]
             self._packed = len(codes), laid
         return self._packed[1]
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of this process: a forked one has none of its parent's."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"graphwright-{process}")
 
 
 def numkong() -> Any:

@@ -39,7 +39,8 @@ class Index:
 
     Args:
         directory: of the index.
-        threads: of a search in a graph; all that this process may use by default.
+        threads: of a scan of codes, or a search in a graph; all that this process may use by default. Exact
+            products take those of NumPy's BLAS.
         verify: compare every file with its hash (reads each file once).
 
     Raises:

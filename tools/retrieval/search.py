@@ -32,7 +32,7 @@ class Searcher:
     Args:
         directory: its files, verified before.
         record: what they are.
-        threads: of a search in a graph.
+        threads: of a scan of codes, or a search in a graph; what is exact takes those of NumPy's BLAS.
 
     Raises:
         BackendError: what searches it is not installed.
@@ -40,7 +40,7 @@ class Searcher:
 
     def __init__(self, directory: Path, record: Record, threads: int) -> None:
         check_installed(record.kind)
-        self.record = record
+        self.record, self._threads = record, threads
         self.vectors = store.mapped(directory, record, VECTORS, "<f4", record.dims)
         self._coder = None
         if record.kind in CODERS:
@@ -80,6 +80,6 @@ class Searcher:
             for start in range(0, len(queries), self._coder.batch):
                 batch = queries[start : start + self._coder.batch]
                 best = Best(len(batch), wanted)
-                for first, scores in self._coder.scan(self._codes, batch):
+                for first, scores in self._coder.scan(self._codes, batch, self._threads):
                     best.add(scores, first)
                 yield from best.rows()

@@ -16,13 +16,14 @@ _SCORES = 1 << 20  # of a block: 4 MB, which caches hold
 _LONGEST = 1e15  # norm of a vector whose products float32 surely has
 
 
-def kept(vectors: np.ndarray, dims: int, metric: str, what: str = "texts") -> np.ndarray:
+def kept(vectors: np.ndarray, dims: int, metric: str, what: str) -> np.ndarray:
     """(rows, dims) float32: the first dims (Kusupati et al., 2022), of length 1 for cosines.
 
     A vector of zeros stays one: its cosine with everything is 0.
 
     Args:
         vectors: (rows, width) floats.
+        what: a refusal calls them.
 
     Raises:
         InputError: one holds NaN or infinities, or is too long for float32.

@@ -74,9 +74,9 @@ def _fill(folder: Path, made_of: Source, kind: str, dims: int | None, metric: st
         full = open_files.pop(_FULL)
         rows, longest = 0, 0.0
         for batch, vectors in chain([first], made_of.stream):
-            longest = max(longest, _write(open_files, batch, kept(vectors, dims, metric)))
+            longest = max(longest, _write(open_files, batch, kept(vectors, dims, metric, _called(rows))))
             if dims < width:
-                full.write(kept(vectors, width, metric).astype("<f4").tobytes())
+                full.write(kept(vectors, width, metric, _called(rows)).astype("<f4").tobytes())
             rows += len(batch)
         pieces = {name: file.close() for name, file in open_files.items()}
         full.close()
@@ -123,7 +123,7 @@ def _append(directory: Path, record: Record, made_of: Source) -> None:
     rows, longest = 0, 0.0
     with store.appended(directory, starts) as files:
         for batch, vectors in made_of.stream:
-            stored = kept(vectors, record.dims, record.metric)
+            stored = kept(vectors, record.dims, record.metric, _called(rows))
             longest = max(longest, _write(files, batch, stored))
             if fitted is not None:
                 files[CODES].write(fitted.encode(stored).tobytes())
@@ -143,10 +143,16 @@ def _append(directory: Path, record: Record, made_of: Source) -> None:
 
 def _embedded(made_by: Model, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
     """Texts some at a time, with (texts, width) vectors."""
-    stream = iter(texts)
+    stream, first = iter(texts), 0
     while batch := list(islice(stream, _TOGETHER)):
-        checked = listed(batch)
+        checked = listed(batch, _called(first))
+        first += len(batch)
         yield checked, made_by.embed(checked, "document")
+
+
+def _called(first: int) -> str:
+    """How a sentence calls the texts from one on."""
+    return f"texts[{first}:]" if first else "texts"
 
 
 def _write(files: dict[str, store.Appended], texts: list[str], vectors: np.ndarray) -> float:

@@ -1,5 +1,8 @@
 """Codes and what they are compared by: the integers that NumPy computes."""
 
+import multiprocessing
+import os
+
 import numpy as np
 import pytest
 from graphwright.tools.retrieval import codes as module
@@ -12,8 +15,8 @@ def drawn(seed, rows, dims):
     return np.random.default_rng(seed).standard_normal((rows, dims)).astype(np.float32)
 
 
-def scanned(coder, codes, queries):
-    found = [scores for _, scores in coder.scan(codes, queries)]
+def scanned(coder, codes, queries, threads=1):
+    found = [scores for _, scores in coder.scan(codes, queries, threads)]
     return np.concatenate(found, axis=1)
 
 
@@ -49,7 +52,8 @@ def test_blocks_follow_each_other(monkeypatch, coder):
     again = coder(fitted.book)
     starts = [first for first, _ in again.scan(codes, queries)]
     assert starts == list(range(0, 500, 100 if coder is Int8 else 96))
-    assert (scanned(again, codes, queries) == at_once).all()
+    for threads in (1, 2, 5):
+        assert (scanned(again, codes, queries, threads) == at_once).all()
 
 
 def test_what_an_older_scale_has_no_range_for_is_clipped():
@@ -60,3 +64,19 @@ def test_what_an_older_scale_has_no_range_for_is_clipped():
 def test_a_query_of_zeros_finds_all_alike():
     coder = Int8.fit(iter([drawn(0, 5, 8)]))
     assert scanned(coder, coder.encode(drawn(0, 5, 8)), np.zeros((1, 8), np.float32)).tolist() == [[0] * 5]
+
+
+def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+    monkeypatch.setattr(module, "_PACKED", 96)
+    vectors, queries = drawn(0, 500, 24), drawn(1, 3, 24)
+    coder = Binary.fit(iter([vectors]))
+    codes = coder.encode(vectors)
+    expected = scanned(coder, codes, queries, threads=2)
+
+    def child():
+        os._exit(0 if (scanned(coder, codes, queries, threads=2) == expected).all() else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0

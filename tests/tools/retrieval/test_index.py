@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import sys
 
 import lettered
 import numpy as np
 import pytest
-from graphwright import BundleError, ConfigError, Index, InputError
+from graphwright import BackendError, BundleError, ConfigError, Index, InputError
 from graphwright.tools.retrieval import recall as measuring
 from graphwright.tools.retrieval import vectors as arithmetic
+from graphwright.tools.retrieval import write as writing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -180,6 +182,37 @@ def test_what_is_no_text_is_refused(bundle, tmp_path, texts, sentence):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_text_far_behind_is_called_by_its_place(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_TOGETHER", 4)
+    with pytest.raises(InputError, match=r"texts\[4:\]\[1\] is a int"):
+        Index.build(bundle, [*"abcde", 5], tmp_path / "index")
+
+
+def test_vectors_that_are_no_numbers_are_refused(weights, tmp_path):
+    broken = weights.copy()
+    broken[2 + lettered.LETTERS.index("c")] = np.nan
+    bundle = lettered.bundle(tmp_path / "broken", broken)
+    with pytest.raises(InputError, match=r"the vector of texts\[2\] holds NaN"):
+        Index.build(bundle, list("abc"), tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "package"), [("int8", "numkong"), ("binary", "numkong"), ("hnsw", "usearch")]
+)
+def test_a_package_that_is_missing_is_named(indexes, bundle, tmp_path, monkeypatch, kind, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, f"{package}.index", None)
+    for make in (
+        lambda: Index.build(bundle, ["a"], tmp_path / "index", kind),
+        lambda: Index(indexes[kind].directory),
+    ):
+        with pytest.raises(BackendError, match=rf"{package}: pip install graphwright\[retrieval\]"):
+            make()
+    assert len(Index(indexes["float32"].directory)) == 400
+    assert not (tmp_path / "index").exists()
+
+
 @pytest.mark.parametrize(
     ("queries", "k", "sentence"),
     [
@@ -292,7 +325,6 @@ def test_an_index_makes_room_only_when_told(bundle, tmp_path):
 
 def test_an_index_loads_without_what_made_the_model(indexes, bundle, texts):
     import subprocess
-    import sys
 
     code = (
         "import sys\n"

@@ -73,6 +73,7 @@ def test_an_index_finds_its_bundle_or_is_told(bundle, texts, tmp_path, invoke):
         (["{tmp}", "{texts}", "-o", "{tmp}/i"], 1, "has no manifest.json"),
         (["{bundle}", "{texts}", "-o", "{tmp}/i", "--append"], 1, "has no index.json"),
         (["{bundle}", "{texts}", "-o", "{bundle}"], 1, "exists already"),
+        (["{bundle}", "{texts}", "-o", "{tmp}/i", "--append", "--dims", "4"], 2, "leave out --dims"),
     ],
 )
 def test_what_can_not_be_is_one_sentence(bundle, texts, tmp_path, invoke, words, status, sentence):
