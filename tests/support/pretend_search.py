@@ -74,7 +74,7 @@ def run(folder, trials, moment=lambda name: None, sampler="tpe", resume=False, s
         kept = Kept(folder, goal, {}, more.get("best"))
         if not resume:
             study.propose(dict.fromkeys(["structure", "recovery", "bits"], "none"))
-        return explore(study, SPACE, goal, evaluate, kept, Limits(trials=trials))
+        return explore(study, more.get("space", SPACE), goal, evaluate, kept, Limits(trials=trials))
 
 
 def killed(folder, trials, moment):

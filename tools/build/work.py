@@ -104,9 +104,9 @@ class Work:
         self.lengths = lengths(given, program) if given and config.out else None
 
     def of(self, config: RunConfig, console: Console) -> Work:
-        """The same for another pipeline, with notes of its own."""
+        """The same for another pipeline, whose notes follow those that are on all."""
         other = copy(self)
-        other.config, other.console, other.notes = config, console, []
+        other.config, other.console, other.notes = config, console, list(self.notes)
         return other
 
     def _lower(self) -> tuple[Program, tuple[StepEvidence, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class Evaluation:
             return Found({}, "pruned", why)
         config = self._config(candidate.pipeline, candidate.runtime)
         work = self.work.of(config, self.console)
-        early: dict[str, float] = {}
+        began, early = time.monotonic(), dict[str, float]()
         with building(config.backend, work) as made:  # type: ignore[arg-type]
             drop = self._early.drop(made, work, candidate.pipeline)
             if drop is not None:
@@ -83,7 +84,7 @@ class Evaluation:
             ratio = one.speedup.median
             values[f"speedup@{workload}"] = ratio
             values[f"latency@{workload}"] = self.baseline[workload] / ratio
-        return Found(values, save=lambda path: self._save(work, build, comparison, path))
+        return Found(values, save=lambda path: self._save(work, build, comparison, began, path))
 
     def _config(self, pipeline: Pipeline, runtime: str) -> RunConfig:
         limit = next((one.most for one in self.goal.limits if one.of.metric == "drop"), None)
@@ -124,12 +125,16 @@ class Evaluation:
             rounds[workload] = self._decisions.put(key, one) if conditions else one
         return rounds, comparison
 
-    def _save(self, work: Work, build: Build, comparison: Comparison | None, path: Path) -> None:
+    def _save(
+        self, work: Work, build: Build, comparison: Comparison | None, began: float, path: Path
+    ) -> None:
         if comparison is None:
             comparison = work.compare(dict(build.contestants), [each.program for each in build.graphs])
         config = work.config.model_copy(update={"out": str(path), "force": True})
         wide = Widened(work.program, None)
-        outcome = concluded(work.of(config, self.console), wide, build, comparison, None, 0.0)
+        outcome = concluded(
+            work.of(config, self.console), wide, build, comparison, None, time.monotonic() - began
+        )
         saved(outcome, work, build)
 
 

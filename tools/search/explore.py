@@ -50,9 +50,13 @@ class Evaluate(Protocol):
     def __call__(self, candidate: Candidate, known: Sequence[Tried]) -> Found: ...
 
 
+IDLE = 60  # trials in a row that made nothing, after which a space is taken to be tried out
+
+
 @dataclass(frozen=True)
 class Limits:
-    """seconds: of all trials together, resumed ones too; trials: in all. None is no limit."""
+    """seconds: of all trials together, resumed ones too; trials: in all. None is no limit. A search also ends
+    where many trials in a row found nothing that was not tried: the space has no more."""
 
     seconds: float | None = None
     trials: int | None = None
@@ -60,6 +64,8 @@ class Limits:
     def left(self, known: Sequence[Tried]) -> bool:
         done = [one for one in known if one.state != "running"]
         spent = sum(one.seconds for one in done)
+        if len(done) >= IDLE and all(one.seconds == 0 for one in done[-IDLE:]):
+            return False
         return (self.trials is None or len(done) < self.trials) and (
             self.seconds is None or spent < self.seconds
         )

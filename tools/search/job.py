@@ -223,7 +223,10 @@ def _check(folder: Path, order: Order) -> None:
         raise ConfigError(
             f"{folder} holds a search already: --resume goes on with it, or name another folder"
         )
-    if order.storage is None and any(folder.iterdir()):
+    strange = [
+        path for path in folder.iterdir() if not path.name.startswith(f".{FILE}.")
+    ]  # a kill leaves those
+    if order.storage is None and strange:
         raise ConfigError(f"{folder} exists already and is no search; choose another directory")
 
 

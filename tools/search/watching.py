@@ -21,7 +21,7 @@ class Watching(Console):
         super().__init__(quiet=outer.quiet, json=outer.json)
         self._outer, self._line, self._limits = outer, "", Limits()
         self._done, self._spent, self._since = 0, 0.0, time.monotonic()
-        self._members: set[int] = set()
+        self._members: set[int] | None = None
 
     def begin(self, goal: Goal, limits: Limits) -> None:
         self._goal, self._limits = goal, limits
@@ -44,7 +44,7 @@ class Watching(Console):
         self._since = time.monotonic()
         self._line = f"{len(done)} trials, {self._best(found)}, {self._left()}"
         for one in found.members:
-            if one.number not in self._members:
+            if self._members is not None and one.number not in self._members:
                 self._outer.say(f"Trial {one.number} is on the front: {told(one)}. {lossy(one)}")
         self._members = {one.number for one in found.members}
         self.progress("deciding")

@@ -3,7 +3,7 @@
 from graphwright.tools.search.front import front
 from graphwright.tools.search.goal import goal
 from graphwright.tools.search.tried import Tried
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 GOAL = goal("drop<=1", "latency@1x8,size")
@@ -23,6 +23,7 @@ def beats(a, b):
     return first != second and all(x <= y for x, y in zip(first, second, strict=True))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(VALUES, VALUES, st.integers(0, 2).map(float)), max_size=12))
 def test_members_are_feasible_beaten_by_nobody_and_beat_or_equal_the_rest(rows):
     every = trials(rows)
@@ -43,6 +44,7 @@ def test_members_are_feasible_beaten_by_nobody_and_beat_or_equal_the_rest(rows):
         assert found.nearest is None
 
 
+@settings(deadline=None)
 @given(st.permutations(range(6)))
 def test_the_front_does_not_depend_on_the_order_of_trials(order):
     every = trials([(1, 5, 0), (2, 3, 0), (2, 3, 1), (4, 1, 0), (4, 2, 0), (0, 0, 2)])

@@ -3,7 +3,7 @@
 import pytest
 from graphwright.ir.errors import ConfigError
 from graphwright.tools.search.goal import METRICS, Goal, Limit, Measured, goal
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 NUMBERS = st.floats(1e-3, 1e6, allow_nan=False)
@@ -16,12 +16,14 @@ def measured(draw):
     return Measured(name, draw(WORKLOADS) if METRICS[name].of_call else None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(measured(), NUMBERS), min_size=1, max_size=5, unique_by=lambda pair: pair[0]))
 def test_a_goal_reads_back_as_it_is_printed(pairs):
     limits = tuple(Limit(of, number) for of, number in pairs)
     assert goal(str(Goal(limits, ())), "size") == Goal(limits, (Measured("size"),))
 
 
+@settings(deadline=None)
 @given(NUMBERS, st.sampled_from(sorted(METRICS)), st.data())
 def test_a_unit_is_how_many_of_the_first(number, name, data):
     metric = METRICS[name]

@@ -12,7 +12,7 @@ from graphwright.passes.manager.varying import Between, Each
 from graphwright.tools.search.narrowed import narrowed, shown
 from graphwright.tools.search.slots import FX, ONNX, RUNS_ON, SLOTS
 from graphwright.tools.search.space import space
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ALL = Context(
@@ -110,6 +110,7 @@ def test_a_runtime_gets_its_own_form_of_a_pass_and_none_that_it_has_no_kernels_f
         whole.pipeline(plain(whole, bits="quantize-static", runtime="tvm"))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_point_is_a_pipeline_that_can_be_or_is_forbidden(whole, data):
     choices = drawn(data, whole)

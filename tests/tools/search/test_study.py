@@ -5,12 +5,13 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from graphwright.ir.errors import ConfigError
 from graphwright.tools.search.goal import goal
-from pretend_search import GOAL, figures, run
+from pretend_search import GOAL, SPACE, figures, run
 
 TRIALS = 24
 
@@ -67,6 +68,16 @@ def test_what_was_found_but_not_told_is_not_looked_for_again(tmp_path, monkeypat
     run(tmp_path / "s", 2, asked.append, resume=True)
     assert [name for name in asked if name.startswith("evaluate")] == []
     assert len(record(tmp_path / "s")[0]) == 2
+
+
+def test_a_space_that_is_tried_out_ends_the_search(tmp_path, monkeypatch):
+    monkeypatch.setattr("graphwright.tools.search.explore.IDLE", 12)
+    two = {"bits": ("none", "quantize-static"), "quantize-static.min_cosine": (0.99,)}
+    few = replace(SPACE, dimensions={**two, "runtime": ("onnxruntime",)})
+    run(tmp_path / "s", None, space=few)
+    trials, _, _ = record(tmp_path / "s")
+    assert sum(one["state"] in ("complete", "pruned") for one in trials) == 2
+    assert [one["state"] for one in trials[-12:]] == ["same"] * 12
 
 
 def test_a_trial_that_kills_its_process_is_given_up(tmp_path):
