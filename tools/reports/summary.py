@@ -57,7 +57,8 @@ def _size(record: Mapping[str, Any]) -> Tile | None:
     held, original = (size / 1e6 for size in record["weight_bytes"])
     share = f"{1 - held / original:.0%} less than" if held < 0.995 * original else "about as much as"
     share = f"{held / original - 1:.0%} more than" if held > 1.005 * original else share
-    return Tile("Weights", f"{held:.1f}", "MB", [f"{share} the original's {original:.1f} MB"])
+    shown = lambda size: f"{size:.1f}" if size >= 10 else f"{size:.3g}"
+    return Tile("Weights", shown(held), "MB", [f"{share} the original's {shown(original)} MB"])
 
 
 def _quality(record: Mapping[str, Any]) -> Tile | None:

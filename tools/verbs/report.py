@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ...ir.errors import BundleError, ConfigError, GraphwrightError, did_you_mean
+from ...ir.host.files import FAULTS, why
 from ..reports.compared import as_csv, as_markdown, as_rows, compared
 from ..reports.page import page
 from ..reports.reading import Reading, read
@@ -48,6 +49,16 @@ def report(bundles: Sequence[str], form: Format, grid: float | None = None) -> s
     if any(map(is_search, bundles)):
         return _search(bundles, form)
     found = read(bundles)
+    try:
+        return _told(found, form, grid)
+    except FAULTS as error:  # its hash holds, and it says what no run would have written
+        names = ", ".join(each.name for each in found)
+        raise BundleError(
+            f"the manifest of {names} is damaged ({why(error)}): build the bundle again"
+        ) from error
+
+
+def _told(found: Sequence[Reading], form: Format, grid: float | None) -> str:
     if form == "md":
         return as_markdown(found)
     if form == "json":

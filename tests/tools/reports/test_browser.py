@@ -96,6 +96,14 @@ def test_the_graph_is_folded_searched_and_opened(built, chromium):
         assert wrong == []
 
 
+def test_a_page_forbids_itself_to_evaluate_text(built, chromium):
+    with opened(chromium, built[1] / "report.html") as (shown, _):
+        tried = "try { window.said = Function('return 1')() } catch (fault) { window.said = fault.name }"
+        shown.evaluate(f"setTimeout(() => {{ {tried} }})")  # what is evaluated for a driver may do more
+        shown.wait_for_function("window.said")
+        assert shown.evaluate("window.said") == "EvalError"
+
+
 def label_of(shown, name):
     labels = [each.inner_text() for each in shown.query_selector_all("#viewer option")]
     return next(label for label in labels if name in label)

@@ -55,12 +55,23 @@ def test_manifests_without_rounds_tell_of_their_first_contestant(record):
     assert (ours.times, ours.interval) == (cell["speedup"], tuple(cell["interval95"]))
 
 
+def test_a_compiled_bundle_has_one_build_for_all_calls_and_names_the_other(record):
+    compiled = copy.deepcopy(record) | {"backend": "tvm", "dispatch": [], "graphs": {}}
+    graph = {row["workload"]: row["graph"] for row in record["dispatch"]}["1x8"]
+    contestants = compiled["measurements"]["contestants"]
+    contestants["tvm"] = contestants["main"] = contestants.pop(graph)
+    compiled["other"] = {"backend": "onnxruntime", "dispatch": {"1x8": "main", "mixed:4": "main"}}
+    found = {(each.workload, each.name): each.ms for each in timings(compiled)}
+    assert found["1x8", "bundle"] == contestants["tvm"]["workloads"]["1x8"]["ms"]
+    assert ("mixed:4", "onnxruntime build") in found
+
+
 def test_tiles_say_speed_size_and_quality(record):
     speed, size, quality = tiles(record)
     ours = [each for each in timings(record) if each.name == "bundle"]
     assert speed.unit == "times as fast as ONNX Runtime"
     assert speed.value == " – ".join(f"{times:.2f}" for times in sorted(each.times for each in ours))
-    assert size.value == f"{record['weight_bytes'][0] / 1e6:.1f}"
+    assert size.value == f"{record['weight_bytes'][0] / 1e6:.3g}"
     assert f"{abs(record['quality']['drop']):.2f}" == quality.value
     assert "rows of" in quality.lines[1]
 

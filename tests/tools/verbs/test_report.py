@@ -91,3 +91,20 @@ def test_formats_are_told_by_the_end_of_a_file(bundle, invoke, tmp_path):
 
 def test_a_bundle_is_named_once(bundle, invoke):
     assert "named twice" in invoke("report", bundle, f"{bundle}/.", "--format", "md").stderr
+
+
+def test_a_manifest_that_says_nonsense_under_a_true_hash_is_damaged(bundle, invoke, tmp_path):
+    from graphwright.backends.bundles.manifest import write_manifest
+
+    odd = tmp_path / "odd"
+    shutil.copytree(bundle, odd)
+    record = json.loads((odd / "manifest.json").read_text())
+    for nonsense in (
+        {"steps": [3]},
+        {"measurements": {"contestants": {"main": None}}},
+        {"weight_bytes": "a"},
+    ):
+        write_manifest(odd, {**record, **nonsense})
+        result = invoke("report", odd, "-o", tmp_path / "r.html")
+        assert result.exit_code == 1
+        assert "is damaged" in result.stderr

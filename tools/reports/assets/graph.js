@@ -165,7 +165,7 @@
     side.replaceChildren(make("h3", {}, `${names.length} found`), ...names.slice(0, 100).map(link));
   };
 
-  const fit = () => { state.scale = Math.min(1, Math.max(0.55, (canvas.clientWidth - 4) / (canvas.firstChild.viewBox.baseVal.width || 1))); };
+  const fit = () => { state.scale = Math.min(1, Math.max(0.85, (canvas.clientWidth - 4) / (canvas.firstChild.viewBox.baseVal.width || 1))); };
   chooser.addEventListener("change", () => { state.stage = +chooser.value; side.replaceChildren(); seek(); });
   for (const button of buttons) button.addEventListener("click", () => { state.shown = button.dataset.shown; seek(); });
   search.addEventListener("input", seek);
