@@ -10,6 +10,7 @@ from ..backends.bundles.finished import versions
 from ..backends.measuring.measure import Comparison
 from ..backends.target import named
 from ..backends.tvm.run.artifact import write_compiled
+from ..backends.tvm.run.versions import PINS
 from ..ir.fingerprint import tensor_digest
 from ..ir.footprint import weight_bytes
 from . import report
@@ -87,7 +88,8 @@ def saved(outcome: Outcome, work: Work, build: Build) -> Path:
         "texts": work.lengths,
     }
     artifact, stages = build.artifact, build.candidate.stages
-    pages = {"report.html": page({**record, "versions": versions()}, stages)}
+    makers = tuple(PINS) if artifact is not None else ()
+    pages = {"report.html": page({**record, "versions": versions(makers)}, stages)}
     if stages:
         pages[STAGES] = json.dumps(stages, ensure_ascii=False, separators=(",", ":"))
     if artifact is not None:

@@ -6,7 +6,37 @@ be started in a session of its own: TVM's servers outlive whoever starts them, s
 
 import os
 import signal
+import subprocess
 import sys
+import time
+from contextlib import contextmanager
+
+
+@contextmanager
+def farm(key: str):
+    """A tracker's address, "HOST:PORT", where one device of that key is registered while the block runs."""
+    from graphwright.backends.tvm.remote.tracker import Tracker
+
+    first = 20000 + os.getpid() % 20000
+    process = subprocess.Popen(
+        [sys.executable, __file__, key, str(first)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "TVM_NUM_THREADS": "1"},
+    )
+    try:
+        address = f"127.0.0.1:{int(process.stdout.readline())}"
+        with Tracker(address) as tracker:
+            for _ in range(100):
+                if key in tracker.keys():  # noqa: SIM118 (not a mapping)
+                    break
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.stdin.close()
+        process.wait(20)
 
 
 def main(key: str, first: int) -> None:

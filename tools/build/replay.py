@@ -36,11 +36,12 @@ class Replayed:
     def __call__(
         self, before: Program, after: Program, only: str | None = None, processes: int = 1
     ) -> Mapping[str, Ratio]:
-        """Ratios by workload name. Raises MeasureError: one was not measured then."""
+        """Ratios by workload name. Raises MeasureError: one was not measured then, of programs like these."""
         names = [only] if only else [workload.name for workload in self.workloads]
         try:
             return {name: self._ratios[asked(before, after, name, processes)] for name in names}
         except KeyError:
             raise MeasureError(
-                "what it would measure now was not measured when the lock was written"
+                "a graph comes out differently here than on the machine that measured, so what was measured "
+                "of it then says nothing: build there, or without --frozen"
             ) from None

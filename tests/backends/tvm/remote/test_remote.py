@@ -1,16 +1,15 @@
 """Bundles timed through TVM's RPC: a tracker and a server of its own, on loopback."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+import rpc_farm
 from graphwright.backends.measuring.measure import Workload, compare
 from graphwright.backends.target import detect, named
 from graphwright.backends.tvm.backend import Tvm
@@ -20,33 +19,14 @@ from graphwright.backends.tvm.remote.timing import contestants
 from graphwright.backends.tvm.remote.tracker import Tracker
 from graphwright.ir.errors import MeasureError
 
-FARM = Path(__file__).parents[3] / "support" / "rpc_farm.py"
 KEY = "loopback"
 
 
 @pytest.fixture(scope="module")
 def farm():
     """The tracker's address; one device, KEY, is registered there."""
-    first = 20000 + os.getpid() % 20000
-    process = subprocess.Popen(
-        [sys.executable, str(FARM), KEY, str(first)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "TVM_NUM_THREADS": "1"},
-    )
-    try:
-        address = f"127.0.0.1:{int(process.stdout.readline())}"
-        with Tracker(address) as tracker:
-            for _ in range(100):
-                if KEY in tracker.keys():  # noqa: SIM118 (not a mapping)
-                    break
-                time.sleep(0.1)
+    with rpc_farm.farm(KEY) as address:
         yield address
-    finally:
-        process.stdin.close()
-        process.wait(20)
 
 
 @pytest.fixture(scope="module")
