@@ -24,6 +24,16 @@ def test_every_package_has_its_init():
     assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
 
 
+def test_what_the_runner_is_built_from_is_installed():
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = tool["package-data"]["graphwright.backends.runners"]
+    files = [
+        file for file in (ROOT / "backends" / "runners").iterdir() if file.is_file() and file.suffix != ".py"
+    ]
+    assert [file.name for file in files if not any(file.match(pattern) for pattern in patterns)] == []
+    assert len(files) > 10
+
+
 def test_pins_cover_every_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = [
