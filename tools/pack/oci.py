@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...backends.bundles.manifest import sha256
+from ...backends.bundles.record import MODULE
 from ...backends.runners.build import LIBRARY, ONNXRUNTIME, PROGRAM, TVM
 from ...ir.errors import ConfigError
 from ...ir.host.temporary import TemporaryFolder
@@ -46,7 +47,8 @@ class Image:
             if not (runner / name).is_file():
                 raise ConfigError(f"the runner in {runner} has no {name}: build one with optimize runner")
         self.home = {f"{HOME}/{name}": runner / name for name in names}
-        self.system = libraries(self.home.values())
+        module = [content.files[MODULE]] if content.manifest.compiled else []
+        self.system = libraries([*self.home.values(), *module])
 
     def parts(self, model: Part) -> list[Part]:
         """What the image carries, for its SBOM."""

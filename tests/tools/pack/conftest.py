@@ -28,6 +28,11 @@ def tiny_feed():
 
 
 @pytest.fixture(scope="session")
+def tiny_program():
+    return tiny_encoder.encoder()
+
+
+@pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
     """Its directory is called tiny-model."""
     variants = [

@@ -11,6 +11,7 @@ import tarfile
 import numpy as np
 import pytest
 from graphwright.backends.running.runner import load
+from graphwright.backends.tvm.backend import Tvm
 from graphwright.ir.errors import BundleError, ConfigError
 from graphwright.tools.pack import archive, packing
 from graphwright.tools.pack.formats import Format
@@ -164,3 +165,19 @@ def test_a_wheel_answers_the_same_beside_numpy_and_onnxruntime_alone(tiny_bundle
     for feed in (tiny_feed(1, 8), tiny_feed(16, 9), tiny_feed(16, 8, padding=4)):
         found = answered(site, "tiny_model", feed, tmp_path)
         np.testing.assert_array_equal(found["embedding"], load(tiny_bundle).run(feed)["embedding"])
+
+
+def test_a_wheel_of_compiled_functions_is_for_their_processor(tiny_program, tiny_feed, tmp_path, only):
+    artifact = Tvm().build(tiny_program, threads=1, buckets=[{"batch": 2, "length": 6}])
+    artifact.save(tmp_path / "fast")
+    wheel = pack(str(tmp_path / "fast"), Format.WHEEL, str(tmp_path), name="tiny.fast", version="3")
+    assert wheel.name == f"tiny_fast-3-py3-none-linux_{artifact.compiled.arch}.whl"
+    site = only("numpy", "apache-tvm", "apache-tvm-ffi", "typing_extensions")
+    installed(wheel, site)
+    feed = tiny_feed(5, 4, padding=1)
+    found = answered(site, "tiny_fast", feed, tmp_path)
+    np.testing.assert_array_equal(found["embedding"], load(tmp_path / "fast").run(feed)["embedding"])
+    (metadata,) = site.glob("tiny_fast*/METADATA")
+    needs = [line for line in metadata.read_text().splitlines() if line.startswith("Requires-Dist")]
+    assert [line for line in needs if "apache-tvm==" in line]
+    assert not [line for line in needs if "onnxruntime" in line]
