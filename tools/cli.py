@@ -763,11 +763,16 @@ def serve(
         typer.Option(help="keys, one a line; else GRAPHWRIGHT_API_KEY's, else none", show_default=False),
     ] = None,
     threads: Threads = None,
-    parallel: Annotated[int, typer.Option(min=1, max=256, help="calls at once, sharing the threads")] = 1,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=256, help="calls at once; one a thread, or 1 of compiled bundles", show_default=False
+        ),
+    ] = None,
     batch_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, max=1 << 20, help="of a call; 2048, or a model's longest text", show_default=False
+            min=1, max=1 << 20, help="of a call; 512, or a model's longest text", show_default=False
         ),
     ] = None,
     waiting_tokens: Annotated[

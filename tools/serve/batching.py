@@ -76,7 +76,7 @@ class Batcher:
         self._observe = observe
         self._waiting: dict[str, OrderedDict[int, tuple[Job, int]]] = {name: OrderedDict() for name in lanes}
         self._numbers = count()
-        self._pace = 0.0  # tokens a second
+        self._pace = 0.0  # tokens a second, of one worker
         self._running: dict[asyncio.Future[Any], float] = {}  # and when each began
         self.waiting_tokens = 0
 
@@ -111,7 +111,7 @@ class Batcher:
 
     def seconds(self, tokens: int) -> float:
         """How long so many tokens take, by the calls before; 1 before there were any."""
-        return tokens / self._pace if self._pace else 1.0
+        return tokens / (self._pace * self._parallel) if self._pace else 1.0
 
     def withdraw(self, job: Job) -> int:
         """Take out of the waiting what has not begun of a job. How many texts that were."""

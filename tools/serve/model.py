@@ -18,7 +18,7 @@ from .refusal import Refusal
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-TOKENS = 2048  # of a call, unless more is asked for or the model takes longer texts
+TOKENS = 512  # of a call, unless more is asked for or the model takes longer texts
 CHARACTERS = 64  # a token, at most: what is longer is not even tokenized
 Kind = Literal["embedding", "classifier", "reranker"]
 
@@ -96,7 +96,7 @@ def model(name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[i
     before anybody asks.
 
     Args:
-        tokens: of a call; None is 2048, or the longest text that the model takes.
+        tokens: of a call; None is 512, or the longest text that the model takes.
         cuts: widths that its vectors may be cut to, beside those that the bundle records.
 
     Raises:
@@ -118,7 +118,7 @@ def model(name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[i
         )
     encoder.tokenizer.enable_truncation(longest)
     output = _output(bundle)
-    budget = Budget(tokens, rows, packs(bundle), fixed)
+    budget = Budget(tokens, rows, fixed)
     for call in calls(bundle, budget, longest):
         probe = bundle.run(encoder.pad_together(call))[output]
     bring_in(bundle.directory)
@@ -139,15 +139,12 @@ def calls(bundle: Bundle, budget: Budget, longest: int) -> list[list[Encoding]]:
     routes = bundle.manifest.dispatch
     shapes = [(route["batch"], route["length"], route["padding"]) for route in routes]
     full = max(1, min(budget.rows, budget.tokens // (budget.fixed or longest)))
-    shapes += [(full, longest, 0.0)]
-    if budget.packs:
-        shapes += [(min(budget.rows, 2 * full), longest, 0.5)]
     found = []
-    for rows, length, padding in shapes:
+    for rows, length, padding in [*shapes, (full, longest, 0.0)]:
         first = min(length, longest)
         rest = max(1, round(first * (1 - padding * rows / max(1, rows - 1))))
         lengths = [first] + [rest] * (rows - 1)
-        if budget.holds(rows, sum(lengths), first):
+        if budget.holds(rows, first):
             found.append([_of_length(bundle, each, longest) for each in lengths])
     return found or [[_of_length(bundle, 1, longest)]]
 
@@ -157,22 +154,6 @@ def _of_length(bundle: Bundle, tokens: int, longest: int) -> Encoding:
     (encoding,) = bundle.encoder.tokenize(["a " * longest])
     encoding.truncate(tokens)
     return encoding
-
-
-def packs(bundle: Bundle) -> bool:
-    """Whether some graph or function of a bundle computes real tokens alone."""
-    compiled = bundle.manifest.compiled
-    if compiled is not None:
-        return any(function.mask is not None for function in compiled.functions)
-    steps = bundle.manifest.record.get("steps")
-    return any(
-        isinstance(step, dict) and step.get("status") == "applied" and _named(step) == "remove-padding"
-        for step in (steps if isinstance(steps, list) else ())
-    )
-
-
-def _named(step: Mapping[str, Any]) -> str:
-    return str(step.get("pass", "")).partition("{")[0]
 
 
 def _recorded(info: Mapping[str, Any]) -> list[int]:

@@ -117,7 +117,6 @@ class Routes:
                 "model_sha": manifest.record.get("sha256"),
                 "model_type": kind,
                 "prompts": sorted(model.prompts),
-                "packs_padding_away": model.budget.packs,
                 "moves_with_its_call": manifest.record.get("neighbours"),
                 "max_input_length": model.longest,
                 "max_batch_tokens": model.budget.tokens,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...backends.bundles.manifest import read_manifest
 from ...backends.running.runner import load
 from ...backends.target import check_threads, usable_threads
 from ...ir.errors import BackendError, ConfigError
@@ -21,7 +22,7 @@ def serve(
     port: int,
     key_file: str | None,
     threads: int | None,
-    parallel: int,
+    parallel: int | None,
     tokens: int | None,
     dimensions: str | None,
     limits: dict[str, int | float | bool],
@@ -33,7 +34,8 @@ def serve(
     Args:
         bundles: directories, or NAME=DIRECTORY.
         threads: of all calls together; None is what this process, or its container's group, may use.
-        parallel: calls at once, which share the threads.
+        parallel: calls at once, which share the threads; None is one a thread: a call of one thread waits for
+            no other, and computes more for the time that it takes. TVM's functions run one call at a time.
         tokens: of a call. dimensions: widths that vectors may be cut to, "64,128". limits: of `Limits`.
 
     Raises:
@@ -54,6 +56,9 @@ def serve(
         raise ConfigError("--dimensions says what one model was trained for: serve it alone, or leave it out")
     total = usable_threads() if threads is None else threads
     check_threads(total)
+    if parallel is None:
+        compiled = any(read_manifest(Path(path)).compiled for path in paths.values())
+        parallel = 1 if compiled else total
     if parallel > total:
         raise ConfigError(f"{parallel} calls at once need as many threads, and there are {total}")
     each = total // parallel

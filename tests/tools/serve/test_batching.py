@@ -35,13 +35,13 @@ class Model:
                 self.at_once -= 1
 
 
-def served(scenario, *, tokens=64, parallel=1, most=10_000, packs=True, names=("model",)):
+def served(scenario, *, tokens=64, parallel=1, most=10_000, names=("model",)):
     """Runs `await scenario(batcher, models)` and gives (its result, models)."""
     models = {name: Model() for name in names}
 
     async def main():
         with ThreadPoolExecutor(parallel) as executor:
-            lanes = {name: Lane(model, Budget(tokens, packs=packs)) for name, model in models.items()}
+            lanes = {name: Lane(model, Budget(tokens)) for name, model in models.items()}
             batcher = Batcher(lanes, executor, parallel, most)
             try:
                 return await scenario(batcher, models)
@@ -62,8 +62,8 @@ REQUESTS = st.lists(
 
 
 @settings(deadline=None, max_examples=50)
-@given(REQUESTS, st.integers(1, 3), st.booleans())
-def test_each_answer_goes_to_its_asker_and_calls_keep_the_budget(requests, parallel, packs):
+@given(REQUESTS, st.integers(1, 3))
+def test_each_answer_goes_to_its_asker(requests, parallel):
     async def scenario(batcher, models):
         async def ask(request):
             texts, lengths = zip(*request, strict=True)
@@ -71,7 +71,7 @@ def test_each_answer_goes_to_its_asker_and_calls_keep_the_budget(requests, paral
 
         return await asyncio.gather(*map(ask, requests), return_exceptions=True)
 
-    answers, models = served(scenario, parallel=parallel, packs=packs)
+    answers, models = served(scenario, parallel=parallel)
     for request, answer in zip(requests, answers, strict=True):
         if any(text % 100 == 13 for text, _ in request):
             assert isinstance(answer, ValueError)
@@ -81,17 +81,15 @@ def test_each_answer_goes_to_its_asker_and_calls_keep_the_budget(requests, paral
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.booleans())
-def test_no_call_is_larger_than_the_budget(lengths, packs):
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
+def test_no_call_is_larger_than_the_budget(lengths):
     async def scenario(batcher, models):
         return await batcher.submit("model", [1000 * length for length in lengths], lengths).done
 
-    _, models = served(scenario, packs=packs)
+    _, models = served(scenario)
     for texts in models["model"].calls:
         call = [text // 1000 for text in texts]
-        real, places = sum(call), len(call) * max(call)
-        assert (real if packs else places) <= 64
-        assert places <= 128
+        assert len(call) * max(call) <= 64
 
 
 def test_what_comes_while_a_call_runs_is_computed_together():
@@ -151,7 +149,7 @@ def test_the_oldest_text_waits_for_no_better_company():
         return [await job.done for job in jobs]
 
     _, models = served(scenario)
-    assert models["model"].calls[1] == [60, 2]  # the places of two
+    assert models["model"].calls[1] == [60]
 
 
 def test_lanes_take_turns_by_age():

@@ -1,4 +1,4 @@
-"""What a bundle is to a server: its limits, whether it packs, and what is tried before anybody asks."""
+"""What a bundle is to a server: its limits, and what is tried before anybody asks."""
 
 from types import SimpleNamespace
 
@@ -7,8 +7,7 @@ import pytest
 import served
 from graphwright.backends.running.runner import load
 from graphwright.ir.errors import BundleError
-from graphwright.tools.serve.budget import Budget
-from graphwright.tools.serve.model import TOKENS, calls, model, packs
+from graphwright.tools.serve.model import TOKENS, model
 from graphwright.tools.serve.refusal import Refusal
 
 
@@ -69,35 +68,6 @@ def test_the_largest_calls_are_made_before_anybody_asks(letters):
     assert [each.shape for each in made] == [(4, 8), (10, served.LONGEST)]  # 99 rows are no call
     assert made[0].sum() == 8 + 3 * 3  # nearly half is padding
     assert made[1].all()
-
-
-def test_where_padding_is_packed_away_twice_the_places_are_tried(letters):
-    steps = [{"pass": "remove-padding", "status": "applied"}]
-    bundle = stand_in(letters, record={"steps": steps})
-    (full, wide) = calls(bundle, Budget(320, 64, packs=True), served.LONGEST)
-    assert [len(full), len(wide)] == [10, 20]
-    assert sum(map(len, wide)) <= 320
-
-
-@pytest.mark.parametrize(
-    ("record", "packed"),
-    [
-        ({}, False),
-        ({"steps": None}, False),
-        ({"steps": ["remove-padding"]}, False),
-        ({"steps": [{"pass": "fuse-attention", "status": "applied"}]}, False),
-        ({"steps": [{"pass": "remove-padding", "status": "undone"}]}, False),
-        ({"steps": [{"pass": "remove-padding", "status": "applied"}]}, True),
-    ],
-)
-def test_a_manifest_says_whether_padding_is_computed(letters, record, packed):
-    assert packs(stand_in(letters, record=record)) is packed
-
-
-@pytest.mark.parametrize(("masks", "packed"), [([None, None], False), ([None, "attention_mask"], True)])
-def test_so_do_compiled_functions(letters, masks, packed):
-    compiled = SimpleNamespace(functions=[SimpleNamespace(mask=mask) for mask in masks])
-    assert packs(stand_in(letters, compiled=compiled)) is packed
 
 
 def test_recorded_widths_may_be_asked_for(letters):
