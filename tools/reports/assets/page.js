@@ -20,7 +20,7 @@
       background: null, font, view: { stroke: null }, mark: { color: colour("--c-ours") },
       axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 11.5, titleFontSize: 11.5, titleFontWeight: 400, titlePadding: 8, labelOverlap: true },
       axisY: { domain: false, ticks: false, labelPadding: 6 }, axisQuantitative: { tickCount: 5 },
-      legend: { labelColor: ink, labelFontSize: 12, symbolStrokeWidth: 0 },
+      legend: { labelColor: ink, labelFontSize: 12, symbolStrokeWidth: 0, symbolOpacity: 1 },
       rule: { color: soft }, text: { color: soft, fontSize: 11.5 },
     };
   };

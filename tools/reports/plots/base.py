@@ -12,6 +12,8 @@ OURS, USUAL, OTHER = "ours", "usual", "other"
 DOT: Mapping[str, Any] = {"type": "point", "filled": True, "size": 90}
 SPAN: Mapping[str, Any] = {"type": "rule", "strokeWidth": 3, "opacity": 0.45}  # from the low end to the high
 
+LOGARITHMIC: Mapping[str, Any] = {"type": "log", "nice": False, "padding": 12}
+
 
 @dataclass(frozen=True)
 class Plot:

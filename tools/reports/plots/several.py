@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...build.steps import BUNDLE
-from .base import DOT, SPAN, Plot, axis, layer, rows_of, spec, told
+from .base import DOT, LOGARITHMIC, SPAN, Plot, axis, layer, rows_of, spec, told
 from .timings import timings
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -27,7 +27,7 @@ def times(records: Records, measure: str = "ms") -> Plot | None:
         return None
     than = ", ".join(dict.fromkeys(row["than"] for row in rows))
     title = f"times as fast as {than}" if measure == "times" else "ms of a call, logarithmic"
-    scale = {"zero": True} if measure == "times" else {"type": "log", "nice": False, "padding": 12}
+    scale = {"zero": True} if measure == "times" else LOGARITHMIC
     names = list(records)
     shared = {
         "y": rows_of("workload", list(dict.fromkeys(row["workload"] for row in rows))),

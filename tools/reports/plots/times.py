@@ -7,7 +7,21 @@ from dataclasses import asdict
 from typing import Any
 
 from ...build.steps import BUNDLE, PLAIN, PYTORCH
-from .base import DOT, OTHER, OURS, SPAN, USUAL, Plot, axis, coloured, layer, rows_of, spec, told
+from .base import (
+    DOT,
+    LOGARITHMIC,
+    OTHER,
+    OURS,
+    SPAN,
+    USUAL,
+    Plot,
+    axis,
+    coloured,
+    layer,
+    rows_of,
+    spec,
+    told,
+)
 from .timings import Timing, timings
 
 STEP = 44  # pixels of a workload
@@ -25,8 +39,8 @@ def times(record: Mapping[str, Any]) -> Plot | None:
         ("workload", "calls of", ""), ("name", "what ran", ""), ("ms", "ms, median", ".3f"),
         ("low", "lower quartile", ".3f"), ("high", "upper quartile", ".3f"),
     )  # fmt: skip
-    x = axis("ms", "ms of a call, logarithmic", scale={"type": "log", "nice": False, "padding": 12})
-    low = axis("low", x["title"], scale=x["scale"])
+    x = axis("ms", "ms of a call, logarithmic", scale=LOGARITHMIC)
+    low = {**x, "field": "low"}
     layers = [layer(SPAN, {"x": low, "x2": {"field": "high"}}), layer(DOT, {"x": x, "tooltip": shown})]
     rows = [asdict(each) for each in found]
     step = {"step": STEP, "for": "position"}
