@@ -11,6 +11,7 @@ from graphwright import BackendError, BundleError, ConfigError, Index, InputErro
 from graphwright.tools.retrieval import recall as measuring
 from graphwright.tools.retrieval import vectors as arithmetic
 from graphwright.tools.retrieval import write as writing
+from graphwright.tools.retrieval.graph import Graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,6 +99,27 @@ def test_exact_search_is_float64s_ties_included(seed, rows, dims, k, count, bloc
         np.testing.assert_allclose(values, scores[order], rtol=1e-12, atol=1e-12)
         if not seed % 2:
             assert got.tolist() == order.tolist()
+
+
+def test_what_float32_rounds_apart_ties():
+    """Orders of the same 24-bit numbers: their sums are one in float64, and many in float32."""
+    draw = np.random.default_rng(0)
+    numbers = (draw.integers(-(2**23), 2**23, 64) * 2.0**-20).astype(np.float32)
+    vectors = np.stack([draw.permutation(numbers) for _ in range(700)])
+    longest = float(np.linalg.norm(numbers.astype(np.float64)))
+    query = np.ones((1, 64), np.float32)
+    assert len(set((query @ vectors.T)[0].tolist())) > 5
+    found = next(arithmetic.whole(vectors, query, 5, longest))
+    assert arithmetic.ranked(vectors, found, query[0], 5)[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_rows_that_no_way_in_the_graph_leads_to_are_found(indexes, texts, weights, monkeypatch):
+    queries = lettered.vectors(texts[:2], weights)
+    expected = indexes["float32"].search(queries, 4)
+    nearest = Graph.nearest
+    monkeypatch.setattr(Graph, "nearest", lambda *given: [rows[:3] for rows in nearest(*given)])
+    found = indexes["hnsw"].search(queries, 4)
+    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
 
 
 def test_more_than_there_is_gives_all(bundle, tmp_path, weights):
