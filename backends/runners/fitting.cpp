@@ -136,4 +136,23 @@ Owned from_the_start(const Array &given, int64_t size, int64_t reach) {
   return made;
 }
 
+std::vector<Owned> real_tokens(const Input &spec, const Array &mask, const std::vector<int64_t> &own) {
+  std::vector<char> real = gw::kept(spec, mask);
+  if (!real.empty() && std::find(real.begin(), real.end(), 1) == real.end()) real[0] = 1;  // none runs on nothing
+  const DType *dtype = dtype_named("int32");
+  std::vector<int32_t> rows, starts(static_cast<size_t>(own[0] + 1), 0);
+  const auto length = static_cast<size_t>(mask.shape[1]);
+  for (size_t row = 0; row < static_cast<size_t>(own[0]); ++row) {
+    for (size_t at = 0; row < static_cast<size_t>(mask.shape[0]) && at < length; ++at)
+      if (real[row * length + at]) rows.push_back(static_cast<int32_t>(row * static_cast<size_t>(own[1]) + at));
+    starts[row + 1] = static_cast<int32_t>(rows.size());
+  }
+  std::vector<Owned> made;
+  for (auto *each : {&rows, &starts}) {
+    made.push_back(owned(dtype, {static_cast<int64_t>(each->size())}));
+    std::memcpy(made.back().bytes.get(), each->data(), each->size() * sizeof(int32_t));
+  }
+  return made;
+}
+
 }  // namespace gw

@@ -34,4 +34,8 @@ void fill(Array &array, const Input &spec, const Compiled &compiled, const Array
 // Indices that count from the end, as from the start: from a padded axis' end they are others.
 Owned from_the_start(const Array &given, int64_t size, int64_t reach);
 
+// The tokens that a mask keeps, numbered as in a function's own (batch, length), and where each sequence begins among
+// them, both int32 (backends/tvm/run/kept.py).
+std::vector<Owned> real_tokens(const Input &spec, const Array &mask, const std::vector<int64_t> &own);
+
 }  // namespace gw

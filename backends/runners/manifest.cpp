@@ -2,19 +2,16 @@
 
 #include <cmath>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "failure.hpp"
 #include "files.hpp"
 #include "sha256.hpp"
+#include "typed.hpp"
 
 namespace gw {
 namespace {
 
-using Json = nlohmann::json;
-
-constexpr int64_t kMost = int64_t(1) << 62;  // of a size or a count
 constexpr int kFormat = 2;
 constexpr size_t kMostBytes = size_t(16) << 20;
 constexpr size_t kDeepest = 200;
@@ -25,58 +22,6 @@ constexpr DType kTypes[] = {
     {"int64", 8, 7, 0, 64},   {"uint8", 1, 2, 1, 8},     {"uint16", 2, 4, 1, 16},   {"uint32", 4, 12, 1, 32},
     {"uint64", 8, 13, 1, 64}, {"float16", 2, 10, 2, 16}, {"float32", 4, 1, 2, 32},  {"float64", 8, 11, 2, 64},
     {"bfloat16", 2, 16, 4, 16}};
-
-// What a manifest must be and isn't.
-struct Damage : Failure {
-  using Failure::Failure;
-};
-
-std::string quoted(const Json &value) {
-  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
-  return text.size() <= 60 ? text : text.substr(0, 57) + "...";
-}
-
-const Json &member(const Json &object, const char *name) {
-  if (!object.is_object()) throw Damage(quoted(object) + " where an object is due");
-  auto found = object.find(name);
-  if (found == object.end()) throw Damage(std::string("it has no ") + name);
-  return *found;
-}
-
-const Json &table(const Json &value) {
-  if (!value.is_object()) throw Damage(quoted(value) + " where an object is due");
-  return value;
-}
-
-const Json &list(const Json &value) {
-  if (!value.is_array()) throw Damage(quoted(value) + " where a list is due");
-  return value;
-}
-
-std::string text(const Json &value) {
-  if (!value.is_string() || value.get_ref<const std::string &>().find('\0') != std::string::npos)
-    throw Damage(quoted(value) + " where a text is due");
-  return value.get<std::string>();
-}
-
-int64_t whole(const Json &value, int64_t low = 0, int64_t high = kMost) {
-  bool fits = value.is_number_unsigned() ? value.get<uint64_t>() <= uint64_t(INT64_MAX) : value.is_number_integer();
-  if (!fits || value.get<int64_t>() < low || value.get<int64_t>() > high)
-    throw Damage(quoted(value) + " where a whole number from " + std::to_string(low) + " to " +
-                 std::to_string(high) + " is due");
-  return value.get<int64_t>();
-}
-
-double number(const Json &value, double low, double high) {
-  if (!value.is_number() || !(value.get<double>() >= low && value.get<double>() <= high))
-    throw Damage(quoted(value) + " where a number is due");
-  return value.get<double>();
-}
-
-const Json *given(const Json &object, const char *name) {
-  auto found = object.find(name);
-  return found == object.end() || found->is_null() ? nullptr : &*found;
-}
 
 class Parser {
  public:

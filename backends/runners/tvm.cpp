@@ -4,10 +4,7 @@
 
 #if __has_include(<tvm/ffi/c_api.h>)
 
-#include <fcntl.h>
 #include <sched.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -15,93 +12,15 @@
 #include "choice.hpp"
 #include "fitting.hpp"
 #include "processor.hpp"
+#include "results.hpp"
 #include "tvm_api.hpp"
+#include "weights.hpp"
 #include "worker.hpp"
 
 namespace gw {
 namespace {
 
 constexpr int kCpu = 1, kPooled = 2, kOneCpuEach = -2, kAllCpus = -3;  // of TVM
-constexpr size_t kPage = size_t(1) << 21, kAlign = 64;
-
-// model.weights in memory, which is asked for in large pages.
-class Weights {
- public:
-  explicit Weights(const std::string &path) {
-    const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    const off_t end = file < 0 ? -1 : lseek(file, 0, SEEK_END);
-    size = end < 0 ? 0 : static_cast<size_t>(end);
-    room_ = mmap(nullptr, size + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    size_t filled = 0;
-    if (file >= 0 && room_ != MAP_FAILED) {
-      madvise(room_, size + kPage, MADV_HUGEPAGE);
-      data = static_cast<char *>(room_) + (kPage - reinterpret_cast<uintptr_t>(room_) % kPage) % kPage;
-      for (ssize_t more = 1; filled < size && more > 0; filled += static_cast<size_t>(std::max<ssize_t>(more, 0)))
-        more = pread(file, data + filled, size - filled, static_cast<off_t>(filled));
-    }
-    if (file >= 0) close(file);
-    if (!data || filled < size) throw Failure(path + " can't be read: copy or build the bundle again");
-  }
-  Weights(const Weights &) = delete;
-  ~Weights() {
-    if (room_ != MAP_FAILED) munmap(room_, size + kPage);
-  }
-
-  Any tensor(const std::string &name, const Place &place) const {
-    size_t bytes = place.dtype->bytes;
-    for (int64_t side : place.shape) {
-      if (side && bytes > size / static_cast<size_t>(side)) throw Failure("model.weights does not hold " + name);
-      bytes *= static_cast<size_t>(side);
-    }
-    const auto offset = static_cast<size_t>(place.offset);
-    if (offset % kAlign || offset > size || bytes > size - offset)
-      throw Failure("model.weights does not hold " + name);
-    return gw::tensor(data + offset, place.shape, place.dtype->kind, place.dtype->bits);
-  }
-
-  char *data = nullptr;
-  size_t size = 0;
-
- private:
-  void *room_ = MAP_FAILED;
-};
-
-// One function's results: arrays over what TVM allocated.
-struct Given {
-  Any held;
-  std::vector<Array> arrays;
-
-  explicit Given(Any found) : held(std::move(found)) {
-    if (held.type() == kTVMFFITensor) {
-      arrays.push_back(described(held.view()));
-      return;
-    }
-    if (held.type() != kTVMFFIArray) throw Failure("it gave no arrays");
-    auto *cell = Any::cell<TVMFFISeqCell>(held.view());
-    for (int64_t i = 0; i < cell->size; ++i) arrays.push_back(described(static_cast<TVMFFIAny *>(cell->data)[i]));
-  }
-
- private:
-  static Array described(const TVMFFIAny &value) {
-    if (value.type_index != kTVMFFITensor) throw Failure("it gave what is no array");
-    auto *found = Any::cell<DLTensor>(value);
-    Array array;
-    for (auto *name : {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16",
-                       "float32", "float64", "bfloat16"})
-      if (auto *dtype = dtype_named(name); dtype->kind == found->dtype.code && dtype->bits == found->dtype.bits)
-        array.dtype = dtype;
-    if (!array.dtype || found->dtype.lanes != 1) throw Failure("arrays in C can't hold the elements of its outputs");
-    array.shape.assign(found->shape, found->shape + found->ndim);
-    array.data = static_cast<const char *>(found->data) + found->byte_offset;
-    return array;
-  }
-};
-
-class Results : public Outputs {
- public:
-  std::vector<Given> given;
-  std::vector<Owned> copies;
-};
 
 // One compiled size, its weights bound to it.
 struct Bound {
@@ -262,26 +181,6 @@ class Machine : public Engine {
       for (auto &each : kept) given.push_back(&each);
     }
     return Given(one.function.call(given));
-  }
-
-  // The kept tokens in order, and where each sequence begins among them (backends/tvm/run/kept.py).
-  static std::vector<Owned> real_tokens(const Input &spec, const Array &mask, const std::vector<int64_t> &own) {
-    std::vector<char> real = gw::kept(spec, mask);
-    if (!real.empty() && std::find(real.begin(), real.end(), 1) == real.end()) real[0] = 1;  // none runs on nothing
-    const DType *dtype = dtype_named("int32");
-    std::vector<int32_t> rows, starts(static_cast<size_t>(own[0] + 1), 0);
-    const auto length = static_cast<size_t>(mask.shape[1]);
-    for (size_t row = 0; row < static_cast<size_t>(own[0]); ++row) {
-      for (size_t at = 0; row < static_cast<size_t>(mask.shape[0]) && at < length; ++at)
-        if (real[row * length + at]) rows.push_back(static_cast<int32_t>(row * static_cast<size_t>(own[1]) + at));
-      starts[row + 1] = static_cast<int32_t>(rows.size());
-    }
-    std::vector<Owned> made;
-    for (auto *each : {&rows, &starts}) {
-      made.push_back(owned(dtype, {static_cast<int64_t>(each->size())}));
-      std::memcpy(made.back().bytes.get(), each->data(), each->size() * sizeof(int32_t));
-    }
-    return made;
   }
 
   // What belongs to the call, of one piece or of several behind one another along the batch.

@@ -109,7 +109,7 @@ def built(tmp_path_factory):
     folder = folder.parent if folder.name.startswith("popen-") else folder
     with FileLock(folder / "runner.lock"), contextlib.chdir(folder):
         if not Path("runner").exists():
-            build.build("runner", "system")  # a relative path, as people write it
+            build.build("runner")  # a relative path, as people write it
     return folder / "runner"
 
 

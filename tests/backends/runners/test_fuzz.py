@@ -1,6 +1,7 @@
 """Fifteen seconds of changed manifests and inputs under AddressSanitizer and UndefinedBehaviorSanitizer."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ SANITIZED = (
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a compiler with sanitizers")
 def test_nothing_is_read_past_its_end(runner, make, tmp_path):
     fuzz = Path(__file__).with_name("fuzz.cpp")
     building.compile_program(tmp_path / "fuzz", ["c++"], [fuzz], SANITIZED)
