@@ -76,6 +76,32 @@ class QuantizeMixed(Pass):
         if not chosen:
             return Result(program, False, notes=("no linear layer to quantize", *misses))
         sources = nan_sources(program, context)
+        # What another graph of the bundle chose counts: no vector may depend on which of them answers.
+        keys = [(repr(self), unit.weights) for unit in chosen]
+        known = context.chosen if context.chosen is not None else {}
+        statistics: dict[str, int | float | str] = {}
+        told: list[str] = []
+        if not known.keys() >= set(keys):
+            plan, statistics, told = self._measured(program, chosen, limit, sources, context)
+            known.update(zip(keys, plan, strict=True))
+        taken: list[Precision] = [
+            p if p != "float" and context.allow(f"{p} for {unit.name}") else "float"
+            for unit, p in zip(chosen, (known[key] for key in keys), strict=True)
+        ]
+        assign(program, chosen, taken, limit, sources)
+        counts = Counter(taken)
+        statistics = {p: counts[p] for p in PRECISIONS} | statistics
+        return Result(program, counts["float"] < len(taken), statistics, (why, *told, *misses))
+
+    def _measured(
+        self,
+        program: Program,
+        chosen: Sequence[Unit],
+        limit: int,
+        sources: frozenset[str],
+        context: Context,
+    ) -> tuple[list[Precision], dict[str, int | float | str], list[str]]:
+        """A precision for each unit, the share of the budget that they take, and what to say of them."""
         made = variants(program, chosen, limit, sources)
         if self.budget == "size":
             costs = bytes_of(made, chosen)
@@ -87,16 +113,9 @@ class QuantizeMixed(Pass):
         losses = measure(program, chosen, limit, sources, context)
         whole = sum(cost["float"] for cost in costs)
         plan, notes = self._plan(losses, costs, whole)
-        plan = [
-            p if p != "float" and context.allow(f"{p} for {unit.name}") else "float"
-            for unit, p in zip(chosen, plan, strict=True)
-        ]
-        assign(program, chosen, plan, limit, sources)
         spent = sum(cost[p] for cost, p in zip(costs, plan, strict=True))
-        counts = Counter(plan)
-        statistics = {p: counts[p] for p in PRECISIONS} | {f"share of {self.budget}": round(spent / whole, 3)}
-        told = [why, *notes, *self._told(chosen, plan, costs, losses), *misses]
-        return Result(program, counts["float"] < len(plan), statistics, tuple(told))
+        told = [*notes, *self._told(chosen, plan, costs, losses)]
+        return plan, {f"share of {self.budget}": round(spent / whole, 3)}, told
 
     def _plan(self, losses: Losses, costs: Costs, whole: float) -> tuple[list[Precision], list[str]]:
         found = allocate(losses, costs, self.limit * whole)

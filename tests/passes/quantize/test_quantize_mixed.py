@@ -1,5 +1,6 @@
 """quantize-mixed: the best plan within a budget, from costs that were measured; units, budgets, refusals."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,6 +11,7 @@ from graphwright.ir.inputs.probe import probes
 from graphwright.passes.common.allocate import allocate
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
+from graphwright.passes.quantize import quantize_mixed
 from graphwright.passes.quantize.int8.weights import FULL
 from graphwright.passes.quantize.mixed.costs import bytes_of, seconds, variants
 from graphwright.passes.quantize.mixed.units import assign, units
@@ -111,6 +113,17 @@ def test_the_budget_of_bytes_is_kept_with_as_little_loss_as_it_allows(by, limit)
         assert step.statistics["float"] >= 1
     again = Pipeline([QuantizeMixed(budget="size", limit=limit, by=by)]).run(program, context)
     assert again.program.fingerprint() == run.program.fingerprint()
+
+
+def test_what_was_chosen_is_chosen_again_without_a_clock(monkeypatch):
+    pass_, chosen = QuantizeMixed(limit=0.6), {}
+    first = pass_.run(two_layers(), replace(CONTEXT, chosen=chosen))
+    assert chosen.keys() == {(repr(pass_), unit.weights) for unit in units(two_layers(), FULL)[0]}
+    monkeypatch.setattr(quantize_mixed, "seconds", lambda *_: pytest.fail("it measures again"))
+    again = pass_.run(two_layers(), replace(CONTEXT, chosen=dict(chosen)))
+    assert again.program.fingerprint() == first.program.fingerprint()
+    other = pass_.run(two_layers(), replace(CONTEXT, chosen=dict.fromkeys(chosen, "int8")))
+    assert (other.statistics["int8"], other.statistics["float"]) == (len(chosen), 0)
 
 
 def test_a_budget_that_cannot_be_met_gets_the_cheapest_and_says_so():
