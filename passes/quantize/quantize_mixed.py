@@ -96,7 +96,7 @@ class QuantizeMixed(Pass):
     def _measured(
         self,
         program: Program,
-        chosen: Sequence[Unit],
+        chosen: list[Unit],
         limit: int,
         sources: frozenset[str],
         context: Context,
