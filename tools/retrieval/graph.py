@@ -6,6 +6,7 @@ kernels that it is built on (numkong) are those of int8 and binary codes.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ class Graph:
 
 def usearch() -> Any:
     """The package that keeps graphs. Raises BackendError where it is missing."""
+    with contextlib.suppress(ImportError):
+        import onnxruntime  # noqa: F401  (loaded behind usearch 2.26, onnxruntime 1.31 ends the process)
     try:
         import usearch.index as package
     except ImportError as error:

@@ -345,7 +345,9 @@ def test_an_index_makes_room_only_when_told(bundle, tmp_path):
         Index.build(bundle, ["b"], bundle, force=True)
 
 
-def test_an_index_loads_without_what_made_the_model(indexes, bundle, texts):
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_loads_without_what_made_the_model(indexes, bundle, texts, kind):
+    """In a fresh process, and before the bundle's runtime is."""
     import subprocess
 
     code = (
@@ -353,7 +355,7 @@ def test_an_index_loads_without_what_made_the_model(indexes, bundle, texts):
         "for name in ('torch', 'transformers', 'tvm', 'onnx', 'onnxscript', 'pydantic'):\n"
         "    sys.modules[name] = None\n"
         "import graphwright as gw\n"
-        f"index = gw.Index({str(indexes['int8'].directory)!r})\n"
+        f"index = gw.Index({str(indexes[kind].directory)!r})\n"
         f"print(index.ask({str(bundle)!r}, {texts[7]!r})[0][0].score)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
