@@ -8,6 +8,7 @@ import pytest
 from graphwright.backends.measuring.ratios import speedup
 from graphwright.tools.reports.energy import NONE, sentences
 from graphwright.tools.reports.page import as_script, page, title
+from graphwright.tools.reports.plots.steps import path
 from graphwright.tools.reports.plots.timings import timings
 from graphwright.tools.reports.summary import tiles
 
@@ -85,6 +86,17 @@ def test_what_a_run_has_no_data_for_is_left_out(record):
         assert f"<h2>{heading}</h2>" not in text
     assert "<h2>What each pass did</h2>" in text
     assert "<h2>Quantization</h2>" in page(record)
+
+
+def test_quality_against_size_is_drawn_where_either_moved(record):
+    moved = copy.deepcopy(record)
+    moved["weight_bytes"], moved["quality"]["drop"] = [90, 100], 0.0
+    (shown,) = (plot for plot in [path(moved)] if plot)
+    assert [row["what"] for row in shown.spec["data"]["values"]][::2] == ["original", "bundle"]
+    moved["weight_bytes"] = [9996, 10000]
+    assert path(moved) is None
+    moved["quality"]["drop"] = 0.5
+    assert path(moved) is not None
 
 
 def test_the_smallest_manifest_has_a_page():

@@ -7,7 +7,7 @@
   const { nodes, stages } = JSON.parse(await new Response(opened).text());
   const [NAME, OP, LINE, READS, BLOCK] = [0, 1, 2, 3, 4];
   const MARKS = { added: "+", removed: "−", changed: "~" };
-  const state = { stage: stages.length - 1, shown: "changes", open: new Set(), scale: 1, sought: "" };
+  const state = { stage: 0, shown: "changes", open: new Set(), scale: 1, sought: "" };
 
   const make = (tag, attributes = {}, ...children) => {
     const svg = ["svg", "g", "rect", "text", "path", "title"].includes(tag);
@@ -58,6 +58,7 @@
   const chooser = make("select", { "aria-label": "the pass to show" });
   stages.forEach((stage, number) => {
     const tally = number ? counts([...compared(number, "changes").values()]).map(([mark, count]) => MARKS[mark] + count).join(" ") : `${stage.nodes.length} nodes`;
+    if (number && tally) state.stage = number;  // the last pass that changed a line
     chooser.append(make("option", { value: number }, `${number}. ${stage.pass}  (${tally || "weights alone"})`));
   });
   const buttons = ["before", "changes", "after"].map(shown => make("button", { type: "button", "data-shown": shown }, shown));

@@ -7,6 +7,8 @@ from typing import Any
 
 from .base import DOT, OURS, Plot, axis, layer, spec, told
 
+LITTLE = 0.005  # share of the bytes, and points, below which nothing moved
+
 
 def path(record: Mapping[str, Any]) -> Plot | None:
     """The way of quality and size along the pipeline: a point for the original, and for each pass that was
@@ -22,7 +24,10 @@ def path(record: Mapping[str, Any]) -> Plot | None:
             point = {"mb": megabytes, "score": score, "order": number}
             rows.append({"what": f"after {step['pass']}", **point})
     rows.append({"what": "bundle", "mb": held[0] / 1e6, "score": quality["score"]["value"], "order": 10_000})
-    if any(row["score"] is None for row in rows) or held[0] == held[1]:
+    if any(row["score"] is None for row in rows):
+        return None
+    alike = abs(held[0] - held[1]) < LITTLE * held[1] and abs(quality["drop"]) < LITTLE
+    if alike:
         return None
     scale = {"zero": False, "padding": 16, "nice": True}
     pointer = told(("what", "what", ""), ("mb", "MB", ".2f"), ("score", metric, ".2f"))
