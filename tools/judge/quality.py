@@ -53,6 +53,11 @@ def judge(program: Program, data: Data, encoder: Encoder, reference: Runner, see
                 f"{data.path}: the model reads a query and a document together, and retrieval compares "
                 "vectors; judge it with --task rerank"
             )
+        if not pairwise and any("logits" in name for name in program.outputs):
+            raise DataError(
+                f"{data.path}: the model's task is {program.task}, and its logits are no vectors to compare: "
+                f"{data.task} needs a sentence encoder, vectors of tokens, or for rerank a score a pair"
+            )
         roles: tuple[Role, Role] = ("query", "document")
         prompts = {role: prompt_of(program.info, role) for role in roles}
         return Ranking(data, encoder, _role(program, "attention_mask"), pairwise, prompts)

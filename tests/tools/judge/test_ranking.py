@@ -184,6 +184,9 @@ def test_what_does_not_fit_is_refused(encoder):
         judge(program("sequence-classification"), data("rerank", *PAIRS[:2]), encoder, never)(two)
     with pytest.raises(DataError, match="judge it with --task rerank"):
         judge(program("sequence-classification"), data("retrieval", *PAIRS), encoder, never)
+    speaks = Program(None, "onnx", INPUTS, ("logits",), "causal-lm")
+    with pytest.raises(DataError, match="task is causal-lm, and its logits are no vectors to compare"):
+        judge(speaks, data("retrieval", *PAIRS), encoder, never)
     with pytest.raises(DataError, match=r"d.csv, line 2: -1.0 is below 0"):
         judge(program(), data("retrieval", PAIRS[0], ("a b", "g", -1.0)), encoder, never)
     with pytest.raises(DataError, match="ranking documents needs an embedding"):
