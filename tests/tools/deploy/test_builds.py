@@ -91,6 +91,32 @@ def test_a_second_run_builds_nothing_and_loads_nothing_heavy(made):
     assert (_bundles(home / "dist"), (home / "deploy.lock").read_bytes()) == before
 
 
+def test_the_gate_holds_what_is_there_against_another_lock(made, invoke, tmp_path):
+    home, _ = made
+    entries = lock.read(home / "deploy.lock")
+    facts = entries["m-here"].facts
+    call = facts.calls["1x4"]
+    better = replace(call, speedup=10 * call.speedup, interval=tuple(10 * edge for edge in call.interval))
+    entries["m-here"] = replace(entries["m-here"], facts=replace(facts, calls={"1x4": better}))
+    lock.write(tmp_path / "main.lock", entries)
+    words = ["build", home / "deploy.yaml", "-o", home / "dist", "--only", "m-here"]
+    words += [
+        "--against",
+        tmp_path / "main.lock",
+        "--junit",
+        tmp_path / "j.xml",
+        "--summary",
+        tmp_path / "s.md",
+    ]
+    told = invoke(*words)
+    assert told.exit_code == 0, told.stderr
+    assert "slower: " in (tmp_path / "s.md").read_text()
+    gated = invoke(*words, "--gate")
+    assert gated.exit_code == 3
+    assert "optimize: m-here: slower: " in gated.stderr
+    assert '<failure message="slower: ' in (tmp_path / "j.xml").read_text()
+
+
 def test_frozen_gives_the_same_bytes_and_measures_nothing(made, tmp_path, monkeypatch):
     home, _ = made
     # A cache without measurements, and an interpreter in which nothing can start what measures.
