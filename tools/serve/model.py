@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,13 +92,16 @@ class Model:
         )
 
 
-def model(name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[int] = ()) -> Model:
+def model(
+    name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[int] = (), parallel: int = 1
+) -> Model:
     """A loaded bundle as a model to serve, after its largest calls: what is to fail or to take memory does so
     before anybody asks.
 
     Args:
         tokens: of a call; None is 512, or the longest text that the model takes.
         cuts: widths that its vectors may be cut to, beside those that the bundle records.
+        parallel: calls that will be made at once.
 
     Raises:
         BundleError: it isn't an encoder or a classifier of texts, or its inputs aren't made from texts.
@@ -119,8 +123,10 @@ def model(name: str, bundle: Bundle, tokens: int | None = None, cuts: Sequence[i
     encoder.tokenizer.enable_truncation(longest)
     output = _output(bundle)
     budget = Budget(tokens, rows, fixed)
-    for call in calls(bundle, budget, longest):
-        probe = bundle.run(encoder.pad_together(call))[output]
+    with ThreadPoolExecutor(parallel) as threads:
+        for call in calls(bundle, budget, longest):
+            feed = encoder.pad_together(call)
+            probe = next(iter(threads.map(bundle.run, [feed] * parallel)))[output]
     bring_in(bundle.directory)
     if probe.ndim != 2 or probe.dtype.kind != "f":
         raise BundleError(

@@ -62,7 +62,10 @@ def serve(
     if parallel > total:
         raise ConfigError(f"{parallel} calls at once need as many threads, and there are {total}")
     each = total // parallel
-    models = {name: model(name, load(path, each, bounded=True), tokens, cuts) for name, path in paths.items()}
+    models = {
+        name: model(name, load(path, each, bounded=True), tokens, cuts, parallel)
+        for name, path in paths.items()
+    }
     run(models, Settings(host, port, keys, Limits(**limits), parallel, grace, log_level))  # type: ignore[arg-type]
 
 

@@ -372,3 +372,29 @@ def test_answers_are_rows_of_their_own(models):
     for row in model.run(model.tokenize(["a", "b"], None, False, "inputs")):
         assert row.base is None
         assert row.dtype == np.float32
+
+
+def test_the_end_waits_for_what_is_computed(gated):
+    client, gate = gated()
+
+    async def scenario():
+        first = asyncio.ensure_future(embed(client))
+        await until(lambda: gate.calls == 1)
+        messages, sent = asyncio.Queue(), []
+        for kind in ("startup", "shutdown"):
+            messages.put_nowait({"type": f"lifespan.{kind}"})
+
+        async def send(message):
+            sent.append(message["type"])
+
+        ending = asyncio.ensure_future(client.app({"type": "lifespan"}, messages.get, send))
+        await asyncio.sleep(0.05)
+        before = list(sent)
+        gate.open.set()
+        await ending
+        return before, sent, await first
+
+    before, sent, first = client.await_(scenario())
+    assert before == ["lifespan.startup.complete"]
+    assert sent[1:] == ["lifespan.shutdown.complete"]
+    assert first.status_code == 200

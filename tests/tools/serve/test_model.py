@@ -1,5 +1,6 @@
 """What a bundle is to a server: its limits, and what is tried before anybody asks."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,6 +69,13 @@ def test_the_largest_calls_are_made_before_anybody_asks(letters):
     assert [each.shape for each in made] == [(4, 8), (10, served.LONGEST)]  # 99 rows are no call
     assert made[0].sum() == 8 + 3 * 3  # nearly half is padding
     assert made[1].all()
+
+
+def test_as_many_at_once_as_there_will_be(letters):
+    both = threading.Barrier(2, timeout=10)
+    bundle = stand_in(letters)
+    bundle.run = lambda feed: (both.wait() and False) or letters.run(feed)
+    assert model("x", bundle, parallel=2).width == served.WIDTH  # alone, a call would wait for ever
 
 
 def test_recorded_widths_may_be_asked_for(letters):
