@@ -14,7 +14,7 @@ from graphwright.tools.search.explore import Found, Limits, explore
 from graphwright.tools.search.goal import goal
 from graphwright.tools.search.kept import Kept
 from graphwright.tools.search.space import Space
-from graphwright.tools.search.study import opened
+from graphwright.tools.search.storage import opened
 
 SPACE = Space(
     {

@@ -46,17 +46,13 @@ class Evaluation:
         self._decisions = Decisions(cache_directory() / "searched")
         self._early = Early(self.goal)
         self.structures = Structures(self.work, self.goal)
-        self.baseline: dict[str, float] = {}  # ms of the un-rewritten export, by workload
+        self.baseline: Values = {}  # what `measured` gave when the study began
 
-    def begin(self, known: Values | None) -> Values:
-        """Times the un-rewritten export, which every candidate's time is told by; known: from the record."""
-        if known is None:
-            config = self.work.config
-            with building("onnxruntime", self.work.of(config, self.console)) as made:
-                rounds = self._rounds(made, None, (), ())[0]
-            known = {name: one.ms for name, one in rounds.items()}
-        self.baseline = dict(known)
-        return self.baseline
+    def measured(self) -> dict[str, float]:
+        """Milliseconds of the un-rewritten export by workload, which every candidate's are told by."""
+        with building("onnxruntime", self.work.of(self.work.config, self.console)) as made:
+            rounds = self._rounds(made, None, (), ())[0]
+        return {name: one.ms for name, one in rounds.items()}
 
     def __call__(self, candidate: Candidate, known: Sequence[Tried]) -> Found:
         """As explore.Evaluate: what is cheap to know comes first."""

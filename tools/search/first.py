@@ -17,31 +17,27 @@ def first(space: Space, structures: Sequence[tuple[int, ...]]) -> list[Choices]:
     structures: what each block keeps.
     """
     plain = {
-        name: NONE if name in SLOTS and NONE in _values(one) else _middle(one)
+        name: NONE if name in SLOTS and NONE in space.values(name) else _middle(one)
         for name, one in space.dimensions.items()
     }
     taught = _first_of(space, "recovery")
     made = [plain]
-    made += [{**plain, "bits": name} for name in _values(space.dimensions.get("bits", ()))]
+    made += [{**plain, "bits": name} for name in space.values("bits")]
     for slot in FX:
-        for name in _values(space.dimensions.get(slot, ())):
+        for name in space.values(slot):
             if slot != "recovery" and name not in (NONE, PASS):
                 made.append({**plain, **taught, slot: name})
     rounded = _first_of(space, "bits")
     for kept in structures:
         keep = {f"{PASS}.keep.{number}": count for number, count in enumerate(kept)}
-        if PASS in _values(space.dimensions.get("structure", ())) and _within(space, keep):
+        if PASS in space.values("structure") and _within(space, keep):
             made.append({**plain, **taught, **rounded, "structure": PASS, **keep})
     return list({tuple(space.used(one).items()): one for one in made}.values())
 
 
-def _values(one: Range) -> Sequence[Value]:
-    return one if isinstance(one, tuple) else ()
-
-
 def _first_of(space: Space, slot: str) -> dict[str, Value]:
     """The first pass of a slot."""
-    passes = [name for name in _values(space.dimensions.get(slot, ())) if name != NONE]
+    passes = [name for name in space.values(slot) if name != NONE]
     return {slot: passes[0]} if passes else {}
 
 
@@ -58,6 +54,4 @@ def _middle(one: Range) -> Value:
 
 
 def _within(space: Space, keep: Choices) -> bool:
-    return all(
-        name in space.dimensions and count in _values(space.dimensions[name]) for name, count in keep.items()
-    )
+    return all(name in space.dimensions and count in space.values(name) for name, count in keep.items())

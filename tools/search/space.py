@@ -60,6 +60,11 @@ class Space:
             if "." not in name or name.partition(".")[0] in taken
         }
 
+    def values(self, dimension: str) -> tuple[Value, ...]:
+        """Those of a dimension that has no bounds; none where the space lacks it."""
+        known = self.dimensions.get(dimension, ())
+        return known if isinstance(known, tuple) else ()
+
     def _taken(self, slot: str, choices: Choices, runtime: Engine) -> list[Pass]:
         """The pass that is chosen for a slot, if any."""
         name = str(choices.get(slot, NONE))

@@ -10,7 +10,7 @@ from ...passes.manager.pipeline import Pipeline
 from ..console import Console
 from .explore import Limits
 from .front import Front
-from .goal import METRICS, Goal
+from .goal import METRICS
 from .tried import Tried
 
 
@@ -23,8 +23,8 @@ class Watching(Console):
         self._done, self._spent, self._since = 0, 0.0, time.monotonic()
         self._members: set[int] | None = None
 
-    def begin(self, goal: Goal, limits: Limits) -> None:
-        self._goal, self._limits = goal, limits
+    def begin(self, limits: Limits) -> None:
+        self._limits = limits
 
     def say(self, sentence: str) -> None:
         """Nothing: a search of hundreds of trials would say it hundreds of times."""

@@ -13,7 +13,7 @@ from ..config import make
 from ..console import Console
 
 if TYPE_CHECKING:
-    from ..search.job import Searched
+    from ..search.order import Searched
 
 TAKEN = ("calibrate", "columns", "data", "model_type", "quick", "samples", "seed", "shapes", "target",
          "task", "threads", "backend")  # fmt: skip
@@ -92,20 +92,21 @@ def run(
     """A search.
 
     Args:
-        settings: as `config.make` takes them. order: fields of `job.Order`.
+        settings: as `config.make` takes them. order: fields of `Order`.
     """
     _installed()
-    from ..search import job
+    from ..search.job import run as searched
+    from ..search.order import Order
 
     if order["sampler"] not in (known := ("tpe", "nsga2")):
         raise ConfigError(f"sampler: there is no {order['sampler']!r}{did_you_mean(order['sampler'], known)}")
-    return job.run(make(settings), job.Order(**order), console, source, inputs)
+    return searched(make(settings), Order(**order), console, source, inputs)
 
 
 def shown(settings: Mapping[str, Any], console: Console) -> str:
     """The space of a model, as a --space file."""
     _installed()
-    from ..search.job import Begun
+    from ..search.begun import Begun
     from ..search.narrowed import shown as text
 
     return text(Begun(make(settings), None, console, None, None).whole)
