@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 
 import pytest
 import uvicorn
@@ -12,8 +13,8 @@ from graphwright.tools.serve.connection import Connection
 
 
 @pytest.fixture
-def address(monkeypatch):
-    """Of a server that reads bodies and answers with as many bytes as the path says, patient for 0.4 s."""
+def server(monkeypatch):
+    """One that reads bodies and answers with as many bytes as the path says, patient for 0.4 s."""
     monkeypatch.setattr(connection, "SECONDS", 0.4)
 
     async def app(scope, receive, send):
@@ -30,9 +31,15 @@ def address(monkeypatch):
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
     thread.start()
-    yield listening.getsockname()
+    server.address = listening.getsockname()
+    yield server
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def address(server):
+    return server.address
 
 
 def exchange(address, *parts, receive=True):
@@ -106,11 +113,15 @@ def test_a_second_head_that_never_ends_is_given_up(address):
     assert answer.count(b"HTTP/1.1 408") == 1
 
 
-def test_who_reads_no_answer_is_left(address):
+def test_who_reads_no_answer_is_left(server):
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(10)
-        client.connect(address)
+        client.connect(server.address)
         client.sendall(GET.replace(b"/ ", b"/50000000 ", 1) + b"\r\n")
-        threading.Event().wait(1.5)
+        for connected in (False, True):  # it comes, and is left
+            for _ in range(2000):
+                if bool(server.server_state.connections) is not connected:
+                    break
+                time.sleep(0.01)
         assert drained(client) < 50_000_000
