@@ -40,7 +40,7 @@ def search(
 
     Args:
         model: an nn.Module (with `inputs`), a Hugging Face directory or hub id, an .onnx or .pt2 file.
-        out: the search's folder: front.json, bundles in members/, and the study.
+        out: the search's folder: front.json, its page report.html, bundles in members/, and the study.
         goal: limits, as "latency<=5ms@1x128, drop<=1.0, size<=20MB".
         minimise: what the front is about, as "latency,size"; by default what the goal limits.
         budget: of all trials together, as "2h"; an hour by default, where trials does not limit them.
@@ -100,7 +100,19 @@ def run(
 
     if order["sampler"] not in (known := ("tpe", "nsga2")):
         raise ConfigError(f"sampler: there is no {order['sampler']!r}{did_you_mean(order['sampler'], known)}")
-    return searched(make(settings), Order(**order), console, source, inputs)
+    try:
+        return searched(make(settings), Order(**order), console, source, inputs)
+    finally:
+        _page(Path(os.fsdecode(settings["out"])))
+
+
+def _page(folder: Path) -> None:
+    """Write the search's page beside its record, interrupted or not, where there is one."""
+    from ..reports.searched import is_search
+    from .report import PAGE, report, written
+
+    if is_search(str(folder)):
+        written(report([str(folder)], "html"), str(folder / PAGE), force=True)
 
 
 def shown(settings: Mapping[str, Any], console: Console) -> str:
@@ -138,7 +150,9 @@ def tables(found: Searched) -> list[Any]:
     rows = found.record["conditions"].get("rows")
     if best:
         lines.append(
-            "; ".join(best) + f". The record is {found.folder / 'front.json'}, bundles are in members."
+            "; ".join(best)
+            + f". The record is {found.folder / 'front.json'}, its page report.html, and bundles "
+            "are in members."
         )
     if best and rows:
         source = found.record["conditions"]["source"]

@@ -93,6 +93,7 @@ def test_what_nothing_meets_ends_with_3_and_the_nearest(encoder_directory, space
     )
     assert f"trial {record['nearest']} is the nearest, and its bundle is saved: size is" in result.stderr
     assert (tmp_path / "o" / record["bundles"][str(record["nearest"])]).is_dir()
+    assert "<h2>Trials</h2>" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_space_is_printed(encoder_directory, invoke):
@@ -159,6 +160,7 @@ def test_interrupted_or_killed_it_goes_on(encoder_directory, space_file, command
     _, said = process.communicate(timeout=60)
     if stop == signal.SIGINT:
         assert process.returncode == 130
+        assert "<h2>Trials</h2>" in (out / "report.html").read_text(encoding="utf-8")
         assert "what was tried is kept" in said
     done = len(
         [one for one in json.loads((out / "front.json").read_text())["trials"] if one["state"] != "running"]
