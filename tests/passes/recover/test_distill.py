@@ -190,6 +190,8 @@ def test_labels_are_used_where_there_are_some_and_missed_aloud():
 def test_a_resumed_run_has_the_losses_of_an_unbroken_one(tmp_path):
     code = f"""
 import os, signal, sys
+import torch
+torch.set_num_threads({torch.get_num_threads()})  # which other tests here may have set: sums depend on it
 sys.path[:0] = {PATHS!r}
 from pathlib import Path
 from test_distill import QUICK, context, shallow

@@ -152,7 +152,12 @@ def test_interrupted_or_killed_it_goes_on(encoder_directory, space_file, command
     (out / ".study.db.partial").write_text("what an earlier kill left")
     line = [sys.executable, "-m", "graphwright.tools.cli", "search", str(encoder_directory), "-o", str(out)]
     words = ["--goal", "drop<=5", "--minimise", "latency,size", "--space", str(space_file), *LIGHT]
-    process = subprocess.Popen([*line, *words, "--trials", "50"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*line, *words, "--trials", "50"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's "&" ignores it
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (out / "front.json").exists():
         time.sleep(0.1)
