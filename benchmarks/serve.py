@@ -2,13 +2,15 @@
 
     python benchmarks/serve.py --sts ../shared/data/stsb/dev.csv [--bundle DIRECTORY]
         [--only load,soak,memory,first] [--seconds 30] [--clients 64] [--handler PYTHON] [--infinity PYTHON]
+        [--infinity-model DIRECTORY]
         [--soak 600] [--calls 10000] [--words "--parallel 2"] [--json FILE]
 
 load: clients on loopback, each sending one sentence of STS-B after another, to each server in turn; then all
 servers under the same load, eight tenths of what the slowest managed, sent by the clock.
 --handler: an interpreter with fastapi, uvicorn and sentence-transformers[onnx]: serve_handler.py runs there.
---infinity: one with infinity-emb[server,optimum]; its engines optimum and torch are both tried. Both belong
-in environments of their own: python -m venv V && V/bin/pip install ...
+--infinity: one with infinity-emb[server,optimum,torch]; its engines optimum and torch are both tried, on
+--infinity-model (the same model with onnx/model.onnx in it: sentence-transformers' save_pretrained with
+backend="onnx"). Both belong in environments of their own: python -m venv V && V/bin/pip install ...
 soak: as load, with a tenth of the requests malformed and one in fifty clients leaving before its answer;
 every vector is compared with that of the text alone.
 memory: resident memory after 100 calls of random shapes, and after all of them.
@@ -89,7 +91,7 @@ def contestants(args, bundle, scratch):
             infinity,
             "v2",
             "--model-id",
-            model,
+            args.infinity_model or model,
             "--engine",
             engine,
             "--device",
@@ -250,6 +252,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--handler")
     parser.add_argument("--infinity")
+    parser.add_argument("--infinity-model")
     parser.add_argument("--soak", type=float, default=600)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7)
