@@ -123,7 +123,7 @@ def compare(
             "bundle:".
         workloads: a contestant is given the inputs of them that it takes.
         threads: of each contestant, pinned to as many CPUs where the machine has more.
-        rounds: turns on each workload, at most; each gives one ratio. They end sooner, after five at least,
+        rounds: turns on each workload, at most; each gives one ratio. They end sooner, after six at least,
             where all ratios are known to 5% and are not 1, or to 2%.
         runs: timed calls a turn, after the warm-up; their median counts. Fewer (two at least, where runs
             are) when `seconds` end first.

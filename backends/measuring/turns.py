@@ -11,7 +11,7 @@ import numpy as np
 
 from .ratios import Speedup, speedup
 
-FEWEST = 5  # rounds, before which nothing is settled
+FEWEST = 6  # rounds: the lowest and highest of fewer don't hold a median in 95%
 CLOSE, SAME = 0.05, 0.02  # how far a settled interval reaches from its median; where it may hold 1
 
 
