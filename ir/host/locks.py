@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..errors import GraphwrightError
+from .files import why
+
 try:
     import fcntl
 except ImportError:  # no POSIX system
@@ -40,6 +43,26 @@ def hold(directory: Path) -> int | None:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextmanager
+def alone(directory: Path, kind: type[GraphwrightError], busy: str) -> Iterator[None]:
+    """The directory for this process alone while the block runs.
+
+    Raises:
+        kind: with `busy`, another process has it; or why it can't be opened.
+    """
+    try:
+        lock = hold(directory)
+    except BlockingIOError:
+        raise kind(busy) from None
+    except OSError as error:
+        raise kind(f"{directory} can't be opened: {why(error)}") from error
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 @contextmanager

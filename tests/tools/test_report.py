@@ -14,6 +14,7 @@ from graphwright.tools import report
 from graphwright.tools.build.outcome import Outcome
 from graphwright.tools.build.portability import Portability
 from graphwright.tools.build.steps import PLAIN, PYTORCH, Quality, StepEvidence
+from graphwright.tools.build.verdict import closing
 from graphwright.tools.config import make, resolve
 from graphwright.tools.judge.neighbours import Neighbours
 from graphwright.tools.judge.quality import Score
@@ -169,3 +170,14 @@ def test_lossy_passes_promise_no_distance(outcome):
         outcome, steps=outcome.steps[:2], met=None, neighbours=Neighbours({}, {}, 0.5, 8, "texts")
     )
     assert moved.status == 0
+
+
+def test_a_loud_machine_is_in_the_verdict(outcome):
+    assert not any("busy with other work" in line for line in closing(outcome))
+    cells = {
+        name: {work: replace(cell, disturbed=(True, False, False)) for work, cell in row.items()}
+        for name, row in outcome.comparison.cells.items()
+    }
+    loud = replace(outcome, comparison=replace(outcome.comparison, cells=cells))
+    assert loud.comparison.loud in closing(loud)
+    assert "8 of 24 turns were disturbed" in loud.comparison.loud

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +12,7 @@ from ...backends.bundles.folder import check_free
 from ...backends.cache import cache_directory
 from ...ir.errors import ConfigError, GraphwrightError
 from ...ir.host.files import why
-from ...ir.host.locks import hold
+from ...ir.host.locks import alone
 from ..console import Console
 from . import jobs, lock, schema, stale
 from .changes import changes
@@ -165,18 +164,10 @@ class Builds:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Nobody else builds there meanwhile. Raises ConfigError: somebody does, or it can't be made."""
-    held = None
     try:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            held = hold(out)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another build writes to {out}: wait for it, or name another directory"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"{out} can't be written to: {why(error)}") from error
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out} can't be written to: {why(error)}") from error
+    busy = f"another build writes to {out}: wait for it, or name another directory"
+    with alone(out, ConfigError, busy):
         yield
-    finally:
-        if held is not None:
-            os.close(held)

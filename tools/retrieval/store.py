@@ -10,15 +10,15 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from ...ir.errors import BundleError
+from ...ir.host import locks
 from ...ir.host.files import MIB, open_regular, why
-from ...ir.host.locks import hold
 from .record import CODEBOOK, ENDS, NAME, TEXTS, Piece, Record
 
 _AGAIN = ": copy or build the index again"
@@ -87,18 +87,9 @@ def commit(folder: Path, record: Record) -> None:
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> AbstractContextManager[None]:
     """Nobody else appends while the block runs. Raises BundleError where somebody does."""
-    try:
-        lock = hold(folder)
-    except OSError as error:
-        raise BundleError(f"another process appends to {folder}: try again when it is done") from error
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
+    return locks.alone(folder, BundleError, f"another process appends to {folder}: try again when it is done")
 
 
 def verify(folder: Path, record: Record, hashes: bool = True) -> None:

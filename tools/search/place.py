@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from ...backends.bundles.folder import check_makeable
 from ...ir.errors import ConfigError
 from ...ir.host.files import why
-from ...ir.host.locks import hold
+from ...ir.host.locks import alone
 
 FILE = "study.db"
 
@@ -49,14 +48,10 @@ def own(folder: Path) -> Iterator[None]:
     """The folder for this process alone. A folder that was made for a search that never began goes."""
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    busy = f"another search works in {folder}: wait for it, or name another folder"
     try:
-        lock = hold(folder)
-    except OSError as error:
-        raise ConfigError(f"another search works in {folder}: wait for it, or name another folder") from error
-    try:
-        yield
+        with alone(folder, ConfigError, busy):
+            yield
     finally:
-        if lock is not None:
-            os.close(lock)
         if made and not any(folder.iterdir()):
             folder.rmdir()
