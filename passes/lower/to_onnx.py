@@ -88,11 +88,13 @@ def _converted(program: Any) -> ir.Model:
     import torch
 
     from .parts import grouped, unspelled
+    from .parts.registry import read_once
 
     unspelled.spell(program)
     whole = unspelled.decomposed(program, OPSET)
     try:
-        with patch.object(program, "run_decompositions", lambda _: program) if whole else nullcontext():
+        again = patch.object(program, "run_decompositions", lambda _: program) if whole else nullcontext()
+        with again, read_once(OPSET):
             found = torch.onnx.export(
                 program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET,
                 custom_translation_table=grouped.translations() | unspelled.translations(),

@@ -1,4 +1,4 @@
-"""flatten, unflatten and chunk, written as the reshapes and splits that torch's exporter spells."""
+"""flatten, unflatten, chunk and expand_as, written in what torch's exporter spells."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def chunk(graph: Graph, node: Node) -> None:
     axis = argument(node, "dim") % rank
     size = -(-x.meta["val"].shape[axis] // argument(node, "chunks"))
     node.target, node.args, node.kwargs = aten.split.Tensor, (x, size, axis), {}
+
+
+def expand_as(graph: Graph, node: Node) -> None:
+    x, like = node.all_input_nodes[0], node.all_input_nodes[-1]  # one node may be both
+    sizes = _sizes(graph, like, range(like.meta["val"].dim()))
+    node.target, node.args, node.kwargs = aten.expand.default, (x, sizes), {}
 
 
 def fixed(node: Node) -> bool:

@@ -15,6 +15,7 @@ from torch.fx import Graph, Node
 
 from ....ir.fx.mode import argument
 from . import reshaped
+from .registry import torchlib
 
 aten = torch.ops.aten
 Rule = Callable[[Graph, Node], None]
@@ -64,9 +65,7 @@ def _write(program: Any, rules: Mapping[Any, Rule]) -> None:
 def _spelled(opset: int) -> frozenset[Any]:
     """The operators that torch's exporter spells and its decomposition, which takes apart what is composite
     and gives a view, leaves. It tells nobody but in here."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-    known = [each[0].fx_target for each in ONNXRegistry.from_torchlib(opset).functions.values()]
+    known = [each[0].fx_target for each in torchlib(opset).functions.values()]
     known += translations()
     return frozenset(target for target in known if target in _AS_THEY_ARE or not _taken_apart(target))
 
@@ -171,6 +170,7 @@ _DECOMPOSED: dict[Any, Rule] = {
     aten._assert_tensor_metadata.default: _drop,
     aten.broadcast_to.default: _is(aten.expand.default),
     aten.chunk.default: reshaped.chunk,
+    aten.expand_as.default: reshaped.expand_as,
     aten.flatten.using_ints: reshaped.flatten,
     aten.max.other: _is(aten.maximum.default),
     aten.min.other: _is(aten.minimum.default),
