@@ -12,6 +12,7 @@ from typing import Any
 
 from ..ir.errors import GraphwrightError, did_you_mean, short
 from ..ir.host.quota import quota
+from ..ir.host.tile_permission import permitted
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # The kernel's spelling of what a matrix kernel chooses by; every other CPU flag is noise here.
@@ -19,6 +20,7 @@ _FLAGS = {
     "avx": "avx", "avx2": "avx2", "fma": "fma", "f16c": "f16c", "avx512f": "avx512f",
     "avx512bw": "avx512bw", "avx512vl": "avx512vl", "avx512_vnni": "avx512_vnni", "avx_vnni": "avx_vnni",
     "avx512_bf16": "avx512_bf16", "amx_int8": "amx_int8", "amx_tile": "amx_tile",
+    "amx_bf16": "amx_bf16",
     "asimd": "neon", "neon": "neon", "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16", "sve": "sve",
     "asimdhp": "fp16",
 }  # fmt: skip
@@ -75,6 +77,11 @@ _NAMED = {
     "x86-64-bf16": Target(
         "x86-64-bf16", "x86_64", _AVX512 | {"avx512_vnni", "avx512_bf16"},
         4, 8, 32 * KIB, MIB, 32 * MIB, 16 * GIB,
+    ),
+    "x86-64-amx": Target(
+        "x86-64-amx", "x86_64",
+        _AVX512 | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"},
+        4, 8, 48 * KIB, 2 * MIB, 64 * MIB, 16 * GIB,
     ),
     "aarch64-neon": Target(
         "aarch64-neon", "aarch64", frozenset({"neon"}), 4, 4, 32 * KIB, 512 * KIB, 2 * MIB, 4 * GIB
@@ -184,6 +191,8 @@ def _cpuinfo() -> dict[str, str]:
 def _isa(info: dict[str, str]) -> frozenset[str]:
     flags = (info.get("flags") or info.get("Features") or "").split()
     known = frozenset(_FLAGS[flag] for flag in flags if flag in _FLAGS)
+    if "amx_tile" in known and not permitted():
+        known = frozenset(name for name in known if not name.startswith("amx"))
     if not known and platform.machine().lower() in ("arm64", "aarch64"):
         known = frozenset({"neon", "dotprod"} if platform.system() == "Darwin" else {"neon"})
     return known

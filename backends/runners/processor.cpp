@@ -1,7 +1,9 @@
 #include "processor.hpp"
 
 #include <sched.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -58,6 +60,14 @@ void check_processor(const std::string &arch, const std::vector<std::string> &ne
   if (!lacking.empty())
     throw Failure("the bundle was built for a processor with " + lacking +
                   ", which this one lacks: build it on this machine, or for it with --target");
+#ifdef __x86_64__
+  // Asked for once, for all threads: without permission the first tile kills the process.
+  const long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+  if (std::find(needs.begin(), needs.end(), "amxtile") != needs.end() &&
+      syscall(SYS_arch_prctl, request_permission, tile_data))
+    throw Failure("the bundle multiplies in AMX's tiles, which the system does not let this process use "
+                  "(arch_prctl refuses XTILEDATA): build it on this machine, or with --target x86-64-bf16");
+#endif
 }
 
 std::vector<int> allowed_cpus() {

@@ -6,7 +6,7 @@
 
 namespace gw {
 
-// Throws Failure naming what the processor lacks. The rules of backends/tvm/run/processor.py.
+// Throws Failure naming what the processor lacks, or the system refuses. The rules of backends/tvm/run/processor.py.
 void check_processor(const std::string &arch, const std::vector<std::string> &needs);
 
 // Logical CPUs of this process: all, and so many as threads, one a core as far as they go.

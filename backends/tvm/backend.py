@@ -86,5 +86,5 @@ class Tvm(Backend):
                 "make room there, or set TMPDIR to a directory on a larger disk"
             ) from error
         functions = tuple(Function(b.sizes, b.function, b.weights, b.mask) for b in built.buckets)
-        compiled = Compiled(target.arch, needs(built.target), places, functions, padding)
+        compiled = Compiled(target.arch, needs(built.target, built.tiles), places, functions, padding)
         return TvmArtifact(program, compiled, folder, threads)

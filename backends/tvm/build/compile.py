@@ -16,6 +16,7 @@ from tvm.relax import transform
 from ....ir.program import Program
 from ...target import Target
 from ..frontend.relax import relax_module
+from ..kernels.dense import TILES
 from ..kernels.machine import Machine
 from ..machine.bfloat16 import compiled
 from ..machine.llvm_target import llvm_target
@@ -51,12 +52,14 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Built:
-    """executable: of TVM's virtual machine. weights: by name. target: what LLVM compiled for."""
+    """executable: of TVM's virtual machine. weights: by name. target: what LLVM compiled for. tiles: whether
+    any kernel multiplies in AMX's."""
 
     executable: Any
     weights: Mapping[str, np.ndarray]
     buckets: tuple[Bucket, ...]
     target: Any
+    tiles: bool
 
 
 def compile_buckets(
@@ -77,7 +80,8 @@ def compile_buckets(
     lowered = lower_buckets(program, target, threads, buckets)
     module = schedule_generic(apply_database(lowered.module, lowered.target), lowered.target)
     executable = compiled(module, target=lowered.target, relax_pipeline=_to_bytecode(lowered.buckets))
-    return Built(executable, lowered.weights, lowered.buckets, lowered.target)
+    tiles = any(TILES in (function.attrs or ()) for _, function in module.functions_items())
+    return Built(executable, lowered.weights, lowered.buckets, lowered.target, tiles)
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,9 @@ def lower_buckets(
     return Lowered(joined.module, joined.weights.arrays, tuple(made), llvm)
 
 
-def _tile(rows: int, target: Target, k: int, n: int, dtype: Any) -> Any:
-    """One tile of a product for all sizes of a build: they share its packed weight."""
-    return dense_tile(rows, k, n, dtype, target)
+def _tile(most: int, target: Target, k: int, n: int, dtype: Any, rows: int) -> Any:
+    """A tile of as many columns for all sizes of a build: they share its packed weight."""
+    return dense_tile(most, k, n, dtype, target, rows)
 
 
 def _lowered(module: Any, llvm: Any) -> Any:

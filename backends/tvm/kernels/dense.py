@@ -1,8 +1,9 @@
 """Packed dense: rows of x times a constant matrix, and whatever follows that needs no other row.
 
 x [m, k] @ w [k, n], float32, bfloat16 or int8. The weight lies in panels (`dot.panels`); a tile of
-accumulators stays in registers over the whole of k. Threads split the rows, so that a row's norm and rounding
-follow without a barrier, or the columns, where there are fewer rows than threads can share.
+accumulators stays in registers over the whole of k, of vectors or of AMX. Threads split the rows, so that a
+row's norm and rounding follow without a barrier, or the columns, where there are fewer rows than threads can
+share.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from .amx import ROWS
 from .dot import Dot, product_of
 from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row, rounded
 from .tile import Tile
+from .tile_product import TileProduct
 from .vector import ACTIVATIONS, Expr, cast, lane, lanes_of, load, splat, store
 
+TILES = "graphwright.tiles"
+"""An attribute of kernels that use AMX."""
 Rows = Literal["float", "bfloat16", "dynamic", "static"]
 
 
@@ -77,6 +82,8 @@ class _Kernel:
     def build(self) -> None:
         spec, padded = self.spec, self.panels * self.tile.columns
         T.func_attr({"tirx.noalias": True, "op_pattern": 8, "graphwright.kernel": "dense"})
+        if self.tile.amx:
+            T.func_attr({TILES: True})
         m = tirx.Var("m", "int64")
         vector = lambda name, dtype="float32", size=padded: T.arg(name, T.buffer((size,), dtype))
         self.x = T.arg("x", T.buffer((m, spec.k), self.product.dtype))
@@ -95,13 +102,35 @@ class _Kernel:
         self.rows = T.bind(T.cast(m, "int32"))
         with T.parallel(0, self.machine.threads) as thread:
             self.thread = thread
+            if self.tile.amx:
+                self._by_tiles()
+                return
             with T.If(self.rows >= self.tile.rows):
                 with T.Then():
                     self._share(self.tile.rows)
                 with T.Else():  # too few for a tile, which may not reach in front of the first row
                     self._share(1)
 
-    def _share(self, height: int) -> None:
+    def _by_tiles(self) -> None:
+        """Blocks of as many rows as the tile has where every thread finds them; else of up to 16, so that
+        threads have equal shares."""
+        sharing = self.machine.threads if self.spec.split == "rows" else 1
+        height = T.bind(T.max(T.min((self.rows + (sharing - 1)) // sharing, ROWS), 1))
+        if self.tile.rows == ROWS:
+            self._in_tiles(height)
+            return
+        with T.If(self.rows >= self.tile.rows * sharing):
+            with T.Then():
+                self._in_tiles(self.tile.rows)
+            with T.Else():
+                self._in_tiles(height)
+
+    def _in_tiles(self, height: Expr) -> None:
+        self.tiles = TileProduct(self.machine, self.product, self.spec.k, height, self.tile.columns)
+        self._share(height)
+        self.tiles.release()
+
+    def _share(self, height: Expr) -> None:
         """This thread's share, in tiles of `height` rows; the last tile lies over rows already done."""
         tiles = T.bind((self.rows + (height - 1)) // height)
         if self.spec.split == "columns":
@@ -115,9 +144,9 @@ class _Kernel:
         if not self.spec.finish.whole:
             self._panels(height, tirx.const(0, "int32"), tirx.const(self.panels, "int32"), begin, mine, None)
             return
-        width = self.panels * self.width
-        deep = max(1, min(self.machine.scratch // (4 * width * height), 64))
-        held = T.alloc_buffer((deep * height, width), "float32", scope="global")
+        width, most = self.panels * self.width, height if isinstance(height, int) else ROWS
+        deep = max(1, min(self.machine.scratch // (4 * width * most), 64))
+        held = T.alloc_buffer((deep * most, width), "float32", scope="global")
         with T.serial(0, (mine + (deep - 1)) // deep) as block:
             start = T.bind(begin + block * deep)
             count = T.bind(T.min(mine - block * deep, deep))
@@ -136,14 +165,15 @@ class _Kernel:
                         (held, slot),
                     )  # fmt: skip
 
-    def _first_row(self, tile: Expr, height: int) -> Expr:
+    def _first_row(self, tile: Expr, height: Expr) -> Expr:
         return T.min(tile * height, self.rows - height)
 
-    def _panels(self, height: int, first: Expr, last: Expr, start: Expr, count: Expr, held: Any) -> None:
+    def _panels(self, height: Expr, first: Expr, last: Expr, start: Expr, count: Expr, held: Any) -> None:
         with T.serial(first, last) as panel, T.serial(0, count) as number:
             row = T.bind(self._first_row(start + number, height))
             sums = self._product(height, panel, row)
-            for i in range(height):
+
+            def finish(i: Expr) -> None:
                 for v in range(self.width // self.lanes):
                     value = self._value(sums, i, v, panel, row)
                     column = panel * self.width + v * self.lanes
@@ -152,39 +182,63 @@ class _Kernel:
                     else:
                         store(held, value, number * height + i, column)
 
-    def _product(self, height: int, panel: Expr, row: Expr) -> Any:
-        """The sums of one tile, [height, columns] in registers."""
-        spec, lanes = self.spec, self.lanes
-        sums = T.alloc_buffer((height, self.tile.columns), self.product.sums, scope="local")
-        for v in range(self.vectors):
-            begin = T.bind(self._start(panel * self.tile.columns + v * lanes))
+            self._each_row(height, finish)
+
+    def _each_row(self, height: Expr, do: Callable[[Expr], None]) -> None:
+        """do(number) of every row of a tile; written out where sums are in registers of vectors."""
+        if self.tile.amx:
+            with T.serial(0, height) as i:
+                do(i)
+        else:
             for i in range(height):
-                store(sums, begin, i, v * lanes)
+                do(i)
+
+    def _product(self, height: Expr, panel: Expr, row: Expr) -> Any:
+        """The sums of one tile, [height, columns]."""
+        spec, lanes = self.spec, self.lanes
         steps, left = divmod(spec.k, self.product.step)
-        with T.serial(0, steps) as k:
-            self._step(height, sums, panel, row, k, self.product.step)
+        if self.tile.amx:
+            vector = self._starts()
+            start = None if vector is None else (vector, panel * self.tile.columns)
+            sums = self.tiles.compute(self.x, row, self.w, panel, start)
+        else:
+            sums = T.alloc_buffer((height, self.tile.columns), self.product.sums, scope="local")
+            for v in range(self.vectors):
+                begin = T.bind(self._start(panel * self.tile.columns + v * lanes))
+                for i in range(height):
+                    store(sums, begin, i, v * lanes)
+            with T.serial(0, steps) as k:
+                self._step(height, sums, panel, row, k, self.product.step)
         if left:
             self._step(height, sums, panel, row, steps, left)
         return sums
 
-    def _step(self, height: int, sums: Any, panel: Expr, row: Expr, k: Expr, count: int) -> None:
+    def _step(self, height: Expr, sums: Any, panel: Expr, row: Expr, k: Expr, count: int) -> None:
         """Adds one multiply-add of each vector of a tile, of `count` columns of x."""
         product, lanes = self.product, self.lanes
         weights = [T.bind(product.weights(self.w, panel, k, v)) for v in range(self.vectors)]
-        for i in range(height):
+
+        def add(i: Expr) -> None:
             x = T.bind(product.spread(self.x, row + i, k * product.step, count))
             for v in range(self.vectors):
                 before = load(sums, i, v * lanes, lanes=lanes)
                 store(sums, product.madd(before, x, weights[v]), i, v * lanes)
 
-    def _start(self, column: Expr) -> Expr:
-        if self.spec.x == "static":
-            return load(self.w_sums, column, lanes=self.lanes)
-        if self.spec.x == "dynamic":
-            return splat(0, self.lanes, "int32")
-        return load(self.bias, column, lanes=self.lanes) if self.spec.bias else splat(0.0, self.lanes)
+        self._each_row(height, add)
 
-    def _value(self, sums: Any, i: int, v: int, panel: Expr, row: Expr) -> Expr:
+    def _starts(self) -> Any:
+        """The vector [n] that sums begin with; None for zeros."""
+        if self.spec.integers:
+            return self.w_sums if self.spec.x == "static" else None
+        return self.bias if self.spec.bias else None
+
+    def _start(self, column: Expr) -> Expr:
+        vector = self._starts()
+        if vector is None:
+            return splat(0 if self.spec.integers else 0.0, self.lanes, self.product.sums)
+        return load(vector, column, lanes=self.lanes)
+
+    def _value(self, sums: Any, i: Expr, v: int, panel: Expr, row: Expr) -> Expr:
         """The activated float result of one vector of a tile."""
         activate: Callable[[Expr], Expr] = (
             ACTIVATIONS[self.spec.activation] if self.spec.activation else T.bind
@@ -194,7 +248,7 @@ class _Kernel:
         gate = self._floats(sums, i, v + self.vectors // 2, panel, row)
         return T.bind(activate(gate) * self._floats(sums, i, v, panel, row))
 
-    def _floats(self, sums: Any, i: int, v: int, panel: Expr, row: Expr) -> Expr:
+    def _floats(self, sums: Any, i: Expr, v: int, panel: Expr, row: Expr) -> Expr:
         """One vector of sums, rescaled where they are integers, with the bias."""
         spec, lanes = self.spec, self.lanes
         column = panel * self.tile.columns + v * lanes

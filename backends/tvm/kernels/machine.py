@@ -9,13 +9,17 @@ from ...target import Target
 
 Product = Literal["vnni512", "vnni256", "madd512", "madd256", "sdot", "widen"]
 Bfloat16 = Literal["dpbf16", "widen"]
+Tiles = Literal["no", "amx", "plain"]
+
+
+_AMX = frozenset({"avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"})
 
 
 @dataclass(frozen=True)
 class Machine:
     """lanes: float32 values in a vector register. registers: how many there are. product, bfloat16: how
     matrices of int8 and of bfloat16 are multiplied. threads: parallel workers. scratch: bytes of cache that a
-    thread may fill with rows."""
+    thread may fill with rows. tiles: whether it has AMX, for int8 and bfloat16; "plain" spells it out."""
 
     lanes: int
     registers: int
@@ -23,6 +27,7 @@ class Machine:
     threads: int
     scratch: int
     bfloat16: Bfloat16 = "widen"
+    tiles: Tiles = "no"
 
     @staticmethod
     def of(target: Target, threads: int) -> Machine:
@@ -31,7 +36,7 @@ class Machine:
         if target.arch == "x86_64" and {"avx512f", "avx512bw"} <= isa:
             return Machine(
                 16, 32, "vnni512" if "avx512_vnni" in isa else "madd512", threads, scratch,
-                "dpbf16" if "avx512_bf16" in isa else "widen",
+                "dpbf16" if "avx512_bf16" in isa else "widen", "amx" if isa >= _AMX else "no",
             )  # fmt: skip
         if target.arch == "x86_64":
             return Machine(8, 16, "vnni256" if "avx_vnni" in isa else "madd256", threads, scratch)

@@ -1,18 +1,27 @@
-"""The register tile of a matrix product: how many rows and columns are accumulated at once."""
+"""The register tile of a matrix product: how many rows and columns are accumulated at once, and where."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .amx import ROWS
 from .machine import Machine
 
 
 @dataclass(frozen=True)
 class Tile:
-    """rows x columns accumulators; columns is a multiple of the vector width."""
+    """rows x columns accumulators; columns is a multiple of the vector width. amx: in tile registers, where
+    both are multiples of 16 that make up to four of them."""
 
     rows: int
     columns: int
+    amx: bool = False
+
+    def for_rows(self, rows: int) -> Tile:
+        """One as wide, no higher than the rows that a thread has."""
+        if self.amx:  # of 16 rows it has as many as there are
+            return self if rows >= self.rows else replace(self, rows=ROWS)
+        return replace(self, rows=max(1, min(self.rows, rows)))
 
 
 def candidates(n: int, machine: Machine, rows: int = 0) -> list[Tile]:
@@ -42,6 +51,24 @@ def candidates(n: int, machine: Machine, rows: int = 0) -> list[Tile]:
         cost = wasted * idle * (1 + 0.5 * (1 / vectors + 3 / height))
         found.append((cost, -vectors, Tile(height, columns)))
     return [tile for _, _, tile in sorted(found, key=lambda entry: entry[:2])]
+
+
+def as_wide(tile: Tile, machine: Machine, rows: int) -> list[Tile]:
+    """Both tiles for a few rows a thread over the panels of one of AMX: of vectors, and its own."""
+    vectors = tile.columns // machine.lanes
+    height = max(min((machine.registers - 1 - vectors) // vectors, 14, rows), 1)
+    return [Tile(height, tile.columns), replace(tile, rows=ROWS)]
+
+
+def amx_candidates(n: int, rows: int = 0) -> list[Tile]:
+    """Every tile of AMX worth timing, the analytic choice first: the one that loads least a product.
+
+    Arguments are those of `candidates`.
+    """
+    sizes = [(16, 64), (16, 48), (16, 32), (16, 16)]
+    if rows == 0 or rows >= 32:
+        sizes = [(32, 32), (64, 16), (48, 16), (32, 16), *sizes]
+    return [Tile(*size, amx=True) for size in sizes if size[1] - 16 < n or size[1] == 16]
 
 
 def choose(n: int, machine: Machine, rows: int = 0) -> Tile:

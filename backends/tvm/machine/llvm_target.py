@@ -11,7 +11,8 @@ from ..run.library import compiler
 from ..run.processor import plain
 
 # Instruction sets of x86 that kernels may use; the rest of what LLVM lists is tuning, or for systems.
-_X86 = re.compile(r"avx|fma$|f16c|bmi2|amx|gfni|vaes|vpclmul|ssse3|sse4\.|popcnt|movbe")
+_X86 = re.compile(r"avx|fma$|f16c|bmi2|gfni|vaes|vpclmul|ssse3|sse4\.|popcnt|movbe")
+_TILES = ("amx-bf16", "amx-int8", "amx-tile")
 # Those of Arm, as this package, LLVM and Linux call them.
 _ARM = (
     ("neon", "neon", "asimd"), ("dotprod", "dotprod", "asimddp"), ("i8mm", "i8mm", "i8mm"),
@@ -49,6 +50,7 @@ def _named(target: Target) -> dict[str, Any]:
     if "avx512f" in isa:
         mcpu = "cascadelake" if "avx512_vnni" in isa else "skylake-avx512"
         mcpu = "cooperlake" if "avx512_bf16" in isa else mcpu
+        mcpu = "sapphirerapids" if "amx_tile" in isa else mcpu
     elif "avx2" in isa:
         mcpu = "alderlake" if "avx_vnni" in isa else "haswell"
     else:
@@ -71,9 +73,12 @@ def _host(processor: tuple[str, ...]) -> dict[str, Any]:
     return {"mcpu": mcpu, **({"mattr": missing} if missing else {})}
 
 
-def needs(llvm: Any) -> tuple[str, ...]:
-    """The instruction sets that code for an LLVM target may use, as `processor.check` takes them."""
+def needs(llvm: Any, tiles: bool = False) -> tuple[str, ...]:
+    """The instruction sets that code for an LLVM target may use, as `processor.check` takes them.
+
+    tiles: whether a kernel has products in AMX's tiles: LLVM uses them for nothing else.
+    """
     features = sorted(map(str, compiler().target.codegen.llvm_get_cpu_features(llvm)))
     if "aarch64" in str(llvm.attrs.get("mtriple", "")) or "neon" in features:
         return tuple(linux for _, name, linux in _ARM if name in features)
-    return tuple(plain(name) for name in features if _X86.match(name))
+    return tuple(plain(name) for name in features if _X86.match(name) or (tiles and name in _TILES))

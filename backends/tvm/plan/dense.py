@@ -138,14 +138,14 @@ def write_dense(
     product = site.integers.products.get(linear.root)
     source = product.source if product else linear.input
     bound, count = em.bound(source), em.count(source)
-    tile = site.tile(matrix.weight.shape[0], n, product.dtype if product else "float32")
+    k, own = matrix.weight.shape[0], product.dtype if product else "float32"
+    tile = site.tile(k, 2 * n if gated else n, own, bound)
     if gated:  # both halves of a panel in whole vectors
-        even = (t for t in candidates(2 * n, machine) if t.columns // machine.lanes % 2 == 0)
-        tile = next(even)
+        tiles = (tile, *candidates(2 * n, machine))
+        tile = next(t for t in tiles if t.columns // machine.lanes % 2 == 0)
         matrix = matrix.halved(tile.columns)
     # Fewer rows leave registers idle, but every size of a build reads the same panels.
-    tile = Tile(max(1, min(tile.rows, -(-bound // machine.threads))), tile.columns)
-    k = matrix.weight.shape[0]
+    tile = tile.for_rows(-(-bound // machine.threads))
     spec = Dense(
         k, n, product.rounding.mode if product else "float", matrix.bias is not None, activation, gated,
         finish,

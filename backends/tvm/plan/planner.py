@@ -50,7 +50,7 @@ def plan(
     module: Any,
     inputs: Sequence[InputSpec],
     machine: Machine,
-    tile: Callable[[int, int, str], Tile] | None = None,
+    tile: Callable[[int, int, str, int], Tile] | None = None,
 ) -> Planned:
     """Plans a module at static sizes.
 
@@ -58,10 +58,10 @@ def plan(
         module: of one Relax function, "main", in dataflow form, and PrimFuncs.
         inputs: main's parameters, in order, whatever their sizes.
         machine: what the kernels are for.
-        tile: of a product, by k, n and dtype; None takes the analytic choice.
+        tile: of a product, by k, n, dtype and the most rows of a call; None takes the analytic choice.
     """
     module = as_floats(module)
-    tile = tile or (lambda k, n, dtype: choose(n, machine))
+    tile = tile or (lambda k, n, dtype, rows: choose(n, machine))
     main = module["main"]
     view = RelaxView(main)
     blocks = recognise(view)

@@ -27,16 +27,16 @@ _KINDS = {"layer_norm": "layer", "rms_norm": "rms", "no_norm": "none"}
 
 @dataclass
 class Site:
-    """tile: of a product, by k, n and dtype. coded: weights of few bits that their own kernel runs, by their
-    Linear's root; norm_before: norms that it computes first. needed: what is read, and in which form, before
-    anything is written. notes: one sentence each for what no kernel fits."""
+    """tile: of a product, by k, n, dtype and rows. coded: weights of few bits that their own kernel runs, by
+    their Linear's root; norm_before: norms that it computes first. needed: what is read, and in which form,
+    before anything is written. notes: one sentence each for what no kernel fits."""
 
     emitter: Emitter
     machine: Machine
     masks: TokenMasks
     integers: Integers
     packed: bool
-    tile: Callable[[int, int, str], Tile]
+    tile: Callable[[int, int, str, int], Tile]
     coded: Mapping[Value, CodedWeight] = field(default_factory=dict)
     norm_before: Mapping[Value, NormBlock] = field(default_factory=dict)
     needed: set[Need] = field(default_factory=set)

@@ -47,6 +47,11 @@ class RemoteBundle:
         verify_files(folder, manifest)
         if manifest.compiled is None:
             raise MeasureError(f"{name} was not built with --backend tvm; nothing else runs on {device.key}")
+        if "amxtile" in manifest.compiled.needs:
+            raise MeasureError(
+                f"{name} multiplies in AMX's tiles, for which TVM's RPC server on {device.key} asks no "
+                "permission: time it there with optimize bench, or build it with --target x86-64-bf16"
+            )
         self.name, self._device, self._manifest = name, device, manifest
         self.compiled: Compiled = manifest.compiled
         self._choice = Choice(self.compiled.functions, self.compiled.padding)

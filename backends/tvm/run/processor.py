@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ....ir.errors import BundleError
+from ....ir.host.tile_permission import permitted
 
 
 def check(arch: str, needs: Sequence[str]) -> None:
-    """Refuse functions compiled for another processor.
+    """Refuse functions compiled for another processor; asks the system for what it must permit.
 
     Args:
         arch: "x86_64" or "aarch64".
         needs: instruction sets, as `plain` spells them.
 
     Raises:
-        BundleError: naming what the processor lacks.
+        BundleError: naming what the processor lacks, or the system refuses.
     """
     machine = platform.machine().lower()
     here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
@@ -31,6 +32,11 @@ def check(arch: str, needs: Sequence[str]) -> None:
         raise BundleError(
             f"the bundle was built for a processor with {', '.join(lacking)}, which this one lacks: "
             "build it on this machine, or for it with --target"
+        )
+    if "amxtile" in needs and not permitted():
+        raise BundleError(
+            "the bundle multiplies in AMX's tiles, which the system does not let this process use "
+            "(arch_prctl refuses XTILEDATA): build it on this machine, or with --target x86-64-bf16"
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from ....ir.errors import GraphwrightError
 from ...target import Target
 from ..run.executor import Executor
 from .search import Timer, search
@@ -22,11 +24,14 @@ class Tunable:
 
     candidates: (shape, dtype, target) -> tiles, the analytic choice first; a tile is a dictionary of what
     JSON can hold. build: (shape, dtype, target, tile) -> what times turns of it here (`search.timer`).
+    rivals: as candidates, the few of which only measurement tells the faster: a build for this machine times
+    them, where nothing is on record.
     """
 
     kernel: str
     candidates: Callable[[Sequence[int], str, Target], Sequence[dict[str, Any]]]
     build: Callable[[Sequence[int], str, Target, dict[str, Any]], Timer]
+    rivals: Callable[[Sequence[int], str, Target], Sequence[dict[str, Any]]] = lambda *_: ()
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,31 @@ class Question:
 
 
 def choose(tunable: Tunable, shape: Sequence[int], dtype: str, target: Target) -> dict[str, Any]:
-    """The tile to build a kernel with: the one on record, else the analytic choice."""
+    """The tile to build a kernel with: the one on record, else the faster rival, else the analytic choice."""
     question = Question(tunable, tuple(shape), dtype, target)
     seen = _asked.get()
     if seen is not None:
         seen[question] = None
     found = lookup(tunable.kernel, shape, dtype, target)
+    if found is None and seen is None and target.name == "host" and not target.processor:
+        found = _settled(question)
     return found if found is not None else dict(tunable.candidates(shape, dtype, target)[0])
+
+
+def _settled(question: Question) -> dict[str, Any] | None:
+    """The faster of a question's rivals, timed once and kept apart from what a search finds; None: it has
+    none."""
+    tunable, named = question.tunable, (question.shape, question.dtype, question.target)
+    rivals = [dict(tile) for tile in tunable.rivals(*named)]
+    if len(rivals) < 2:
+        return None
+    kernel = f"{tunable.kernel}, rivals"
+    if (found := lookup(kernel, *named)) is not None:
+        return found
+    tile, gain = _fastest(question, rivals)
+    with contextlib.suppress(GraphwrightError):  # a build goes on without a cache
+        record(kernel, *named, tile, gain)
+    return tile
 
 
 @contextmanager
@@ -85,12 +108,18 @@ def _tune(question: Question) -> float:
     tunable = question.tunable
     named = (question.shape, question.dtype, question.target)
     tiles = [dict(tile) for tile in tunable.candidates(*named)]
+    tile, gain = _fastest(question, tiles)
+    record(tunable.kernel, *named, tile, gain)
+    return gain
+
+
+def _fastest(question: Question, tiles: list[dict[str, Any]]) -> tuple[dict[str, Any], float]:
+    """The fastest of some tiles, and times as fast as the first that it is."""
+    named = (question.shape, question.dtype, question.target)
     there = Executor(question.target.cores, lambda: None)
 
     def build(tile: dict[str, Any]) -> Timer:
-        turn = there.do(lambda _: tunable.build(*named, tile))
+        turn = there.do(lambda _: question.tunable.build(*named, tile))
         return lambda: there.do(lambda _: turn())
 
-    tile, gain = search(tiles[1:], build, tiles[0])
-    record(tunable.kernel, *named, tile, gain)
-    return gain
+    return search(tiles[1:], build, tiles[0])

@@ -10,6 +10,9 @@ from graphwright.ir.errors import BackendError, BundleError
 SPELLED = {
     "avx512_vnni": "avx512vnni",
     "avx512_bf16": "avx512bf16",
+    "amx_tile": "amx-tile",
+    "amx_int8": "amx-int8",
+    "amx_bf16": "amx-bf16",
     "fp16": "fullfp16",
 }  # differently by LLVM
 
@@ -25,6 +28,12 @@ def test_llvm_has_the_instruction_sets_of_a_named_target_and_no_others(name):
     every = {name for each in NAMES for name in named(each).isa}
     assert {name for name in every if SPELLED.get(name, name) in features} == target.isa
     assert int(llvm.attrs["num-cores"]) == 3
+
+
+def test_tiles_are_needed_only_where_a_kernel_has_them():
+    llvm = llvm_target(named("x86-64-amx"), 2)
+    assert not [name for name in needs(llvm) if name.startswith("amx")]
+    assert set(needs(llvm, tiles=True)) - set(needs(llvm)) == {"amxtile", "amxint8", "amxbf16"}
 
 
 def test_this_machine_can_run_what_is_built_for_it():

@@ -1,9 +1,11 @@
 """The dense kernel's tile is searched for on this machine, and what is on record is what is built."""
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
-from graphwright.backends.target import detect
+from graphwright.backends.target import detect, named
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.tile import Tile
 from graphwright.backends.tvm.kernels.tile import choose as analytic
@@ -33,6 +35,60 @@ def test_what_is_on_record_is_built():
     target = detect()
     tiles.record("dense", SHAPE, "int8", target, {"rows": 2, "columns": 16}, 1.5)
     assert tunables.dense_tile(*SHAPE, "int8", target) == Tile(2, 16)
+
+
+AMX = replace(detect(), name="x86-64-amx", arch="x86_64", isa=named("x86-64-amx").isa, cores=2)
+LARGE = (200, 256, 96)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Tiles in the order they are timed; those of AMX take as long as `timed.amx`, others a second."""
+    built, seconds = [], {}
+
+    def build(shape, dtype, target, tile):
+        built.append((tuple(shape), Tile(**tile)))
+        return lambda: seconds["amx"] if tile.get("amx") else 1.0
+
+    for name in ("DENSE", "FEW"):
+        monkeypatch.setattr(tunables, name, replace(getattr(tunables, name), build=build))
+    return built, seconds
+
+
+@pytest.mark.parametrize(("seconds", "amx"), [(0.5, True), (2.0, False)])
+def test_a_build_for_this_machine_times_vectors_and_tiles_once(timed, seconds, amx):
+    built, times = timed
+    times["amx"], host = seconds, replace(AMX, name="host")
+    for _ in range(2):
+        assert tunables.dense_tile(*LARGE, "int8", host).amx == amx
+    assert [tile.amx for _, tile in built] == [False, True]
+    assert tunables.dense_tile(*LARGE, "float32", host) == analytic(96, Machine.of(host, 2), 100)
+    assert len(built) == 2
+    with tunable.asked() as questions:
+        tunables.dense_tile(*LARGE, "int8", host)
+    ((_, gain),) = tunable.tune_tiles(questions)  # what a build timed doesn't stand in for a search
+    assert (gain > 1) == amx
+    assert len(built) > 6
+    assert tunables.dense_tile(*LARGE, "int8", host).amx == amx
+
+
+def test_few_rows_are_timed_over_the_panels_of_many(timed):
+    built, times = timed
+    times["amx"], host = 0.5, replace(AMX, name="host")
+    many = tunables.dense_tile(*LARGE, "bfloat16", host)
+    assert many == tunables.dense_tile(*LARGE, "bfloat16", host, 150) == Tile(32, 32, amx=True)
+    assert tunables.dense_tile(*LARGE, "bfloat16", host, 12) == Tile(16, 32, amx=True)
+    times["amx"] = 2.0
+    assert tunables.dense_tile(*LARGE, "bfloat16", host, 3) == Tile(2, 32)
+    assert [shape for shape, _ in built] == [LARGE] * 2 + [(12, 256, 96, 32)] * 2 + [(3, 256, 96, 32)] * 2
+
+
+def test_a_named_machine_has_tiles_for_many_rows(timed):
+    built, _ = timed
+    assert tunables.dense_tile(*LARGE, "int8", AMX) == Tile(32, 32, amx=True)
+    assert not tunables.dense_tile(20, 256, 96, "int8", AMX).amx
+    assert not tunables.dense_tile(200, 48, 96, "int8", AMX).amx  # less than a whole tile
+    assert not built
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
