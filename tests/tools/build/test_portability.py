@@ -11,6 +11,7 @@ def test_a_product_that_saturates_is_wrong_on_x86_without_vnni_alone():
         "x86-64-avx512": "saturates",
         "x86-64-vnni": "right",
         "x86-64-bf16": "right",
+        "x86-64-amx": "right",
         "aarch64-neon": "right",
         "aarch64-dotprod": "right",
     }

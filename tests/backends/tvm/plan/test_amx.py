@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 GATED = "g = MatMul (x, gate) s = Sigmoid (g) a = Mul (g, s) u = MatMul (x, up) z = Mul (a, u)"
 WEIGHTS = {
     name: (RNG.standard_normal(shape) / 8).astype(np.float32)
-    for name, shape in (("gate", (70, 96)), ("up", (70, 96)), ("down", (96, 40)))
+    for name, shape in (("gate", (70, 96)), ("up", (70, 96)), ("down", (96, 70)))
 }
 FEED = {"x": RNG.standard_normal((4, 11, 70)).astype(np.float32)}
 SIZES = [{"batch": 4, "length": 11}, {"batch": 1, "length": 3}]
@@ -33,7 +33,7 @@ SIZES = [{"batch": 4, "length": 11}, {"batch": 1, "length": 3}]
 
 def written(pipeline):
     program = parsed(
-        f"{GATED} y = MatMul (z, down)", "float[batch,length,70] x", "float[batch,length,40] y", WEIGHTS
+        f"{GATED} y = MatMul (z, down)", "float[batch,length,70] x", "float[batch,length,70] y", WEIGHTS
     )
     ran = Pipeline.parse(pipeline).run(program, Context(calibration=[FEED], target=detect()))
     assert ran.ok, ran.steps[-1].error
