@@ -13,6 +13,7 @@ from typing import Any
 from ..ir.errors import GraphwrightError, did_you_mean, short
 from ..ir.host.quota import quota
 from ..ir.host.tile_permission import permitted
+from .processor import plain
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 # The kernel's spelling of what a matrix kernel chooses by; every other CPU flag is noise here.
@@ -53,6 +54,12 @@ class Target:
     def vnni(self) -> bool:
         """An int8 dot product accumulated in 32 bits: without it, AVX2's u8s8 product saturates at 16."""
         return bool(self.isa & {"avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm"})
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Its instruction sets as `processor.plain` spells the kernel's names of them."""
+        kernel = {ours: linux for linux, ours in reversed(_FLAGS.items())}
+        return tuple(sorted(plain(kernel[name]) for name in self.isa))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON can hold them, for manifests and cache keys."""

@@ -72,19 +72,24 @@ def _check_room(parent: Path, need: int) -> None:
 
 
 def _record(folder: Path, program: Program, more: Mapping[str, Any]) -> dict[str, Any]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = {
         "task": program.task,
         "inputs": [asdict(spec) for spec in program.inputs],
         "outputs": list(program.outputs),
         "symbols": {name: list(bounds) for name, bounds in program.symbols.items()},
         "info": dict(program.info),
-        "files": {
-            path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
-            for path in paths
-        },
+        "files": listed(folder),
     }
     return {**more, **found}
+
+
+def listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every file of a directory, as manifests list them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in paths
+    }
 
 
 def versions(more: tuple[str, ...] = ()) -> dict[str, str]:

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,9 +16,12 @@ from ...ir.errors import BundleError, short
 from ...ir.host.files import FAULTS, MIB, check_regular, read_regular, why
 from ...ir.spec import InputSpec
 from ..typed import MOST, dtype, many, maybe, number, size, table, text, whole
-from .record import MODULE, WEIGHTS, Compiled
+from . import isa
+from .isa import IsaVariant
+from .record import WEIGHTS, Compiled
 
-FORMAT = 2  # 1 had no compiled functions; bundles without them are still written as 1
+FORMAT = 3  # what is read: 1 had no compiled functions, 2 no variants; each is written where it is enough
+COMPILED, SEVERAL = 2, 3
 MANIFEST = "manifest.json"
 REPORT = "report.md"
 DEFAULT = "model.onnx"
@@ -36,7 +39,9 @@ class Manifest:
 
     files: name -> {"sha256", "bytes"}. graphs: variant -> file. dispatch: rows of workload, batch, length,
     padding and graph (a variant). compiled: TVM's functions, which there are instead of graphs. threads: what
-    the measurements used. record: the whole file.
+    the measurements used. record: the whole file. isa: in a bundle of several builds, what each is for, best
+    first; all else is then of the one that runs on this processor, and its number is `chosen`, or of the first
+    where none does.
     """
 
     files: Mapping[str, Mapping[str, Any]]
@@ -50,6 +55,13 @@ class Manifest:
     threads: int | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+    isa: tuple[IsaVariant, ...] = ()
+    chosen: int | None = None
+
+    @property
+    def variant(self) -> str | None:
+        """The target of the variant that runs here; None in a bundle of one build, or where none does."""
+        return None if self.chosen is None else self.isa[self.chosen].target
 
 
 def is_bundle(folder: str | Path) -> bool:
@@ -142,6 +154,23 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _parse(record: dict[str, Any]) -> Manifest:
+    if record["format"] < SEVERAL:
+        return _parse_one(record)
+    variants = many(IsaVariant.from_json, record["variants"])
+    # Whatever this processor is, all of them are looked at.
+    found = [_parse_one({**table(each["manifest"]), "files": record["files"]}) for each in record["variants"]]
+    if not found:
+        raise ValueError("it has no variant")
+    for each, variant in zip(found, variants, strict=True):
+        if each.compiled and (each.compiled.arch, each.compiled.needs) != (variant.arch, variant.needs):
+            raise ValueError(f"{variant.target} is for another processor than its functions")
+    chosen = isa.chosen(variants)
+    shown = found[chosen or 0]
+    told = {**shown.record, **{name: record[name] for name in ("sha256", "format", "variants")}}
+    return replace(shown, record=told, isa=variants, chosen=chosen)
+
+
+def _parse_one(record: dict[str, Any]) -> Manifest:
     files = {
         _inside(name): {"bytes": whole(entry["bytes"]), "sha256": text(entry["sha256"])}
         for name, entry in table(record["files"]).items()
@@ -152,7 +181,7 @@ def _parse(record: dict[str, Any]) -> Manifest:
     outputs = many(text, record["outputs"])
     if compiled:
         compiled.check(inputs, outputs)
-    for name in (MODULE, WEIGHTS) if compiled else (DEFAULT, *graphs.values()):
+    for name in (compiled.module, WEIGHTS) if compiled else (DEFAULT, *graphs.values()):
         if name not in files:
             raise ValueError(f"the graph {name!r} is not among its files")
     dispatch = many(_route, record["dispatch"])

@@ -55,15 +55,19 @@ class WeightFile:
         self.close()
 
 
-def write_external(model: ir.Model, path: Path, weights: WeightFile) -> None:
-    """Write the graph to `path`, its weights appended to a shared file in the same directory."""
-    shell, read = model.clone(), 0
+def write_external(model: ir.Model, path: Path, weights: WeightFile) -> list[tuple[int, int]]:
+    """Write the graph to `path`, its weights appended to a shared file in the same directory.
+
+    Returns:
+        (offset, length) of each of its weights there.
+    """
+    shell, places = model.clone(), []
     for value in shell.graph.initializers.values():
         tensor = value.const_value
         if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes < INLINE:
             continue
         offset, length = weights.add(tensor)
-        read += length
+        places.append((offset, length))
         value.const_value = ir.ExternalTensor(
             weights.path.name,
             offset,
@@ -74,7 +78,8 @@ def write_external(model: ir.Model, path: Path, weights: WeightFile) -> None:
         )
     weights.flush()
     path.write_bytes(ir.serde.serialize_model(shell).SerializeToString(deterministic=True))
-    release(read)
+    release(sum(length for _, length in places))
+    return places
 
 
 def write_inline(model: ir.Model, path: Path) -> None:

@@ -54,7 +54,8 @@ class Padding:
 class Compiled:
     """Functions over one weights file.
 
-    arch: "x86_64" or "aarch64". needs: instruction sets that the processor must have.
+    arch: "x86_64" or "aarch64". needs: instruction sets that the processor must have. module: the file that
+    holds the functions.
     """
 
     arch: str
@@ -62,6 +63,7 @@ class Compiled:
     places: tuple[Place, ...]
     functions: tuple[Function, ...]
     padding: Padding
+    module: str = MODULE
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -112,4 +114,5 @@ class Compiled:
         axes = many(lambda row: many(lambda axis: maybe(text, axis), row), found["axes"])
         token = whole(found["token"], -1)
         padding = Padding(maybe(text, found["batch"]), maybe(text, found["length"]), axes, token)
-        return Compiled(text(record["arch"]), many(text, record["needs"]), places, functions, padding)
+        module = text(record.get("module", MODULE))
+        return Compiled(text(record["arch"]), many(text, record["needs"]), places, functions, padding, module)

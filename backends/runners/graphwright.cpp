@@ -15,6 +15,7 @@
 #include "failure.hpp"
 #include "files.hpp"
 #include "manifest.hpp"
+#include "processor.hpp"
 
 namespace {
 
@@ -55,6 +56,7 @@ struct gw_bundle {
   gw_bundle(const std::string &folder, int threads)
       : manifest(gw::read_manifest(folder)), stamps(folder, manifest) {
     gw::verify_files(folder, manifest);
+    if (!manifest.isa.empty() && manifest.chosen < 0) throw gw::Failure(gw::no_variant(folder, manifest.isa));
     const int here = threads ? threads : manifest.threads ? std::min(manifest.threads, cpus()) : 0;
     if (manifest.compiled) engine = gw::tvm_engine(folder, manifest, here ? here : cpus());
     else engine = gw::onnxruntime_engine(folder, manifest, here, stamps);
@@ -86,6 +88,11 @@ int gw_load(const char *directory, int threads, gw_bundle **bundle) {
     if (threads < 0 || threads > 4096) throw gw::Failure("a bundle runs on 1 to 4096 threads, or 0 for its own number");
     *bundle = new gw_bundle(directory, threads);
   });
+}
+
+const char *gw_variant(const gw_bundle *bundle) {
+  if (!bundle || bundle->manifest.chosen < 0) return "";
+  return bundle->manifest.isa[static_cast<size_t>(bundle->manifest.chosen)].target.c_str();
 }
 
 size_t gw_input_count(const gw_bundle *bundle) { return bundle ? bundle->inputs.size() : 0; }

@@ -51,6 +51,10 @@ typedef struct {
  * threads: that a call runs on; 0 takes what the bundle was measured with, as far as this process has CPUs. */
 GW_API int gw_load(const char *directory, int threads, gw_bundle **bundle);
 
+/* Of a bundle of variants for several instruction sets, the target of the one that was chosen for this processor;
+ * else "". */
+GW_API const char *gw_variant(const gw_bundle *bundle);
+
 /* Inputs and outputs in their order; data is NULL. In shape, -1 is a size that each call chooses; an output has
  * neither dtype nor shape: its gw_result_array has. */
 GW_API size_t gw_input_count(const gw_bundle *bundle);

@@ -1,18 +1,20 @@
 #include "manifest.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <set>
 
 #include "failure.hpp"
 #include "files.hpp"
+#include "processor.hpp"
 #include "sha256.hpp"
 #include "typed.hpp"
 
 namespace gw {
 namespace {
 
-constexpr int kFormat = 2;
+constexpr int kFormat = 3, kSeveral = 3;
 constexpr size_t kMostBytes = size_t(16) << 20;
 constexpr size_t kDeepest = 200;
 const std::string kHead = "{\n \"sha256\": \"", kTail = "\",\n";
@@ -42,7 +44,7 @@ class Parser {
     auto *backend = given(record_, "backend");
     if (backend && *backend == "tvm") {
       found_.compiled = compiled(member(record_, "compiled"));
-      listed("model.so"), listed("model.weights");
+      listed(found_.compiled->module), listed("model.weights");
     } else {
       routes();
     }
@@ -132,6 +134,8 @@ class Parser {
     Compiled found;
     found.arch = text(member(record, "arch"));
     for (auto &need : list(member(record, "needs"))) found.needs.push_back(text(need));
+    auto *module = record.find("module") == record.end() ? nullptr : &record["module"];
+    found.module = module ? text(*module) : "model.so";
     for (auto &place : list(member(record, "places"))) {
       Place made{dtype(member(place, "dtype")), {}, whole(member(place, "offset"))};
       for (auto &size : list(member(place, "shape"))) made.shape.push_back(whole(size));
@@ -200,6 +204,28 @@ bool nested_too_deeply(const std::string &data) {
   return false;
 }
 
+// A bundle of several builds: all are looked at, whatever this processor is.
+Manifest several(const Json &record) {
+  std::vector<IsaVariant> variants;
+  std::vector<Manifest> found;
+  for (auto &each : list(member(record, "variants"))) {
+    IsaVariant variant{text(member(each, "target")), text(member(each, "arch")), {}};
+    for (auto &need : list(member(each, "needs"))) variant.needs.push_back(text(need));
+    Json whole_record = table(member(each, "manifest"));
+    whole_record["files"] = member(record, "files");
+    Manifest build = Parser(whole_record).parse();
+    if (build.compiled && (build.compiled->arch != variant.arch || build.compiled->needs != variant.needs))
+      throw Damage(variant.target + " is for another processor than its functions");
+    variants.push_back(std::move(variant));
+    found.push_back(std::move(build));
+  }
+  if (found.empty()) throw Damage("it has no variant");
+  const int chosen = chosen_variant(variants);
+  Manifest made = std::move(found[static_cast<size_t>(std::max(chosen, 0))]);
+  made.isa = std::move(variants), made.chosen = chosen;
+  return made;
+}
+
 // Whether a manifest's bytes are those that were written; false where they don't say.
 bool unchanged(const std::string &path, std::string data) {
   if (data.compare(0, kHead.size(), kHead) || data.size() < kHead.size() + 64 + kTail.size()) return false;
@@ -244,7 +270,7 @@ Manifest read_manifest(const std::string &folder) {
     throw Failure(folder + " has bundle format " + quoted(*format) + " and this runner reads up to " +
                   std::to_string(kFormat) + ": build it anew with optimize runner");
   try {
-    return Parser(record).parse();
+    return *format < kSeveral ? Parser(record).parse() : several(record);
   } catch (const Damage &damage) {
     throw Failure(path + " is damaged (" + damage.what() + "): build the bundle again");
   }

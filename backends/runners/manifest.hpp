@@ -62,13 +62,19 @@ struct Function {
 };
 
 struct Compiled {
-  std::string arch;
+  std::string arch, module;    // module: the file that holds the functions
   std::vector<std::string> needs;
   std::map<std::string, Place> places;
   std::vector<Function> functions;
   int batch = -1, length = -1;  // symbols that padding may go along, or -1
   std::vector<std::vector<int>> axes;
   int64_t token = 0;
+};
+
+// A whole build in a bundle of several.
+struct IsaVariant {
+  std::string target, arch;
+  std::vector<std::string> needs;
 };
 
 struct File {
@@ -84,6 +90,10 @@ struct Manifest {
   std::vector<Route> dispatch;
   std::optional<Compiled> compiled;
   int threads = 0;  // 0: nobody measured
+  // In a bundle of several builds, what each is for, best first; all else is then of the one that runs on this
+  // processor, which is `chosen`, or of the first where none does and it is -1.
+  std::vector<IsaVariant> isa;
+  int chosen = -1;
 };
 
 // Both throw Failure. Nothing is loaded before both have returned.

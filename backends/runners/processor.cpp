@@ -37,6 +37,46 @@ std::set<std::string> offered(const std::string &arch) {
   return {};
 }
 
+std::string architecture() {
+  struct utsname about {};
+  uname(&about);
+  const std::string here = about.machine;
+  return here == "amd64" ? "x86_64" : here == "arm64" ? "aarch64" : here;
+}
+
+// Asked for once, for all threads: without permission the first tile kills the process.
+bool tiles_permitted() {
+#ifdef __x86_64__
+  const long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+  return !syscall(SYS_arch_prctl, request_permission, tile_data);
+#else
+  return true;
+#endif
+}
+
+// What of them the system permits.
+std::set<std::string> usable(const std::string &arch) {
+  std::set<std::string> found = offered(arch);
+  if (!found.count("amxtile") || tiles_permitted()) return found;
+  for (auto each = found.begin(); each != found.end();)
+    each = each->compare(0, 3, "amx") ? std::next(each) : found.erase(each);
+  return found;
+}
+
+// What of some instruction sets is not there; nothing where the system does not tell what is.
+std::vector<std::string> lacks(const std::vector<std::string> &needs, const std::set<std::string> &has) {
+  std::vector<std::string> found;
+  for (auto &need : needs)
+    if (!has.empty() && !has.count(need)) found.push_back(need);
+  return found;
+}
+
+std::string joined(const std::vector<std::string> &words) {
+  std::string found;
+  for (auto &word : words) found += (found.empty() ? "" : ", ") + word;
+  return found;
+}
+
 std::string siblings(int cpu) {
   std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
   std::string line;
@@ -46,28 +86,44 @@ std::string siblings(int cpu) {
 }  // namespace
 
 void check_processor(const std::string &arch, const std::vector<std::string> &needs) {
-  struct utsname about {};
-  uname(&about);
-  std::string here = about.machine;
-  if (here == "amd64") here = "x86_64";
-  if (here == "arm64") here = "aarch64";
+  const std::string here = architecture();
   if (arch != here)
     throw Failure("the bundle was built for " + arch + " and this machine is " + here + ": build it for this one");
-  const std::set<std::string> has = offered(here);
-  std::string lacking;
-  for (auto &need : needs)
-    if (!has.empty() && !has.count(need)) lacking += (lacking.empty() ? "" : ", ") + need;
+  const std::string lacking = joined(lacks(needs, offered(here)));
   if (!lacking.empty())
     throw Failure("the bundle was built for a processor with " + lacking +
                   ", which this one lacks: build it on this machine, or for it with --target");
-#ifdef __x86_64__
-  // Asked for once, for all threads: without permission the first tile kills the process.
-  const long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
-  if (std::find(needs.begin(), needs.end(), "amxtile") != needs.end() &&
-      syscall(SYS_arch_prctl, request_permission, tile_data))
+  if (std::find(needs.begin(), needs.end(), "amxtile") != needs.end() && !tiles_permitted())
     throw Failure("the bundle multiplies in AMX's tiles, which the system does not let this process use "
                   "(arch_prctl refuses XTILEDATA): build it on this machine, or with --target x86-64-bf16");
-#endif
+}
+
+int chosen_variant(const std::vector<IsaVariant> &variants) {
+  const std::string here = architecture();
+  const std::set<std::string> has = usable(here);
+  int found = -1;
+  for (size_t i = 0; i < variants.size(); ++i)
+    if (variants[i].arch == here && lacks(variants[i].needs, has).empty() && (found < 0 || has.empty()))
+      found = static_cast<int>(i);
+  return found;
+}
+
+std::string no_variant(const std::string &folder, const std::vector<IsaVariant> &variants) {
+  const std::string here = architecture();
+  const std::set<std::string> offers = usable(here);
+  std::set<std::string> has;
+  std::string needs;
+  for (auto &each : variants) {
+    const std::string sets = joined(each.needs);
+    needs += (needs.empty() ? "" : "; ") + each.target + " needs " + each.arch + " with " +
+             (sets.empty() ? "nothing more" : sets);
+    for (auto &name : each.needs)
+      if (each.arch == here && offers.count(name)) has.insert(name);
+  }
+  const std::string told = joined({has.begin(), has.end()});
+  return "no variant in " + folder + " runs on this processor, " + here + " with " +
+         (told.empty() ? "none of these" : told) + ": " + needs +
+         "; add a target that it can run to the list and build again";
 }
 
 std::vector<int> allowed_cpus() {

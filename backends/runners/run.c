@@ -145,6 +145,7 @@ int main(int count, char **words) {
   if (gw_load(words[1], 0, &bundle)) return fail("", gw_error());
   int status = 0;
   if (count == 2) {
+    if (*gw_variant(bundle)) printf("for %s\n", gw_variant(bundle));
     for (size_t i = 0; i < gw_input_count(bundle); ++i) describe("takes", gw_input(bundle, i));
     for (size_t i = 0; i < gw_output_count(bundle); ++i) describe("gives", gw_output(bundle, i));
   } else {

@@ -32,13 +32,13 @@ struct Bound {
 class Machine : public Engine {
  public:
   Machine(const std::string &folder, const Manifest &manifest, int threads)
-      : manifest_(manifest), compiled_(*manifest.compiled), weights_(folder + "/model.weights") {
+      : manifest_(manifest), compiled_(*manifest.compiled), weights_(folder + "/model.weights", compiled_) {
     worker_.do_work([&] {
       begin(threads);
       try {
-        prepare(folder + "/model.so");
+        prepare(folder + "/" + compiled_.module);
       } catch (const Failure &failure) {
-        throw Failure(folder + "/model.so can't be loaded (" + failure.what() + "): build the bundle again");
+        throw Failure(folder + "/" + compiled_.module + " can't be loaded (" + failure.what() + "): build the bundle again");
       }
     });
   }
@@ -186,11 +186,11 @@ class Machine : public Engine {
   // What belongs to the call, of one piece or of several behind one another along the batch.
   void join(Results &made, const std::vector<std::pair<size_t, int64_t>> &plan, const std::vector<int64_t> &sizes) const {
     for (auto &given : made.given)
-      if (given.arrays.size() != compiled_.axes.size()) throw Failure("model.so gives other outputs than it should");
+      if (given.arrays.size() != compiled_.axes.size()) throw Failure(compiled_.module + " gives other outputs than it should");
     for (size_t output = 0; output < compiled_.axes.size(); ++output) {
       const Array &first = made.given.front().arrays[output];
       const std::vector<int> &axes = compiled_.axes[output];
-      if (axes.size() != first.shape.size()) throw Failure("model.so gives other outputs than it should");
+      if (axes.size() != first.shape.size()) throw Failure(compiled_.module + " gives other outputs than it should");
       std::vector<int64_t> shape = first.shape;
       for (size_t axis = 0; axis < axes.size(); ++axis)
         if (axes[axis] >= 0) shape[axis] = sizes[static_cast<size_t>(axes[axis])];
@@ -210,7 +210,7 @@ class Machine : public Engine {
         if (plan.size() > 1) extent[static_cast<size_t>(batch)] = plan[piece].second;
         for (size_t axis = 0; axis < extent.size(); ++axis)
           if (part.shape.size() != extent.size() || extent[axis] > part.shape[axis])
-            throw Failure("model.so gives other outputs than it should");
+            throw Failure(compiled_.module + " gives other outputs than it should");
         copy_block(made.copies.back().array, place, part, zeros, extent);
         if (plan.size() > 1) place[static_cast<size_t>(batch)] += plan[piece].second;
       }

@@ -17,6 +17,7 @@ from ...ir.inputs.extents import Extent, extents
 from ...ir.spec import InputSpec
 from ..bundles.feeds import Feed
 from ..bundles.folder import appearing
+from ..bundles.isa import refusal
 from ..bundles.manifest import MANIFEST, Manifest, read_manifest, verify_files
 from ..target import check_threads, detect, usable_threads
 from ..tvm.run.runtime import Runtime
@@ -33,7 +34,8 @@ BATCH = 32  # texts that __call__ runs together
 def load(
     directory: str | Path, threads: int | None = None, verify: bool = True, bounded: bool = False
 ) -> Bundle:
-    """A bundle that `optimize` wrote, ready to run.
+    """A bundle that `optimize` wrote, ready to run; of one that holds variants for several instruction sets, the
+    best that this processor has (`Bundle.variant`).
 
     Args:
         directory: what was given to `-o`.
@@ -45,7 +47,7 @@ def load(
 
     Raises:
         BundleError: no bundle, an incomplete one, one that was tampered with, one of a newer format, or one
-            that was compiled for another processor.
+            that was compiled for other processors.
         BackendError: it was compiled by TVM, and that is missing or of another version.
         GraphwrightError: a number of threads that no machine should start.
     """
@@ -57,6 +59,8 @@ def load(
         check_threads(threads)
     manifest = read_manifest(folder)
     verify_files(folder, manifest, hashes=verify)
+    if manifest.isa and manifest.chosen is None:
+        raise BundleError(refusal(folder, manifest.isa))
     # A bundle of a larger machine runs on all that there is here.
     here = min(manifest.threads, usable_threads()) if manifest.threads else None
     return Bundle(folder, manifest, threads or here, bounded)
@@ -81,7 +85,13 @@ class Bundle:
     def __repr__(self) -> str:
         compiled = self.manifest.compiled
         what = f"{len(compiled.functions)} sizes" if compiled else f"{len(self.manifest.graphs)} graphs"
+        what += f" for {self.variant}" if self.variant else ""
         return f"Bundle({str(self.directory)!r}, {what}, {self.manifest.task})"
+
+    @property
+    def variant(self) -> str | None:
+        """The target that what runs was built for, in a bundle of variants for several; else None."""
+        return self.manifest.variant
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:

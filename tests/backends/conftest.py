@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import c_runner
 import numpy as np
 import onnx
 import onnx_ir
@@ -103,3 +104,9 @@ def make():
     return SimpleNamespace(
         encoder=encoder, weights=weights, feed=a_feed, expected=expected, tokenizer_json=tokenizer_json
     )
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory):
+    """The directory of a C runner, built once."""
+    return c_runner.built(tmp_path_factory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...backends import processor
 from ...backends.bundles.record import Padding
 from ...backends.measuring.workloads import Workload, fitting
 from ...backends.target import Target
@@ -12,7 +13,6 @@ from ...backends.tvm.backend import Tvm
 from ...backends.tvm.build.padding import padding_of
 from ...backends.tvm.build.sizes import covering, longest_text
 from ...backends.tvm.machine.llvm_target import llvm_target, needs
-from ...backends.tvm.run import processor
 from ...backends.tvm.run.artifact import TvmArtifact, write_compiled
 from ...ir.errors import BundleError
 from ...ir.host.temporary import TemporaryFolder

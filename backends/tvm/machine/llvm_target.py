@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 from ....ir.errors import BackendError
+from ...processor import plain
 from ...target import Target
 from ..run.library import compiler
-from ..run.processor import plain
 
 # Instruction sets of x86 that kernels may use; the rest of what LLVM lists is tuning, or for systems.
 _X86 = re.compile(r"avx|fma$|f16c|bmi2|gfni|vaes|vpclmul|ssse3|sse4\.|popcnt|movbe")

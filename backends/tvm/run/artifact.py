@@ -14,7 +14,7 @@ import numpy as np
 from ....ir.program import Program
 from ...bundles.feeds import Feed
 from ...bundles.finished import finished
-from ...bundles.manifest import FORMAT
+from ...bundles.manifest import COMPILED
 from ...bundles.record import MODULE, WEIGHTS, Compiled
 from .runtime import Runtime
 from .versions import PINS
@@ -98,7 +98,7 @@ def write_compiled(
         for file in files:
             shutil.copyfile(file, folder / file.name)
         return {
-            "format": FORMAT,
+            "format": COMPILED,
             "backend": "tvm",
             "graphs": {},
             "dispatch": [],

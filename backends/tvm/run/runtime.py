@@ -11,10 +11,10 @@ import numpy as np
 from ....ir.errors import BackendError, BundleError
 from ....ir.inputs.memory import remembering
 from ....ir.spec import InputSpec
+from ... import processor
 from ...bundles.feeds import Feed, check, check_ids, from_the_start
-from ...bundles.record import MODULE, WEIGHTS, Compiled, Function
+from ...bundles.record import WEIGHTS, Compiled, Function
 from ...runtimes.session import first_line
-from . import processor
 from .choice import Choice
 from .executor import Executor
 from .fitting import Input, cut, rows_of
@@ -29,7 +29,7 @@ class Runtime:
     """A folder's compiled functions, ready to run. Safe to call from several threads.
 
     Args:
-        folder: holds model.so and model.weights.
+        folder: holds their module and model.weights.
         compiled: what is in them.
         inputs: of the program, in the order that the functions take them.
         outputs: their names.
@@ -102,13 +102,13 @@ class _Machine:
         tensors = {name: self.ffi.from_dlpack(array) for name, array in arrays.items()}
         try:
             # Bound here, or the library would go before what is in it.
-            self.library = self.ffi.load_module(str(folder / MODULE))
+            self.library = self.ffi.load_module(str(folder / compiled.module))
             machine = self.library["vm_load_executable"]()
             machine["vm_initialization"](_CPU, 0, _POOLED)
             self.calls = [_Call(self, machine, function, tensors) for function in compiled.functions]
         except Exception as error:  # of the loader or of tvm_ffi, which have no base of their own
             raise BundleError(
-                f"{folder / MODULE} can't be loaded ({first_line(error)}): build the bundle again"
+                f"{folder / compiled.module} can't be loaded ({first_line(error)}): build the bundle again"
             ) from error
 
     def run(

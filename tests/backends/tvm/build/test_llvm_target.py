@@ -1,9 +1,9 @@
 """What LLVM is told about a target, and that functions for another processor are refused before they run."""
 
 import pytest
+from graphwright.backends import processor
 from graphwright.backends.target import NAMES, Target, detect, named
 from graphwright.backends.tvm.machine.llvm_target import llvm_target, needs
-from graphwright.backends.tvm.run import processor
 from graphwright.backends.tvm.run.library import compiler
 from graphwright.ir.errors import BackendError, BundleError
 

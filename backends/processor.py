@@ -1,4 +1,4 @@
-"""Whether this processor can run compiled functions: an instruction that it lacks would kill the process."""
+"""Whether this processor can run what was compiled: an instruction that it lacks would kill the process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ....ir.errors import BundleError
-from ....ir.host.tile_permission import permitted
+from ..ir.errors import BundleError
+from ..ir.host.tile_permission import permitted
 
 
 def check(arch: str, needs: Sequence[str]) -> None:
@@ -21,14 +21,12 @@ def check(arch: str, needs: Sequence[str]) -> None:
     Raises:
         BundleError: naming what the processor lacks, or the system refuses.
     """
-    machine = platform.machine().lower()
-    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+    here = architecture()
     if arch != here:
         raise BundleError(
             f"the bundle was built for {arch} and this machine is {here}: build it for this one"
         )
-    has = offered(here)
-    if has and (lacking := [name for name in needs if name not in has]):
+    if lacking := lacks(needs, offered(here)):
         raise BundleError(
             f"the bundle was built for a processor with {', '.join(lacking)}, which this one lacks: "
             "build it on this machine, or for it with --target"
@@ -38,6 +36,25 @@ def check(arch: str, needs: Sequence[str]) -> None:
             "the bundle multiplies in AMX's tiles, which the system does not let this process use "
             "(arch_prctl refuses XTILEDATA): build it on this machine, or with --target x86-64-bf16"
         )
+
+
+def architecture() -> str:
+    """This machine's: "x86_64", "aarch64", ..."""
+    machine = platform.machine().lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+
+
+def lacks(needs: Sequence[str], has: frozenset[str]) -> list[str]:
+    """What of some instruction sets is not there; nothing where the system does not tell what is."""
+    return [name for name in needs if name not in has] if has else []
+
+
+def usable(arch: str) -> frozenset[str]:
+    """What of `offered` the system permits; it is asked."""
+    found = offered(arch)
+    if "amxtile" not in found or permitted():
+        return found
+    return frozenset(name for name in found if not name.startswith("amx"))
 
 
 def offered(arch: str) -> frozenset[str]:
