@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..backends.bundles.bundle import route, write
 from ..backends.bundles.finished import versions
+from ..backends.bundles.manifest import PAGE
 from ..backends.measuring.measure import Comparison
 from ..backends.target import named
 from ..backends.tvm.run.artifact import write_compiled
@@ -89,7 +90,7 @@ def saved(outcome: Outcome, work: Work, build: Build) -> Path:
     }
     artifact, stages = build.artifact, build.candidate.stages
     makers = tuple(PINS) if artifact is not None else ()
-    pages = {"report.html": page({**record, "versions": versions(makers)}, stages)}
+    pages = {PAGE: page({**record, "versions": versions(makers)}, stages)}
     if stages:
         pages[STAGES] = json.dumps(stages, ensure_ascii=False, separators=(",", ":"))
     if artifact is not None:

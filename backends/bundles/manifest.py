@@ -23,7 +23,7 @@ from .record import WEIGHTS, Compiled
 FORMAT = 3  # what is read: 1 had no compiled functions, 2 no variants; each is written where it is enough
 COMPILED, SEVERAL = 2, 3
 MANIFEST = "manifest.json"
-REPORT = "report.md"
+REPORT, PAGE = "report.md", "report.html"  # what people read
 DEFAULT = "model.onnx"
 _AGAIN = ": copy or build the bundle again"
 _HASH = re.compile(rb'\{\n "sha256": "([0-9a-f]{64})",\n')  # what every manifest begins with
@@ -40,8 +40,8 @@ class Manifest:
     files: name -> {"sha256", "bytes"}. graphs: variant -> file. dispatch: rows of workload, batch, length,
     padding and graph (a variant). compiled: TVM's functions, which there are instead of graphs. threads: what
     the measurements used. record: the whole file. isa: in a bundle of several builds, what each is for, best
-    first; all else is then of the one that runs on this processor, and its number is `chosen`, or of the first
-    where none does.
+    first; all else is then of the one that runs on this processor, and its number is `chosen`, or of the
+    first where none does.
     """
 
     files: Mapping[str, Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""ONNX graphs of several builds over one file of weights: equal tensors, and equal graphs, are stored once."""
+"""ONNX graphs of several builds over one file of weights: equal tensors, and equal graphs, are kept once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def write_graphs(folder: Path, builds: list[tuple[str, Path, Manifest]]) -> dict
         for target, source, manifest in builds:
             if not manifest.dispatch:
                 raise BundleError(f"{source} does not say which calls its graphs are for: build it again")
-            graphs, sizes = {}, {}
+            graphs: dict[str, str] = {}
+            sizes: dict[int, int] = {}
             for graph, file in manifest.graphs.items():
                 own = f".{graph}" if file != DEFAULT else ""
                 path = folder / (f"model.{target}{own}.onnx" if parts or own else DEFAULT)

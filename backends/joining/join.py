@@ -11,12 +11,11 @@ from typing import Any
 from ...ir.errors import BundleError
 from ..bundles.finished import listed
 from ..bundles.isa import IsaVariant
-from ..bundles.manifest import REPORT, SEVERAL, Manifest, read_manifest, verify_files, write_manifest
+from ..bundles.manifest import PAGE, REPORT, SEVERAL, Manifest, read_manifest, verify_files, write_manifest
 from ..target import Target
 from .functions import write_functions
 from .graphs import write_graphs
 
-PAGES = (REPORT, "report.html")
 _MODELS = (".onnx", ".data", ".so", ".weights")
 
 
@@ -42,7 +41,7 @@ def join(
     _check(found)
     levels = {target: _level(target, manifest) for target, _, manifest in found}
     # What needs least is the first file, model.onnx: of all it runs right on most processors.
-    found.sort(key=lambda build: len(levels[build[0]].needs))
+    found.sort(key=lambda build: (len(levels[build[0]].needs), build[0]))
     parts = (write_functions if found[0][2].compiled else write_graphs)(folder, found)
     for name in _texts(found[0][2]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +72,8 @@ def _check(found: list[tuple[str, Path, Manifest]]) -> None:
         ):
             if mine != its:
                 raise BundleError(
-                    f"the build for {target} has {what} other than that for {first}: one bundle can't hold both"
+                    f"the build for {target} has {what} other than that for {first}: "
+                    "one bundle can't hold both"
                 )
 
 
@@ -89,7 +89,7 @@ def _texts(manifest: Manifest) -> dict[str, Any]:
     return {
         name: entry
         for name, entry in manifest.files.items()
-        if not name.endswith(_MODELS) and name not in PAGES
+        if not name.endswith(_MODELS) and name not in (REPORT, PAGE)
     }
 
 

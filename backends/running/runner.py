@@ -34,8 +34,9 @@ BATCH = 32  # texts that __call__ runs together
 def load(
     directory: str | Path, threads: int | None = None, verify: bool = True, bounded: bool = False
 ) -> Bundle:
-    """A bundle that `optimize` wrote, ready to run; of one that holds variants for several instruction sets, the
-    best that this processor has (`Bundle.variant`).
+    """A bundle that `optimize` wrote, ready to run.
+
+    Of one with variants for several instruction sets, the best that this processor has (`Bundle.variant`).
 
     Args:
         directory: what was given to `-o`.

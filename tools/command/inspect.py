@@ -35,6 +35,14 @@ def inspect_model(
         else:
             console.show(inspect_quant.table(layers))
         return
+    from ..verbs import inspect_variants
+
+    if (several := inspect_variants.manifest_of(model)) is not None:
+        if console.json:
+            console.value(inspect_variants.to_json(several))
+        else:
+            console.show(*inspect_variants.tables(model, several))
+        return
     from ...backends.target import check_threads
     from ..verbs import inspect_costs
     from ..verbs import inspect_model as inspection

@@ -38,6 +38,7 @@ def report(
     console: Console,
 ) -> None:
     """Make a page, or rows for other programs, of what BUNDLEs say of themselves."""
+    from ...backends.bundles.manifest import PAGE
     from ..verbs import report as reporting
 
     form = "json" if console.json else reporting.chosen(form, out)
@@ -45,5 +46,5 @@ def report(
     if out is None and form != "html":
         console.text(text)
         return
-    path = reporting.written(text, out or reporting.PAGE, force)
+    path = reporting.written(text, out or PAGE, force)
     console.say(f"{path} is ready: open it in a browser" if form == "html" else f"{path} is ready")

@@ -116,10 +116,8 @@ class Builds:
 
     def _made(self, case: Case, bundle: Path, entries: dict[str, Entry]) -> tuple[State, Entry, float]:
         """What was done, the entry that now holds, and the seconds that it took."""
-        settings = settings_of(case.config)
-        if case.remote:
-            settings |= {"rpc": case.remote.tracker, "device": case.remote.key}
-        inputs, versions = digests(case.config, self.hashes), stale.versions_of(case.config)
+        settings = case.settings
+        inputs, versions = digests(case.config, self.hashes), stale.versions_of(case.config, case.levels)
         entry = entries.get(case.name)
         why = stale.changed(entry, settings, inputs, versions) if entry else "it is not in the lock"
         if self.frozen and why:
@@ -152,6 +150,7 @@ class Builds:
         remote = {"tracker": case.remote.tracker, "key": case.remote.key} if case.remote else None
         asked = {
             "settings": settings_of(case.config),
+            "levels": list(case.levels),
             "source": source_of(case.config),
             "out": str(bundle),
             "entry": entry.to_json() if entry else None,

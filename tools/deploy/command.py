@@ -16,7 +16,7 @@ def dry_run(file: str, names: Sequence[str], console: Console) -> int:
     """Print what would be built."""
     cases = _cases(file, names)
     if console.json:
-        console.value([{"name": each.name, "settings": plan.settings_of(each.config)} for each in cases])
+        console.value([{"name": each.name, "settings": each.settings} for each in cases])
     else:
         console.show(summary.planned(cases))
     return 0

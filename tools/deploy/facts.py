@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+from ...backends.bundles.manifest import MANIFEST, PAGE, REPORT
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Facts:
         drop = None if record["drop"] is None else float(record["drop"])
         metric, against, where = (str(record[name]) for name in ("metric", "against", "where"))
         return Facts(int(record["size"]), drop, metric, against, where, calls)
+
+
+def size_of(bundle: Path) -> int:
+    """Bytes of what answers; people read the rest."""
+    read = {MANIFEST, REPORT, PAGE}
+    return sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file() and path.name not in read)
 
 
 def of_run(found: Mapping[str, Any], target: Mapping[str, Any], size: int) -> Facts:

@@ -15,7 +15,7 @@ from typing import Any
 from ...backends.base import Engine
 from ...backends.bundles.bundle import Variant, write_graphs
 from ...backends.bundles.folder import appearing
-from ...backends.bundles.manifest import MANIFEST, REPORT, sha256
+from ...backends.bundles.manifest import MANIFEST, PAGE, REPORT, sha256
 from ...backends.bundles.record import MODULE, WEIGHTS
 from ...backends.target import Target
 from ...ir.capture import capture
@@ -35,7 +35,6 @@ from ..config import RunConfig
 from ..console import Console
 from ..judge.judging import read_calibration, read_data
 from ..reports.page import page
-from ..verbs.report import PAGE
 from . import coded
 from .lock import Entry
 
@@ -80,7 +79,7 @@ def rebuild(config: RunConfig, source: str, entry: Entry, out: Path, console: Co
             (folder / name).write_bytes(content)
         (folder / REPORT).write_bytes(entry.report)
         (folder / PAGE).write_text(page(_as_found(record)), encoding="utf-8")
-        _compare(folder, record)
+        compare(folder, record)
         (folder / MANIFEST).write_bytes(entry.manifest)
 
 
@@ -131,10 +130,11 @@ def _graphs(making: Building, entry: Entry) -> dict[str, Program]:
     return made
 
 
-def _compare(folder: Path, record: Mapping[str, Any]) -> None:
+def compare(folder: Path, record: Mapping[str, Any]) -> None:
     """Raises BundleError, naming the file, where what was rebuilt is not what the manifest lists."""
     listed = record["files"]
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    found.pop(MANIFEST, None)
     for name in sorted(listed.keys() | found.keys()):
         if name not in found or name not in listed:
             raise BundleError(f"{name} is in one of the locked and the rebuilt bundle alone: build it anew")

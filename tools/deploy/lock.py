@@ -40,7 +40,8 @@ class Entry:
 
     settings: as the file asks for them, whatever this machine is. inputs: name -> sha256. versions: of what
     decides bytes. target: as found or named. bundle: sha256 of manifest.json. status, problems: as the run
-    ended, and a sentence for everything that kept it from 0. manifest, report: their bytes.
+    ended, and a sentence for everything that kept it from 0. manifest, report: their bytes. variants: of a
+    bundle of several targets, target -> its build, whose settings, inputs and versions are these.
     """
 
     settings: Mapping[str, Any]
@@ -54,6 +55,7 @@ class Entry:
     report: bytes = field(repr=False)
     status: int = 0
     problems: tuple[str, ...] = ()
+    variants: Mapping[str, Entry] = field(default_factory=dict)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -63,6 +65,8 @@ class Entry:
     def to_json(self) -> dict[str, Any]:
         packed = {name: _packed(getattr(self, name)) for name in ("manifest", "report")}
         told = {name: getattr(self, name) for name in _PLAIN}
+        if self.variants:
+            told["variants"] = {name: each.to_json() for name, each in self.variants.items()}
         return told | {"facts": self.facts.to_json(), "decisions": asdict(self.decisions)} | packed
 
     @staticmethod
@@ -83,6 +87,7 @@ class Entry:
             _unpacked(record["report"]),
             int(record["status"]),
             tuple(map(str, record["problems"])),
+            {str(name): Entry.from_json(each) for name, each in record.get("variants", {}).items()},
         )
 
 

@@ -28,13 +28,22 @@ class Remote:
 @dataclass(frozen=True)
 class Case:
     """One build. name: of its bundle. parts: model, target and goal, as far as the file names any. config:
-    without a place to write to."""
+    without a place to write to. levels: targets whose builds make one bundle; `config` is then for the first.
+    """
 
     name: str
     parts: tuple[str, ...]
     config: RunConfig
     require: tuple[Budget, ...] = ()
     remote: Remote | None = None
+    levels: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it asks for beyond what every run does by itself, keyed as in the file."""
+        several = {"target": list(self.levels)} if self.levels else {}
+        device = {"rpc": self.remote.tracker, "device": self.remote.key} if self.remote else {}
+        return settings_of(self.config) | several | device
 
 
 def cases(deployment: Deployment) -> tuple[Case, ...]:
@@ -104,8 +113,9 @@ def _case(name: str, parts: tuple[str, ...], target: Target, layers: Sequence[Pa
     drops = [each.limit for each in limits if each.quantity == "drop" and not each.least]
     if drops and "max-drop" not in merged:
         merged["max-drop"] = min(drops)
+    levels = tuple(merged["target"]) if isinstance(merged.get("target"), list) else ()
     try:
-        config = make(merged)
+        config = make(merged | ({"target": levels[0]} if levels else {}))
         named(config.target or "host")
     except GraphwrightError as error:
         raise ConfigError(f"{name}: {error}") from error
@@ -114,9 +124,11 @@ def _case(name: str, parts: tuple[str, ...], target: Target, layers: Sequence[Pa
             near = did_you_mean(each.workload, config.shapes)
             raise ConfigError(f"{name}: {each.text} is about a shape that is not measured{near}")
     remote = Remote(target.rpc, target.device) if target.rpc and target.device else None
+    if remote and levels:
+        raise ConfigError(f"{name}: a device has one processor: name one target for it")
     if remote and config.backend != "tvm":
         raise ConfigError(f"{name}: only TVM's builds are timed on a device; leave it backend: tvm")
-    return Case(name, parts, config, limits, remote)
+    return Case(name, parts, config, limits, remote, levels)
 
 
 def _listed(names: Names | None) -> tuple[str, ...]:

@@ -27,11 +27,27 @@ Names = str | tuple[str, ...]
 class Part(Settings):
     """Settings that every build has which this part takes part in.
 
-    require: budgets, such as speedup: ">=2", drop: "<=0.5" (points), size: "<=30MB", p50 or p95@8x128:
-    "<=40ms"; a time or a speed-up without a workload is one of each.
+    target: one, or a list of named ones, whose builds stand in one bundle over one copy of the weights:
+    whatever loads it takes the best that its processor has. require: budgets, such as speedup: ">=2", drop:
+    "<=0.5" (points), size: "<=30MB", p50 or p95@8x128: "<=40ms"; a time or a speed-up without a workload is
+    one of each.
     """
 
+    target: str | tuple[str, ...] | None = None  # type: ignore[assignment]
     require: dict[Key, str] = Field(default_factory=dict)
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _levels(cls, target: Any) -> Any:
+        if not isinstance(target, list | tuple):
+            return target
+        for name in target:
+            if name not in NAMES:
+                known = "" if name == "host" else did_you_mean(str(name), NAMES)
+                raise ValueError(f"{short(name)} is no named target, of which such a list is made{known}")
+        if len(set(target)) < len(target) or len(target) < 2:
+            raise ValueError("a list of targets names two or more, each once")
+        return tuple(target)
 
     @field_validator("require", mode="before")
     @classmethod
@@ -55,7 +71,7 @@ class Model(Part):
 
 
 class Target(Part):
-    """What is built for: `target` (host, or a name of `optimize targets`) and `backend`.
+    """What is built for: `target` (host, a name of `optimize targets`, or a list of such) and `backend`.
 
     rpc, device: address (HOST:PORT) of a TVM tracker and key of a machine that it lends: the build is timed
     there.
@@ -70,6 +86,8 @@ class Target(Part):
             raise ValueError("write both rpc (HOST:PORT of a tracker) and device (its key), or neither")
         if self.rpc is not None and self.backend != "tvm":
             raise ValueError("only TVM's builds are timed on a device: write backend: tvm")
+        if self.rpc is not None and isinstance(self.target, tuple):
+            raise ValueError("a device has one processor: name one target for it")
         return self
 
 
@@ -112,11 +130,13 @@ def json_schema() -> dict[str, Any]:
         part = found["$defs"][name]
         for other in ELSEWHERE:
             part["properties"].pop(other)
-        part["properties"]["target"]["examples"] = ["host", *NAMES]
+        several = {"type": "array", "items": {"enum": [*NAMES]}, "minItems": 2, "uniqueItems": True}
+        one = {"type": "string", "examples": ["host", *NAMES]}
+        part["properties"]["target"]["anyOf"] = [one, several, {"type": "null"}]
         part["properties"]["shapes"]["anyOf"].append({"type": "string", "examples": ["1x128,8x128"]})
     short_form = {"type": "string", "description": "host, or a name of `optimize targets`"}
     found["properties"]["targets"]["additionalProperties"] = {
-        "anyOf": [short_form, {"$ref": "#/$defs/Target"}]
+        "anyOf": [short_form, several, {"$ref": "#/$defs/Target"}]
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
@@ -180,7 +200,9 @@ def _section(kind: type[Kind], entries: Any, section: str) -> dict[str, Kind]:
     shorthand = {Target: "target", Model: "model"}.get(kind)
     return {
         str(name): _part(
-            kind, {shorthand: each} if shorthand and isinstance(each, str) else each, f"{section}.{name}"
+            kind,
+            {shorthand: each} if shorthand and isinstance(each, str | list) else each,
+            f"{section}.{name}",
         )
         for name, each in entries.items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,20 @@ from .lock import Entry
 _TORCH = ("torch", "onnxscript", "transformers")  # have no part in what is made of an .onnx file
 
 
-def versions_of(config: RunConfig) -> dict[str, str]:
-    """Of everything that decides a build's bytes, but for Python, of which nothing there is made."""
+def versions_of(config: RunConfig, levels: Sequence[str] = ()) -> dict[str, str]:
+    """Of everything that decides a build's bytes, but for Python, of which nothing there is made.
+
+    levels: targets, where there are several.
+    """
     compiled = config.backend != "onnxruntime"
     found = versions(("apache-tvm", "apache-tvm-ffi") if compiled else ())
     found.pop("python")
     if config.model.endswith(".onnx"):
         found = {name: each for name, each in found.items() if name not in _TORCH}
     if compiled:
-        found["linker"] = _linker(named(config.target or "host"))
+        targets = [named(name) for name in levels or (config.target or "host",)]
+        linkers = {each.arch: _linker(each) for each in targets}
+        found["linker"] = ", ".join(dict.fromkeys(linkers.values()))
     return found
 
 

@@ -32,7 +32,8 @@ def planned(cases: Sequence[Case]) -> Any:
         table.add_column(name, overflow="fold")
     for each in cases:
         config = each.config
-        where = f"{each.remote.key} of {each.remote.tracker}" if each.remote else config.target or "host"
+        where = ", ".join(each.levels) or config.target or "host"
+        where = f"{each.remote.key} of {each.remote.tracker}" if each.remote else where
         passes = config.pipeline if config.pipeline is not None else config.preset or "balanced"
         shapes = ", ".join(config.shapes or ("the usual",))
         require = ", ".join(budget.text for budget in each.require)

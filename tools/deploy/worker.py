@@ -20,8 +20,8 @@ from ...backends.target import Target, named
 from ..config import RunConfig, make
 from ..console import Console, sentence
 from ..surroundings import prepare
-from . import coded
-from .facts import Facts, of_calls, of_run
+from . import coded, several
+from .facts import Facts, of_calls, of_run, size_of
 from .lock import Decisions, Entry
 from .plan import Remote
 
@@ -55,10 +55,18 @@ def _done(asked: dict[str, Any], console: Console) -> dict[str, Any]:
     if asked["entry"] is not None:
         from .frozen import rebuild
 
-        rebuild(config, asked["source"], Entry.from_json(asked["entry"]), out, console)
+        entry = Entry.from_json(asked["entry"])
+        again = several.rebuilt if entry.variants else rebuild
+        again(config, asked["source"], entry, out, console)
         return {"seconds": time.monotonic() - began}
     remote = Remote(**asked["remote"]) if asked["remote"] else None
-    entry = _built(config, asked["source"], out, remote, asked["quiet"], console)
+
+    def built(config: RunConfig, out: Path) -> Entry:
+        return _built(config, asked["source"], out, remote, asked["quiet"], console)
+
+    entry = (
+        several.built(config, asked["levels"], out, console, built) if asked["levels"] else built(config, out)
+    )
     return {"entry": entry.to_json(), "seconds": time.monotonic() - began}
 
 
@@ -67,16 +75,13 @@ def _built(
 ) -> Entry:
     """What goes into the lock of a bundle that is now there, but for what was asked for."""
     from ..verbs.optimize import run
-    from ..verbs.report import PAGE
 
     outcome = run(config.model_copy(update={"out": str(out), "force": True}), console, source, recording=True)
     target = named(config.target or "host")
     tuning: dict[str, str] = {}
     if outcome.backend == "tvm":
         target, tuning = _compiled_for(target, outcome.config.threads or 1)
-    read = {MANIFEST, REPORT, PAGE}  # by people, not by what answers
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file() and path.name not in read)
-    facts = of_run(outcome.to_json(), target.to_json(), size)
+    facts = of_run(outcome.to_json(), target.to_json(), size_of(out))
     if remote is not None:
         facts = _timed_there(facts, out, config, remote, quiet)
     ratios = {key: (each.median, each.low, each.high) for key, each in outcome.replay.ratios.items()}

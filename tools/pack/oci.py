@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...backends.bundles.manifest import sha256
-from ...backends.bundles.record import MODULE
+from ...backends.processor import architecture
 from ...backends.runners.build import LIBRARY, ONNXRUNTIME, PROGRAM, TVM
 from ...ir.errors import ConfigError
 from ...ir.host.temporary import TemporaryFolder
@@ -47,8 +47,7 @@ class Image:
             if not (runner / name).is_file():
                 raise ConfigError(f"the runner in {runner} has no {name}: build one with optimize runner")
         self.home = {f"{HOME}/{name}": runner / name for name in names}
-        module = [content.files[MODULE]] if content.manifest.compiled else []
-        self.system = libraries([*self.home.values(), *module])
+        self.system = libraries([*self.home.values(), *_modules(content)])
 
     def parts(self, model: Part) -> list[Part]:
         """What the image carries, for its SBOM."""
@@ -96,6 +95,19 @@ class Image:
                 "index.json": _json(index),
             }
             write_tar(file, {**layout, **blobs.files})
+
+
+def _modules(content: Content) -> list[Path]:
+    """The compiled functions that this machine's runner may load."""
+    manifest, here = content.manifest, architecture()
+    if manifest.isa and not any(each.arch == here for each in manifest.isa):
+        raise ConfigError(f"an image's runner is this machine's, and no variant of the bundle is for {here}")
+    if manifest.compiled is None:
+        return []
+    if not manifest.isa:
+        return [content.files[manifest.compiled.module]]
+    mine = (each for each in manifest.record["variants"] if each["arch"] == here)
+    return [content.files[each["manifest"]["compiled"]["module"]] for each in mine]
 
 
 class _Blobs:

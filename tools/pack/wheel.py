@@ -63,8 +63,12 @@ def module_name(content: Content) -> str:
 
 
 def _tag(content: Content) -> str:
+    """A compressed set of tags (PEP 425) where variants are for several architectures."""
     compiled = content.manifest.compiled
-    return f"py3-none-linux_{compiled.arch}" if compiled else "py3-none-any"
+    if compiled is None:
+        return "py3-none-any"
+    archs = sorted({each.arch for each in content.manifest.isa} or {compiled.arch})
+    return "py3-none-" + ".".join(f"linux_{arch}" for arch in archs)
 
 
 def runtime(name: str) -> dict[str, Source]:
@@ -155,4 +159,5 @@ def _wheel(content: Content) -> str:
     pure = "false" if content.manifest.compiled else "true"
     version = metadata.version("graphwright")
     lines = ["Wheel-Version: 1.0", f"Generator: graphwright {version}", f"Root-Is-Purelib: {pure}"]
-    return "\n".join([*lines, f"Tag: {_tag(content)}"]) + "\n"
+    start, _, platforms = _tag(content).rpartition("-")
+    return "\n".join([*lines, *(f"Tag: {start}-{each}" for each in platforms.split("."))]) + "\n"

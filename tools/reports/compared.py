@@ -13,6 +13,7 @@ from .plots import several
 from .plots.timings import timings
 from .reading import Reading
 from .tables import Table, flat, markdown, speed, steps
+from .variants import sentences, variants
 
 
 def compared(found: Sequence[Reading]) -> str:
@@ -93,7 +94,12 @@ def as_markdown(found: Sequence[Reading]) -> str:
     parts = ["# Report", "", *markdown(overview({each.name: each.record for each in found})).splitlines(), ""]
     for each in found:
         parts += [f"## {each.name}", "", *(f"{sentence}\n" for sentence in each.record.get("verdict") or ())]
-        for name, table in (("Speed", speed(each.record)), ("Every step", steps(each.record))):
+        parts += [f"{sentence}\n" for sentence in sentences(each.record)]
+        for name, table in (
+            ("Variants", variants(each.record)),
+            ("Speed", speed(each.record)),
+            ("Every step", steps(each.record)),
+        ):
             parts += [f"### {name}", "", *markdown(table).splitlines(), ""] if table.rows else []
     return "\n".join(parts).rstrip() + "\n"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from . import energy, tables
+from . import energy, tables, variants
 from .plots import costs, curves, layers, lengths, steps, times
 from .plots.base import Plot
 from .script import ASSETS, asset, vega
@@ -41,6 +41,7 @@ def page(
     """
     numbered = Numbered()
     sections = [
+        Section("Variants", tables=[variants.variants(record)], said=variants.sentences(record)),
         Section("Speed", numbered(times.times(record), times.gains(record)), [tables.speed(record)]),
         Section("Where the time goes", numbered(costs.kinds(record), costs.blocks(record))),
         Section("What each pass did", numbered(steps.path(record)), [tables.steps(record)]),

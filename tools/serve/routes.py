@@ -115,6 +115,7 @@ class Routes:
             {
                 "model_id": model.name,
                 "model_sha": manifest.record.get("sha256"),
+                "variant": model.bundle.variant,
                 "model_type": kind,
                 "prompts": sorted(model.prompts),
                 "moves_with_its_call": manifest.record.get("neighbours"),

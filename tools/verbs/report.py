@@ -18,7 +18,6 @@ from ..reports.tables import as_lines, markdown
 
 Format = Literal["html", "md", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-PAGE = "report.html"  # where a page goes that nobody named a file for
 
 
 def chosen(asked: str | None, out: str | None) -> Format:

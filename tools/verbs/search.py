@@ -108,8 +108,9 @@ def run(
 
 def _page(folder: Path) -> None:
     """Write the search's page beside its record, interrupted or not, where there is one."""
+    from ...backends.bundles.manifest import PAGE
     from ..reports.searched import is_search
-    from .report import PAGE, report, written
+    from .report import report, written
 
     if is_search(str(folder)):
         written(report([str(folder)], "html"), str(folder / PAGE), force=True)

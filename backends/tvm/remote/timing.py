@@ -12,7 +12,7 @@ import numpy as np
 from ....ir.errors import MeasureError
 from ...bundles.feeds import Feed, check
 from ...bundles.manifest import Manifest, read_manifest, verify_files
-from ...bundles.record import MODULE, WEIGHTS, Compiled, Function
+from ...bundles.record import WEIGHTS, Compiled, Function
 from ..run.choice import Choice
 from ..run.fitting import Input, rows_of
 from ..run.kept import Kept
@@ -47,6 +47,10 @@ class RemoteBundle:
         verify_files(folder, manifest)
         if manifest.compiled is None:
             raise MeasureError(f"{name} was not built with --backend tvm; nothing else runs on {device.key}")
+        if manifest.isa:
+            raise MeasureError(
+                f"{name} holds variants for several processors, and {device.key} does not say which it has: "
+                "build it for the device's target alone"
         if "amxtile" in manifest.compiled.needs:
             raise MeasureError(
                 f"{name} multiplies in AMX's tiles, for which TVM's RPC server on {device.key} asks no "
@@ -63,8 +67,8 @@ class RemoteBundle:
         from tvm import relax, runtime
 
         session = self._device.session
-        library = f"{number}-{MODULE}"
-        session.upload(str(folder / MODULE), library)
+        library = f"{number}-{self.compiled.module}"
+        session.upload(str(folder / self.compiled.module), library)
         self._cpu = session.cpu()
         self._machine = relax.VirtualMachine(session.load_module(library), self._cpu)
         arrays = read(folder / WEIGHTS, self.compiled.places)

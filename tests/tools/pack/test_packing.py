@@ -3,17 +3,25 @@
 import io
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from graphwright.backends.bundles.bundle import Route, Variant, write
+from graphwright.backends.bundles.isa import IsaVariant
+from graphwright.backends.joining.join import join
 from graphwright.backends.running.runner import load
+from graphwright.backends.target import named
 from graphwright.backends.tvm.backend import Tvm
 from graphwright.ir.errors import BundleError, ConfigError
-from graphwright.tools.pack import archive, packing
+from graphwright.tools.pack import archive, packing, wheel
+from graphwright.tools.pack.content import opened
 from graphwright.tools.pack.formats import Format
 from graphwright.tools.pack.packing import pack
 from zstandard import ZstdDecompressor
@@ -181,3 +189,40 @@ def test_a_wheel_of_compiled_functions_is_for_their_processor(tiny_program, tiny
     needs = [line for line in metadata.read_text().splitlines() if line.startswith("Requires-Dist")]
     assert [line for line in needs if "apache-tvm==" in line]
     assert not [line for line in needs if "onnxruntime" in line]
+
+
+@pytest.fixture
+def joined(tiny_program, tmp_path):
+    """A bundle of variants for two levels of x86-64."""
+    builds = {}
+    for target in ("x86-64-avx2", "x86-64-vnni"):
+        routes, record = [Route("1x8", 1, 8, 0.0, "main")], {"target": named(target).to_json()}
+        builds[target] = write(
+            tmp_path / "builds" / target, [Variant("main", tiny_program)], routes, manifest=record, threads=1
+        )
+    (tmp_path / "two").mkdir()
+    join(tmp_path / "two", builds, lambda _: {})
+    return tmp_path / "two"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of x86_64 are run")
+def test_a_bundle_of_variants_is_packed_whole(joined, tiny_feed, tmp_path, only, any_runner):
+    site, feed = only("numpy", "onnxruntime"), tiny_feed(2, 8)
+    installed(pack(str(joined), Format.WHEEL, str(tmp_path)), site)
+    wanted = load(joined).run(feed)["embedding"]
+    np.testing.assert_array_equal(answered(site, "two", feed, tmp_path)["embedding"], wanted)
+    again = unpacked(pack(str(joined), Format.TAR, str(tmp_path)), tmp_path / "out") / "two"
+    np.testing.assert_array_equal(load(again).run(feed)["embedding"], wanted)
+    assert pack(str(joined), Format.OCI, str(tmp_path), runner=str(any_runner)).stat().st_size
+
+
+def test_a_wheel_of_functions_for_several_architectures_is_tagged_for_each(tiny_program, tmp_path):
+    Tvm().build(tiny_program, threads=1, buckets=[{"batch": 2, "length": 6}]).save(tmp_path / "one")
+    content = opened(str(tmp_path / "one"), None)
+    both = tuple(IsaVariant(arch, arch, ()) for arch in ("x86_64", "aarch64"))
+    content = replace(content, manifest=replace(content.manifest, isa=both))
+    assert wheel.file_name(content, "1") == "one-1-py3-none-linux_aarch64.linux_x86_64.whl"
+    with (tmp_path / "w.whl").open("wb") as file:
+        wheel.write(file, content, "1", b"{}", {})
+    told = zipfile.ZipFile(tmp_path / "w.whl").read("one-1.dist-info/WHEEL").decode()
+    assert "Tag: py3-none-linux_aarch64\nTag: py3-none-linux_x86_64\n" in told
