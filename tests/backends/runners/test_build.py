@@ -199,7 +199,7 @@ def test_a_changed_manifest_is_refused(library, copied):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"format": 3}, "bundle format 3 and this runner reads up to 2"),
+        ({"format": 4}, "bundle format 4 and this runner reads up to 3"),
         ({"format": "1"}, "is not the manifest of a graphwright bundle"),
         ({"graphs": {"default": "other.onnx"}}, "is damaged (the graph other.onnx is not among its files)"),
         ({"files": {"../model.onnx": {"sha256": "", "bytes": 1}}}, "leads out of the bundle"),

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from graphwright.backends.bundles.bundle import Route, Variant, write
+from graphwright.backends.joining.join import join
 from graphwright.backends.runners import build as building
+from graphwright.backends.target import named
 from graphwright.backends.tvm.backend import Tvm
 
 SANITIZED = (
@@ -27,8 +29,14 @@ def test_nothing_is_read_past_its_end(runner, make, tmp_path):
     variants = [Variant(row.graph, make.encoder(make.weights(i))) for i, row in enumerate(routes)]
     write(tmp_path / "onnx", variants, routes, threads=1)
     Tvm().build(make.encoder(), threads=1, buckets=[{"batch": 1, "length": 4}]).save(tmp_path / "tvm")
+    builds = {}
+    for target in ("x86-64-avx2", "x86-64-vnni", "aarch64-neon", "aarch64-dotprod"):
+        record = {"target": named(target).to_json()}
+        builds[target] = write(tmp_path / target, variants, routes, manifest=record, threads=1)
+    (tmp_path / "several").mkdir()
+    join(tmp_path / "several", builds, lambda _: {})
     environment = {**os.environ, "GRAPHWRIGHT_ONNXRUNTIME": str(runner), "GRAPHWRIGHT_TVM": str(runner)}
-    for name, seconds in (("onnx", 9), ("tvm", 6)):
+    for name, seconds in (("onnx", 5), ("tvm", 5), ("several", 5)):
         line = [tmp_path / "fuzz", tmp_path / name, str(seconds), "1"]
         done = subprocess.run(line, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-4000:]

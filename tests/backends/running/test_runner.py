@@ -187,8 +187,8 @@ def test_a_manifest_cannot_lead_out_of_the_bundle(out, path):
     ("change", "sentence"),
     [
         (
-            lambda r: r.update(format=3),
-            "bundle format 3 and this graphwright reads up to 2: pip install --upgrade",
+            lambda r: r.update(format=4),
+            "bundle format 4 and this graphwright reads up to 3: pip install --upgrade",
         ),
         (lambda r: r.pop("format"), "is not the manifest of a graphwright bundle"),
         (lambda r: r.pop("inputs"), "damaged .*inputs"),
