@@ -131,8 +131,8 @@ def json_schema() -> dict[str, Any]:
         for other in ELSEWHERE:
             part["properties"].pop(other)
         several = {"type": "array", "items": {"enum": [*NAMES]}, "minItems": 2, "uniqueItems": True}
-        one = {"type": "string", "examples": ["host", *NAMES]}
-        part["properties"]["target"]["anyOf"] = [one, several, {"type": "null"}]
+        part["properties"]["target"]["examples"] = ["host", *NAMES]
+        part["properties"]["target"]["anyOf"][1] = several
         part["properties"]["shapes"]["anyOf"].append({"type": "string", "examples": ["1x128,8x128"]})
     short_form = {"type": "string", "description": "host, or a name of `optimize targets`"}
     found["properties"]["targets"]["additionalProperties"] = {

@@ -51,6 +51,7 @@ class RemoteBundle:
             raise MeasureError(
                 f"{name} holds variants for several processors, and {device.key} does not say which it has: "
                 "build it for the device's target alone"
+            )
         if "amxtile" in manifest.compiled.needs:
             raise MeasureError(
                 f"{name} multiplies in AMX's tiles, for which TVM's RPC server on {device.key} asks no "

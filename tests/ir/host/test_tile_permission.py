@@ -4,8 +4,7 @@ import ctypes
 from pathlib import Path
 
 import pytest
-from graphwright.backends import target
-from graphwright.backends.tvm.run import processor
+from graphwright.backends import processor, target
 from graphwright.ir.errors import BundleError
 from graphwright.ir.host import tile_permission
 
