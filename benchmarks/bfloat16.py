@@ -48,6 +48,8 @@ MAKERS = {
     "float32": partial(compiled.ours, rows="float"),
     "bfloat16": partial(compiled.ours, rows="bfloat16"),
 }
+if compiled.AMX:
+    MAKERS["bfloat16 in AMX"] = partial(compiled.ours, rows="bfloat16", amx=True)
 
 
 def kernels(args, console):

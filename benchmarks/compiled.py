@@ -5,7 +5,7 @@
 
 kernels: one process a contestant, in turn: packed dense in float32 beside torch.mm (MKL), in int8 with its
 epilogue (rows rounded already; bias, rounding for the next product) beside ONNX Runtime's MatMulInteger and
-its dynamic quantization of the same product.
+its dynamic quantization of the same product; where the processor has AMX, int8 in its tiles as well.
 minilm: up to the token vectors, beside ONNX Runtime (plain, its quantize_dynamic and quantize_static) and our
 graphs for it; Spearman x 100 over --sts. base: random weights of BERT-base's shapes, 1x128 and 1x384.
 build: seconds to compile one size of MiniLM, and peak memory of a process with five sizes over one with one.
@@ -31,6 +31,7 @@ from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.target import detect
 from graphwright.backends.tvm.backend import Tvm
 from graphwright.backends.tvm.build.padding import padding_of
+from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.run.artifact import write_compiled
 from graphwright.ir.capture import capture
 from graphwright.passes.manager.contract import Context
@@ -92,20 +93,19 @@ def mkl(shape, threads):
     return lambda: torch.mm(x, w, out=out)
 
 
-def ours(shape, threads, rows):
+def ours(shape, threads, rows, amx=False):
     """A dense kernel of ours with a bias: of rows in float32 or bfloat16, or in int8 and rounded again."""
     import tvm
     from graphwright.backends.tvm.kernels.dense import Dense, dense
     from graphwright.backends.tvm.kernels.dot import panels, product_of
-    from graphwright.backends.tvm.kernels.machine import Machine
     from graphwright.backends.tvm.kernels.rows import Finish
-    from graphwright.backends.tvm.kernels.tile import choose
+    from graphwright.backends.tvm.kernels.tile import amx_candidates, candidates
     from graphwright.backends.tvm.machine.bfloat16 import compiled
     from graphwright.backends.tvm.machine.llvm_target import llvm_target
 
     (m, k, n), (x, w, q, w8) = shape, operands(shape)
     machine = Machine.of(detect(), threads)
-    tile = choose(n, machine, -(-m // threads))
+    tile = (amx_candidates(n, -(-m // threads)) if amx else candidates(n, machine, -(-m // threads)))[0]
     size = -(-n // tile.columns) * tile.columns
     ones, bias = np.ones(size, np.float32), np.zeros(size, np.float32)
     product = product_of(rows, machine)
@@ -172,6 +172,8 @@ MAKERS = {
     "dynamic": partial(onnxruntime_product, dynamic=True),
     "int8": partial(ours, rows="dynamic"),
 }
+if AMX := Machine.of(detect(), 1).tiles == "amx":
+    MAKERS["int8 in AMX"] = partial(ours, rows="dynamic", amx=True)
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """Products in tile registers, as TIR spells them and in AMX's own instructions: to the last bit those of
 vectors in int8, and against float64 in bfloat16. Where the processor has no AMX, it is emulated."""
 
+import ctypes
+import mmap
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
@@ -15,7 +18,7 @@ from graphwright.backends.tvm.kernels.dense import Dense, dense
 from graphwright.backends.tvm.kernels.dot import halved, panels
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.rows import Finish
-from graphwright.backends.tvm.kernels.tile import Tile, amx_candidates
+from graphwright.backends.tvm.kernels.tile import Tile
 from graphwright.backends.tvm.machine import bfloat16
 from graphwright.backends.tvm.machine.llvm_target import llvm_target
 from kernel_run import call, wide
@@ -177,6 +180,37 @@ def test_both_spellings_give_the_same_bits(tile):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.parametrize("machine", SPELLINGS)
+@pytest.mark.parametrize("tile", [SQUARE, WIDE], ids=str)
+def test_nothing_is_read_behind_rows_and_panels(machine, tile):
+    """A page that nobody may read follows each; what k leaves of a tile and of a step is read as well."""
+    rng, m, k, n = np.random.default_rng(0), 64, 71, 64
+    arguments = dynamic(rng, *integers(rng, m, k, n), tile)
+    own = kernel(Dense(k, n, "dynamic"), machine, tile)
+    (expected,) = call(own, arguments, [((m, n), np.float32)])
+    out = tvm.runtime.tensor(np.zeros((m, n), np.float32))
+    with at_the_end_of_a_page(arguments[0]) as x, at_the_end_of_a_page(arguments[3]) as w:
+        given = [x, *arguments[1:3], w, *arguments[4:]]
+        fixed = [tvm.runtime.from_dlpack(each) if each is x or each is w else tvm.runtime.tensor(each)
+                 for each in given]  # fmt: skip
+        own(*fixed, out)
+        del fixed
+    np.testing.assert_array_equal(out.numpy(), expected)
+
+
+@contextmanager
+def at_the_end_of_a_page(array):
+    """A copy whose last byte is the last that may be read."""
+    pages = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
+    place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    system = ctypes.CDLL(None, use_errno=True)
+    copy = np.frombuffer(memory, array.dtype, array.size, pages - array.nbytes).reshape(array.shape)
+    copy[:] = array
+    assert not system.mprotect(ctypes.c_void_p(place + pages), mmap.PAGESIZE, 0)
+    yield copy
+
+
 @pytest.mark.skipif(len(SPELLINGS) == 1, reason="AMX extends AVX-512")
 def test_every_thread_gives_its_tiles_back(instructions):
     done, released = instructions.amx_done(), instructions.amx_released()
@@ -190,7 +224,7 @@ def test_every_thread_gives_its_tiles_back(instructions):
 
 
 @pytest.mark.parametrize(("rows", "name"), [("dynamic", "tdpbusd"), ("bfloat16", "tdpbf16ps")])
-@pytest.mark.parametrize("tile", amx_candidates(64), ids=str)
+@pytest.mark.parametrize("tile", [SQUARE, WIDE, TALL], ids=str)
 def test_a_named_target_has_the_instructions(rows, name, tile):
     """With the registers that the kernel names: each has a size of its own."""
     target = named("x86-64-amx")
