@@ -226,11 +226,19 @@ def test_every_thread_gives_its_tiles_back(instructions):
 @pytest.mark.parametrize(("rows", "name"), [("dynamic", "tdpbusd"), ("bfloat16", "tdpbf16ps")])
 @pytest.mark.parametrize("tile", [SQUARE, WIDE, TALL], ids=str)
 def test_a_named_target_has_the_instructions(rows, name, tile):
+    check_instructions(rows, name, tile, llvm_target(named("x86-64-amx"), 2))
+
+
+@pytest.mark.parametrize("processor", ["emeraldrapids", "graniterapids", "diamondrapids"])
+def test_processors_with_amx_have_the_instructions(processor):
+    check_instructions("dynamic", "tdpbusd", WIDE, tvm.target.Target({"kind": "llvm", "mcpu": processor}))
+
+
+def check_instructions(rows, name, tile, llvm):
     """With the registers that the kernel names: each has a size of its own."""
-    target = named("x86-64-amx")
-    machine = Machine.of(target, 2)
+    machine = Machine.of(named("x86-64-amx"), 2)
     module = tvm.IRModule({"main": dense(Dense(200, 64, rows, bias=False), machine, tile)})
-    built = bfloat16.compiled(module, target=llvm_target(target, 2)).mod
+    built = bfloat16.compiled(module, target=llvm).mod
     lines = [line.split() for line in built.inspect_source("asm").splitlines() if line.startswith("\t")]
     words = [words[0] for words in lines]
     assert words.count("ldtilecfg") == words.count("tilerelease") == (1 if tile.rows == 16 else 2)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import amx
 import numpy as np
 import pytest
 import tvm
@@ -11,6 +12,7 @@ from graphwright.backends.tvm.build import compile as building
 from graphwright.backends.tvm.build.compile import compile_buckets
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.tile import Tile
+from graphwright.backends.tvm.run import processor
 from graphwright.ir.errors import BundleError
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
@@ -68,6 +70,28 @@ def test_a_program_in_tiles_answers_as_in_vectors(pipeline, monkeypatch):
         assert np.abs(tiles - vectors).max() > 0
     else:
         np.testing.assert_array_equal(tiles, vectors)
+
+
+@pytest.mark.skipif(HERE.product != "vnni512", reason="AMX extends AVX-512")
+def test_a_build_for_this_machine_asks_once_and_runs_in_its_tiles(monkeypatch):
+    """AMX's own instructions, emulated where the processor lacks them, on threads of TVM's."""
+    program, of, wanted = written("quantize-dynamic{min_cosine=0.0}"), Machine.of, []
+    intel = {"kind": "llvm", "mcpu": "cooperlake", "mattr": ["+amx-tile", "+amx-int8", "+amx-bf16"]}
+    monkeypatch.setattr(building, "llvm_target", lambda *_: tvm.target.Target({**intel, "num-cores": 2}))
+    machine = lambda target, threads: replace(of(target, threads), tiles="amx")
+    monkeypatch.setattr(Machine, "of", staticmethod(machine))
+    monkeypatch.setattr(processor, "offered", lambda arch: frozenset())
+    monkeypatch.setattr(processor, "permitted", lambda: wanted.append("tiles") or True)
+    found = []
+    for tile in (Tile(4, 32), Tile(32, 32, amx=True)):
+        monkeypatch.setattr(building, "dense_tile", lambda *_, tile=tile: tile)
+        artifact = Tvm().build(program, threads=2, buckets=SIZES[:1])
+        with amx.emulated() as counted:
+            found.append([artifact.run(FEED)["y"] for _ in range(2)])
+            assert (counted.amx_done() > 0) == (tile.amx and "amx_tile" not in detect().isa)
+            assert not counted.amx_held()
+    np.testing.assert_array_equal(*found)
+    assert wanted == ["tiles"]
 
 
 def answer(built):
