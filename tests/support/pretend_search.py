@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
 import time
 from pathlib import Path
 
 from graphwright.passes.manager.varying import Between
-from graphwright.tools.search.explore import Found, Limits, explore
+from graphwright.tools.search.explore import Limits, explore
 from graphwright.tools.search.goal import goal
 from graphwright.tools.search.kept import Kept
+from graphwright.tools.search.making import Found, Here, found
 from graphwright.tools.search.space import Space
 from graphwright.tools.search.storage import opened
 
@@ -50,31 +52,68 @@ def figures(candidate):
     }
 
 
-def run(folder, trials, moment=lambda name: None, sampler="tpe", resume=False, storage=None, seed=0, **more):
-    """A whole search, up to so many trials. moment: called, with a name, wherever a kill would be felt."""
-    folder = Path(folder)
+class Pretend:
+    """Makes candidates of figures.
 
-    def evaluate(candidate, known):
-        moment(f"evaluate {candidate.number}")
-        values = more.get("figures", figures)(candidate)
+    moment: called, with a name, wherever a kill would be felt. seconds: that one takes.
+    """
+
+    def __init__(self, figures=figures, moment=lambda name: None, seconds=0.0):
+        self.figures, self.moment, self.seconds = figures, moment, seconds
+
+    def __call__(self, candidate, known):
+        self.moment(f"evaluate {candidate.number}")
+        time.sleep(self.seconds)
+        values = self.figures(candidate)
         if candidate.number % 7 == 3:
             return Found({"drop": 99.0}, "pruned", "hopeless")
 
         def save(path):
             path.parent.mkdir(exist_ok=True)
-            moment(f"save {candidate.number}")
+            self.moment(f"save {candidate.number}")
             path.mkdir()
             (path / "values.json").write_text(json.dumps(values))
-            moment(f"saved {candidate.number}")
+            self.moment(f"saved {candidate.number}")
 
         return Found(values, save=save)
 
+
+def run(folder, trials, moment=lambda name: None, sampler="tpe", resume=False, storage=None, seed=0, **more):
+    """A whole search, up to so many trials. workers: what gives them, of what makes candidates."""
+    folder = Path(folder)
+    evaluate = Pretend(more.get("figures", figures), moment)
     goal, identity = more.get("goal", GOAL), more.get("identity", IDENTITY)
     with opened(folder, goal, identity, sampler=sampler, seed=seed, storage=storage, resume=resume) as study:
         kept = Kept(folder, goal, {}, more.get("best"))
         if not resume:
             study.propose(dict.fromkeys(["structure", "recovery", "bits"], "none"))
-        return explore(study, more.get("space", SPACE), goal, evaluate, kept, Limits(trials=trials))
+        workers = more.get("workers", Here)(evaluate)
+        return explore(study, more.get("space", SPACE), goal, workers, kept, Limits(trials=trials))
+
+
+def record(folder):
+    """Trials, front and bundles of a search, less times."""
+    found = json.loads((Path(folder) / "front.json").read_text())
+    return [{**one, "seconds": 0} for one in found["trials"]], found["front"], sorted(found["bundles"])
+
+
+class Lanes:
+    """Several candidates at once, of which any may be ready first, or lost."""
+
+    at_once, ahead, apart = 4, 4, True
+
+    def __init__(self, evaluate, seed=0, losing=0.0):
+        self.evaluate, self.rng, self.losing = evaluate, random.Random(seed), losing
+        self.begun, self.most = [], 0
+
+    def start(self, candidate, known):
+        self.begun.append((candidate, known))
+        self.most = max(self.most, len(self.begun))
+
+    def wait(self):
+        candidate, known = self.begun.pop(self.rng.randrange(len(self.begun)))
+        lost = self.rng.random() < self.losing
+        return candidate.number, None if lost else found(self.evaluate, candidate, known)
 
 
 def killed(folder, trials, moment):
@@ -86,7 +125,7 @@ def killed(folder, trials, moment):
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def killed_at(folder, trials, moments, sampler):
+def killed_at(folder, trials, moments, sampler, lanes=False):
     """Begun, killed at each of the moments (so many commits, evaluations and bundles after it was gone on
     with), and gone on with to its end. Prints what every process evaluated."""
     from sqlalchemy import event
@@ -108,7 +147,9 @@ def killed_at(folder, trials, moments, sampler):
 
             event.listen(Engine, "commit", lambda connection: moment("commit"))
             event.listen(Engine, "rollback", lambda connection: moment("rollback"))
-            run(folder, trials, moment, sampler, resume=(Path(folder) / "study.db").is_file())
+            workers = (lambda evaluate: Lanes(evaluate, os.getpid())) if lanes else Here
+            going = (Path(folder) / "study.db").is_file()
+            run(folder, trials, moment, sampler, resume=going, workers=workers)
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         assert os.WIFSIGNALED(status) == (stop is not None), status
@@ -119,5 +160,5 @@ def killed_at(folder, trials, moments, sampler):
 
 if __name__ == "__main__":
     began = time.monotonic()
-    killed_at(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4])
+    killed_at(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4], sys.argv[5:] == ["lanes"])
     print(time.monotonic() - began, file=sys.stderr)

@@ -20,6 +20,13 @@ class Sampler(StrEnum):
     NSGA2 = "nsga2"
 
 
+class Engine(StrEnum):
+    """Where candidates are made."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 @verb
 @taking(
     "out", "data", "calibrate", "task", "columns", "samples", "threads", "shapes", "seed", "backend",
@@ -51,6 +58,9 @@ def search(
         str | None,
         typer.Option(metavar="METRIC", help="keep only the bundle that is best in it", show_default=False),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="made here, or on the machines of a running Ray")
+    ] = Engine.LOCAL,
     *,
     console: Console,
     **given: Any,
@@ -79,6 +89,7 @@ def search(
             "storage": storage,
             "resume": resume,
             "best": best,
+            "engine": engine.value,
         },
         console,
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ...backends.base import Engine
 from ...backends.measuring.effort import QUICK, SEARCH
-from ...backends.target import detect, named
+from ...backends.target import named
 from ...backends.tvm.backend import ready
 from ...ir.capture import capture
 from ...ir.errors import ConfigError
@@ -21,12 +20,10 @@ from ..build.work import Work
 from ..config import RunConfig, resolve
 from ..console import Console
 from ..judge.judging import read_calibration, read_data
-from .evaluation import MEGABYTE
-from .goal import Goal
+from .goal import MEGABYTE, Goal
 from .space import Space, space
+from .versions import processor, versions
 from .watching import Watching
-
-_VERSIONS = ("graphwright", "onnxruntime", "torch", "optuna", "apache-tvm")
 
 
 class Begun:
@@ -77,6 +74,11 @@ class Begun:
             self.whole = space(program, runtimes, self.work.context(made.evidence()))
 
     @property
+    def holds(self) -> tuple[str, str]:
+        """What must be the same on every machine: digests of the model and the data."""
+        return self.work.program.fingerprint(), self.rows
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Of the workloads."""
         return tuple(one.name for one in self.work.workloads)
@@ -84,13 +86,12 @@ class Begun:
 
 def identity(begun: Begun, aim: Goal, left: Space, sampler: str) -> dict[str, Any]:
     """What a study's numbers hold for, by what a person would call it."""
-    work, here = begun.work, detect()
+    work = begun.work
     judging = work.judging
-    processor = here.model or here.arch
     return {
         "model": work.program.fingerprint()[:16],
-        "processor": f"{processor}, {here.cores} cores, {' '.join(sorted(here.isa))}",
-        "version": ", ".join(f"{name} {found}" for name in _VERSIONS if (found := _version(name))),
+        "processor": processor(),
+        "version": versions(),
         "goal": f"{aim}; {', '.join(one.key for one in aim.minimise)}",
         "space": left.to_json(),
         "sampler": sampler,
@@ -100,13 +101,6 @@ def identity(begun: Begun, aim: Goal, left: Space, sampler: str) -> dict[str, An
         "quick": work.config.quick,
         "data": [judging.source, begun.rows] if judging else [],
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 def facts(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...backends.cache import cache_directory
 from ...backends.measuring.decisions import Decisions, Rounds
 from ...backends.measuring.measure import Comparison
-from ...ir.errors import PassError
+from ...ir.errors import ConfigError, PassError
 from ...passes.manager.contract import Exact
 from ...passes.manager.pipeline import Pipeline
 from ..build.building import Build, Building
@@ -21,13 +24,13 @@ from ..build.work import Work
 from ..config import RunConfig
 from ..console import Console
 from ..finish import concluded, held, saved
+from .begun import Begun
 from .early import Early
-from .explore import Candidate, Found
-from .goal import Goal, Values
+from .goal import MEGABYTE, Goal, Values
+from .making import Candidate, Found
 from .structures import Structures
 from .tried import Tried
 
-MEGABYTE = 1e6
 _PROTOCOL = 1  # part of every key: raised when the way of measuring changes
 
 
@@ -46,7 +49,15 @@ class Evaluation:
         self._decisions = Decisions(cache_directory() / "searched")
         self._early = Early(self.goal)
         self.structures = Structures(self.work, self.goal)
-        self.baseline: Values = {}  # what `measured` gave when the study began
+        self.baseline: Values = {}
+
+    def prepare(self, baseline: Values) -> None:
+        """baseline: what `measured` gave when the study began."""
+        self.baseline = baseline
+
+    def foretold(self) -> list[tuple[int, ...]]:
+        """Structures to begin with."""
+        return self.structures.first()
 
     def measured(self) -> dict[str, float]:
         """Milliseconds of the un-rewritten export by workload, which every candidate's are told by."""
@@ -132,6 +143,26 @@ class Evaluation:
             work.of(config, self.console), wide, build, comparison, None, time.monotonic() - began
         )
         saved(outcome, work, build)
+
+
+def evaluation(
+    config: RunConfig, aim: Goal, source: Any, inputs: Any, folder: str, holds: tuple[str, str]
+) -> Evaluation:
+    """An evaluation in a process of its own, from what a search was asked for.
+
+    Args:
+        folder: where the search was started, which its paths are relative to.
+        holds: as `Begun.holds` of the search.
+
+    Raises:
+        GraphwrightError: the model or the data are not there, or not the search's.
+    """
+    with suppress(OSError):  # a machine without it may have all the paths that matter
+        os.chdir(folder)
+    begun = Begun(config, aim, Console(quiet=True), source, inputs)
+    if begun.holds != holds:
+        raise ConfigError(f"{config.model} or the data of the search is another there")
+    return Evaluation(begun.work, aim.at(begun.names), begun.console)
 
 
 def _whole(build: Build) -> None:

@@ -20,6 +20,7 @@ from ...backends.measuring.workloads import names_in
 from ...ir.errors import ConfigError, MeasureError, did_you_mean, short
 
 Values = Mapping[str, float]  # by key: "size", "latency@1x128"
+MEGABYTE = 1e6  # bytes: sizes are told in it
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from .explore import explore
 from .first import first
 from .goal import Goal, goal
 from .kept import RECORD, Kept, best_of
+from .making import Here, Workers
 from .narrowed import narrowed
 from .order import Order, Searched
 from .place import FILE, check, own
@@ -22,10 +26,38 @@ from .storage import opened
 from .structures import PASS
 
 
+@dataclass(frozen=True)
+class Given:
+    """What another process would begin with. goal: as it was asked for, without the model's workloads."""
+
+    config: RunConfig
+    goal: Goal
+    source: Any
+    inputs: Any
+    console: Console
+
+
+Making = Callable[[Given, Begun, Goal], AbstractContextManager[Workers]]
+
+
+def here(given: Given, begun: Begun, aim: Goal) -> AbstractContextManager[Workers]:
+    """This process, with what it has begun."""
+    return nullcontext(Here(Evaluation(begun.work, aim, begun.console)))
+
+
 def run(
-    config: RunConfig, order: Order, console: Console, source: Any = None, inputs: Any = None
+    config: RunConfig,
+    order: Order,
+    console: Console,
+    source: Any = None,
+    inputs: Any = None,
+    making: Making = here,
 ) -> Searched:
-    """A search as ordered. source: the model itself where the configuration can only name it.
+    """A search as ordered.
+
+    Args:
+        source: the model itself where the configuration can only name it.
+        making: gives what makes candidates, of what is asked for, what was begun here, and its goal.
 
     Raises:
         GraphwrightError: in one sentence, what can't be; a search that is there stays as it was.
@@ -37,6 +69,7 @@ def run(
     best_of(aim, order.best)
     if order.space is not None:
         read(order.space)
+    given = Given(config, aim, source, inputs, console)
     begun = Begun(config, aim, console, source, inputs)
     aim = aim.at(begun.names)
     _judgeable(aim, begun.work)
@@ -49,18 +82,24 @@ def run(
         "resume": order.resume,
     }
     try:
-        with own(folder), opened(folder, aim, held, **settings) as study:
-            evaluation = Evaluation(begun.work, aim, begun.console)
-            baseline = study.note("baseline") or study.note("baseline", evaluation.measured())
-            evaluation.baseline = baseline
+        with (
+            own(folder),
+            opened(folder, aim, held, **settings) as study,
+            making(given, begun, aim) as workers,
+        ):
+            # One that was begun by a process alone goes on so, wherever it is.
+            at_once = study.note("at once") or 1 if study.tried() else workers.at_once
+            workers.several(study.note("at once", at_once))
+            workers.shared = study.note("baseline") or study.note("baseline", workers.ask("measured"))
             if study.note("proposed") is None:
                 wanted = PASS in left.values("structure")
-                for choices in first(left, evaluation.structures.first() if wanted else ()):
+                for choices in first(left, workers.ask("foretold") if wanted else ()):
                     study.propose(choices)
                 study.note("proposed", True)
-            kept = Kept(folder, aim, facts(begun, left, held, baseline), order.best)
+            kept = Kept(folder, aim, facts(begun, left, held, workers.shared), order.best)
+            limits = replace(limits, at_once=workers.at_once)
             begun.console.begin(limits)
-            found = explore(study, left, aim, evaluation, kept, limits, begun.console.after)
+            found = explore(study, left, aim, workers, kept, limits, begun.console.after)
             known = study.tried()
             return Searched(folder, aim, found, known, kept.record(known, found))
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,13 @@ class Kept:
         if not self.path(number).exists():
             save(self.path(number))
 
-    def update(self, known: Sequence[Tried], found: Front) -> None:
-        """Remove bundles that are on the front no more, and write the record, whole or not at all."""
-        wanted = self.wanted(found)
+    def update(self, known: Sequence[Tried], found: Front, pending: Collection[int] = ()) -> None:
+        """Remove bundles that are on the front no more, and write the record, whole or not at all.
+
+        Args:
+            pending: trials that were found and are not told, whose bundles may be wanted yet.
+        """
+        wanted = {*self.wanted(found), *pending}
         members = self.folder / "members"
         for path in sorted(members.iterdir()) if members.is_dir() else ():
             if path.name.isdigit() and int(path.name) not in wanted:

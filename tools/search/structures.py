@@ -12,8 +12,8 @@ from ...passes.prune.prune_structure import CHOICES, PruneStructure, blocks
 from ...passes.prune.timing.search import Search
 from ..build.kept import building
 from ..build.work import Work
-from .explore import Candidate
 from .goal import Goal
+from .making import Candidate
 from .space import Choices
 from .tried import Tried
 

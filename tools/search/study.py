@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -58,30 +59,57 @@ class Study:
         """Have a point tried before any other, unless one like it was proposed."""
         self._study.enqueue_trial(dict(choices), skip_if_exists=True)
 
-    def ask(self, space: Space) -> Asked:
+    def recorded(self) -> set[int]:
+        """Numbers of the trials that were found and are not told."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return {one.number for one in running if "tried" in one.user_attrs}
+
+    def ask(self, space: Space, besides: Container[int] = ()) -> Asked:
         """The next trial: one that was cut off, else one that is decided now. What it is to try is on record
-        when this returns."""
-        trial = self._cut_off()
+        when this returns.
+
+        Args:
+            besides: numbers of trials that are being made here, which are not cut off.
+        """
+        trial = self._cut_off(besides)
         if trial is None:
             trial = self._study.ask()
             trial.set_user_attr("worker", self._worker)
         choices = {name: _suggested(trial, name, one) for name, one in space.dimensions.items()}
         stored = trial.user_attrs.get("tried")
-        if stored is None and (begun := trial.user_attrs.get("begun", 0)) >= _KILLED:
-            why = f"the process that made it was killed {begun} times: there may not be the memory for it"
-            return Asked(trial, choices, self._put(trial, Tried(trial.number, "refused", choices, why=why)))
-        trial.set_user_attr("begun", trial.user_attrs.get("begun", 0) + 1)
         return Asked(trial, choices, tried_from(stored) if stored else None)
+
+    def begin(self, asked: Asked) -> Asked:
+        """A trial is about to be made by this process; what has killed many is given up."""
+        begun = asked.trial.user_attrs.get("begun", 0)
+        if begun >= _KILLED:
+            return self._given_up(asked)
+        asked.trial.set_user_attr("begun", begun + 1)
+        return asked
+
+    def lost(self, asked: Asked) -> Asked:
+        """The process that made a trial elsewhere was killed, and so again until it is given up."""
+        asked.trial.set_user_attr("begun", begun := asked.trial.user_attrs.get("begun", 0) + 1)
+        return self._given_up(asked) if begun >= _KILLED else asked
+
+    def _given_up(self, asked: Asked) -> Asked:
+        why = f"the process that made it was killed {_KILLED} times: there may not be the memory for it"
+        return self.record(asked, Tried(asked.number, "refused", asked.choices, why=why))
 
     def forgive(self, asked: Asked) -> None:
         """A trial was interrupted by a person, which says nothing against it."""
         asked.trial.set_user_attr("begun", 0)
 
+    def record(self, asked: Asked, found: Tried) -> Asked:
+        """Put what was found on record, in one write, so that it is never looked for again."""
+        asked.trial.set_user_attr("tried", found.to_json())
+        return replace(asked, recorded=found)
+
     def tell(self, asked: Asked, found: Tried) -> None:
-        """Put a trial on record: what was found first, in one write, so that it is never looked for again."""
-        trial = asked.trial
+        """End a trial: from now on others are decided by it."""
         if asked.recorded is None:
-            self._put(trial, found)
+            self.record(asked, found)
+        trial = asked.trial
         if found.state == "complete" or (found.state == "same" and self._measured(found)):
             known = trial.constraints
             for name, excess in self._goal.excesses(found.values).items():
@@ -98,18 +126,16 @@ class Study:
             with self._storage.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(FULL)")
 
-    def _put(self, trial: Trial, found: Tried) -> Tried:
-        trial.set_user_attr("tried", found.to_json())
-        return found
-
     def _measured(self, found: Tried) -> bool:
         return all(one.key in found.values for one in self._goal.minimise) and all(
             limit.of.key in found.values for limit in self._goal.limits
         )
 
-    def _cut_off(self) -> Trial | None:
+    def _cut_off(self, besides: Container[int]) -> Trial | None:
         """A trial that a search here began and did not end: killed, or interrupted."""
         for one in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if one.number in besides:
+                continue
             owner = one.user_attrs.get("worker")
             begun = one.datetime_start.timestamp() if one.datetime_start else 0.0
             if owner == self._worker or (owner is None and (self._alone or time.time() - begun > _ORPHANED)):

@@ -40,7 +40,7 @@ class Watching(Console):
     def after(self, known: Sequence[Tried], found: Front) -> None:
         """Called after each trial."""
         done = [one for one in known if one.state != "running"]
-        self._done, self._spent = len(done), sum(one.seconds for one in done)
+        self._done, self._spent = len(done), self._limits.spent(known)
         self._since = time.monotonic()
         self._line = f"{len(done)} trials, {self._best(found)}, {self._left()}"
         for one in found.members:

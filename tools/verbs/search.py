@@ -32,6 +32,7 @@ def search(
     storage: str | None = None,
     resume: bool = False,
     best: str | None = None,
+    engine: str = "local",
     inputs: Any = None,
     quiet: bool = True,
     **settings: Any,
@@ -50,6 +51,8 @@ def search(
         storage: URL of a database for the study; by default a file in `out`.
         resume: go on with the search in `out`.
         best: keep only the bundle that is best in this.
+        engine: where candidates are made: "local", or "ray" on the machines of the Ray that runs
+            (docs/design.md).
         inputs: example inputs of an nn.Module.
         quiet: False prints progress on stderr.
         settings: data, calibrate, task, columns, samples, threads, shapes, seed, backend, model_type, quick:
@@ -78,6 +81,7 @@ def search(
         "storage": storage,
         "resume": resume,
         "best": best,
+        "engine": engine,
     }
     return run({**wanted, "model": name, "out": out}, order, Console(quiet=quiet), source, inputs)
 
@@ -92,16 +96,21 @@ def run(
     """A search.
 
     Args:
-        settings: as `config.make` takes them. order: fields of `Order`.
+        settings: as `config.make` takes them. order: fields of `Order`, and the engine.
     """
     _installed()
-    from ..search.job import run as searched
     from ..search.order import Order
 
-    if order["sampler"] not in (known := ("tpe", "nsga2")):
-        raise ConfigError(f"sampler: there is no {order['sampler']!r}{did_you_mean(order['sampler'], known)}")
+    for name, known in (("sampler", ("tpe", "nsga2")), ("engine", ("local", "ray"))):
+        if order[name] not in known:
+            raise ConfigError(f"{name}: there is no {order[name]!r}{did_you_mean(order[name], known)}")
+    asked = {name: value for name, value in order.items() if name != "engine"}
+    if order["engine"] == "ray":
+        from ..search.cluster.engine import run as searched
+    else:
+        from ..search.job import run as searched
     try:
-        return searched(make(settings), Order(**order), console, source, inputs)
+        return searched(make(settings), Order(**asked), console, source, inputs)
     finally:
         _page(Path(os.fsdecode(settings["out"])))
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.tools.search.early import SHORT, Early
-from graphwright.tools.search.explore import Candidate
 from graphwright.tools.search.goal import goal
+from graphwright.tools.search.making import Candidate
 from graphwright.tools.search.structures import Structures
 from graphwright.tools.search.tried import Tried
 

@@ -11,20 +11,16 @@ from pathlib import Path
 import pytest
 from graphwright.ir.errors import ConfigError
 from graphwright.tools.search.goal import goal
-from pretend_search import GOAL, SPACE, figures, run
+from graphwright.tools.search.making import found
+from pretend_search import GOAL, SPACE, Lanes, figures, record, run
 
 TRIALS = 24
 
 
-def record(folder):
-    found = json.loads((folder / "front.json").read_text())
-    return [{**one, "seconds": 0} for one in found["trials"]], found["front"], sorted(found["bundles"])
-
-
-def killed(folder, moments, sampler):
+def killed(folder, moments, sampler, *more):
     line = [sys.executable, str(Path(__file__).parents[2] / "support" / "pretend_search.py")]
     done = subprocess.run(
-        [*line, str(folder), str(TRIALS), json.dumps(moments), sampler],
+        [*line, str(folder), str(TRIALS), json.dumps(moments), sampler, *more],
         capture_output=True, text=True, timeout=300, env={**os.environ},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -50,6 +46,84 @@ def test_killed_at_any_moment_it_ends_as_unbroken(tmp_path, sampler, kills):
     assert sorted(path.name for path in (tmp_path / "broken" / "members").iterdir()) == [
         f"{number:04d}" for number in sorted(members)
     ]
+
+
+@pytest.mark.slow
+def test_several_at_once_killed_at_any_moment_end_as_unbroken(tmp_path):
+    """Whichever is ready first, before a kill and after it."""
+    rng = random.Random(4)
+    whole = killed(tmp_path / "whole", [], "tpe", "lanes")
+    moments = [rng.randrange(12, 60) for _ in range(10)]
+    evaluated = killed(tmp_path / "broken", moments, "tpe", "lanes")
+    assert record(tmp_path / "broken") == record(tmp_path / "whole")
+    assert set(evaluated) == set(whole)
+    assert len(evaluated) <= len(whole) + 4 * len(moments)
+
+
+def test_several_at_once_decide_the_same_whichever_is_ready_first(tmp_path):
+    asked, lanes = [], []
+
+    def workers(seed, losing):
+        return lambda evaluate: lanes.append(Lanes(evaluate, seed, losing)) or lanes[-1]
+
+    run(tmp_path / "a", TRIALS, asked.append, workers=workers(0, 0.0))
+    run(tmp_path / "b", TRIALS, workers=workers(1, 0.3))
+    assert record(tmp_path / "a") == record(tmp_path / "b")
+    assert all(each.most > 1 for each in lanes)
+    trials, members, bundles = record(tmp_path / "a")
+    assert sorted(map(str, members)) == bundles
+    made = [one["number"] for one in trials if one["state"] in ("complete", "pruned")]
+    assert sorted(name for name in asked if name.startswith("evaluate")) == sorted(
+        f"evaluate {number}" for number in made
+    )
+    assert len({trials[number]["pipeline"] for number in made}) == len(made)
+
+
+def test_a_trial_is_decided_from_those_that_are_told_before_it_begins(tmp_path):
+    seen = {}
+
+    class Watched(Lanes):
+        def start(self, candidate, known):
+            seen[candidate.number] = [one.number for one in known]
+            super().start(candidate, known)
+
+    run(tmp_path / "s", TRIALS, workers=Watched)
+    assert seen
+    for number, known in seen.items():
+        assert known == list(range(number - 3)), number
+
+
+def test_a_trial_whose_workers_are_lost_is_given_up(tmp_path):
+    class Losing(Lanes):
+        def wait(self):
+            self.losing = self.begun[0][0].number == 1
+            candidate, known = self.begun.pop(0)
+            return candidate.number, None if self.losing else found(self.evaluate, candidate, known)
+
+    run(tmp_path / "s", 6, workers=Losing)
+    trials, _, _ = record(tmp_path / "s")
+    assert [one["number"] for one in trials if "was killed 5 times" in (one["why"] or "")] == [1]
+
+
+def test_an_interrupted_search_of_several_keeps_what_was_found(tmp_path):
+    asked = []
+
+    class Interrupted(Lanes):
+        def wait(self):
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            candidate, known = self.begun.pop()  # the last first, so that none of the others is told
+            asked.append(candidate.number)
+            return candidate.number, found(self.evaluate, candidate, known)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "s", 8, workers=Interrupted)
+    assert all(one["state"] == "running" for one in record(tmp_path / "s")[0])
+    again = []
+    run(tmp_path / "s", 8, again.append, workers=Lanes, resume=True)
+    assert not {f"evaluate {number}" for number in asked} & set(again)
+    run(tmp_path / "whole", 8, workers=Lanes)
+    assert record(tmp_path / "s") == record(tmp_path / "whole")
 
 
 def test_what_was_found_but_not_told_is_not_looked_for_again(tmp_path, monkeypatch):

@@ -113,11 +113,16 @@ def test_the_space_is_printed(encoder_directory, invoke):
         (("--goal", "size<=1MB", "--data", "none.csv"), "no such data file: none.csv"),
         (("--goal", "size<=1MB", "--space", "none.yaml"), "no such configuration file: none.yaml"),
         (("--goal", "size<=1MB", "--storage", "mysql://x"), "can't be reached"),
+        (
+            ("--goal", "size<=1MB", "--engine", "ray"),
+            "no Ray answers at 127.0.0.2:9: start one with `ray start",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_one_sentence_and_leaves_nothing(
-    encoder_directory, invoke, tmp_path, words, sentence
+    encoder_directory, invoke, tmp_path, monkeypatch, words, sentence
 ):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.2:9")
     result = invoke("search", encoder_directory, "-o", tmp_path / "o", *words, "--trials", 1, *LIGHT)
     assert result.exit_code == 1
     assert sentence in result.stderr
