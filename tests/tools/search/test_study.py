@@ -12,6 +12,7 @@ import pytest
 from graphwright.ir.errors import ConfigError
 from graphwright.tools.search.goal import goal
 from graphwright.tools.search.making import found
+from pretend_cluster import WIDE
 from pretend_search import GOAL, SPACE, Lanes, figures, record, run
 
 TRIALS = 24
@@ -66,10 +67,10 @@ def test_several_at_once_decide_the_same_whichever_is_ready_first(tmp_path):
     def workers(seed, losing):
         return lambda evaluate: lanes.append(Lanes(evaluate, seed, losing)) or lanes[-1]
 
-    run(tmp_path / "a", TRIALS, asked.append, workers=workers(0, 0.0))
-    run(tmp_path / "b", TRIALS, workers=workers(1, 0.3))
+    run(tmp_path / "a", TRIALS, asked.append, workers=workers(0, 0.0), space=WIDE)
+    run(tmp_path / "b", TRIALS, workers=workers(1, 0.3), space=WIDE)
     assert record(tmp_path / "a") == record(tmp_path / "b")
-    assert all(each.most > 1 for each in lanes)
+    assert [each.most for each in lanes] == [4, 4]
     trials, members, bundles = record(tmp_path / "a")
     assert sorted(map(str, members)) == bundles
     made = [one["number"] for one in trials if one["state"] in ("complete", "pruned")]
@@ -87,22 +88,27 @@ def test_a_trial_is_decided_from_those_that_are_told_before_it_begins(tmp_path):
             seen[candidate.number] = [one.number for one in known]
             super().start(candidate, known)
 
-    run(tmp_path / "s", TRIALS, workers=Watched)
+    run(tmp_path / "s", TRIALS, workers=Watched, space=WIDE)
     assert seen
     for number, known in seen.items():
         assert known == list(range(number - 3)), number
 
 
 def test_a_trial_whose_workers_are_lost_is_given_up(tmp_path):
+    fatal = []
+
     class Losing(Lanes):
         def wait(self):
-            self.losing = self.begun[0][0].number == 1
             candidate, known = self.begun.pop(0)
-            return candidate.number, None if self.losing else found(self.evaluate, candidate, known)
+            fatal.append(candidate.number) if not fatal else None
+            lost = candidate.number == fatal[0]
+            return candidate.number, None if lost else found(self.evaluate, candidate, known)
 
-    run(tmp_path / "s", 6, workers=Losing)
+    run(tmp_path / "s", 6, workers=Losing, space=WIDE)
     trials, _, _ = record(tmp_path / "s")
-    assert [one["number"] for one in trials if "was killed 5 times" in (one["why"] or "")] == [1]
+    given_up = [one for one in trials if "was killed 5 times" in (one["why"] or "")]
+    assert [(one["number"], one["state"]) for one in given_up] == [(fatal[0], "refused")]
+    assert not any(one["state"] == "running" for one in trials)
 
 
 def test_an_interrupted_search_of_several_keeps_what_was_found(tmp_path):
@@ -110,19 +116,20 @@ def test_an_interrupted_search_of_several_keeps_what_was_found(tmp_path):
 
     class Interrupted(Lanes):
         def wait(self):
-            if len(asked) == 3:
+            if len(self.begun) == 1:
                 raise KeyboardInterrupt
-            candidate, known = self.begun.pop()  # the last first, so that none of the others is told
+            candidate, known = self.begun.pop()  # the last first, so that none is told
             asked.append(candidate.number)
             return candidate.number, found(self.evaluate, candidate, known)
 
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "s", 8, workers=Interrupted)
+        run(tmp_path / "s", 8, workers=Interrupted, space=WIDE)
+    assert asked
     assert all(one["state"] == "running" for one in record(tmp_path / "s")[0])
     again = []
-    run(tmp_path / "s", 8, again.append, workers=Lanes, resume=True)
+    run(tmp_path / "s", 8, again.append, workers=Lanes, resume=True, space=WIDE)
     assert not {f"evaluate {number}" for number in asked} & set(again)
-    run(tmp_path / "whole", 8, workers=Lanes)
+    run(tmp_path / "whole", 8, workers=Lanes, space=WIDE)
     assert record(tmp_path / "s") == record(tmp_path / "whole")
 
 
