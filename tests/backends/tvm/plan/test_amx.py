@@ -47,7 +47,6 @@ def written(pipeline):
     "pipeline",
     [
         "quantize-dynamic{min_cosine=0.0}",
-        "quantize-static{min_cosine=0.0}",
         "compute-bfloat16{min_cosine=0.0}",
     ],
 )
