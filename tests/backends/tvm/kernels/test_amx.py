@@ -57,8 +57,8 @@ def instructions():
 
 @cache
 def kernel(spec, machine, tile):
-    """A kernel for a processor of Intel's with this one's vectors, and with AMX. Not for AMD's: for those LLVM
-    gives tiles other numbers (findings/llvm-gives-amx-tiles-other-numbers.sh)."""
+    """A kernel for a processor of Intel's with this one's vectors, and with AMX. For AMD's LLVM gives tiles
+    other numbers (findings/llvm-gives-amx-tiles-other-numbers.sh)."""
     module = tvm.IRModule({"main": dense(spec, machine, tile)})
     target = {"kind": "llvm", "mcpu": "cooperlake" if machine.lanes == 16 else "alderlake"}
     if machine.tiles == "amx":

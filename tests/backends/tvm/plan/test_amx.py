@@ -6,13 +6,13 @@ import amx
 import numpy as np
 import pytest
 import tvm
+from graphwright.backends import processor
 from graphwright.backends.target import detect, named
 from graphwright.backends.tvm.backend import Tvm
 from graphwright.backends.tvm.build import compile as building
 from graphwright.backends.tvm.build.compile import compile_buckets
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.tile import Tile
-from graphwright.backends.tvm.run import processor
 from graphwright.ir.errors import BundleError
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
