@@ -33,7 +33,7 @@ def join(
         pages: what people read, file name -> text, made from the variants as the manifest lists them.
 
     Raises:
-        BundleError: a build is damaged, or they are of different models.
+        BundleError: a build is damaged, they are of different models, or too many for one manifest.
     """
     found = [(target, path, read_manifest(path)) for target, path in builds.items()]
     for _, path, manifest in found:
@@ -58,6 +58,7 @@ def join(
     for name, text in pages(variants).items():
         (folder / name).write_text(text, encoding="utf-8")
     write_manifest(folder, {"format": SEVERAL, "variants": variants, "files": listed(folder)})
+    read_manifest(folder)  # refuses one that is too large to be read
 
 
 def _check(found: list[tuple[str, Path, Manifest]]) -> None:

@@ -45,7 +45,7 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     lines = [
         "Whatever loads the bundle takes the first of these that its processor can run. Weights of equal "
         "content stand in it once; those that a variant packs in the order of its own kernels, or rounds for "
-        "its own instructions, can't be shared."
+        "its own instructions, can't be shared. Times are of the machine that built them all."
     ]
     untimed = [each["target"] for each in found if not _timed(each)]
     if untimed:

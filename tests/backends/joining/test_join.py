@@ -5,11 +5,14 @@ import platform
 import shutil
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import c_runner
 import levels
 import numpy as np
 import pytest
+from graphwright.backends import processor
+from graphwright.backends.bundles import manifest
 from graphwright.backends.bundles.bundle import Route, Variant, write
 from graphwright.backends.bundles.manifest import read_manifest, verify_files, write_manifest
 from graphwright.backends.joining.join import join
@@ -17,8 +20,9 @@ from graphwright.backends.runners.build import LIBRARY, PROGRAM
 from graphwright.backends.running.runner import load
 from graphwright.backends.target import named
 from graphwright.backends.tvm.backend import Tvm
+from graphwright.backends.tvm.remote.timing import RemoteBundle
 from graphwright.backends.tvm.run.artifact import write_compiled
-from graphwright.ir.errors import BundleError
+from graphwright.ir.errors import BundleError, MeasureError
 
 needs_qemu = pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="apt-get install qemu-user")
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of x86_64 are run")
@@ -100,6 +104,18 @@ def test_functions_of_this_processor_answer_with_their_own_bits(functions, make)
 def test_a_processor_that_says_nothing_gets_what_needs_least(graphs, monkeypatch):
     levels.pretend(monkeypatch, "")
     assert load(graphs[0]).variant == OLD
+
+
+@pytest.mark.parametrize(("may", "wanted"), [(True, "x86-64-amx"), (False, OLD)])
+def test_tiles_are_chosen_only_where_the_system_permits_them(graphs, tmp_path, monkeypatch, may, wanted):
+    _, builds = graphs
+    record = json.loads((builds[NEW] / "manifest.json").read_text())
+    shutil.copytree(builds[NEW], tmp_path / "tiles")
+    write_manifest(tmp_path / "tiles", {**record, "target": named("x86-64-amx").to_json()})
+    joined = _joined(tmp_path, {OLD: builds[OLD], "x86-64-amx": tmp_path / "tiles"})
+    levels.pretend(monkeypatch, f"{levels.BF16} amx_tile amx_int8 amx_bf16")
+    monkeypatch.setattr(processor, "permitted", lambda: may)
+    assert load(joined).variant == wanted
 
 
 def test_none_that_fits_is_one_sentence(either, monkeypatch):
@@ -222,6 +238,18 @@ def test_on_an_older_processor_the_c_runner_chooses_alike(functions, make, runne
     with pytest.raises(BundleError) as caught:
         load(joined)
     assert refused.stderr.decode().splitlines()[-1] == f"graphwright-run: {caught.value}"
+
+
+def test_a_lent_device_does_not_say_which_it_would_take(functions):
+    with pytest.raises(MeasureError, match="pi does not say which it has: build it for"):
+        RemoteBundle(SimpleNamespace(key="pi"), "mine", functions[0], 0)
+
+
+def test_what_could_not_be_read_again_is_refused(graphs, tmp_path, monkeypatch):
+    largest = max((path / "manifest.json").stat().st_size for path in graphs[1].values())
+    monkeypatch.setattr(manifest, "MOST_BYTES", largest)
+    with pytest.raises(BundleError, match=r"joined/manifest\.json "):
+        _joined(tmp_path, graphs[1])
 
 
 def test_builds_of_different_models_are_not_joined(graphs, make, tmp_path):
