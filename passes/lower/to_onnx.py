@@ -88,13 +88,14 @@ def _converted(program: Any) -> ir.Model:
     import torch
 
     from .parts import grouped, unspelled
+    from .parts.promotion import as_stated
     from .parts.registry import read_once
 
     unspelled.spell(program)
     whole = unspelled.decomposed(program, OPSET)
     try:
         again = patch.object(program, "run_decompositions", lambda _: program) if whole else nullcontext()
-        with again, read_once(OPSET):
+        with again, read_once(OPSET), as_stated():
             found = torch.onnx.export(
                 program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET,
                 custom_translation_table=grouped.translations() | unspelled.translations(),
