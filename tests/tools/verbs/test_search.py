@@ -8,6 +8,8 @@ import time
 
 import graphwright as gw
 import pytest
+from graphwright.passes.prune import prune_structure
+from graphwright.tools.search import structures
 from graphwright.tools.search.goal import goal
 
 LIGHT = ("--shapes", "1x4", "--threads", "1", "--quick")
@@ -151,7 +153,7 @@ def test_a_study_of_another_model_or_processor_is_not_gone_on_with(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_or_killed_it_goes_on(encoder_directory, space_file, command, tmp_path, stop):
+def test_interrupted_or_killed_it_goes_on(encoder_directory, space_file, invoke, tmp_path, stop):
     out = tmp_path / "o"
     out.mkdir()
     (out / ".study.db.partial").write_text("what an earlier kill left")
@@ -169,32 +171,35 @@ def test_interrupted_or_killed_it_goes_on(encoder_directory, space_file, command
     process.send_signal(stop)
     _, said = process.communicate(timeout=60)
     if stop == signal.SIGINT:
-        assert process.returncode == 130
+        assert process.returncode == 130, said
         assert "<h2>Trials</h2>" in (out / "report.html").read_text(encoding="utf-8")
         assert "what was tried is kept" in said
     done = len(
         [one for one in json.loads((out / "front.json").read_text())["trials"] if one["state"] != "running"]
     )
-    result = command(*line[3:], *words, "--trials", str(done + 1), "--resume", "--json")
-    assert result.returncode == 0, result.stderr
+    result = invoke(*line[3:], *words, "--trials", str(done + 1), "--resume", "--json")
+    assert result.exit_code == 0, result.stderr
     assert len(json.loads(result.stdout)["trials"]) == done + 1
 
 
 @pytest.mark.slow
-def test_structures_are_foretold_built_and_taught(encoder_directory, tmp_path):
+def test_structures_are_foretold_built_and_taught(encoder_directory, tmp_path, monkeypatch):
+    for module in (prune_structure, structures):
+        monkeypatch.setattr(module, "CHOICES", 1)  # one number of units between none and all
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(["a man plays", "the woman eats a red cat", "the big film is good"] * 20))
     file = tmp_path / "space.yaml"
     rest = ONLY_BITS.replace("structure: [none]", "structure: [none, prune-structure]")
+    rest = rest.replace(BITS, "bits: [none]\n")
     file.write_text(rest.replace("recovery: [none]", "recovery: [none, distill]\ndistill.steps: [100]"))
     found = gw.search(
-        encoder_directory, tmp_path / "o", "drop<=50", minimise="latency,size", trials=6, shapes="1x4",
+        encoder_directory, tmp_path / "o", "drop<=50", minimise="latency,size", trials=3, shapes="1x4",
         space=file, threads=1, quick=True, calibrate=str(texts),
     )  # fmt: skip
-    structures = [one for one in found.trials if "prune-structure" in one.pipeline]
-    assert structures
-    assert all("distill{steps=100}" in one.pipeline for one in structures)
+    built = [one for one in found.trials if "prune-structure" in one.pipeline]
+    assert built
+    assert all("distill{steps=100}" in one.pipeline for one in built)
     assert any(
         one.state == "complete" and one.values["size"] < found.record["baseline"]["size"]
-        for one in structures
+        for one in built
     )
