@@ -60,7 +60,7 @@ def test_onnx_files(material, seed):
     tried(material, "onnx", seed)
 
 
-@cases(200)
+@cases(60)
 @example(seed=33)  # an attribute without a type
 @example(seed=44)  # dimensions that are no sizes
 def test_onnx_files_through_passes_to_a_bundle(material, seed):
@@ -78,7 +78,7 @@ def test_indexes_and_headers_of_weights(material, seed):
     tried(material, "index", seed)
 
 
-@cases(40)
+@cases(15)
 @example(seed=87)  # a padding token that is no text
 def test_files_beside_the_weights_of_a_sentence_encoder(material, seed):
     tried(material, "beside", seed)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..console import Console
 from ..judge.columns import Column
 from ..retrieval.keys import LanguageModel
 from ..retrieval.knn_lm import Datastore, Mixed
+from ..retrieval.record import read_record
 from ..retrieval.texts import texts_of
 
 
@@ -18,6 +21,8 @@ def run(
     Raises:
         GraphwrightError: as `LanguageModel`, `Datastore.build` and `Datastore.perplexity`, or of a file.
     """
+    if texts is None:
+        read_record(Path(directory))  # what is no datastore is refused before the model is captured
     opened = LanguageModel(model, threads)
     if texts is not None:
         found = Datastore.build(opened, texts_of(texts, column, console.say), directory, force=force)

@@ -171,6 +171,7 @@ def test_what_does_not_fit_is_refused(made, tmp_path):
         LanguageModel(encoder)
 
 
+@pytest.mark.parametrize("made", ["gpt2"], indirect=True)
 def test_the_command_builds_and_judges(made, tmp_path, invoke):
     folder, *_ = made
     stored, judged = tmp_path / "stored.txt", tmp_path / "judged.txt"
@@ -185,5 +186,7 @@ def test_the_command_builds_and_judges(made, tmp_path, invoke):
     again = invoke("knn-lm", folder, tmp_path / "store", "--data", judged, "--threads", 1)
     assert f"perplexity {found['plain']:.3f}, with the datastore {found['mixed']:.3f}" in again.stdout
     assert invoke("knn-lm", folder, tmp_path / "store").exit_code == 2
-    lost = invoke("knn-lm", folder, tmp_path / "none", "--data", judged)
+    lost = invoke(
+        "knn-lm", folder / "no model", tmp_path / "none", "--data", judged
+    )  # the cheaper look first
     assert (lost.exit_code, "has no index.json" in lost.stderr) == (1, True)

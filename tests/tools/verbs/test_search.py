@@ -200,6 +200,5 @@ def test_structures_are_foretold_built_and_taught(encoder_directory, tmp_path, m
     assert built
     assert all("distill{steps=100}" in one.pipeline for one in built)
     assert any(
-        one.state == "complete" and one.values["size"] < found.record["baseline"]["size"]
-        for one in built
+        one.state == "complete" and one.values["size"] < found.record["baseline"]["size"] for one in built
     )
