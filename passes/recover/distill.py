@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...ir.errors import PipelineError
 from ...ir.program import Program
@@ -17,6 +17,7 @@ from .training.recovery import Recovery
 if TYPE_CHECKING:
     from .teaching.losses.base import Term
     from .teaching.losses.projections import Projections
+    from .training.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Distill(Recovery):
     anneal: the share of the steps over which norms that `nonorm` replaced give way to its affine maps, mixed
         by a share that grows by a line; 0 begins with the maps alone. What is held out judges the maps alone,
         and they are all that is in the result.
+    shard: of a script that torchrun started, each process holds a part of the weights, gradients and moments,
+        and of the teacher (training/shards.py); the run is then kept nowhere, and no teacher's value is.
     """
 
     name: ClassVar[str] = "distill"
@@ -63,6 +66,7 @@ class Distill(Recovery):
     layers: str = ""
     progressive: bool = False
     anneal: float = 0.0
+    shard: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,6 +81,10 @@ class Distill(Recovery):
             raise ValueError("matrices are compared through shared projections: give projections=shared")
         if not 0 <= self.anneal <= 1:
             raise ValueError(f"anneal is {self.anneal:g}, and a share of the steps is from 0 to 1")
+        if self.shard and self.anneal:
+            raise ValueError("shard parts a student of one graph, and anneal has two: leave one of them out")
+        if self.shard and self.checkpoint:
+            raise ValueError("a run in parts keeps no checkpoint: leave shard or checkpoint out")
         if self.layers:
             read(self.layers)
 
@@ -84,6 +92,9 @@ class Distill(Recovery):
         from ...ir.evaluated import evaluated
         from .teaching.annealed import Annealed
         from .teaching.objective import Objective, Watched
+        from .training.recompute import pieces, recomputing
+        from .training.shards import in_parts
+        from .training.workers import join
 
         assert context.original is not None
         teacher = evaluated(context.original)
@@ -91,15 +102,25 @@ class Distill(Recovery):
         batches = self.data(program, context)
         terms, notes = self._terms(teacher, program, batches[0], context.seed)
         own = self.own(program)
-        ends = exits(program) if self.recompute else []
+        team = join()
+        parted = self.shard and team.count > 1
+        ends = exits(program) if self.recompute or parted else []
+        if parted and not (ends and exits(teacher)):
+            raise PipelineError("no layers were found to part the models by: leave shard out")
         learns = [node for term in terms for node in term.learns]
-        student = Watched(program, program.graph, learns, ends)
+        student = Watched(program, program.graph, learns, ends, recomputing if self.recompute else pieces)
         if self.anneal:
             student = annealed = Annealed(program, teacher, learns, self.anneal, ends)
             notes.append(f"norms that give way to affine maps: {annealed.count}")
-        objective = Objective(teacher, terms, student, self.progressive)
+        objective = Objective(teacher, terms, student, self.progressive, exits(teacher) if parted else ())
         mine = {name: p for term in terms for name, p in term.parameters.items()}
+        if parted:
+            with in_parts(student.module, objective.teacher.module, own, team) as learning:
+                return self.learned(program, context, {**learning, **mine}, objective, batches, notes)
         return self.learned(program, context, {**own, **mine}, objective, batches, notes)
+
+    def _kept(self, *what: Any) -> Checkpoints | None:
+        return None if self.shard else super()._kept(*what)
 
     def _terms(
         self, teacher: Program, student: Program, feeds: Sequence[Feed], seed: int

@@ -12,12 +12,13 @@ from ....ir.program import Program
 from ...common.outputs import arguments
 from ...manager.contract import Feed
 from ..training.own import watched
-from ..training.recompute import recomputing
+from ..training.recompute import pieces, recomputing
 from .losses.base import Term
 
 CACHED = 1 << 29  # bytes of the teacher's values that are kept
 PROGRESSIVE = 0.5  # share of the run that goes layer by layer
 
+Cut = Callable[[GraphModule, Sequence[str]], torch.nn.Module]
 Student = Callable[[Feed, float], Sequence[torch.Tensor]]
 
 
@@ -25,16 +26,22 @@ class Watched:
     """A graph that gives the values of some of its nodes.
 
     Args:
-        ends: names of nodes behind which activations are computed again (recompute.py).
+        ends: names of nodes behind which the graph is cut (recompute.py). cut: how; by default into pieces
+            whose activations are computed again.
     """
 
     def __init__(
-        self, program: Program, graph: GraphModule, nodes: list[Node], ends: Sequence[str] = ()
+        self,
+        program: Program,
+        graph: GraphModule,
+        nodes: list[Node],
+        ends: Sequence[str] = (),
+        cut: Cut = recomputing,
     ) -> None:
         self.program = program
         self.module: torch.nn.Module = watched(graph, nodes)
         if ends:
-            self.module = recomputing(self.module, ends)
+            self.module = cut(self.module, ends)
 
     def __call__(self, feed: Feed, share: float) -> Sequence[torch.Tensor]:
         return self.module(*arguments(self.program, feed))[len(self.program.outputs) :]
@@ -48,16 +55,24 @@ class Objective:
         progressive: the first half of the run teaches the layers from the first on, one more at a time, and
             only then the outputs (progressive knowledge transfer, MobileBERT: Sun et al., 2020,
             arXiv:2004.02984, section 3.5).
+        ends: where the teacher is cut into pieces, so that processes can part it; they ask it in step, so
+            that none of its values is kept then.
     """
 
     def __init__(
-        self, teacher: Program, terms: Sequence[Term], student: Student, progressive: bool = False
+        self,
+        teacher: Program,
+        terms: Sequence[Term],
+        student: Student,
+        progressive: bool = False,
+        ends: Sequence[str] = (),
     ) -> None:
         self.terms, self.progressive = terms, progressive
-        self._teacher = Watched(teacher, teacher.graph, [node for term in terms for node in term.taught])
+        taught = [node for term in terms for node in term.taught]
+        self.teacher = Watched(teacher, teacher.graph, taught, ends, pieces)
         self._student = student
         self._cached: dict[int, list[list[torch.Tensor]]] = {}
-        self._room = CACHED
+        self._room = 0 if ends else CACHED
 
     def __call__(self, feed: Feed, share: float) -> torch.Tensor:
         active = self._active(share)
@@ -83,7 +98,7 @@ class Objective:
         if known is not None:
             return known
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            values = iter(self._teacher(feed, 0.0))
+            values = iter(self.teacher(feed, 0.0))
             found = [term.target(feed, list(islice(values, len(term.taught)))) for term in self.terms]
         # Terms that look at the same values share them.
         size = sum(t.nbytes for t in {id(t): t for each in found for t in each}.values())

@@ -10,7 +10,7 @@ import torch
 
 from .checkpoints import Checkpoints
 from .plan import Log, Plan
-from .workers import Workers
+from .workers import Workers, clip
 
 
 class State:
@@ -53,7 +53,7 @@ class State:
         """One step of the optimiser, on the mean of everyone's gradients."""
         parameters = list(self.named.values())
         self.team.average(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, self.plan.clip)
+        clip(parameters, self.plan.clip)
         warmup = self.plan.warmup
         for group in self.adam.param_groups:
             factor = (share + 1 / self.plan.steps) / warmup if share < warmup else (1 - share) / (1 - warmup)

@@ -20,7 +20,7 @@ from ....ir.errors import DataError
 from .checkpoints import Checkpoints
 from .plan import Log, Plan
 from .state import State
-from .workers import Workers, join
+from .workers import Workers, in_part, join
 
 Loss = Callable[[Any, float], torch.Tensor]
 Progress = Callable[[str, int, int], None]
@@ -94,7 +94,9 @@ def _loop(
         run.update(share)
         log.losses.append(total)
         if held_out and ((step + 1) % every == 0 or step + 1 == plan.steps):
-            run.judge(step + 1, _evaluate(loss, held_out, share, plan, team))
+            # Parts of weights are brought together by all at once: then everyone looks at every batch.
+            judges = Workers() if any(map(in_part, run.named.values())) else team
+            run.judge(step + 1, _evaluate(loss, held_out, share, plan, judges))
             if run.waited >= plan.patience > 0:
                 log.notes.append(f"stopped early, after {step + 1} of {plan.steps} steps")
                 break

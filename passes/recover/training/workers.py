@@ -24,7 +24,8 @@ class Workers:
         if self.count > 1:
             with torch.no_grad():
                 for tensor in tensors:
-                    dist.broadcast(tensor, 0)
+                    if not in_part(tensor):
+                        dist.broadcast(tensor, 0)
 
     def told(self, facts: Any) -> Any:
         """What process 0 says, JSON-able."""
@@ -46,7 +47,8 @@ class Workers:
 
     def average(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Gradients become their mean; a parameter that nobody has a gradient of keeps none."""
-        if self.count == 1:
+        parameters = [p for p in parameters if not in_part(p)]  # theirs is the mean already
+        if self.count == 1 or not parameters:
             return
         found = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         has = torch.tensor([float(p.grad is not None) for p in parameters])
@@ -55,6 +57,28 @@ class Workers:
         has, *parts = flat.split([len(found), *(g.numel() for g in found)])
         for p, part, used in zip(parameters, parts, has.tolist(), strict=True):
             p.grad = (part / self.count).view_as(p).to(p.dtype) if used else None
+
+
+def in_part(tensor: torch.Tensor) -> bool:
+    """Whether this process holds a share of it alone (shards.py)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def clip(parameters: Sequence[torch.nn.Parameter], most: float) -> None:
+    """Scale gradients down to a norm of `most`, over all of them, shares that others hold included."""
+    parts = [p.grad for p in parameters if p.grad is not None and in_part(p)]
+    if not parts:
+        torch.nn.utils.clip_grad_norm_(parameters, most)
+        return
+    whole = [p.grad for p in parameters if p.grad is not None and not in_part(p)]
+    shares = [each.to_local() for each in parts]  # type: ignore[attr-defined]
+    squares = sum((each.double().square().sum() for each in shares), torch.zeros((), dtype=torch.float64))
+    dist.all_reduce(squares)
+    squares = squares + sum(each.double().square().sum() for each in whole)
+    factor = min(1.0, most / (float(squares) ** 0.5 + 1e-6))
+    with torch.no_grad():
+        for each in (*shares, *whole):
+            each.mul_(factor)
 
 
 def join() -> Workers:
