@@ -27,7 +27,7 @@ def test_a_search_records_what_it_measured(dtype):
     assert before == analytic(SHAPE[2], Machine.of(target, target.cores), -(-SHAPE[0] // target.cores))
     ((_, gain),) = tunable.tune_tiles(questions)
     after = tunables.dense_tile(*SHAPE, dtype, target)
-    assert tiles.lookup("dense", SHAPE, dtype, target) == {"rows": after.rows, "columns": after.columns}
+    assert Tile(**tiles.lookup("dense", SHAPE, dtype, target)) == after
     assert (gain == 1.0) == (after == before)
 
 
