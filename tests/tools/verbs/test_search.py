@@ -140,12 +140,12 @@ def test_a_study_of_another_model_or_processor_is_not_gone_on_with(
     before = (out / "front.json").read_bytes()
     order = {"minimise": "latency,size", "space": space_file, "threads": 1, "quick": True, "resume": True}
     from graphwright.ir.errors import ConfigError
-    from graphwright.tools.search import begun
+    from graphwright.tools.search import versions
 
     with pytest.raises(ConfigError, match="is of another goal"):
         gw.search(encoder_directory, out, "drop<=4", trials=6, shapes="1x4", **order)
-    here = begun.detect()
-    monkeypatch.setattr(begun, "detect", lambda: type(here)("host", here.arch, here.isa, 99, model="another"))
+    here = versions.detect()
+    monkeypatch.setattr(versions, "detect", lambda: type(here)("host", here.arch, here.isa, 99, model="another"))
     with pytest.raises(ConfigError, match="is of another processor"):
         gw.search(encoder_directory, out, "drop<=5", trials=6, shapes="1x4", **order)
     assert (out / "front.json").read_bytes() == before
