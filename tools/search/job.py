@@ -84,8 +84,8 @@ def run(
     try:
         with (
             own(folder),
-            opened(folder, aim, held, **settings) as study,
             making(given, begun, aim) as workers,
+            opened(folder, aim, held, **settings) as study,
         ):
             # One that was begun by a process alone goes on so, wherever it is.
             at_once = study.note("at once") or 1 if study.tried() else workers.at_once

@@ -120,7 +120,7 @@ def test_a_model_is_searched_on_the_cluster(two, encoder_directory, tmp_path):
     assert found.trials[1].values["size"] < 0.6 * found.trials[0].values["size"]
 
 
-def test_another_machine_is_left_out_in_a_sentence(two, monkeypatch):
+def test_another_machine_is_left_out_in_a_sentence(two, encoder_directory, tmp_path, monkeypatch):
     with joined():
         mine = here()
         assert len(machines({}, mine)) == 2
@@ -140,8 +140,10 @@ def test_another_machine_is_left_out_in_a_sentence(two, monkeypatch):
         assert machines(known := {}, mine) == []
         assert f"was started to measure as 'Z80' and is a {mine.model!r}" in known[first["NodeID"]]
         assert f'"{RESOURCE}{mine.model}": 1' in known[second["NodeID"]]
+        words = {"trials": 1, "shapes": "1x4", "threads": 1, "quick": True, "engine": "ray"}
         with pytest.raises(ConfigError, match="no machine of the cluster can be measured on"):
-            Cluster(partial(Noted, "."), GOAL)
+            gw.search(encoder_directory, tmp_path / "o", "size<=1GB", **words)
+        assert not (tmp_path / "o").exists()
 
 
 def test_a_lost_machine_ends_nothing_and_the_last_one_does(two, tmp_path):
