@@ -6,6 +6,7 @@ import json
 import subprocess
 import tarfile
 
+import c_runner
 import numpy as np
 import pytest
 from graphwright.backends.running.runner import load
@@ -97,10 +98,14 @@ def test_what_an_image_needs_is_named(tiny_bundle, tmp_path, any_runner, monkeyp
 
 
 @pytest.mark.slow
-def test_an_image_runs_by_what_is_in_it(tiny_bundle, tiny_feed, tmp_path):
-    """With a runner built on the way, twice the same. The image's own loader finds every library there.
-    (Not in a chroot: ONNX Runtime wants /proc, which containers have.)"""
-    files = [pack(str(tiny_bundle), Format.OCI, str(tmp_path / name)) for name in "ab"]
+def test_an_image_runs_by_what_is_in_it(tiny_bundle, tiny_feed, tmp_path, tmp_path_factory):
+    """With a runner built on the way, and with one built before: the same bytes. The image's own loader finds
+    every library there. (Not in a chroot: ONNX Runtime wants /proc, which containers have.)"""
+    built = str(c_runner.built(tmp_path_factory))
+    files = [
+        pack(str(tiny_bundle), Format.OCI, str(tmp_path / name), runner=runner)
+        for name, runner in (("a", None), ("b", built))
+    ]
     assert files[0].read_bytes() == files[1].read_bytes()
     layout, root = Layout(files[0]), tmp_path / "root"
     for layer in layout.layers():

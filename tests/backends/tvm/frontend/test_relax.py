@@ -1,5 +1,6 @@
 """What `relax_module` gives and refuses: operators whole, weights as stored, a sentence for what is not."""
 
+import functools
 from collections import Counter
 
 import numpy as np
@@ -29,13 +30,14 @@ ENCODER = {
 CLOSE = 2e-6
 
 
-def ran(name, text, sizes=SIZES):
-    """(the program after a pipeline on the zoo's ONNX form, a ragged feed)."""
+@functools.cache
+def ran(name, text):
+    """(the program after a pipeline on the zoo's ONNX form, a ragged feed), which nobody edits."""
     program = onnx_program(name).clone()
     context = Context(calibration=probes(program, 1), original=fx_program(name))
     for pass_ in parse(text):
         program = pass_.run(program.clone(), context).program
-    return program, feed(program, sizes, "ragged", np.random.default_rng(0))
+    return program, feed(program, SIZES, "ragged", np.random.default_rng(0))
 
 
 def error(found, reference):

@@ -66,6 +66,7 @@ def test_two_steps_agree_with_eager(decoder):
         np.testing.assert_allclose(value, expected.numpy(), atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("decoder", ["gpt2"], indirect=True)
 def test_a_bundle_pads_the_batch_of_a_step(decoder):
     """The sizes of the cache and of its mask hang together: they are taken from what is compiled."""
     model, program = decoder
@@ -89,7 +90,11 @@ def test_a_step_is_one_attention_and_four_products_a_layer(decoder):
     assert sum(count for name, count in found.items() if name.startswith("dense")) == 2 * 4 + 1
 
 
-@pytest.mark.parametrize(("bits", "compute"), [(4, "float"), (4, "int8"), (8, "int8")])
+@pytest.mark.parametrize(
+    ("decoder", "bits", "compute"),
+    [("llama", 4, "int8"), ("llama", 8, "int8"), ("gpt2", 4, "float"), ("gpt2", 4, "int8")],
+    indirect=["decoder"],
+)
 def test_weights_of_few_bits_stay_codes(decoder, bits, compute):
     """Both runtimes round rows in the same groups, so that they agree far below quantization noise."""
     model, program = decoder
