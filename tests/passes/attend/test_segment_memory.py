@@ -19,9 +19,8 @@ from torch import nn
 from torch.nn import functional
 
 SLOW = pytest.mark.slow
-MODELS = [("nanogpt", "sdpa"), ("gpt2", "sdpa"), ("gpt2", "eager"), ("llama", "sdpa"),
+MODELS = [("nanogpt", "sdpa"), ("gpt2", "eager"), ("llama", "sdpa"),
           pytest.param("opt", "sdpa", marks=SLOW), pytest.param("qwen3", "sdpa", marks=SLOW)]  # fmt: skip
-MASKED = ("gpt2", "llama")
 
 
 @functools.cache
@@ -82,8 +81,7 @@ def reference(name, ids, cuts, length):
         return model(**given).logits.numpy()
 
 
-@pytest.mark.parametrize("length", [1, 4, 7])
-@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize(("name", "length"), [("gpt2", 1), ("gpt2", 4), ("llama", 7)])
 def test_what_is_forgotten_is_not_seen(name, length):
     program, cuts = remembering(name, f"length={length}"), (6, 7, 12, 21)
     ids = texts(program, 2, 30)
@@ -165,11 +163,11 @@ def test_a_memory_holds_the_last_tokens_and_means_of_those_before(sizes, left):
 
 
 def test_means_of_one_token_are_a_memory_of_so_many_more():
-    plain, means = (remembering("llama", options) for options in ("length=9", "length=4,compressed=5"))
+    plain, means = (remembering("llama", options) for options in ("length=7", "length=3,compressed=4"))
     ids = texts(plain, 2, 33)
     (one, held), (two, _) = (read(program, ids, (5, 11, 12, 26)) for program in (plain, means))
     np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)
-    assert held["memory_keys_0"].shape == (2, 9, 16)
+    assert held["memory_keys_0"].shape == (2, 7, 16)
 
 
 class Layer(nn.Module):

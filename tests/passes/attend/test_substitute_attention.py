@@ -9,15 +9,15 @@ from pruning import run
 from tokens import alone, batch, pooled
 
 LENGTHS = (11, 7, 3, 1)
-TEXTS = ("bert", "roberta", "albert", "mpnet", "modernbert", "t5", "electra")
+TEXTS = ("bert", "albert", "mpnet", "modernbert", "t5")
 
 
 def vectors(program, feed):
     return execute(program, [feed])[0][program.outputs[0]]
 
 
-def substituted(program, options, **context):
-    done = run(f"substitute-attention{{{options}}}", program, **context)
+def substituted(program, options):
+    done = run(f"substitute-attention{{{options}}}", program)
     assert done.steps[0].status == "applied", done.steps[0].error
     return done.program
 

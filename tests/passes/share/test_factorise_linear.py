@@ -94,7 +94,7 @@ def facts(program):
 
 
 @pytest.mark.parametrize(
-    "name", ["bert", "roberta", "albert", "mpnet", "mobilebert", "modernbert", "gpt2", "llama", "vit"]
+    "name", ["bert", "albert", "mpnet", "mobilebert", "modernbert", "gpt2", "llama", "vit"]
 )
 def test_it_is_the_module_with_the_best_weights_for_its_inputs(name):
     case, program, given = zoo.ARCHITECTURES[name], zoo.fx_program(name), feeds(name)
@@ -303,7 +303,7 @@ def test_golden():
         ("bert", "fake-quant,to-onnx"),
         ("llama", "to-onnx,fuse-attention"),
         ("bert", "prune-heads{importance=random},prune-ffn{importance=magnitude},to-onnx"),
-        ("bert", "prune-hidden{importance=random,multiple=4},to-onnx"),
+        ("bert", "prune-hidden{importance=random,multiple=4}"),
     ],
 )
 def test_what_comes_after_finds_a_program_like_any_other(name, rest):
