@@ -60,6 +60,7 @@ class SegmentMemory(Pass):
         return True
 
     def run(self, program: Program, context: Context) -> Result:
+        from ...ir.fx.graph import propagate
         from .memory.fits import bounds, length_of
         from .memory.places import places
         from .memory.state import Memory
@@ -85,6 +86,7 @@ class SegmentMemory(Pass):
         pairs = [(site, writer.attend(site)) for site in found]
         writer.give()
         put(program, pairs)
+        propagate(program.graph)  # places that were one text's are each text's own
         after = replace(
             program,
             inputs=(*program.inputs, *writer.inputs),

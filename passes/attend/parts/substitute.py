@@ -38,5 +38,5 @@ def put(program: Program, pairs: Sequence[tuple[Site, Node]]) -> None:
     for site, new in pairs:
         site.end.replace_all_uses_with(new)
     prune(program.graph)
-    propagate(program.graph)
+    propagate(program.graph, {reader for _, new in pairs for reader in new.users})
     program.graph.recompile()
