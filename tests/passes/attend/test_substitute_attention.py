@@ -9,7 +9,7 @@ from pruning import run
 from tokens import alone, batch, pooled
 
 LENGTHS = (11, 7, 3, 1)
-TEXTS = ("bert", "albert", "mpnet", "modernbert", "t5")
+TEXTS = ("bert", "roberta", "albert", "mpnet", "modernbert", "t5")
 
 
 def vectors(program, feed):

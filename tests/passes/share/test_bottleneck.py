@@ -138,7 +138,7 @@ def facts(program):
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
-        ("bert", "shared"), ("bert", "input"), ("albert", "shared"), ("mpnet", "shared"), ("t5", "shared"),
+        ("bert", "shared"), ("roberta", "input"), ("albert", "shared"), ("mpnet", "shared"), ("t5", "shared"),
         ("gpt2", "bottleneck"), ("vit", "shared"), ("vit", "bottleneck"),
     ],
 )  # fmt: skip

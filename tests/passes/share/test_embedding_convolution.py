@@ -56,7 +56,7 @@ def outputs(program, tensors):
         return program.graph(*(tensors[spec.name] for spec in program.inputs))[0]
 
 
-@pytest.mark.parametrize("name", ["bert", "albert", "electra", "mpnet", "modernbert"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "albert", "electra", "mpnet", "modernbert"])
 def test_outputs_are_as_they_were_and_blocks_are_found(name):
     before, done = narrow(name), convolved(name)
     assert done.steps[0].effect.tolerance <= 1e-4  # which the manager has held it to

@@ -40,7 +40,7 @@ def nearest(table, counts):
     return (u[:, :RANK] * s[:RANK]) @ v[:RANK] / root
 
 
-@pytest.mark.parametrize("name", ["bert", "mpnet", "modernbert", "t5", "gpt2", "llama"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "mpnet", "modernbert", "t5", "gpt2", "llama"])
 def test_it_is_the_module_over_the_nearest_table(name):
     case, program, given = zoo.ARCHITECTURES[name], zoo.fx_program(name), feeds(name)
     done = factorised(name, calibration=given)

@@ -94,7 +94,7 @@ def facts(program):
 
 
 @pytest.mark.parametrize(
-    "name", ["bert", "albert", "mpnet", "mobilebert", "modernbert", "gpt2", "llama", "vit"]
+    "name", ["bert", "roberta", "albert", "mpnet", "mobilebert", "modernbert", "gpt2", "llama", "vit"]
 )
 def test_it_is_the_module_with_the_best_weights_for_its_inputs(name):
     case, program, given = zoo.ARCHITECTURES[name], zoo.fx_program(name), feeds(name)

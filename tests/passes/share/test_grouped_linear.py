@@ -139,7 +139,7 @@ def facts(program):
 
 @pytest.mark.parametrize(
     "name",
-    ["bert", "albert", "mpnet", "mobilebert", "modernbert", "t5", "gpt2", "llama", "vit"],
+    ["bert", "roberta", "albert", "mpnet", "mobilebert", "modernbert", "t5", "gpt2", "llama", "vit"],
 )
 def test_layers_are_found_as_before_and_feed_forwards_are_narrow_ones(name):
     program = zoo.fx_program(name)

@@ -66,6 +66,7 @@ def independent(program, left=False):
 @pytest.mark.parametrize(
     ("name", "how", "score"),
     [("bert", "mean", "received"), ("bert", "first", "first"), ("albert", "first", "received"),
+     ("roberta", "mean", "received"),
      ("mpnet", "mean", "received"), ("modernbert", "mean", "first"), ("t5", "mean", "first")],
 )  # fmt: skip
 def test_the_vector_of_a_text_does_not_depend_on_its_batch(name, how, score):
