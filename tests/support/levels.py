@@ -33,8 +33,7 @@ def emulated(root, flags, cpu, line, given=b""):
 
 def python(code):
     """The command of this Python, for code that imports this package."""
-    paths = [path for path in sys.path if path]
-    return [Path(sys.executable).resolve(), "-c", f"import sys\nsys.path[:0] = {paths!r}\n{code}"]
+    return [sys.executable, "-c", code]
 
 
 ANSWER = """

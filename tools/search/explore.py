@@ -39,7 +39,7 @@ class Limits:
     def left(self, known: Sequence[Tried], begun: int = 0) -> bool:
         """Whether one more may begin. begun: how many have that are not told."""
         done = [one for one in known if one.state != "running"]
-        if len(done) >= IDLE and all(one.seconds == 0 for one in done[-IDLE:]):
+        if len(done) >= IDLE and not any(map(_made, done[-IDLE:])):
             return False
         return (self.trials is None or len(done) + begun < self.trials) and (
             self.seconds is None or self.spent(known) < self.seconds
@@ -164,6 +164,11 @@ def _landed(
     if made.save is not None and number in kept.wanted(front([*others, begun.one], goal)):
         kept.save(number, made.save)
     begun.asked = study.record(begun.asked, begun.one)
+
+
+def _made(one: Tried) -> bool:
+    """Whether a candidate was made for a trial."""
+    return one.state not in ("same", "refused") or one.seconds > 0
 
 
 def _seen(known: Sequence[Tried], number: int, workers: Workers) -> list[Tried]:

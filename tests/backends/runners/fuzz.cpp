@@ -71,6 +71,14 @@ void expect_a_sentence() {
   }
 }
 
+// Of an element; names that are none have one.
+size_t bytes_of(const char *dtype) {
+  const std::string name = dtype;
+  for (const char *bits : {"64", "32", "16"})
+    if (name.find(bits) != std::string::npos) return static_cast<size_t>(std::atoi(bits)) / 8;
+  return 1;
+}
+
 bool run(gw_bundle *bundle) {
   const size_t count = gw_input_count(bundle);
   std::vector<std::vector<int64_t>> shapes(count);
@@ -86,22 +94,23 @@ bool run(gw_bundle *bundle) {
       elements *= static_cast<size_t>(shapes[i].back());
       if (elements > 100000) return false;
     }
-    data[i].assign(elements * 8, 0);
+    if (!below(40)) inputs[i].dtype = kTypes[below(std::size(kTypes))];
+    // As many bytes as it says, so that what takes it for another type is seen to read on.
+    const size_t width = bytes_of(inputs[i].dtype);
+    data[i].assign(elements * width, 0);
     for (size_t at = 0; at < elements; ++at) {
       const int64_t value = below(30) ? static_cast<int64_t>(below(40)) : static_cast<int64_t>(randomness());
-      const size_t width = data[i].size() && !std::strcmp(inputs[i].dtype, "int64") ? 8 : 1;
-      std::memcpy(&data[i][at * width], &value, width);
+      std::memcpy(data[i].data() + at * width, &value, width);
     }
     inputs[i].data = data[i].data();
     switch (below(40)) {
       case 0: inputs[i].data = nullptr; break;
-      case 1: inputs[i].dtype = kTypes[below(std::size(kTypes))]; break;
-      case 2: inputs[i].name = "other"; break;
-      case 3: inputs[i].name = nullptr; break;
-      case 4:
+      case 1: inputs[i].name = "other"; break;
+      case 2: inputs[i].name = nullptr; break;
+      case 3:
         if (!shapes[i].empty()) shapes[i][0] = static_cast<int64_t>(randomness());
         break;
-      case 5: shapes[i].push_back(0); break;
+      case 4: shapes[i].push_back(0); break;
     }
     inputs[i].shape = shapes[i].data();
     inputs[i].rank = shapes[i].size();
