@@ -30,7 +30,7 @@ from .sites import Site, tokens
 Shares = Mapping[int, int]  # thousandths, by layer
 PROCESSES = 3  # that time what was chosen
 JUDGED = 8  # feeds that losses are taken on, at most
-HALVINGS = 40  # of what time is worth in losses
+ALIKE = 1000  # parts of the gain that is needed, within which sums are taken to be equal
 
 
 class Search:
@@ -134,33 +134,16 @@ class Search:
 
     def _cheapest(self, needed: float) -> Shares:
         """What loses least of what saves such a share of the time, or else what saves most."""
-        low, high = 0.0, 1e12
-        best = self._path(high)
-        for _ in range(HALVINGS * 2):
-            middle = np.sqrt(max(low, 1e-12) * high)
-            path = self._path(middle)
-            if self._gain(path) >= needed:
-                best, high = path, middle
-            else:
-                low = middle
+        best = path(self._grid, self._lost, self._step, needed)
         return {
             site.number: share
             for site, share, above in zip(self._sites, best, [THOUSAND, *best], strict=False)
             if share < above
         }
 
-    def _path(self, worth: float) -> list[int]:
-        return path(self._grid, self._lost, lambda *step: worth * self._step(*step))
-
     def _step(self, number: int, above: int, share: int) -> float:
         attention, rest = self._spent[number]
         return attention * self._saved[above] + rest * self._saved[share]
-
-    def _gain(self, path: Sequence[int]) -> float:
-        return sum(
-            self._step(number, above, share)
-            for number, (above, share) in enumerate(zip([THOUSAND, *path], path, strict=False))
-        )
 
     def _loss(self, shares: Shares) -> float:
         above, total = THOUSAND, 0.0
@@ -172,24 +155,36 @@ class Search:
 
 
 def path(
-    grid: Sequence[int], lost: Sequence[Mapping[int, float]], gained: Callable[[int, int, int], float]
+    grid: Sequence[int],
+    lost: Sequence[Mapping[int, float]],
+    gained: Callable[[int, int, int], float],
+    needed: float,
 ) -> list[int]:
-    """Of ever fewer tokens, one of `grid` behind each layer, those with the least loss less what they gain.
+    """Of ever fewer tokens, one of `grid` behind each layer, the least loss that gains enough; where
+    none does, what gains most.
+
+    A weight of gains against losses would find those of a convex hull alone: of few layers, that may be far
+    more gain than is needed, and more loss.
 
     Args:
         grid: THOUSAND among them. lost: by share, of each layer alone. gained: of (layer, share that it is
-            given, share that it leaves).
+            given, share that it leaves). needed: of their sum. Sums alike to a thousandth of it are taken to
+            be equal on the way.
     """
-    known: dict[int, tuple[float, list[int]]] = {THOUSAND: (0.0, [])}
+    known: dict[tuple[int, int], tuple[float, float, list[int]]] = {(THOUSAND, 0): (0.0, 0.0, [])}
     for number, losses in enumerate(lost):
-        reached: dict[int, tuple[float, list[int]]] = {}
-        for above, (cost, shares) in known.items():
+        reached: dict[tuple[int, int], tuple[float, float, list[int]]] = {}
+        for (above, _), (cost, gain, shares) in known.items():
             for share in (one for one in grid if one <= above):
-                total = cost + losses[share] - losses[above] - gained(number, above, share)
-                if share not in reached or total < reached[share][0]:
-                    reached[share] = total, [*shares, share]
+                total, more = cost + losses[share] - losses[above], gain + gained(number, above, share)
+                key = share, int(ALIKE * more / needed)
+                if key not in reached or (total, -more) < (reached[key][0], -reached[key][1]):
+                    reached[key] = total, more, [*shares, share]
         known = reached
-    return min(known.values(), key=lambda found: found[0])[1]
+    enough = [found for found in known.values() if found[1] >= needed]
+    if enough:
+        return min(enough, key=lambda found: found[0])[2]
+    return max(known.values(), key=lambda found: found[1])[2]
 
 
 def _cost(site: Site, length: float) -> float:
