@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # ONNX Runtime's float32 Tanh gives 1.0000001 for some numbers between 8.2 and 9 (and -1.0000001 below -8.2): a
 # rational function is clamped in its argument, not in its value. So 1 - tanh(x)^2 is negative, atanh and the square
-# root of it are NaN. PyTorch and NumPy never exceed 1. Seen on kernels of
-# AVX512, of AVX2 and of SSE: onnxruntime 1.31.0.
+# root of it are NaN. NumPy never exceeds 1. Seen on kernels of AVX512, of AVX2 and of SSE: onnxruntime 1.31.0.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -177,7 +177,7 @@ def path(
         for (above, _), (cost, gain, shares) in known.items():
             for share in (one for one in grid if one <= above):
                 total, more = cost + losses[share] - losses[above], gain + gained(number, above, share)
-                key = share, int(ALIKE * more / needed)
+                key = share, int(ALIKE * min(more / needed, 1.0))  # enough is enough
                 if key not in reached or (total, -more) < (reached[key][0], -reached[key][1]):
                     reached[key] = total, more, [*shares, share]
         known = reached
