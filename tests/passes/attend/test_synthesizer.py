@@ -84,7 +84,7 @@ def test_the_map_of_a_lone_text_is_met_and_so_it_is_by_factors_of_full_rank():
 @pytest.mark.parametrize("looks_back", [False, True])
 def test_the_mean_map_is_that_of_texts_and_of_distances_where_no_text_reaches(looks_back):
     heads = texts(looks_back)
-    found = mean_logarithms(lambda: iter([heads, heads]), 12, looks_back).exp().numpy()
+    found = torch.stack(list(mean_logarithms(lambda: iter([heads, heads]), 12, looks_back))).exp().numpy()
     total, count = np.zeros((3, 12, 12)), np.zeros((12, 12))
     for row in range(4):
         one = alone(heads, row)
@@ -103,6 +103,18 @@ def test_the_mean_map_is_that_of_texts_and_of_distances_where_no_text_reaches(lo
     np.testing.assert_allclose(found[:, 11, 9], far, rtol=1e-5)
     if looks_back:
         np.testing.assert_allclose(found[:, 9, 11], far, rtol=1e-5)
+
+
+def test_factors_start_as_the_best_product_of_their_rank_for_each_head():
+    heads = texts()
+    own = started(Synthesizer(form="factorised-random", rank=3), heads, longest=300)
+    tables = mean_logarithms(lambda: iter([heads]), 300, False)
+    for h, table in enumerate(tables):
+        left, size, right = np.linalg.svd(table.numpy())
+        found = (
+            own["left"].detach().double().numpy().reshape(300, 3, -1)[:, h] @ own["right"][h].detach().numpy()
+        )
+        np.testing.assert_allclose(found, left[:, :3] * size[:3] @ right[:3], rtol=0, atol=1e-4)
 
 
 def test_dense_rows_are_nearer_than_a_table_for_what_they_were_fitted_on():
