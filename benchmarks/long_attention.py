@@ -54,6 +54,9 @@ OTHERS = {
     "clustered": "",
     "sinkhorn": "",
     "conv": "",
+    "lsra": "",
+    "entmax": "",
+    "adaptive-span": "",
     "synthesizer": f"form=factorised-random,length={LONGEST}",
 }
 
