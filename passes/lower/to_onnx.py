@@ -61,6 +61,7 @@ def _export(program: Program) -> ir.Model:
 
     from ...ir.fx.export import export
     from .parts.fake_quant import lower_fake_quant
+    from .parts.rules import by_operator
     from .parts.sdpa import spell_masks
 
     graph = spell_masks(program)
@@ -75,7 +76,8 @@ def _export(program: Program) -> ir.Model:
         model = _converted(exported.program)
         _name(model, program)
         weights = set(model.graph.initializers.values())
-        optimize_ir(model, should_fold=lambda node: False if weights.intersection(node.inputs) else None)
+        with by_operator():
+            optimize_ir(model, should_fold=lambda node: False if weights.intersection(node.inputs) else None)
     return model
 
 
