@@ -7,7 +7,7 @@ import io
 import keyword
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -20,6 +20,7 @@ from ..errors import CaptureError
 from ..host.quiet import quiet
 from ..spec import UNBOUNDED
 from .functional import functional, mutates
+from .graph import fake_mode
 from .outputs import flattened
 from .reasons import reason
 from .untouched import attributes_kept
@@ -118,7 +119,10 @@ def export(
     }
     try:
         # On its way out of an error torch.export prints the graph so far.
-        with quiet(), redirect_stderr(io.StringIO()), torch.no_grad(), plainly(), unasked(), unmoved():
+        with (
+            quiet(), redirect_stderr(io.StringIO()), torch.no_grad(),
+            plainly(), unasked(), unmoved(), uncached(),
+        ):  # fmt: skip
             program = torch.export.export(
                 entry, tuple(inputs.values()), {}, dynamic_shapes=dynamic, strict=False
             )
@@ -128,6 +132,7 @@ def export(
         raise
     except Exception as error:
         raise CaptureError(f"torch.export cannot trace {type(module).__name__}: {reason(error)}.") from error
+    fake_mode(program.graph).cache_enabled = True  # for whoever computes the same shapes again
     shapes, symbols, names = _symbols(program, inputs, axes)
     return Exported(program, tuple(outputs), tuple(dropped), shapes, symbols, names)
 
@@ -205,6 +210,12 @@ def plainly() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def uncached() -> AbstractContextManager[None]:
+    """torch doesn't look up what an operator gave for such operands before: with symbols for sizes it seldom
+    finds that, and a look takes longer than computing the shape, up to a third of a trace."""
+    return torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, disable_fake_tensor_cache
 from torch.fx import GraphModule
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
@@ -58,7 +58,8 @@ def rebound(
         if isinstance(tensor, torch.Tensor):
             with mode:
                 node.meta["val"] = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-    propagate(gm)
+    with disable_fake_tensor_cache(mode):  # symbols are seldom found there: see `uncached`
+        propagate(gm)
 
 
 def _sizes(symbols: Mapping[str, tuple[int, int]]) -> dict[str, int]:
