@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Annotated
 
@@ -47,12 +48,20 @@ def index_texts(
     ] = None,
     columns: Annotated[str | None, OPTIONS["columns"].__metadata__[0]] = None,
     append: Annotated[bool, typer.Option("--append", help="add TEXTS to the index at OUT")] = False,
+    delete: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="take this file's texts out of INDEX", show_default=False),
+    ] = None,
+    delete_rows: Annotated[
+        str | None,
+        typer.Option(metavar="ROWS", help="take these rows out of INDEX, as in 3,17", show_default=False),
+    ] = None,
     threads: Threads = None,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier index at OUT")] = False,
     *,
     console: Console,
 ) -> None:
-    """Make an index of a file's texts with a sentence encoder's bundle, or ask one."""
+    """Make an index of a file's texts with a sentence encoder's bundle, ask one, or take texts out of it."""
     from ..verbs import index as indexing
 
     if query:
@@ -63,6 +72,15 @@ def index_texts(
             console.value([[asdict(hit) for hit in each] for each in hits])
         else:
             console.show(*indexing.lines(query, hits))
+        return
+    if delete is not None or delete_rows is not None:
+        if texts is not None or out is not None or append:
+            raise typer.BadParameter("name the index and what goes: optimize index INDEX --delete FILE")
+        count, left = indexing.delete(source, delete, text_column(columns), _rows(delete_rows), console)
+        if console.json:
+            console.value({**left.to_json(), "deleted": count})
+        else:
+            console.show(f"{count} rows deleted, the others numbered anew", *indexing.said(left))
         return
     if texts is None or out is None:
         raise typer.BadParameter(
@@ -78,3 +96,11 @@ def index_texts(
         console.value(found.to_json())
     else:
         console.show(*indexing.said(found))
+
+
+def _rows(given: str | None) -> list[int]:
+    """Numbers with commas between them. Raises BadParameter for anything else."""
+    parts = given.split(",") if given is not None else []
+    if not all(re.fullmatch(r"\s*[0-9]{1,18}\s*", part) for part in parts):
+        raise typer.BadParameter("write numbers of rows with commas between them, as in --delete-rows 3,17")
+    return [int(part) for part in parts]

@@ -14,7 +14,7 @@ from ...backends.running.texts import listed
 from ...backends.target import allowed_cpus, check_threads
 from ...ir.errors import BundleError, InputError, short
 from ...ir.host.files import path_of
-from . import store, write
+from . import deleting, store, write
 from .model import Model
 from .recall import GOALS
 from .record import read_record
@@ -104,10 +104,10 @@ class Index:
     def append(self, bundle: str | Path | Bundle | Towers, texts: Iterable[str]) -> None:
         """Add texts behind those that the index has. A kill at any moment leaves it as it was.
 
-        Scales, means and effort stay those of the first build; recall is measured anew.
+        Scales and means stay those of the first build; effort and recall are measured anew.
 
         Raises:
-            BundleError: another bundle than the index was built with, or somebody else is appending.
+            BundleError: another bundle than the index was built with, or somebody else is changing it.
             InputError: no texts, or something that is no text.
         """
         made_by = opened(bundle)
@@ -116,6 +116,28 @@ class Index:
             self._check(made_by)
             write.append(self.directory, self.record, write.source(made_by, _several(texts)))
             self._open(verify=False)
+
+    def delete(self, texts: Iterable[str] = (), rows: Iterable[int] = ()) -> int:
+        """Take out every row of some texts, and some rows by number. A kill at any moment leaves the index as
+        it was.
+
+        What stays is written anew and numbered from 0 in the order that it had, so a deletion takes about as
+        long as copying the index (a graph is built again). Scales and means stay those of the first build;
+        effort and recall are measured anew.
+
+        Returns:
+            How many rows went.
+
+        Raises:
+            InputError: a text or a row that the index doesn't have, none is named, or none would stay.
+            BundleError: a file has changed since it was written, or somebody else is changing the index.
+        """
+        with store.alone(self.directory):
+            self._open(verify=True)  # what is copied gets new hashes
+            gone = deleting.rows_of(self._texts, len(self), _several(texts), rows)
+            deleting.delete(self.directory, self.record, gone)
+            self._open(verify=False)
+        return len(gone)
 
     def __len__(self) -> int:
         return self.record.rows

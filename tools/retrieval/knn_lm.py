@@ -58,7 +58,9 @@ class Datastore:
         store.verify(folder, record)
         self.model = model
         self._search = Searcher(folder, record, len(allowed_cpus()))
-        self._following = np.array((folder / TEXTS).read_bytes()[: record.length(TEXTS)].split(), np.int64)
+        self._following = np.array(
+            (folder / record.file(TEXTS)).read_bytes()[: record.length(TEXTS)].split(), np.int64
+        )
 
     def __len__(self) -> int:
         return len(self._following)

@@ -13,11 +13,12 @@ from ...ir.errors import BundleError, short
 from ...ir.host.files import FAULTS, MIB, read_regular, why
 
 NAME = "index.json"
-FORMAT = 1
+FORMAT = 2
 KINDS = ("float32", "int8", "binary", "hnsw")
 METRICS = ("cosine", "dot")
 VECTORS, CODES, TEXTS, ENDS = "vectors.f32", "codes.u8", "texts.utf8", "texts.ends"
-CODEBOOK, GRAPH = "codebook.f32", "graph-{}.hnsw"
+ROWS = (VECTORS, CODES, TEXTS, ENDS)  # files that a chunk adds to
+CODEBOOK, GRAPH = "codebook.f32", "graph-{}-{}.hnsw"
 _MOST_BYTES = 64 * MIB  # of a record: one of 100,000 appends
 _MOST_DIMS = 65_536
 
@@ -45,7 +46,8 @@ class Record:
     kind: one of KINDS. metric: one of METRICS. dims: of a stored vector; width: of the model's, which is cut
     to them. model: digest of the bundle; bundle: where it was. longest: norm of the longest vector. effort:
     candidates for each row that is asked for, which are ranked anew by the vectors. recall: as measured.
-    chunks: in the order of rows. whole: files that are no series of chunks.
+    chunks: in the order of rows. whole: files that are no series of chunks. generation: how often rows were
+    deleted, each time into new files.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Record:
     recall: Mapping[str, Any]
     chunks: tuple[Chunk, ...] = ()
     whole: Mapping[str, Piece] = field(default_factory=dict)
+    generation: int = 0
 
     @property
     def rows(self) -> int:
@@ -67,7 +70,11 @@ class Record:
     @property
     def graph(self) -> str:
         """The name of the graph's file; each append writes another."""
-        return GRAPH.format(len(self.chunks))
+        return GRAPH.format(self.generation, len(self.chunks))
+
+    def file(self, name: str) -> str:
+        """The name in the directory of one of ROWS."""
+        return named(name, self.generation)
 
     def more(self, chunk: Chunk, whole: Mapping[str, Piece], longest: float) -> Record:
         """The record after an append."""
@@ -79,6 +86,11 @@ class Record:
 
     def to_bytes(self) -> bytes:
         return sealed({"format": FORMAT, **asdict(self)})
+
+
+def named(name: str, generation: int) -> str:
+    """One of ROWS, as a generation's file is called."""
+    return f"{name}.{generation}" if generation else name
 
 
 def read_record(folder: Path) -> Record:
@@ -106,6 +118,10 @@ def read_record(folder: Path) -> Record:
             f"{folder} has index format {short(version)} and this graphwright reads up to {FORMAT}: "
             "pip install --upgrade graphwright"
         )
+    if version < FORMAT:
+        raise BundleError(
+            f"{folder} has index format {version} of an older graphwright: build the index again"
+        )
     try:
         return _parsed(found)
     except FAULTS as error:
@@ -125,6 +141,7 @@ def _parsed(found: Mapping[str, Any]) -> Record:
         recall=table(found["recall"]),
         chunks=many(lambda each: Chunk(whole(each["rows"], 1), _pieces(each["files"])), found["chunks"]),
         whole=_pieces(found["whole"]),
+        generation=whole(found["generation"]),
     )
     if record.dims > record.width or not record.chunks:
         raise ValueError("its sizes don't agree")
@@ -132,10 +149,8 @@ def _parsed(found: Mapping[str, Any]) -> Record:
         sizes = {VECTORS: 4 * record.dims * chunk.rows, ENDS: 8 * chunk.rows, **_codes(record, chunk)}
         if chunk.files.keys() != {*sizes, TEXTS} or any(chunk.files[n].bytes != b for n, b in sizes.items()):
             raise ValueError("its files don't have the bytes of their rows")
-    named = {"int8": {CODEBOOK}, "binary": {CODEBOOK}, "hnsw": {record.graph}, "float32": set()}[record.kind]
-    if record.whole.keys() != named or (
-        CODEBOOK in named and record.whole[CODEBOOK].bytes != 4 * record.dims
-    ):
+    due = {"int8": {CODEBOOK}, "binary": {CODEBOOK}, "hnsw": {record.graph}, "float32": set()}[record.kind]
+    if record.whole.keys() != due or (CODEBOOK in due and record.whole[CODEBOOK].bytes != 4 * record.dims):
         raise ValueError("it lacks a file, or has one too many")
     maybe(lambda value: number(value, 0, 1), record.recall.get("value"))
     return record

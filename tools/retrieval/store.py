@@ -1,7 +1,7 @@
 """The files of an index: rows are only ever written behind those before, and count once the record says so.
 
 A kill at any moment leaves the record as it was. What stands behind the rows that it counts is nobody's, and
-the next append writes over it.
+the next append writes over it; files that it doesn't name go with the next change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from ...ir.errors import BundleError
 from ...ir.host import locks
 from ...ir.host.files import MIB, open_regular, why
-from .record import CODEBOOK, ENDS, NAME, TEXTS, Piece, Record
+from .record import CODEBOOK, ENDS, NAME, ROWS, TEXTS, Piece, Record, named
 
 _AGAIN = ": copy or build the index again"
 
@@ -51,12 +51,12 @@ class Appended:
 
 
 @contextmanager
-def appended(folder: Path, starts: dict[str, int]) -> Iterator[dict[str, Appended]]:
-    """Files to append to, by name, from where they end."""
+def appended(folder: Path, starts: dict[str, int], generation: int = 0) -> Iterator[dict[str, Appended]]:
+    """Files of a generation to append to, by name, from where they end."""
     files: dict[str, Appended] = {}
     try:
         for name, start in starts.items():
-            files[name] = Appended(folder / name, start)
+            files[name] = Appended(folder / named(name, generation), start)
         yield files
     finally:
         for file in files.values():
@@ -82,14 +82,21 @@ def commit(folder: Path, record: Record) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
-    for path in folder.glob("graph-*.hnsw"):
-        if path.name not in record.whole:
-            path.unlink(missing_ok=True)
+    tidy(folder, record)
+
+
+def tidy(folder: Path, record: Record) -> None:
+    """Remove graphs and files of rows that the record doesn't name."""
+    used = {*record.whole, *(record.file(name) for name in record.chunks[0].files)}
+    for pattern in ("graph-*", *(f"{name}*" for name in ROWS)):
+        for path in folder.glob(pattern):
+            if path.name not in used:
+                path.unlink(missing_ok=True)
 
 
 def alone(folder: Path) -> AbstractContextManager[None]:
-    """Nobody else appends while the block runs. Raises BundleError where somebody does."""
-    return locks.alone(folder, BundleError, f"another process appends to {folder}: try again when it is done")
+    """Nobody else changes the index while the block runs. Raises BundleError where somebody does."""
+    return locks.alone(folder, BundleError, f"another process changes {folder}: try again when it is done")
 
 
 def verify(folder: Path, record: Record, hashes: bool = True) -> None:
@@ -99,7 +106,7 @@ def verify(folder: Path, record: Record, hashes: bool = True) -> None:
         BundleError: naming the file.
     """
     rows = list(record.chunks[0].files)
-    series = [(name, [chunk.files[name] for chunk in record.chunks]) for name in rows]
+    series = [(record.file(name), [chunk.files[name] for chunk in record.chunks]) for name in rows]
     for name, pieces in (*series, *((name, [each]) for name, each in record.whole.items())):
         path = folder / name
         try:
@@ -125,7 +132,7 @@ def _digest(file: BinaryIO, count: int) -> str:
 
 def mapped(folder: Path, record: Record, name: str, dtype: str, width: int) -> np.ndarray:
     """(rows, width) of a file, read as they are looked at."""
-    return np.memmap(folder / name, dtype, "r", shape=(record.rows, width)).view(np.ndarray)
+    return np.memmap(folder / record.file(name), dtype, "r", shape=(record.rows, width)).view(np.ndarray)
 
 
 def codebook(folder: Path) -> np.ndarray:
@@ -138,9 +145,10 @@ class Texts:
     def __init__(self, folder: Path, record: Record) -> None:
         self._ends = mapped(folder, record, ENDS, "<i8", 1)[:, 0]
         count = record.length(TEXTS)
-        self._bytes = np.memmap(folder / TEXTS, "u1", "r", shape=(count,)) if count else np.empty(0, "u1")
+        path = folder / record.file(TEXTS)
+        self._bytes = np.memmap(path, "u1", "r", shape=(count,)) if count else np.empty(0, "u1")
         if np.any(self._ends[1:] < self._ends[:-1]) or self._ends[0] < 0 or self._ends[-1] != count:
-            raise BundleError(f"{folder / ENDS} doesn't fit {TEXTS}{_AGAIN}")
+            raise BundleError(f"{folder / record.file(ENDS)} doesn't fit {path.name}{_AGAIN}")
 
     def __getitem__(self, row: int) -> str:
         start = int(self._ends[row - 1]) if row else 0

@@ -74,7 +74,7 @@ def _fill(folder: Path, made_of: Source, kind: str, dims: int | None, metric: st
         full = open_files.pop(_FULL)
         rows, longest = 0, 0.0
         for batch, vectors in chain([first], made_of.stream):
-            longest = max(longest, _write(open_files, batch, kept(vectors, dims, metric, _called(rows))))
+            longest = max(longest, put(open_files, batch, kept(vectors, dims, metric, _called(rows))))
             if dims < width:
                 full.write(kept(vectors, width, metric, _called(rows)).astype("<f4").tobytes())
             rows += len(batch)
@@ -91,17 +91,20 @@ def _fill(folder: Path, made_of: Source, kind: str, dims: int | None, metric: st
         with store.appended(folder, {CODES: 0}) as open_files:
             pieces[CODES] = _encode(open_files[CODES], fitted, vectors)
         record = replace(record, whole={CODEBOOK: store.piece(folder / CODEBOOK)})
-    if kind == "hnsw":
-        graph = Graph(dims, len(allowed_cpus()))
-        graph.add(vectors)
-        graph.save(folder / record.graph)
-        record = replace(record, whole={record.graph: store.piece(folder / record.graph)})
     record = replace(record, chunks=(Chunk(rows, pieces),))
-    effort, recall = measured(Searcher(folder, record, len(allowed_cpus())), goal)
-    if dims < width:
-        recall["truncation"] = _truncation(folder, record)
+    if kind == "hnsw":
+        record = graphed(folder, record)
+    cut = {"truncation": _truncation(folder, record)} if dims < width else {}
     (folder / _FULL).unlink()
-    store.commit(folder, replace(record, effort=effort, recall=recall))
+    finish(folder, replace(record, recall={"goal": goal, **cut}))
+
+
+def graphed(folder: Path, record: Record) -> Record:
+    """The record with a graph of its vectors, which is built."""
+    graph = Graph(record.dims, len(allowed_cpus()))
+    graph.add(store.mapped(folder, record, VECTORS, "<f4", record.dims))
+    graph.save(folder / record.graph)
+    return replace(record, whole={record.graph: store.piece(folder / record.graph)})
 
 
 def append(directory: Path, record: Record, made_of: Source) -> None:
@@ -121,10 +124,10 @@ def _append(directory: Path, record: Record, made_of: Source) -> None:
         path = directory / record.graph
         graph = Graph.opened(path, record.dims, record.rows, len(allowed_cpus()), view=False)
     rows, longest = 0, 0.0
-    with store.appended(directory, starts) as files:
+    with store.appended(directory, starts, record.generation) as files:
         for batch, vectors in made_of.stream:
             stored = kept(vectors, record.dims, record.metric, _called(rows))
-            longest = max(longest, _write(files, batch, stored))
+            longest = max(longest, put(files, batch, stored))
             if fitted is not None:
                 files[CODES].write(fitted.encode(stored).tobytes())
             if graph is not None:
@@ -137,8 +140,13 @@ def _append(directory: Path, record: Record, made_of: Source) -> None:
     if graph is not None:
         graph.save(directory / found.graph)
         found = replace(found, whole={found.graph: store.piece(directory / found.graph)})
-    _, recall = measured(Searcher(directory, found, len(allowed_cpus())), record.recall["goal"])
-    store.commit(directory, replace(found, recall={**record.recall, **recall}))
+    finish(directory, found)
+
+
+def finish(directory: Path, record: Record) -> None:
+    """Make a record the index's, with the least effort that reaches its goal and the recall of that."""
+    effort, recall = measured(Searcher(directory, record, len(allowed_cpus())), record.recall["goal"])
+    store.commit(directory, replace(record, effort=effort, recall={**record.recall, **recall}))
 
 
 def _embedded(made_by: Model, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -155,7 +163,7 @@ def _called(first: int) -> str:
     return f"texts[{first}:]" if first else "texts"
 
 
-def _write(files: dict[str, store.Appended], texts: list[str], vectors: np.ndarray) -> float:
+def put(files: dict[str, store.Appended], texts: list[str], vectors: np.ndarray) -> float:
     """A batch behind those before, and the norm of its longest vector."""
     content, ends = store.laid(texts, files[TEXTS].end)
     files[VECTORS].write(vectors.astype("<f4").tobytes())

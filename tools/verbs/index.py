@@ -30,6 +30,19 @@ def build(
     return index
 
 
+def delete(
+    directory: str, path: str | None, column: Column | None, rows: list[int], console: Console
+) -> tuple[int, Index]:
+    """An index without the texts of a file and without some rows; how many went.
+
+    Raises:
+        GraphwrightError: as `Index.delete`, or of the file.
+    """
+    index = Index(directory)
+    texts = texts_of(path, column, console.say) if path is not None else ()
+    return index.delete(texts, rows), index
+
+
 def ask(
     directory: str, questions: list[str], bundle: str | None, k: int, threads: int | None
 ) -> list[list[Hit]]:

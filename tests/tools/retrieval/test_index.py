@@ -308,7 +308,10 @@ def resealed(folder, change):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda r: r.update(format=2), "index format 2 .* reads up to 1"),
+        (lambda r: r.update(format=3), "index format 3 .* reads up to 2"),
+        (lambda r: r.update(format=1), "index format 1 of an older graphwright: build the index again"),
+        (lambda r: r.update(generation=-1), "-1 where a whole number"),
+        (lambda r: r.update(generation=1), "codes.u8.1 is missing|vectors.f32.1 is missing"),
         (lambda r: r.update(kind="flat"), "'flat' where one of float32"),
         (lambda r: r.update(dims=10**9), "1000000000 where a whole number"),
         (lambda r: r.update(dims=8), "don't have the bytes of their rows"),

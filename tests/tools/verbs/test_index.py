@@ -58,6 +58,23 @@ def test_an_index_finds_its_bundle_or_is_told(bundle, texts, tmp_path, invoke):
     assert "holds vectors of another model than" in wrong.stderr
 
 
+def test_texts_of_a_file_and_rows_go(bundle, texts, tmp_path, invoke):
+    index = tmp_path / "index"
+    assert invoke("index", bundle, texts, "-o", index, "--kind", "binary").exit_code == 0
+    gone = tmp_path / "gone.csv"
+    gone.write_text("id,body\n7,b c d\n", "utf-8")
+    done = invoke("index", index, "--delete", gone, "--columns", "text=body", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert (json.loads(done.stdout)["deleted"], json.loads(done.stdout)["rows"]) == (2, 2)
+    absent = invoke("index", index, "--delete", gone)
+    assert (absent.exit_code, "does not have the text 'b c d'; nothing was" in absent.stderr) == (1, True)
+    done = invoke("index", index, "--delete-rows", "0")
+    assert "1 rows deleted, the others numbered anew" in done.stdout
+    assert "1 texts, 16 dimensions, binary" in done.stdout
+    found = invoke("index", index, "--query", "a", "--json")
+    assert [hit["text"] for hit in json.loads(found.stdout)[0]] == ["x y z"]
+
+
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
     [
@@ -74,6 +91,10 @@ def test_an_index_finds_its_bundle_or_is_told(bundle, texts, tmp_path, invoke):
         (["{bundle}", "{texts}", "-o", "{tmp}/i", "--append"], 1, "has no index.json"),
         (["{bundle}", "{texts}", "-o", "{bundle}"], 1, "exists already"),
         (["{bundle}", "{texts}", "-o", "{tmp}/i", "--append", "--dims", "4"], 2, "leave out --dims"),
+        (["{bundle}", "--delete", "{texts}"], 1, "has no index.json"),
+        (["{bundle}", "{texts}", "--delete-rows", "1"], 2, "optimize index INDEX --delete FILE"),
+        (["{bundle}", "--delete-rows", "1,b"], 2, "as in --delete-rows 3,17"),
+        (["{bundle}", "--delete-rows", "9" * 5000], 2, "as in --delete-rows 3,17"),
     ],
 )
 def test_what_can_not_be_is_one_sentence(bundle, texts, tmp_path, invoke, words, status, sentence):
