@@ -1,14 +1,14 @@
 """An index of 200,000 sentence vectors: codes with rescoring beside float32 exact search, and what they find.
 
     OMP_NUM_THREADS=2 python benchmarks/retrieval.py --sts ../shared/data/stsb/dev.csv [--rows 200000]
-        [--kinds float32,int8,binary,hnsw] [--rounds 15] [--queries 1,16,256] [--json FILE]
+        [--kinds float32,int8,binary,hnsw] [--rounds 15] [--queries 1,16,256] [--work DIR] [--json FILE]
 
 Vectors are random projections of all-MiniLM-L6-v2's of the sentences in --sts: each is one of them plus a
 random mixture of all, of 0.7 of its length, so that neighbours are near and far as those of real texts are.
 Questions are made likewise, and are none of the rows. Contestants answer the same questions in turn; a
 ratio is against the fastest exact search of that round's kind by median: NumPy's product with argpartition,
 PyTorch's with topk, usearch's exact search, and the float32 index. recall@10 is against float64 over all
-rows. One process, --threads of each library.
+rows. One process, --threads of each library. What is made stays in --work and isn't made again.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from graphwright import Index
 from graphwright.backends.measuring.ratios import speedup
 from graphwright.ir.host.quiet import quiet
 from graphwright.tools.retrieval.recall import GOALS, agreement
+from graphwright.tools.retrieval.record import NAME
 from graphwright.tools.retrieval.write import Source, build
 from graphwright.tools.verbs.demo import model_directory
 from rich.console import Console
@@ -46,12 +47,18 @@ def vectors(sentences, count, seed):
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def sentence_vectors(path):
+def sentence_vectors(path, work):
     from sentence_transformers import SentenceTransformer
 
+    if work and (work / "sentences.npy").is_file():
+        return np.load(work / "sentences.npy")
     texts = sorted({text for row in pairs_of(path) for text in row[:2]})
     with quiet():
-        return SentenceTransformer(str(model_directory()), device="cpu").encode(texts, batch_size=64)
+        found = SentenceTransformer(str(model_directory()), device="cpu").encode(texts, batch_size=64)
+    if work:
+        work.mkdir(parents=True, exist_ok=True)
+        np.save(work / "sentences.npy", found)
+    return found
 
 
 def exact_searches(stored, threads):
@@ -109,31 +116,35 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sts", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--kinds", default="float32,int8,binary", help="hnsw takes minutes to build")
+    parser.add_argument("--kinds", default="float32,int8,binary", help="of indexes, with commas")
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--queries", default="1,16,256")
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "2")))
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     console = Console(width=140)
-    sentences = sentence_vectors(args.sts)
+    sentences = sentence_vectors(args.sts, args.work)
     stored, asked = vectors(sentences, args.rows, 0), vectors(sentences, 256, 1)
     expected = truth(stored, asked)
     record = {"rows": args.rows, "dims": stored.shape[1], "threads": args.threads}
     with tempfile.TemporaryDirectory(prefix="graphwright-retrieval-") as folder:
         indexes = {}
         for kind in args.kinds.split(","):
-            start = time.perf_counter()
-            blocks = (
-                ([""] * len(stored[i : i + 8192]), stored[i : i + 8192]) for i in range(0, args.rows, 8192)
-            )
-            place = Path(folder, kind)
-            build(Source(blocks, "", ""), place, kind, None, "cosine", GOALS[kind], False)
+            place, built = Path(args.work or folder, f"{kind}-{args.rows}"), "kept"
+            if not (place / NAME).is_file():
+                start = time.perf_counter()
+                blocks = (
+                    ([""] * len(stored[i : i + 8192]), stored[i : i + 8192])
+                    for i in range(0, args.rows, 8192)
+                )
+                build(Source(blocks, "", ""), place, kind, None, "cosine", GOALS[kind], False)
+                built = f"built in {time.perf_counter() - start:.0f} s"
             indexes[kind] = Index(place, args.threads)
             said = indexes[kind].record
             console.print(
-                f"{kind}: built in {time.perf_counter() - start:.0f} s, recall@10 {said.recall['value']:.4f} "
-                f"as it says, {said.effort} candidates a result"
+                f"{kind}: {built}, recall@10 {said.recall['value']:.4f} as it says, {said.effort} candidates "
+                "a result"
             )
         searches = exact_searches(stored, args.threads)
         recalls: dict[str, float] = {}

@@ -20,7 +20,7 @@ VECTORS, CODES, TEXTS, ENDS = "vectors.f32", "codes.u8", "texts.utf8", "texts.en
 ROWS = (VECTORS, CODES, TEXTS, ENDS)  # files that a chunk adds to
 CODEBOOK, GRAPH = "codebook.f32", "graph-{}-{}.hnsw"
 _MOST_BYTES = 64 * MIB  # of a record: one of 100,000 appends
-_MOST_DIMS = 65_536
+_MOST_DIMS = 65_535  # numbers of bits that differ are counted in 16
 
 
 @dataclass(frozen=True)

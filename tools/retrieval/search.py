@@ -9,18 +9,21 @@ import numpy as np
 
 from ...ir.errors import InputError, short
 from . import store
-from .best import Best
-from .codes import Binary, Int8, numkong
+from .binary import Binary
 from .graph import Graph, usearch
+from .int8 import Int8, numkong
 from .record import CODES, VECTORS, Record
+from .shares import shared
 from .vectors import asked, ranked, whole
+
+_TOGETHER = 256  # queries of which candidates are held
 
 CODERS: dict[str, type[Int8] | type[Binary]] = {"int8": Int8, "binary": Binary}
 
 
 def check_installed(kind: str) -> None:
     """Raises BackendError where a package that an index of this kind needs is missing."""
-    if kind in CODERS:
+    if kind == "int8":
         numkong()
     if kind == "hnsw":
         usearch()
@@ -32,7 +35,8 @@ class Searcher:
     Args:
         directory: its files, verified before.
         record: what they are.
-        threads: of a scan of codes, or a search in a graph; what is exact takes those of NumPy's BLAS.
+        threads: of a scan of codes, a search in a graph and ranking; exact products take those of NumPy's
+            BLAS.
 
     Raises:
         BackendError: what searches it is not installed.
@@ -60,11 +64,22 @@ class Searcher:
         k = min(k, len(self.vectors))
         wanted = min(len(self.vectors), k * (effort or self.record.effort))
         rows, scores = np.empty((len(batch), k), np.int64), np.empty((len(batch), k))
-        for number, found in enumerate(self.candidates(batch, wanted)):
-            if len(found) < k:  # a graph may have parts that no way leads to
-                found = next(whole(self.vectors, batch[number : number + 1], k, self.record.longest))
-            rows[number], scores[number] = ranked(self.vectors, found, batch[number], k)
+        for start in range(0, len(batch), _TOGETHER):
+            for number, best in enumerate(self._best(batch[start : start + _TOGETHER], wanted, k), start):
+                rows[number], scores[number] = best
         return rows, scores
+
+    def _best(self, queries: np.ndarray, wanted: int, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each query its k best candidates, and their scores."""
+        candidates = list(self.candidates(queries, wanted))
+
+        def best(number: int) -> tuple[np.ndarray, np.ndarray]:
+            found, query = candidates[number], queries[number]
+            if len(found) < k:  # a graph may have parts that no way leads to
+                found = next(whole(self.vectors, query[None], k, self.record.longest))
+            return ranked(self.vectors, found, query, k)
+
+        return shared(best, range(len(queries)), self._threads)
 
     def candidates(self, queries: np.ndarray, wanted: int) -> Iterator[np.ndarray]:
         """For each query, rows in ascending order of their numbers, int64: about `wanted` of them.
@@ -77,9 +92,4 @@ class Searcher:
         elif self._coder is None:
             yield from whole(self.vectors, queries, wanted, self.record.longest)
         else:
-            for start in range(0, len(queries), self._coder.batch):
-                batch = queries[start : start + self._coder.batch]
-                best = Best(len(batch), wanted)
-                for first, scores in self._coder.scan(self._codes, batch, self._threads):
-                    best.add(scores, first)
-                yield from best.rows()
+            yield from self._coder.nearest(self._codes, queries, wanted, self._threads)

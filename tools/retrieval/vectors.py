@@ -80,7 +80,7 @@ def ranked(vectors: np.ndarray, rows: np.ndarray, query: np.ndarray, k: int) -> 
     Args:
         vectors: (all rows, dims) float32. rows: int64, ascending. query: (dims,) float32.
     """
-    found = np.einsum("rd,d->r", vectors[rows].astype(np.float64), query.astype(np.float64))
+    found = np.einsum("rd,d->r", vectors.take(rows, axis=0).astype(np.float64), query.astype(np.float64))
     order = np.argsort(-found, kind="stable")[:k]
     return rows[order], found[order]
 

@@ -219,9 +219,7 @@ def test_vectors_that_are_no_numbers_are_refused(weights, tmp_path):
     assert not (tmp_path / "index").exists()
 
 
-@pytest.mark.parametrize(
-    ("kind", "package"), [("int8", "numkong"), ("binary", "numkong"), ("hnsw", "usearch")]
-)
+@pytest.mark.parametrize(("kind", "package"), [("int8", "numkong"), ("hnsw", "usearch")])
 def test_a_package_that_is_missing_is_named(indexes, bundle, tmp_path, monkeypatch, kind, package):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setitem(sys.modules, f"{package}.index", None)
