@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,18 @@ from ...passes.manager.pipeline import Pipeline
 from ..judge.metrics import log_softmax
 from ..judge.scores import logits
 
-_TOGETHER = 4  # texts of one call: logits of a large vocabulary take megabytes a token
+_ROWS = 64  # of logits looked at together: a large vocabulary has hundreds of kilobytes a row
 _LOWERED = "to-onnx,fold-constants"
 
 
 @dataclass(frozen=True)
-class Steps:
-    """Tokens of some texts that another follows. keys: (tokens, width) float32. following: (tokens,) int64,
-    the next token's id. logs: (tokens, vocabulary) float64, the model's log-probabilities of it. text:
-    (tokens,) int64, the number of the text that each is of."""
+class States:
+    """Tokens of a text that another follows. keys: (tokens, width) float32. following: (tokens,) int64, the
+    next token's id. text: the number of the text."""
 
     keys: np.ndarray
     following: np.ndarray
-    logs: np.ndarray
-    text: np.ndarray
+    text: int
 
 
 def keyed(program: Program) -> tuple[Program, str]:
@@ -90,37 +88,58 @@ class LanguageModel:
         self.digest = self.program.fingerprint()
         content = program.tokenizer["tokenizer.json"]
         self.encoder = TextEncoder(content, program.inputs, program.info, program.symbols)
-        self._run = OnnxRuntime().build(self.program, threads=threads).run
+        self._runtime, self._threads = OnnxRuntime(), threads
 
-    def steps(self, texts: Iterable[str]) -> Iterator[Steps]:
-        """What the model makes of texts, some at a time; each is cut off where the model's length ends.
+    def states(self, texts: Iterable[str]) -> Iterator[States]:
+        """Keys of texts, one at a time, without the logits; each is cut off where the model's length ends.
 
         Raises:
             InputError: something is no text.
         """
-        stream, first = iter(texts), 0
-        while batch := list(islice(stream, _TOGETHER)):
-            feed = self.encoder(listed(batch))
-            outputs = self._run(feed)
+        return (states for states, _, _ in self._read(texts, self._run_key))
+
+    def steps(self, texts: Iterable[str]) -> Iterator[tuple[States, np.ndarray]]:
+        """As `states`, with the model's log-probability of each token that follows, (tokens,) float64."""
+        for states, outputs, places in self._read(texts, self._run):
+            yield states, likelihoods(self._logits(outputs)[0], places, states.following)
+
+    def _read(
+        self, texts: Iterable[str], run: Callable[[Any], dict[str, np.ndarray]]
+    ) -> Iterator[tuple[States, dict[str, np.ndarray], np.ndarray]]:
+        """States, what a call gave, and the places of tokens that another follows.
+
+        A call reads one text: several would be padded, and a long one keeps all threads busy."""
+        for number, text in enumerate(texts):
+            feed = self.encoder(listed([text]))
+            outputs = run(feed)
             ids, real = self._tokens(feed)
-            places = np.nonzero(real[:, :-1] & real[:, 1:])
-            scores = logits({name: outputs[name] for name in outputs if name != self._key}, 3)
-            yield Steps(
-                outputs[self._key][places].astype(np.float32, copy=False),
-                ids[:, 1:][places],
-                log_softmax(scores[places]),
-                first + places[0],
-            )
-            first += len(batch)
+            places = np.flatnonzero(real[0, :-1] & real[0, 1:])
+            keys = outputs[self._key][0, places].astype(np.float32, copy=False)
+            yield States(keys, ids[0, places + 1], number), outputs, places
+
+    @cached_property
+    def _run(self) -> Callable[[Any], dict[str, np.ndarray]]:
+        return self._runtime.build(self.program, threads=self._threads).run
+
+    @cached_property
+    def _run_key(self) -> Callable[[Any], dict[str, np.ndarray]]:
+        """The model as far as its keys: what ends in the vocabulary is a fifth of a small one."""
+        program = self.program.clone()
+        outputs: Any = program.graph.graph.outputs
+        outputs[:] = [value for value in outputs if value.name == self._key]
+        program = replace(program, outputs=(self._key,))
+        return self._runtime.build(program, threads=self._threads).run
+
+    def _logits(self, outputs: dict[str, np.ndarray]) -> np.ndarray:
+        return logits({name: outputs[name] for name in outputs if name != self._key}, 3)
 
     def last(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """(texts, width) keys and (texts, vocabulary) log-probabilities of what follows each text."""
         keys, logs = [], []
         for text in listed(texts):
             outputs = self._run(self.encoder([text]))
-            scores = logits({name: outputs[name] for name in outputs if name != self._key}, 3)
             keys.append(outputs[self._key][0, -1])
-            logs.append(log_softmax(scores[0, -1]))
+            logs.append(log_softmax(self._logits(outputs)[0, -1]))
         return np.stack(keys), np.stack(logs)
 
     def _tokens(self, feed: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -128,3 +147,19 @@ class LanguageModel:
         specs = {spec.role: spec for spec in self.program.inputs}
         ids, mask = feed[specs["token_ids"].name], specs.get("attention_mask")
         return ids, mask.kept(feed[mask.name]).astype(bool) if mask else np.ones(ids.shape, bool)
+
+
+def likelihoods(scores: np.ndarray, places: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """(tokens,) float64: log-probabilities of what follows at some places.
+
+    Args:
+        scores: (places of a text, vocabulary) floats. places, following: (tokens,) int64.
+    """
+    found = np.empty(len(places))
+    for start in range(0, len(places), _ROWS):
+        part = slice(start, start + _ROWS)
+        rows = scores[places[part]].astype(np.float32, copy=False)
+        rows -= rows.max(axis=1, keepdims=True)
+        right = np.take_along_axis(rows, following[part, None], axis=1)[:, 0].astype(np.float64)
+        found[part] = right - np.log(np.exp(rows, out=rows).sum(axis=1, dtype=np.float64))
+    return found

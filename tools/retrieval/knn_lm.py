@@ -153,14 +153,13 @@ class Datastore:
         """Of each token: its probability by the model (tokens,), by the datastore (tokens, heats), its
         text."""
         found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        for step in self.model.steps(texts):
-            if not len(step.keys):
+        for states, logs in self.model.steps(texts):
+            if not len(states.keys):
                 continue
-            distances, following = self.distances(step.keys, count)
-            right = following == step.following[:, None]
+            distances, following = self.distances(states.keys, count)
+            right = following == states.following[:, None]
             by_heat = np.stack([(near(distances, heat) * right).sum(axis=1) for heat in heats], axis=1)
-            logs = np.take_along_axis(step.logs, step.following[:, None], axis=1)[:, 0]
-            found.append((np.exp(logs), by_heat, step.text))
+            found.append((np.exp(logs), by_heat, np.full(len(logs), states.text)))
         if not found:
             raise InputError("no text has two tokens: there is nothing to judge on")
         plain, stored, text = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -174,12 +173,12 @@ def near(distances: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _rows(model: LanguageModel, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-    for step in model.steps(texts):
-        if len(step.keys):
-            lengths = (step.keys.astype(np.float64) ** 2).sum(axis=1, keepdims=True)
+    for states in model.states(texts):
+        if len(states.keys):
+            lengths = (states.keys.astype(np.float64) ** 2).sum(axis=1, keepdims=True)
             yield (
-                [f"{token}\n" for token in step.following],
-                np.concatenate([step.keys, -lengths / 2], axis=1),
+                [f"{token}\n" for token in states.following],
+                np.concatenate([states.keys, -lengths / 2], axis=1),
             )
 
 
