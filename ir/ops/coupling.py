@@ -15,17 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import GraphwrightError
 from ..values import GraphValue, GraphView, Value
 from .axes import LARGEST, Atom, IndexMap, leaves
 from .coupled import Coupled
 from .table import OPERATORS
 
 KINDS = ("vocabulary", "hidden", "heads", "head_dim", "width")  # the first hint that an axis got counts
-
-
-class DimsError(GraphwrightError):
-    """The coupling of axes cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +61,7 @@ class Group:
 
 
 def groups(view: GraphView) -> list[Group]:
-    """Every group of more than one unit, in the order of its first member.
-
-    Raises:
-        DimsError: an operator is not known, named with its node.
-    """
+    """Every group of more than one unit, in the order of its first member."""
     coupled = coupled_axes(view)
     kinds = _kinds(coupled)
     members: dict[Atom, list[Member]] = {}
@@ -88,18 +79,15 @@ def groups_of(found: Iterable[Group], value: Value, axis: int) -> list[Group]:
 
 
 def coupled_axes(view: GraphView) -> Coupled:
-    """The axes of every value, unified as the operators ask."""
+    """The axes of every value, unified as the operators ask; what one without a rule touches is fixed."""
     coupled = Coupled()
     for value in view:
         row = OPERATORS.get(value.op)
-        if row is None or row.couple is None:
-            raise DimsError(
-                f"which axes the operator {value.op} ({value.name}) couples is not known: "
-                "give it a rule in ir/ops/table.py"
-            )
         coupled.enter(value)
         unknown = [v for v in (value, *value.inputs) if v is not None and v.shape is None]
-        if unknown:
+        if row is None or row.couple is None:
+            coupled.freeze(value, f"which axes the operator {value.op} ({value.name}) couples is not known")
+        elif unknown:
             coupled.freeze(value, f"{unknown[0].name} has no known shape")
         else:
             row.couple(coupled, value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..values import Dim, GraphValue
 from .axes import Atom, Merged, Term
 from .coupled import Coupled
@@ -53,8 +55,21 @@ def shape_conv(first: Shape, shapes: Shapes, attrs: Attrs, index: int) -> Shape 
     return (first[0], kernel[0], *sizes)
 
 
+def shape_baddbmm(shapes: Shapes, attrs: Attrs, index: int) -> Shape | None:
+    return shape_matmul(shapes[1:], attrs, index)
+
+
+def couple_baddbmm(c: Coupled, v: GraphValue) -> None:
+    c.align(c.axes[v], c.of(v.inputs[0]))
+    _couple_product(c, v, v.inputs[1:])
+
+
 def couple_matmul(c: Coupled, v: GraphValue) -> None:
-    a, b, out = c.of(v.inputs[0]), c.of(v.inputs[1]), c.axes[v]
+    _couple_product(c, v, v.inputs)
+
+
+def _couple_product(c: Coupled, v: GraphValue, factors: Sequence[GraphValue | None]) -> None:
+    a, b, out = c.of(factors[0]), c.of(factors[1]), c.axes[v]
     if len(a) < 2 or len(b) < 2:
         c.freeze(v, "a product with a vector")
         return
@@ -63,7 +78,7 @@ def couple_matmul(c: Coupled, v: GraphValue) -> None:
     c.same(out[-1], b[-1])
     c.align(out[:-2], a[:-2])
     c.align(out[:-2], b[:-2])
-    if any(operand is not None and operand.op == "const" for operand in v.inputs):
+    if any(operand is not None and operand.op == "const" for operand in factors):
         c.hint(a[-1], "width")
     elif len(out) == 4:
         c.hint(out[1], "heads")

@@ -30,7 +30,7 @@ class Operator:
     """One row.
 
     shape: of a result, from the operands' shapes. dtype: of a result, its name or a rule.
-    couple: which axes of operands and result are the same; what changes sizes refuses an operator without it.
+    couple: which axes of operands and result are the same; without it none of them can change its size.
     compute: the result, from arrays; for scalars, masks and activations rather than for running a model.
     """
 
@@ -157,6 +157,7 @@ ROWS: tuple[Operator, ...] = (
     Operator(
         "matmul", products.shape_matmul, _like, products.couple_matmul, binary(np.matmul)
     ),
+    Operator("aten.baddbmm.default", products.shape_baddbmm, _like, products.couple_baddbmm, None),
     Operator("linear", products.shape_linear, _like, products.couple_linear, None),
     Operator("einsum", products.shape_einsum, _like, products.couple_einsum, None),
     *_rows("conv1d conv2d", products.shape_conv, _like, products.couple_conv, None),

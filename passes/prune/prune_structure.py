@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...ir.errors import PassError
-from ...ir.ops.coupling import DimsError
 from ...ir.program import Program
 from ..common.batches import batches
 from ..manager.contract import Context, Lossy, Pass, Result
@@ -123,13 +122,10 @@ class PruneStructure(Pass):
 
 
 def blocks(program: Program) -> tuple[Program, list[Units]]:
-    """A copy of a program, ready to be cut, and its blocks; none where an operator's coupling isn't known."""
+    """A copy of a program, ready to be cut, and its blocks."""
     from .surgery.separate import separate
     from .surgery.units import units
 
     work = program.clone()
     separate(work)
-    try:
-        return work, units(work)
-    except DimsError:
-        return work, []
+    return work, units(work)

@@ -8,13 +8,15 @@ found.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
 from ....ir.errors import GraphwrightError, PassError
-from ....ir.fx.graph import attribute, propagate, prune, replace_tensor
+from ....ir.fx.graph import add_tensor, attribute, propagate, prune, replace_tensor
+from ....ir.fx.operators import packet
 from ....ir.ops.coupling import Group
 from ....ir.program import Program
 from ...common.memory import memory
@@ -65,6 +67,7 @@ def cut_groups(gm: GraphModule, going: Iterable[tuple[Group, Iterable[int]]]) ->
                 _note(cuts.setdefault(nodes[native.name], {}), member.axis, positions)
     if not cuts:
         return
+    _store_numbers(gm, cuts)
     before = {node: _shape(node) for node in gm.graph.nodes}
     _cut_tensors(gm, cuts)
     for node in cuts:
@@ -85,6 +88,16 @@ def _note(axes: dict[int, np.ndarray | None], axis: int, positions: np.ndarray |
     """Adds positions to those that go along an axis; None: not known before the call."""
     known = axes.get(axis, np.empty(0, np.int64))
     axes[axis] = None if known is None or positions is None else np.union1d(known, positions)
+
+
+def _store_numbers(gm: GraphModule, cuts: Cuts) -> None:
+    """Ranges that count units (of heads, for ALiBi's slopes) become tensors, which can lose some of them."""
+    for node in [node for node in cuts if packet(node) == "aten.arange"]:
+        target: Any = node.target
+        stored = add_tensor(gm, "numbers", target(*node.args, **node.kwargs), node)
+        node.replace_all_uses_with(stored)
+        gm.graph.erase_node(node)
+        cuts[stored] = cuts.pop(node)
 
 
 def _cut_tensors(gm: GraphModule, cuts: Cuts) -> None:

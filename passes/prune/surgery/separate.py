@@ -34,6 +34,8 @@ def separate(program: Program) -> None:
             continue
         axes = {member.value: member.axis for member in group.members if member.value.op != "const"}
         for value, user in _edges(axes, contexts):
+            if value.shape is None or value.shape[axes[value]] != group.size:
+                continue  # they stand in one axis with the batch, as Bloom's do
             heads = add_tensor(gm, _NAME, torch.arange(group.size), before=user)
             chosen = call(gm.graph, aten.index_select.default, value.native, axes[value], heads, before=user)
             user.replace_input_with(value.native, chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +28,7 @@ def restate(node: Node, cuts: Cuts) -> None:
     """Restates the sizes that a node gives for the axes that are cut, in place.
 
     Raises:
-        PassError: a size is computed, and there is more than one such size.
+        PassError: sizes are computed, and more than one of them is not known elsewhere.
     """
     name = fx_ops.packet(node).removeprefix("aten.") if node.op == "call_function" else ""
     if name in _LISTS:
@@ -69,11 +70,26 @@ def _list(node: Node, name: str, axes: dict[int, np.ndarray | None], first: int 
             continue
         if gone is not None and isinstance(sizes[axis - extra], int):
             sizes[axis - extra] -= len(gone)
-        elif -1 in sizes:
-            raise PassError(f"{node.name} computes sizes of axes that are cut: it cannot be followed")
         else:
+            if -1 in sizes:
+                sizes[sizes.index(-1)] = _stated(node, sizes.index(-1) + first + extra, axes)
             sizes[axis - extra] = -1
     set_argument(node, name, sizes)
+
+
+def _stated(node: Node, axis: int, cut: Iterable[int]) -> int | Node:
+    """The size of an axis of a result that no cut touches, as a number or read off the operand."""
+    source, size = node.args[0], _shape(node)[axis]
+    if axis not in cut and isinstance(size, int):
+        return size
+    if axis not in cut and isinstance(source, Node):
+        for place, same in enumerate(_shape(source)):
+            if isinstance(same, torch.SymInt) and same.node.expr == size.node.expr:
+                with node.graph.inserting_before(node):
+                    read = node.graph.call_function(aten.sym_size.int, (source, place))
+                read.meta["val"] = same
+                return read
+    raise PassError(f"{node.name} computes sizes of axes that are cut: it cannot be followed")
 
 
 def _repeat(node: Node, cuts: Cuts) -> None:

@@ -80,20 +80,12 @@ class Units:
 
 
 def units(program: Program) -> list[Units]:
-    """What can be removed from an fx program's blocks, in graph order.
-
-    Raises:
-        DimsError: an operator whose coupling is not known, named with its node.
-    """
+    """What can be removed from an fx program's blocks, in graph order."""
     return survey(program)[0]
 
 
 def survey(program: Program) -> tuple[list[Units], list[Miss]]:
-    """`units`, and for each attention and feed-forward that has none, why.
-
-    Raises:
-        DimsError: as `units`.
-    """
+    """`units`, and for each attention and feed-forward that has none, why."""
     graph = view(program)
     blocks = recognise(graph)
     found = groups(graph)

@@ -41,11 +41,7 @@ class Width:
 
 
 def widths(program: Program) -> tuple[list[Width], list[str]]:
-    """Of an fx program's residual streams, and a sentence for each whose channels cannot go.
-
-    Raises:
-        DimsError: an operator whose coupling is not known, named with its node.
-    """
+    """Of an fx program's residual streams, and a sentence for each whose channels cannot go."""
     graph = view(program)
     blocks = recognise(graph)
     found = groups(graph)

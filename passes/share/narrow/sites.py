@@ -74,11 +74,7 @@ class Site:
 
 
 def sites(program: Program, width: int, reads: Reads) -> tuple[list[Site], list[str]]:
-    """Those of a program in the order of the graph, and a sentence for each layer that stays.
-
-    Raises:
-        DimsError: an operator whose coupling is not known, named with its node.
-    """
+    """Those of a program in the order of the graph, and a sentence for each layer that stays."""
     graph = view(program)
     blocks = recognise(graph)
     found, notes = streams(graph, blocks)

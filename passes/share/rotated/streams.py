@@ -39,9 +39,6 @@ def rotatable(program: Program) -> tuple[list[Rotatable], list[str]]:
     """The streams of an fx program, and a sentence for each that has to stay, which changes the program in
     place: a product with the identity stands behind a stream wherever something needs its own channels, and
     before it wherever something has them. Outputs are the same.
-
-    Raises:
-        DimsError: an operator whose coupling is not known, named with its node.
     """
     tried: dict[str, str] = {}
     while True:

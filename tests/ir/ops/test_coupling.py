@@ -7,14 +7,16 @@ import onnx_ir as ir
 import pytest
 import torch
 import zoo
+from graphwright.ir.capture import capture
 from graphwright.ir.fx import graph as fx
 from graphwright.ir.onnx.graph import OnnxView
 from graphwright.ir.ops.axes import Atom, Concat, Merged, cut, leaves, unify, walk
-from graphwright.ir.ops.coupling import DimsError, Group, groups, groups_of
+from graphwright.ir.ops.coupling import Group, groups, groups_of
 from graphwright.ir.view import view
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import parser
+from torch import nn
 
 # Zeroing a unit is removing it wherever no norm averages over it.
 KINDS = ("heads", "head_dim", "width", "other")
@@ -165,9 +167,22 @@ def onnx_view(body, weights="", signature="(float[batch,length,32] x) => (float[
     return OnnxView(ir.from_proto(parser.parse_model(text)))
 
 
-def test_an_unknown_operator_is_refused_by_name():
-    with pytest.raises(DimsError, match=r"ai\.onnx::Celu \(odd\)"):
-        groups(onnx_view("odd = Celu(x) y = Relu(odd)"))
+class Rolled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(32, 8), nn.Linear(8, 32)
+
+    def forward(self, x):
+        return self.down(self.up(torch.roll(x * 2, 1, -1)))
+
+
+def test_what_an_unknown_operator_touches_is_fixed_and_nothing_else():
+    graph = view(capture(Rolled(), inputs={"x": torch.rand(2, 3, 32)}))
+    found = groups(graph)
+    weight = next(v for v in graph if v.op == "const" and v.shape == (8, 32))
+    (inner,), (shifted,) = (groups_of(found, weight, axis) for axis in (0, 1))
+    assert not inner.fixed
+    assert shifted.fixed.startswith("which axes the operator aten.roll.default (roll")
 
 
 @pytest.mark.parametrize("keep", [0, 1])

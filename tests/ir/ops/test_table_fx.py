@@ -8,7 +8,7 @@ import torch
 from graphwright.ir.capture import capture
 from graphwright.ir.fx import graph as fx
 from graphwright.ir.fx.operators import RULES
-from graphwright.ir.ops.coupling import DimsError, groups
+from graphwright.ir.ops.coupling import groups
 from graphwright.ir.ops.evaluate import Unknown, evaluate
 from graphwright.ir.ops.shapes import infer
 from graphwright.ir.ops.table import OPERATORS, ROWS
@@ -215,6 +215,7 @@ def test_arithmetic_on_sizes_is_listed():
     groups(seen)
 
 
-def test_what_isnt_listed_is_refused_by_name():
-    with pytest.raises(DimsError, match=r"aten\.roll\.default \(roll"):
-        groups(traced("roll.default", (X, [1], [1]))[0])
+def test_what_isnt_listed_stays_as_it_is_and_is_named():
+    found = [g for g in groups(traced("roll.default", (X, [1], [1]))[0]) if g.members[0].value.op != "input"]
+    assert [group.size for group in found] == [2, 3, 4]
+    assert all("aten.roll.default (roll" in group.fixed for group in found)

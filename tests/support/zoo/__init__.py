@@ -398,6 +398,13 @@ SCORES: dict[str, Case] = {
         _counts(2, 2, 4, 1),
         attns=("eager",),
     ),
+    # ALiBi: slopes are counted from the number of heads, which stand beside the batch in one axis.
+    "bloom": Case(
+        _hf("BloomModel", "BloomConfig", vocab_size=103, hidden_size=32, n_layer=2, n_head=4),
+        _text(103),
+        _counts(2, 2, 6, 0),
+        attns=("eager",),
+    ),
     # q, k and v are one product, with vectors added to queries and values after it.
     "deberta": Case(
         _hf(
