@@ -46,10 +46,11 @@ def _imported(graph: GraphModule, inputs: list[torch.Tensor]) -> Any:
     with quiet(), torch.no_grad():
         try:
             exported = torch.export.export(graph, tuple(inputs), strict=False)
-            table = torch.export.default_decompositions()
-            for operator in [operator for operator in table if operator.__name__ in known]:
-                del table[operator]  # what TVM can import stays whole
-            exported = exported.run_decompositions(table)
+            if _unknown(exported.graph, known):
+                table = torch.export.default_decompositions()
+                for operator in [operator for operator in table if operator.__name__ in known]:
+                    del table[operator]  # what TVM can import stays whole
+                exported = exported.run_decompositions(table)  # which traces it once more
             _check(exported.graph, known)
             return from_exported_program(
                 exported,
@@ -64,11 +65,16 @@ def _imported(graph: GraphModule, inputs: list[torch.Tensor]) -> Any:
             raise BackendError(f"TVM cannot import the traced graph: {reason}; {_MEND}.") from error
 
 
+def _unknown(graph: torch.fx.Graph, known: set[str]) -> list[torch.fx.Node]:
+    """The calls of operators that TVM's importer does not have."""
+    return [node for node in graph.nodes if node.op == "call_function" and node.target.__name__ not in known]
+
+
 def _check(graph: torch.fx.Graph, known: set[str]) -> None:
     """Raise BackendError for an operator that TVM's importer does not have, or whose sizes are not fixed."""
+    for node in _unknown(graph, known):
+        raise BackendError(f"TVM has no operator {node.target} (at '{node.name}'); {_MEND}.")
     for node in graph.nodes:
-        if node.op == "call_function" and node.target.__name__ not in known:
-            raise BackendError(f"TVM has no operator {node.target} (at '{node.name}'); {_MEND}.")
         sizes = getattr(node.meta.get("val"), "shape", ())
         if any(isinstance(size, torch.SymInt) for size in sizes):
             raise BackendError(f"TVM builds for fixed sizes, and {node.target} gives one that data decides.")

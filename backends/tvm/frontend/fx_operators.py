@@ -74,6 +74,29 @@ def _masked_fill(node: Node, importer: Any) -> relax.Expr:
     return importer.block_builder.emit(relax.op.where(mask, fill, x))
 
 
+def _where(node: Node, importer: Any) -> relax.Expr:
+    """TVM's takes no numbers, which torch would write as tensors in a second trace."""
+    given, emit = bind(node), importer.block_builder.emit
+    operands = [_typed(given[name], node, importer) for name in ("self", "other")]
+    return emit(relax.op.where(importer.env[given["condition"]], *operands))
+
+
+def _to(node: Node, importer: Any) -> relax.Expr:
+    """TVM's casts to the type that there is, too."""
+    return _typed(node.args[0], node, importer)
+
+
+def _typed(operand: Any, node: Node, importer: Any) -> relax.Expr:
+    """An operand, a node or a number, in the type that a node gives."""
+    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+    value = importer.env[operand] if isinstance(operand, Node) else operand
+    if not isinstance(value, relax.Expr):
+        return relax.const(value, dtype)
+    return (
+        value if str(value.ty.dtype) == dtype else importer.block_builder.emit(relax.op.astype(value, dtype))
+    )
+
+
 def _arithmetic(
     operator: Callable[..., relax.Expr], turned: bool = False
 ) -> Callable[[Node, Any], relax.Expr]:
@@ -81,16 +104,9 @@ def _arithmetic(
 
     def convert(node: Node, importer: Any) -> relax.Expr:
         given, emit = bind(node), importer.block_builder.emit
-        dtype = str(node.meta["val"].dtype).removeprefix("torch.")
-
-        def operand(name: str) -> relax.Expr:
-            value = importer.env[given[name]] if isinstance(given[name], Node) else given[name]
-            if not isinstance(value, relax.Expr):
-                return relax.const(value, dtype)
-            return value if str(value.ty.dtype) == dtype else emit(relax.op.astype(value, dtype))
-
-        x, y = operand("self"), operand("other")
+        x, y = (_typed(given[name], node, importer) for name in ("self", "other"))
         if given.get("alpha", 1) != 1:
+            dtype = str(x.ty.dtype)
             scaled = emit(relax.op.multiply(x if turned else y, relax.const(given["alpha"], dtype)))
             x, y = (scaled, y) if turned else (x, scaled)
         return emit(operator(y, x) if turned else operator(x, y))
@@ -131,5 +147,12 @@ OPERATORS: dict[str, Callable[[Node, Any], relax.Expr]] = {
     "masked_fill.Scalar": _masked_fill,
     "matmul.default": _matmul,
     "mm.default": _matmul,
+    "to.device": _to,
+    "to.dtype": _to,
+    "to.dtype_layout": _to,
+    "to.other": _to,
+    "where.Scalar": _where,
+    "where.ScalarOther": _where,
+    "where.ScalarSelf": _where,
 }
 """By what an overload calls itself: converters as TVM's custom_convert_map takes them."""

@@ -130,10 +130,20 @@ class Arithmetic(torch.nn.Module):
         return hidden, torch.add(x, mask, alpha=2), torch.rsub(x, 1.5, alpha=3), 2 - mask
 
 
-def test_integers_become_what_pytorch_makes_of_them():
+class Either(torch.nn.Module):
+    """Numbers in the place of tensors, and types that follow others."""
+
+    def forward(self, x, mask):
+        seen = mask > 0
+        ways = (0.0, -1e4), (x, -1), (2, x), (mask, 0.5), (1, mask)
+        return *(torch.where(seen, *each) for each in ways), mask.to(x), (3 * x).to(torch.int32), x.to("cpu")
+
+
+@pytest.mark.parametrize("kind", [Arithmetic, Either])
+def test_integers_become_what_pytorch_makes_of_them(kind):
     x, mask = torch.randn(2, 5), torch.tensor([[1, 1, 1, 0, 0], [1, 2, 1, 1, 0]])
-    expected = [value.numpy() for value in Arithmetic()(x, mask)]
-    program = capture(Arithmetic(), inputs={"x": x, "mask": mask})
+    expected = [value.numpy() for value in kind()(x, mask)]
+    program = capture(kind(), inputs={"x": x, "mask": mask})
     sizes = {
         d: n for s in program.inputs for d, n in zip(s.shape, x.shape, strict=True) if isinstance(d, str)
     }
