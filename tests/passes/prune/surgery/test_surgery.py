@@ -24,7 +24,13 @@ TURNS = (
     lambda size: range(size),
     lambda size: (0,),
 )
-SPELLINGS = [(name, attn) for name, case in zoo.ARCHITECTURES.items() for attn in case.attns]
+# Of an architecture's second spelling of attention one beginning; of all spellings every one.
+CASES = [
+    (name, attn, first)
+    for number, (name, case) in enumerate(zoo.ARCHITECTURES.items())
+    for attn in case.attns
+    for first in (range(3) if attn == case.attns[-1] else [number % 3])
+]
 
 
 def chosen(found, first=0):
@@ -45,17 +51,16 @@ def feed_of(program, case, batch=2, length=7, seed=3):
     return [tensors[spec.name] for spec in program.inputs]
 
 
-@pytest.mark.parametrize(("name", "attn"), SPELLINGS)
-def test_shapes_computed_anew_are_those_of_the_capture(name, attn):
-    program = zoo.fx_program(name, attn).clone()
+@pytest.mark.parametrize("name", zoo.ARCHITECTURES)
+def test_shapes_computed_anew_are_those_of_the_capture(name):
+    program = zoo.fx_program(name).clone()
     shapes = {node: str(getattr(node.meta.get("val"), "shape", "")) for node in program.graph.graph.nodes}
     fx.propagate(program.graph)
     for node, shape in shapes.items():
         assert str(getattr(node.meta.get("val"), "shape", "")) == shape, node.name
 
 
-@pytest.mark.parametrize(("name", "attn"), SPELLINGS)
-@pytest.mark.parametrize("first", range(3))
+@pytest.mark.parametrize(("name", "attn", "first"), CASES)
 def test_a_pruned_program_is_the_masked_one(name, attn, first):
     program, case = zoo.fx_program(name, attn), zoo.ARCHITECTURES[name]
     going = chosen(units(program), first)
