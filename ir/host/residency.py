@@ -11,7 +11,7 @@ _SMAPS = Path("/proc/self/smaps")
 _HEAD = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+)")
 _LARGE = 1 << 24  # bytes; what is smaller is not worth a system call
 _DONTNEED, _POPULATE_READ = 4, 22  # from <sys/mman.h>
-_WORTH = 1 << 26  # bytes; for less than this, asking the system what is mapped takes longer than it is worth
+_WORTH = 1 << 28  # bytes; for less than this, asking the system what is mapped takes longer than it is worth
 
 
 def release(read: int = _WORTH) -> None:

@@ -1,7 +1,7 @@
 """ONNX Runtime as the interpreter of an ONNX graph as it stands: its own optimizer is off.
 
-Weights are lent to the session, never copied: a plain array is handed over as it is, and anything else (lazy
-tensors, types NumPy lacks) goes one at a time through a temporary file that the session maps.
+Weights are lent to the session, never copied: a plain array is handed over as it is, and anything else (what
+is computed each time, types NumPy lacks) goes one at a time through a temporary file that the session maps.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def stream_onnx(
     lent: list[Any] = []  # outlives the session
 
     def lend(name: str, tensor: Any, file: IO[bytes]) -> None:
-        if isinstance(tensor, onnx_ir.LazyTensor) or tensor.numpy().dtype.kind not in "fiub":
+        let_go = isinstance(tensor, onnx_ir.LazyTensor) and not tensor.cache
+        if let_go or tensor.numpy().dtype.kind not in "fiub":
             tensor.tofile(file)
         else:
             array = np.ascontiguousarray(tensor.numpy())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -20,6 +21,7 @@ from ..manager.contract import Context, Exact, Pass, Result
 from .parts.codes import store_codes
 
 OPSET = 20  # the first with a Gelu of its own
+SMALL = 1 << 28  # bytes of transposed weights that are kept once they were asked for
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class ToOnnx(Pass):
     stay whole. Inputs, outputs, axes and weights carry the program's own names; a weight that is only ever
     read transposed, as a linear layer's is, is stored so, lazily and under its parameter's name; of a stack
     of experts each is stored by itself, under that name and its number. Constants are folded as long as no
-    weight takes part, so nothing of a weight's size is computed or copied.
+    weight takes part, so nothing of a weight's size is computed or copied. What is read transposed is turned
+    each time that it is asked for, or once where all of it is small.
     """
 
     name = "to-onnx"
@@ -172,7 +175,7 @@ def _store_transposed(model: ir.Model) -> int:
 
     A weight that is read both ways (tied to an embedding) keeps its Transpose and its single copy.
     """
-    count = 0
+    turned: list[ir.LazyTensor] = []
     for weight in list(model.graph.initializers.values()):
         readers = [use.node for use in weight.uses()]
         perms = {tuple(n.attributes.get_ints("perm", ())) for n in readers if n.op_type == "Transpose"}
@@ -183,13 +186,15 @@ def _store_transposed(model: ir.Model) -> int:
         perm = perms.pop() or tuple(reversed(range(len(tensor.shape))))
         if perm == tuple(range(len(perm))):
             continue
-        weight.const_value = _transposed(tensor, perm)
-        weight.shape = weight.const_value.shape
+        turned.append(_transposed(tensor, perm))
+        weight.const_value, weight.shape = turned[-1], turned[-1].shape
         for node in readers:
             node.outputs[0].replace_all_uses_with(weight)
             model.graph.remove(node, safe=True)
-        count += 1
-    return count
+    small = sum(tensor.nbytes for tensor in turned) <= SMALL
+    for tensor in turned:
+        tensor.cache = small
+    return len(turned)
 
 
 def _transposed(tensor: ir.TensorProtocol, perm: tuple[int, ...]) -> ir.LazyTensor:
@@ -198,6 +203,9 @@ def _transposed(tensor: ir.TensorProtocol, perm: tuple[int, ...]) -> ir.LazyTens
     name = tensor.name
 
     def turn() -> ir.Tensor:
-        return ir.Tensor(tensor.numpy().transpose(perm), name=name)
+        # In order: NumPy writes any other array to a file number by number.
+        array = np.ascontiguousarray(tensor.numpy().transpose(perm))
+        array.flags.writeable = False  # it may be kept, and clones share it
+        return ir.Tensor(array, name=name)
 
     return ir.LazyTensor(turn, dtype=tensor.dtype, shape=shape, name=name)

@@ -14,6 +14,8 @@ import zoo
 from graphwright.ir.execute import execute
 from graphwright.ir.inputs.probe import probes
 from graphwright.ir.view import view
+from graphwright.passes.lower import to_onnx
+from graphwright.passes.manager.pipeline import Pipeline
 
 SUPPORT = Path(__file__).parents[2] / "support"
 
@@ -63,6 +65,20 @@ def test_linear_weights_are_stored_as_they_are_multiplied_and_shared_ones_once()
     assert len(tied) == 1  # the table of words is the output matrix
     matrices = [n for n in graph if n.op_type == "Transpose" and n.inputs[0].const_value is not None]
     assert [n.inputs[0].name for n in matrices] == tied
+
+
+@pytest.mark.parametrize(("small", "kept"), [(1 << 28, True), (0, False)])
+def test_weights_that_are_stored_turned_are_turned_once_where_they_are_small(small, kept, monkeypatch):
+    monkeypatch.setattr(to_onnx, "SMALL", small)
+    program = Pipeline.parse("to-onnx").run(zoo.fx_program("nanogpt"), verify=False).program
+    weights = [value.const_value for value in program.graph.graph.initializers.values()]
+    turned = [tensor for tensor in weights if isinstance(tensor, ir.LazyTensor)]
+    assert turned
+    for tensor in turned:
+        array = tensor.numpy()
+        assert (array is tensor.numpy()) == kept
+        assert array.flags.c_contiguous
+        assert not array.flags.writeable
 
 
 def test_the_source_is_left_as_it_was():
