@@ -36,26 +36,37 @@ def kernels(model: Any) -> list[Kernel]:
     Args:
         model: onnx_ir.Model.
     """
-    import onnx_ir
     import onnxruntime
 
     options = as_written(onnxruntime.SessionOptions())
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_prepacking", "1")
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "rest")
     with TemporaryFolder() as folder:
-        options.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
+        leave_optimised(options, Path(folder))
         path = write(model, Path(folder), lambda name, tensor, file: None)
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        graph = onnx_ir.load(options.optimized_model_filepath).graph
-        return [
-            Kernel(
-                node.op_type,
-                node.domain,
-                node.name or "",
-                tuple(value.name or "" if value is not None else "" for value in node.inputs),
-                tuple(value.name or "" for value in node.outputs),
-            )
-            for node in graph
-        ]
+        return optimised(Path(folder))
+
+
+def leave_optimised(options: Any, folder: Path) -> None:
+    """Lets a session that is made with these options (onnxruntime.SessionOptions) leave its optimised graph
+    in a folder."""
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "rest")
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+
+
+def optimised(folder: Path) -> list[Kernel]:
+    """The nodes of the main graph that a session left in a folder."""
+    import onnx_ir
+
+    return [
+        Kernel(
+            node.op_type,
+            node.domain,
+            node.name or "",
+            tuple(value.name or "" if value is not None else "" for value in node.inputs),
+            tuple(value.name or "" for value in node.outputs),
+        )
+        for node in onnx_ir.load(folder / "optimised.onnx").graph
+    ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..host.temporary import TemporaryFolder
 from .execute import write
-from .kernels import Kernel, kernels
+from .kernels import Kernel, leave_optimised, optimised
 from .runtime import as_written
 
 RUNS, WARM_UP = 12, 3
@@ -42,19 +42,19 @@ def profile(
     options.enable_profiling = True
     with TemporaryFolder() as folder:
         options.profile_file_prefix = str(Path(folder, "profile"))
+        leave_optimised(options, Path(folder))
         path = write(model, Path(folder), lambda name, tensor, file: tensor.tofile(file))
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for _ in range(WARM_UP + runs):
             session.run(None, dict(feed))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         del session
+        made = optimised(Path(folder))
     taken: dict[str, list[float]] = defaultdict(list)
     for event in events:
         name = str(event.get("name", ""))
         if event.get("cat") == "Node" and name.endswith("_kernel_time"):
             taken[name.removesuffix("_kernel_time")].append(1e-6 * event["dur"])
     return [
-        (kernel, float(np.median(taken[kernel.name][WARM_UP:])))
-        for kernel in kernels(model)
-        if kernel.name in taken
+        (kernel, float(np.median(taken[kernel.name][WARM_UP:]))) for kernel in made if kernel.name in taken
     ]
