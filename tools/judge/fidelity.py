@@ -15,6 +15,7 @@ from .metrics import divergence, log_softmax, rank_correlation, relative_error, 
 from .scores import Outputs, Runner, Score, embedding
 
 Array = np.ndarray
+KEPT = 1 << 26  # bytes of the original's outputs that are kept from one score to the next
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class Fidelity:
     rows: Sequence[Row] = ()
     own: Sequence[Feed] = ()
     hidden: float = 0
+    _known: dict[int, Outputs] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, run: Runner) -> Score:
         logits, scores, vectors, integers = _Logits(), _Scores(), _Vectors(), _Integers()
-        for feed, own in zip(self.feeds, self.own or self.feeds, strict=True):
-            # Side by side, batch by batch: the original's outputs are never all held at once.
-            old, new = self.reference(feed), run(own)
+        for number, (feed, own) in enumerate(zip(self.feeds, self.own or self.feeds, strict=True)):
+            # Side by side, batch by batch: large outputs of the original are never all held at once.
+            old, new = self._original(number, feed), run(own)
             real = self._real(feed)
             if self.own:
                 old, new = _means(old, real), _means(new, self._real(own))
@@ -58,6 +60,16 @@ class Fidelity:
         if not found:
             raise DataError("the model has no output to compare")
         return next((score for score in found if not score.nothing), found[0])
+
+    def _original(self, number: int, feed: Feed) -> Outputs:
+        """What the original gives for a feed, computed once as far as there is room for it."""
+        if number in self._known:
+            return self._known[number]
+        found = self.reference(feed)
+        held = sum(array.nbytes for each in (*self._known.values(), found) for array in each.values())
+        if held <= KEPT:
+            self._known[number] = found
+        return found
 
     def _real(self, feed: Feed) -> Array | None:
         if self.mask is None:

@@ -6,6 +6,7 @@ from graphwright.backends.running.text import TextEncoder
 from graphwright.ir.errors import DataError
 from graphwright.ir.program import Program
 from graphwright.ir.spec import InputSpec
+from graphwright.tools.judge import fidelity
 from graphwright.tools.judge.data import Data, Row
 from graphwright.tools.judge.quality import Fidelity, Score, judge
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -131,6 +132,14 @@ def test_fidelity_compares_real_tokens_only():
     score = Fidelity([{"m": mask}], lambda feed: old, "m")(lambda feed: new)
     assert score.value == pytest.approx(100 * (1 + 0.5**0.5) / 2)
     assert score.details["worst"] == pytest.approx(100 * 0.5**0.5)
+
+
+def test_fidelity_asks_the_original_once_as_far_as_there_is_room(monkeypatch):
+    asked, answers = [], {"hidden": np.ones((1, 4))}
+    judge = Fidelity([{"n": 0}, {"n": 1}], lambda feed: asked.append(feed["n"]) or answers, None)
+    monkeypatch.setattr(fidelity, "KEPT", answers["hidden"].nbytes)
+    assert [judge(lambda feed: answers).value for _ in range(3)] == [100.0] * 3
+    assert asked == [0, 1, 1, 1]
 
 
 def test_fidelity_of_logits_is_agreement_with_the_divergence_beside_it():
