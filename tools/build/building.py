@@ -107,6 +107,10 @@ class Building:
         """An instrument that times with this backend."""
         raise NotImplementedError
 
+    def watching(self) -> list[Instrument]:
+        """Further instruments of a candidate's run."""
+        return []
+
     def graphs(self, start: Program, passes: Sequence[Pass], ran: Run) -> Made:
         """The graphs of a candidate, the main one first."""
         raise NotImplementedError
@@ -147,7 +151,7 @@ class Building:
         evidence = self.evidence()
         stages = Stages()
         watched = self.config.out is not None
-        instruments: list[Instrument] = [evidence, *([stages] if watched else [])]
+        instruments: list[Instrument] = [evidence, *self.watching(), *([stages] if watched else [])]
         if self.config.bisect:
             instruments.insert(0, Bisect())
         if self.config.dump:

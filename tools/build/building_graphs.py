@@ -12,10 +12,12 @@ from ...backends.bundles.bundle import Variant
 from ...backends.measuring.gate import Measurer
 from ...ir.program import Program
 from ...passes.manager.contract import Context, Exact, Pass, Ratio, Run
+from ...passes.manager.instruments import Instrument
 from ...passes.manager.pipeline import Pipeline
 from ..judge.quality import Runner
 from .building import Build, Building, Candidate, Made
 from .evidence import Evidence
+from .points import Points
 from .steps import EXPORT, spares_weights
 from .variants import DEFAULT, choose, decisions, title
 from .work import Work
@@ -29,6 +31,7 @@ class Graphs(Building):
     def __init__(self, work: Work) -> None:
         super().__init__(work)
         self.timed = work.config.preset != "small"  # there bytes decide: one graph, whatever it takes
+        self.points = Points()
         self.measurer = Measurer(
             work.workloads, work.threads, work.target, effort=work.effort, progress=work.console.progress
         )
@@ -38,6 +41,9 @@ class Graphs(Building):
 
     def evidence(self) -> Evidence:
         return self.work.evidence(self.measurer, self.timed)
+
+    def watching(self) -> list[Instrument]:
+        return [self.points]
 
     def graphs(self, start: Program, passes: Sequence[Pass], ran: Run) -> Made:
         """The pipeline's graph, then one for each group of workloads that some measured pass slows down or
@@ -65,13 +71,16 @@ class Graphs(Building):
             without = " and ".join(names[number] for number in sorted(left_out))
             self.console.say(f"Making a second graph, {name}, without {without}")
             context = self.untimed(self.chosen)
-            rest: Sequence[Pass] = [passes[number] for number in kept]
-            begin, rest = (start, rest) if start is self.work.plain else self.start(Pipeline(rest))
-            lowered = len(kept) - len(rest)
-            again = Pipeline(rest).run(begin, context)
+            begin, done = self.points.before(min(left_out)), sum(number < min(left_out) for number in kept)
+            if begin is None:
+                rest: Sequence[Pass] = [passes[number] for number in kept]
+                begin, rest = (start, rest) if start is self.work.plain else self.start(Pipeline(rest))
+                done = len(kept) - len(rest)
+            again = Pipeline(passes[number] for number in kept[done:]).run(begin, context)
             if again.ok:
                 made.graphs[name] = again.program
-                made.made_of[name] = [*kept[:lowered], *(kept[lowered + number] for number in again.applied)]
+                before = [number for number in kept[:done] if number in ran.applied]
+                made.made_of[name] = [*before, *(kept[done + number] for number in again.applied)]
                 made.made_for.update(dict.fromkeys(served, name))
         return made
 
