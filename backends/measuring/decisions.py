@@ -37,9 +37,14 @@ class Rounds:
     @property
     def doubtful(self) -> bool:
         """Whether too few rounds were quiet to decide by, and they don't all say the same by far."""
-        if sum(not each for each in self.disturbed) >= min(ENOUGH, len(self.disturbed)):
-            return False
-        return self.speedup.low <= FAR and self.speedup.high >= 1 / FAR
+        quiet = sum(not each for each in self.disturbed)
+        return quiet < min(ENOUGH, len(self.disturbed)) and not self.far
+
+    @property
+    def far(self) -> bool:
+        """Whether all rounds, disturbed or not, say the same by so much that noise doesn't make it."""
+        ratios = [before / after for before, after in zip(self.before, self.after, strict=True)]
+        return min(ratios) > FAR or max(ratios) < 1 / FAR
 
     @property
     def ms(self) -> float:

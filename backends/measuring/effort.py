@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TURNED, STARTED = 1.3, 1.0  # of a turn: its warm-up beside it; seconds for a contestant's process to start
+# When a process takes its turn, the scheduler needs some hundredths of a second to give each thread a core of
+# its own again: until then calls of a few milliseconds take up to twice their time.
+SETTLE, LEAST = 0.03, 0.1  # seconds before a turn's timed calls, and of these, where a turn's runs end sooner
+STARTED = 1.0  # seconds for a contestant's process to start
 
 
 @dataclass(frozen=True)
@@ -16,13 +19,13 @@ class Effort:
     what they slow down; else the graph that all of them made is held against the un-rewritten export alone.
     eager: whether PyTorch takes part in the comparison, which loads it once more."""
 
-    turn: float = 0.25
+    turn: float = LEAST
     seconds: float = 4.0
     fewest: int = 3
-    least: int = 2
+    least: int = 1
     warm: int = 2
     rounds: int = 7
-    runs: int = 4
+    runs: int = 2
     limit: float = 1.0
     gates: bool = True
     eager: bool = True
@@ -35,12 +38,11 @@ class Effort:
             contestants: of the final comparison.
             calls: seconds of one call of each workload.
         """
-        decided = sum(
-            self.fewest * 2 * TURNED * max(self.turn, self.least * call) + STARTED / len(calls)
-            for call in calls
-        )
-        turns = sum(min(self.limit, self.runs * call) + self.warm * call for call in calls)
-        return decisions * decided + contestants * (self.rounds * turns + STARTED)
+        began = sum(self.warm * call for call in calls) + STARTED  # a process, until its calls are warm
+        decided = sum(SETTLE + max(self.turn, self.least * call) for call in calls)
+        turns = sum(SETTLE + max(min(LEAST, self.limit), self.runs * call) for call in calls)
+        each = began + self.fewest * 2 * decided
+        return decisions * each + contestants * (began + self.rounds * turns)
 
 
 THOROUGH = Effort()

@@ -22,22 +22,25 @@ from .contestants import too_large
 from .decisions import Decisions, Rounds, digest
 from .effort import THOROUGH, Effort
 from .measure import save_feeds
-from .process import Worker
+from .process import Warmed, Worker
 from .ratios import Speedup
-from .workloads import Workload, fitted
+from .workloads import Workload, fitted, shortest
 
 Turn: TypeAlias = tuple[float, bool]  # seconds of a call, and whether others' work disturbed it
 
-_PROTOCOL = 3  # part of every key: raised when the way of measuring changes
+_PROTOCOL = 4  # part of every key: raised when the way of measuring changes
 _MOST = 9  # rounds
+_SURE = 2  # rounds that are enough where they say the same by far
+HELD = 4  # programs whose processes wait for what is asked next
 _SAME = 0.02  # ratios within this of 1 are no difference
 
 
 class Measurer:
     """measure(before, after) -> speed-up of `after` by workload name.
 
-    Processes live from one call to the next, since a pass's `after` is often the next one's `before`; use the
-    measurer in a `with`, or close it. Measurements are remembered across runs under the cache directory.
+    The last few programs' processes live from one call to the next, as far as memory holds them: a pass's
+    `after` is often the next one's `before`. Use the measurer in a `with`, or close it. Measurements are
+    remembered across runs under the cache directory.
 
     ms: of one call of the last `after`, by workload name. decided, doubted: ratios that were asked for, and
         those among them that were measured beside others' work and never without.
@@ -86,7 +89,9 @@ class Measurer:
         self._stack = ExitStack()
         self._feeds: dict[str, str] | None = None
         self._scratch: Scratch | None = None
-        self._workers: dict[str, Any] = {}
+        self._workers: dict[str, Any] = {}  # by program, in the order that they were timed in
+        self._bytes: dict[str, int] = {}
+        self._seconds: dict[tuple[str, str], float] = {}  # of a call: (program, workload) -> the last turn's
 
     @property
     def conditions(self) -> dict[str, Any] | None:
@@ -94,7 +99,12 @@ class Measurer:
         return {**self._where, "workloads": self._digests} if self.decisions else None
 
     def __call__(
-        self, before: Program, after: Program, only: str | None = None, processes: int = 1
+        self,
+        before: Program,
+        after: Program,
+        only: str | None = None,
+        processes: int = 1,
+        whether: bool = False,
     ) -> dict[str, Speedup]:
         """Ratios by workload name, measured or remembered.
 
@@ -102,6 +112,7 @@ class Measurer:
             only: the one workload to measure.
             processes: new ones of each program that the rounds are spread over, where it matters how much
                 faster one is: the same program can differ by a tenth from one process to another.
+            whether: it only matters whether `after` is slower, not how much; then fewer rounds may do.
 
         Raises:
             MeasureError: a program isn't of the onnx dialect, or fails at a workload.
@@ -122,9 +133,11 @@ class Measurer:
             key = {**self._where, "programs": names, "workload": self._digests[workload.name]}
             if processes > 1:
                 key["processes"] = processes
+            if whether:
+                key["whether"] = True
             rounds = self.decisions.get(key) if self.decisions else None
             if rounds is None or rounds.doubtful:  # a machine that is still loud decides as it did before
-                rounds = self._measure(names, (before, after), workload.name, processes)
+                rounds = self._measure(names, (before, after), workload.name, processes, whether)
                 if self.decisions:
                     rounds = self.decisions.put(key, rounds)
             self.decided += 1
@@ -169,29 +182,37 @@ class Measurer:
         self.close()
 
     def _measure(
-        self, names: tuple[str, str], pair: tuple[Program, Program], workload: str, processes: int
+        self,
+        names: tuple[str, str],
+        pair: tuple[Program, Program],
+        workload: str,
+        processes: int,
+        whether: bool,
     ) -> Rounds:
         if self._feeds is None:
             self._feeds = self._stack.enter_context(save_feeds(self.workloads))
-        self._keep(names)
         programs = dict(zip(names, pair, strict=True))
-        in_turn = too_large(weight_bytes(program) for program in programs.values())
-        feed = self._feeds[workload]
+        sizes = {name: weight_bytes(program) for name, program in programs.items()}
+        in_turn = too_large(sizes.values())
+        self._make_room(sizes)
+        feed, short = self._feeds[workload], self._feeds[shortest(self.workloads).name]
+        warm = 1 if in_turn else self.effort.warm
 
-        def ask(name: str, runs: int, warmup: int) -> Turn:
+        def ask(name: str, runs: int) -> Turn:
             if in_turn:
                 self._keep((name,))
             if name not in self._workers:
-                self._workers[name] = self._start(programs[name])
-            request = {"runs": runs, "seconds": 4 * self.effort.turn, "warmup": warmup}
-            answer = self._workers[name].ask(do="time", feed=feed, **request)
-            return float(np.median(answer["seconds"])), answer["disturbed"]
+                self._workers[name] = Warmed(self._start(programs[name]), warm, short)
+            answer = self._workers[name].time(feed, runs, 4 * self.effort.turn)
+            self._seconds[name, workload] = seconds = float(np.median(answer["seconds"]))
+            return seconds, answer["disturbed"]
 
         found: list[Rounds] = []
         for _ in range(processes):
             if processes > 1:
                 self._keep(())
-            found.append(interleave(ask, *names, self.effort))
+            once = max(self._seconds.get((name, workload), 0.0) for name in names)
+            found.append(interleave(ask, *names, self.effort, once, whether))
         if in_turn:
             self._keep(())  # nor beside the next pass
         return Rounds(
@@ -206,6 +227,17 @@ class Measurer:
         self._scratch = self._scratch or Scratch()
         return Worker("the program", "onnxruntime", self._scratch.save(program), self.threads)
 
+    def _make_room(self, sizes: dict[str, int]) -> None:
+        """End the processes of programs that were timed longest ago: all but a few of them, or all but those
+        of these, by name with their bytes, where memory would not hold more."""
+        self._bytes |= sizes
+        others = [name for name in self._workers if name not in sizes][len(sizes) - HELD :]
+        if too_large(self._bytes[name] for name in (*sizes, *others)):
+            others = []
+        self._keep({*sizes, *others})
+        for name in sizes.keys() & self._workers.keys():
+            self._workers[name] = self._workers.pop(name)  # the last of them
+
     def _keep(self, names: Any) -> None:
         """End the processes of every program but these."""
         for name in [name for name in self._workers if name not in names]:
@@ -213,10 +245,12 @@ class Measurer:
 
 
 def interleave(
-    ask: Callable[[str, int, int], Turn],
+    ask: Callable[[str, int], Turn],
     before: str,
     after: str,
     effort: Effort = THOROUGH,
+    once: float = 0.0,
+    whether: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Rounds:
     """Rounds of A B, B A, A B, ... until the answer is plain, nine are done or the time is up.
@@ -225,22 +259,27 @@ def interleave(
     it. A disturbed turn is taken again, as often as there are rounds at least and as long as there is time.
 
     Args:
-        ask: (contestant, runs, warm-up runs) -> the median seconds of its timed runs, and whether others'
-            work disturbed them.
+        ask: (contestant, runs) -> the median seconds of its timed runs, and whether others' work disturbed
+            them.
+        once: seconds of a call, about; 0 asks for one.
+        whether: it only matters whether `after` is slower. Then no round below 1 by 2% is plain as well, and
+            two rounds that say the same by far are enough.
     """
     start = clock()
-    once = max(ask(before, 1, effort.warm)[0], ask(after, 1, effort.warm)[0])
+    once = once or ask(before, 1)[0]
     runs = min(max(round(effort.turn / max(once, 1e-6)), effort.least), 50)
     taken: dict[str, list[Turn]] = {before: [], after: []}
     spare = effort.fewest
     for number in range(1, _MOST + 1):
         for name in (before, after) if number % 2 else (after, before):
-            turn = ask(name, runs, 1)
+            turn = ask(name, runs)
             if turn[1] and spare and clock() - start <= effort.seconds:
-                turn, spare = ask(name, runs, 1), spare - 1
+                turn, spare = ask(name, runs), spare - 1
             taken[name].append(turn)
         found = _rounds(taken[before], taken[after])
-        if number >= effort.fewest and (_plain(found) or clock() - start > effort.seconds):
+        if number >= effort.fewest and (_plain(found, whether) or clock() - start > effort.seconds):
+            break
+        if whether and number >= _SURE and found.far:
             break
     return found
 
@@ -250,8 +289,10 @@ def _rounds(before: Sequence[Turn], after: Sequence[Turn]) -> Rounds:
     return Rounds(tuple(b[0] for b in before), tuple(a[0] for a in after), disturbed)
 
 
-def _plain(rounds: Rounds) -> bool:
+def _plain(rounds: Rounds, whether: bool) -> bool:
     if rounds.doubtful:
         return False
     least, most = rounds.speedup.interval
-    return least > 1 + 2 * _SAME or most < 1 - 2 * _SAME or (least > 1 - _SAME and most < 1 + _SAME)
+    if least > 1 + 2 * _SAME or most < 1 - 2 * _SAME:
+        return True
+    return least > 1 - _SAME and (whether or most < 1 + _SAME)

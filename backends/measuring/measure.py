@@ -6,6 +6,7 @@ import contextlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 from ...ir.errors import MeasureError
 from ...ir.host.temporary import TemporaryFolder
 from .contestants import Contestant, entries_of, size_of, too_large
-from .process import Worker
+from .process import Warmed, Worker
 from .ratios import Speedup, speedup
 from .turns import Taken, Turns
-from .workloads import Workload, default_names, workloads
+from .workloads import Workload, default_names, shortest, workloads
 
 __all__ = ["Cell", "Comparison", "Workload", "compare", "default_names", "workloads"]
 
@@ -127,7 +128,7 @@ def compare(
             where all ratios are known to 5% and are not 1, or to 2%.
         runs: timed calls a turn, after the warm-up; their median counts. Fewer (two at least, where runs
             are) when `seconds` end first.
-        warm: calls before them.
+        warm: calls before them in a contestant's first turn at a workload; later it only settles (`Warmed`).
         progress: called with (description, done, total).
         start: from (name, kind, path, threads), what is asked for times; None is a process here.
 
@@ -136,13 +137,13 @@ def compare(
     """
     if not contestants or not workloads:
         raise MeasureError("there is nothing to compare: give at least one contestant and one workload")
-    request = {"runs": runs, "seconds": seconds, "warmup": warm}
     with entries_of(contestants) as entries, save_feeds(workloads) as feeds:
         in_turn = too_large(size_of(path) for _, path in entries.values())
         if in_turn:
             rounds = min(rounds, TURNS)
         begin = lambda name: (start or Worker)(name, *entries[name], threads)
-        turns = Turns(list(entries), feeds, rounds, request, progress)
+        warmed = partial(Warmed, warm=warm, short=feeds[shortest(workloads).name])
+        turns = Turns(list(entries), feeds, rounds, runs, seconds, warmed, progress)
         (turns.one_at_a_time if in_turn else turns.side_by_side)(begin)
         taken, first = turns.taken, next(iter(entries))
         cells = {

@@ -34,13 +34,15 @@ class Worker:
         kind: "onnxruntime" (an .onnx file), "bundle", "torch" or "torch-compile" (a Hugging Face directory).
         path: what it loads.
         threads: intra-op threads, on as many CPUs where the machine has more.
+        wait: until it has loaded; else whoever asks first does, or calls `ready`.
 
     Raises:
         MeasureError: it could not load; the message ends with the last line it wrote.
     """
 
-    def __init__(self, name: str, kind: str, path: Path, threads: int) -> None:
+    def __init__(self, name: str, kind: str, path: Path, threads: int, wait: bool = True) -> None:
         self.name = name
+        self._loading = True
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
         count = str(threads)
         self._process = _started(
@@ -62,18 +64,33 @@ class Worker:
         )
         cpus = pick_cpus(threads) if len(allowed_cpus()) > threads else ()
         try:
-            self.ask(do="load", kind=kind, path=str(path.absolute()), threads=threads, cpus=list(cpus))
+            self._tell(do="load", kind=kind, path=str(path.absolute()), threads=threads, cpus=list(cpus))
+            if wait:
+                self.ready()
         except BaseException:
             self.close()
             raise
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The worker's answer. Raises MeasureError when it ends instead."""
+        self.ready()
+        self._tell(**request)
+        return self._answer()
+
+    def ready(self) -> None:
+        """Wait until it has loaded. Raises MeasureError when it ends instead."""
+        if self._loading:
+            self._answer()
+            self._loading = False
+
+    def _tell(self, **request: Any) -> None:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise MeasureError(f"{self.name} failed while measuring: {self._last_words()}")
@@ -101,3 +118,29 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Warmed:
+    """A contestant that takes turns: warm when its timed calls begin.
+
+    Before its first turn at a workload come `warm` calls like the timed ones. Before any other it only has to
+    settle on its cores again, which calls of the shortest workload do as well as long ones.
+
+    Args:
+        worker: a `Worker`, or what answers like one.
+        short: file of the shortest call.
+    """
+
+    def __init__(self, worker: Any, warm: int, short: str) -> None:
+        self._worker, self._warm, self._short = worker, warm, short
+        self._called: set[str] = set()
+
+    def time(self, feed: str, runs: int, seconds: float) -> dict[str, Any]:
+        """The worker's answer for one turn."""
+        warmup = 0 if feed in self._called else self._warm
+        self._called.add(feed)
+        request = {"runs": runs, "seconds": seconds, "warmup": warmup}
+        return self._worker.ask(do="time", feed=feed, settle=self._short, **request)
+
+    def close(self) -> None:
+        self._worker.close()

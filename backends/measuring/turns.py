@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .process import Warmed
 from .ratios import Speedup, speedup
 
 FEWEST = 6  # rounds: the lowest and highest of fewer don't hold a median in 95%
@@ -45,7 +46,8 @@ class Turns:
     Args:
         names: of the contestants; the first is what the others are compared with.
         feeds: workload -> file.
-        rounds: at most. request: what a worker is asked, beside the feed.
+        rounds: at most. runs, seconds: of a turn.
+        warmed: what lets a contestant take warm turns.
         progress: called with (description, done, total).
     """
 
@@ -54,20 +56,22 @@ class Turns:
         names: Sequence[str],
         feeds: Mapping[str, str],
         rounds: int,
-        request: Mapping[str, Any],
+        runs: int,
+        seconds: float,
+        warmed: Callable[[Any], Warmed],
         progress: Callable[[str, int, int], None],
     ) -> None:
         self.names, self.feeds, self.rounds = list(names), feeds, rounds
         self.taken = {(name, work): Taken() for name in names for work in feeds}
         self.peak = dict.fromkeys(names, 0)
-        self._request, self._progress = request, progress
+        self._runs, self._seconds, self._warmed, self._progress = runs, seconds, warmed, progress
         self._spare = dict.fromkeys(feeds, rounds * len(self.names) // 2)
         self._done, self._total = 0, rounds * len(self.taken)
 
     def side_by_side(self, start: Callable[[str], Any]) -> None:
         """Every contestant loaded once; rounds of a workload end where they are settled."""
         with ExitStack() as stack:
-            workers = {name: stack.enter_context(start(name)) for name in self.names}
+            workers = {name: self._warmed(stack.enter_context(start(name))) for name in self.names}
             for position, work in enumerate(self.feeds, 1):
                 for number in range(self.rounds):
                     for name in self._order(number):
@@ -81,7 +85,8 @@ class Turns:
         """Every contestant loaded anew each round, where memory holds one of them."""
         for number in range(self.rounds):
             for name in self._order(number):
-                with start(name) as worker:
+                with start(name) as loaded:
+                    worker = self._warmed(loaded)
                     for work in self.feeds:
                         self._turn(worker, name, work)
         self._progress("measured", self._total, self._total)
@@ -91,12 +96,12 @@ class Turns:
         first left them."""
         return self.names[::-1] if number % 2 else self.names
 
-    def _turn(self, worker: Any, name: str, work: str) -> None:
+    def _turn(self, worker: Warmed, name: str, work: str) -> None:
         self._progress(f"{name} at {work}", self._done, self._total)
-        answer = worker.ask(do="time", feed=self.feeds[work], **self._request)
+        answer = worker.time(self.feeds[work], self._runs, self._seconds)
         if answer["disturbed"] and self._spare[work]:
             self._spare[work] -= 1
-            answer = worker.ask(do="time", feed=self.feeds[work], **self._request)
+            answer = worker.time(self.feeds[work], self._runs, self._seconds)
         taken = self.taken[name, work]
         taken.seconds.append(float(np.median(answer["seconds"])))
         taken.calls += answer["seconds"]

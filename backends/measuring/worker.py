@@ -26,12 +26,10 @@ from ..runtimes.session import open_session, run_session
 from ..target import allowed_cpus
 from . import energy
 from .disturbance import Watch, undisturbed
+from .effort import LEAST, SETTLE
 
 Run = Callable[[Mapping[str, np.ndarray]], Any]
 
-# When a process takes its turn, the scheduler needs some hundredths of a second to give each thread a core of
-# its own again: until then calls of a few milliseconds take up to twice their time.
-SETTLE, LEAST = 0.03, 0.1  # seconds of warm-up, and of timed calls, where `runs` end sooner
 LOOK = 1e-3  # seconds between two looks at how long threads waited: one takes some hundredths of that
 
 
@@ -99,13 +97,15 @@ def _time(run: Run, request: dict[str, Any], watched: bool = True) -> dict[str, 
     """Seconds of each run after the warm-up that nothing disturbed, or of all where most were disturbed.
 
     Timed are `runs` and `LEAST` seconds of them, or fewer (two at least where `runs` are) when `seconds` end
-    first. watched: whether waiting for a core counts as disturbance.
+    first. Before them come `warmup` calls like them, and calls of `settle`, or of the same, for as long as
+    the scheduler takes. watched: whether waiting for a core counts as disturbance.
     """
-    feed = _feed(request["feed"])
-    begin, warm = time.perf_counter(), 0
-    while warm < request["warmup"] or time.perf_counter() - begin < SETTLE:
+    feed, short = _feed(request["feed"]), _feed(request.get("settle", request["feed"]))
+    begin = time.perf_counter()
+    for _ in range(request["warmup"]):
         run(feed)
-        warm += 1
+    while time.perf_counter() - begin < SETTLE:
+        run(short)
     zones, cpus = energy.domains(), allowed_cpus()
     taken: list[float] = []
     waited: list[float] = []

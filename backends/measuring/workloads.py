@@ -125,6 +125,11 @@ def fitted(workloads: Sequence[Workload], programs: Iterable[Program]) -> list[W
     ]
 
 
+def shortest(workloads: Iterable[Workload]) -> Workload:
+    """That with the fewest numbers to a call."""
+    return min(workloads, key=lambda workload: sum(array.size for array in workload.feed.values()))
+
+
 def names_in(text: str) -> tuple[str, ...]:
     """The names in "1x128, 8x128", each once.
 

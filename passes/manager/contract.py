@@ -93,6 +93,7 @@ class Context:
     score: quality of a program on the user's metric, higher is better, for passes that require "score".
     measure: times two programs in turn, ratio per workload name (`only` names the one to time, `processes`
         how many of each program to spread it over); None when nothing may be timed.
+    gate: the same at every workload where it only matters whether the second is slower; None asks `measure`.
     gates: whether gated passes are timed and kept only where they measure no slower, or else are trusted.
     conditions: JSON-able, what a measurement holds for beside the programs: target, threads, runtime,
         workloads. None: what was measured may not be kept.
@@ -113,6 +114,7 @@ class Context:
     original: Program | None = None
     score: Callable[[Program], float] | None = None
     measure: Callable[..., Mapping[str, Ratio]] | None = None
+    gate: Callable[[Program, Program], Mapping[str, Ratio]] | None = None
     gates: bool = True
     conditions: Mapping[str, Any] | None = None
     chosen: dict[Any, Any] | None = None

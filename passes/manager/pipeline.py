@@ -181,7 +181,7 @@ def _attempt(
         return (before if result.program.dialect == before.dialect else result.program), context
     step.status, step.ratios = "applied", result.ratios
     if pass_.gated() and context.gates and context.measure is not None:
-        step.ratios = context.measure(before, result.program)
+        step.ratios = (context.gate or context.measure)(before, result.program)
         if slower(step.ratios.values()):
             step.status, step.rewrites = "slower", ()
             return before, context

@@ -124,9 +124,10 @@ class Graphs(Building):
                     1, 1, 1
                 )  # what was made for a workload is trusted, as far as it beats the export
             if (workload, a, b) not in known:
-                ratio = self.measurer(graphs[b], graphs[a], only=workload)[workload]
-                known[workload, a, b] = Ratio(ratio.median, ratio.low, ratio.high)
-                known[workload, b, a] = Ratio(1 / ratio.median, 1 / ratio.high, 1 / ratio.low)
+                # Asked whether b is slower than a: to be chosen, a has to be faster beyond noise.
+                ratio = self.measurer(graphs[a], graphs[b], only=workload, whether=True)[workload]
+                known[workload, b, a] = Ratio(ratio.median, ratio.low, ratio.high)
+                known[workload, a, b] = Ratio(1 / ratio.median, 1 / ratio.high, 1 / ratio.low)
             return known[workload, a, b]
 
         names = [workload.name for workload in self.work.workloads]

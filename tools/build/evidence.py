@@ -54,7 +54,15 @@ class Evidence(Instrument):
         self, before: Program, after: Program, only: str | None = None, processes: int = 1
     ) -> Mapping[str, Ratio]:
         """Speed-up of `after` over `before` at each workload, or at one, over so many processes of each."""
-        ratios = self.measurer(before, after, only, processes)
+        return self._kept(before, after, self.measurer(before, after, only, processes), processes)
+
+    def gate(self, before: Program, after: Program) -> Mapping[str, Ratio]:
+        """The same at each workload, measured as far as tells whether `after` is slower."""
+        return self._kept(before, after, self.measurer(before, after, whether=True))
+
+    def _kept(
+        self, before: Program, after: Program, ratios: Mapping[str, Ratio], processes: int = 1
+    ) -> Mapping[str, Ratio]:
         if self.taken is not None:
             self.taken |= {asked(before, after, name, processes): each for name, each in ratios.items()}
         self._ms = dict(self.measurer.ms)

@@ -34,7 +34,12 @@ class Replayed:
         self.conditions = None
 
     def __call__(
-        self, before: Program, after: Program, only: str | None = None, processes: int = 1
+        self,
+        before: Program,
+        after: Program,
+        only: str | None = None,
+        processes: int = 1,
+        whether: bool = False,
     ) -> Mapping[str, Ratio]:
         """Ratios by workload name. Raises MeasureError: one was not measured then, of programs like these."""
         names = [only] if only else [workload.name for workload in self.workloads]

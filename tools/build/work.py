@@ -201,6 +201,7 @@ class Work:
             original=self.program if self.program.dialect == "fx" else None,
             score=evidence.score if evidence and self.judged else None,
             measure=evidence.measure if evidence and evidence.timed else None,
+            gate=evidence.gate if evidence and evidence.timed else None,
             gates=self.effort.gates,
             conditions=evidence.measurer.conditions if evidence and not self.recording else None,
             progress=self.console.progress,

@@ -12,11 +12,14 @@ def test_more_decisions_workloads_and_slower_calls_take_longer():
 
 
 def test_a_quick_look_takes_a_fifth_of_the_time():
+    """It decides once, on two workloads, and compares without PyTorch."""
     for calls in ([0.001] * 4, [0.02] * 4):
-        assert 5 * QUICK.estimate(8, 2, calls[:2]) < THOROUGH.estimate(8, 3, calls)
+        assert 5 * QUICK.estimate(1, 2, calls[:2]) < THOROUGH.estimate(8, 3, calls)
 
 
 def test_eight_decisions_on_small_calls_by_hand():
-    # Three rounds of two turns of a quarter of a second and their warm-up, four workloads; then seven rounds.
-    decided = 8 * 4 * (3 * 2 * 1.3 * 0.25 + 0.25)
-    assert abs(THOROUGH.estimate(8, 3, [0.001] * 4) - decided - 3 * (7 * 4 * 0.006 + 1)) < 1e-9
+    # Two warm calls at each of four workloads and a process; three rounds of two turns of a tenth of a
+    # second, which settle first; then seven rounds of three contestants' turns, as long.
+    began, turn = 4 * 0.002 + 1, 0.13
+    decided = 8 * (began + 4 * 3 * 2 * turn)
+    assert abs(THOROUGH.estimate(8, 3, [0.001] * 4) - decided - 3 * (began + 7 * 4 * turn)) < 1e-9

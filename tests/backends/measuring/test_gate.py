@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from graphwright.backends.cache import cache_directory
@@ -21,10 +22,10 @@ class Script:
         self.ratios, self.once, self.now, self.asked = ratios, once, 0.0, []
         self.loud, self.slowed, self.quiet = loud, slowed, 0
 
-    def __call__(self, name, runs, warmup):
-        self.now += self.once * (runs + warmup)
-        loud = len(self.asked) - 2 in self.loud
-        turn = max(0, self.quiet - 2) // 2
+    def __call__(self, name, runs):
+        self.now += self.once * (runs + 1)
+        loud = len(self.asked) - 1 in self.loud
+        turn = max(0, self.quiet - 1) // 2
         self.asked.append((name, runs))
         self.quiet += not loud
         seconds = self.once if name == "before" else self.once / self.ratios[min(turn, len(self.ratios) - 1)]
@@ -40,8 +41,8 @@ def as_if_quiet(*given):
     return replace(found, disturbed=(False,) * len(found.after))
 
 
-def rounds_of(script, seconds=100.0):
-    return interleave(script, "before", "after", Effort(seconds=seconds), script.clock)
+def rounds_of(script, seconds=100.0, whether=False):
+    return interleave(script, "before", "after", Effort(seconds=seconds), 0.0, whether, script.clock)
 
 
 @pytest.mark.parametrize("ratio", [2.0, 0.5, 1.0, 1.01])
@@ -57,6 +58,28 @@ def test_an_undecided_one_goes_on():
     assert found.speedup.low < 1 < found.speedup.high
 
 
+NO_LOSS = [1.06, 0.99, 1.02, 1.1, 0.99, 1.0]
+
+
+def test_whether_a_program_is_slower_is_plain_before_how_much_faster_it_is():
+    assert len(rounds_of(Script(NO_LOSS), whether=True).after) == 3
+    assert len(rounds_of(Script(NO_LOSS)).after) == 9
+    a_loss_among_them = [1.06, 0.97, *NO_LOSS]
+    assert len(rounds_of(Script(a_loss_among_them), whether=True).after) == 9
+
+
+@pytest.mark.parametrize(("ratios", "rounds"), [([1.2, 1.3], 2), ([0.8, 0.7], 2), ([1.2, 1.08], 3)])
+def test_two_rounds_say_whether_where_they_differ_by_far(ratios, rounds):
+    assert len(rounds_of(Script(ratios), whether=True).after) == rounds
+    assert len(rounds_of(Script(ratios)).after) == 3
+
+
+def test_how_long_a_call_takes_is_asked_once():
+    script = Script([2.0])
+    interleave(script, "before", "after", Effort(), 0.01, clock=script.clock)
+    assert {runs for _, runs in script.asked} == {10}
+
+
 def test_an_undecided_one_stops_when_the_time_is_up():
     assert len(rounds_of(Script([1.2, 0.9]), seconds=0.0).after) == 3
 
@@ -64,7 +87,7 @@ def test_an_undecided_one_stops_when_the_time_is_up():
 def test_a_disturbed_turn_is_taken_again():
     script = Script([1.5], loud={1, 3})  # the second turn, and the first of the next round
     found = rounds_of(script)
-    names = [name for name, _ in script.asked[2:]]
+    names = [name for name, _ in script.asked[1:]]
     assert names == ["before", "after", "after", "after", "after", "before", "before", "after"]
     assert found.disturbed == (False, False, False)
     assert found.speedup.median == found.speedup.low == pytest.approx(1.5)
@@ -95,11 +118,11 @@ def test_loud_rounds_that_disagree_decide_nothing():
 def test_rounds_alternate_and_short_calls_are_repeated():
     script = Script([1.2, 0.9, 1.1, 0.9])
     rounds_of(script, seconds=0.0)
-    assert [name for name, _ in script.asked[2:]] == ["before", "after", "after", "before", "before", "after"]
-    assert {runs for _, runs in script.asked[2:]} == {25}
+    assert [name for name, _ in script.asked[1:]] == ["before", "after", "after", "before", "before", "after"]
+    assert {runs for _, runs in script.asked[1:]} == {10}
     slow = Script([2.0], once=3.0)
     rounds_of(slow)
-    assert {runs for _, runs in slow.asked[2:]} == {2}
+    assert {runs for _, runs in slow.asked[1:]} == {1}
 
 
 def test_measures_and_remembers(make, tmp_path, monkeypatch):
@@ -122,16 +145,22 @@ def test_measures_and_remembers(make, tmp_path, monkeypatch):
         measure(before, after)
 
 
-def test_processes_live_on_as_the_next_before(make, tmp_path, monkeypatch):
+def test_processes_live_on_for_the_next_questions(make, tmp_path, monkeypatch):
     monkeypatch.setenv("GRAPHWRIGHT_CACHE", str(tmp_path))
-    programs = [make.encoder(make.weights(seed)) for seed in range(3)]
+    programs = [make.encoder(make.weights(seed)) for seed in range(6)]
     started = []
     real = gate.Worker
     monkeypatch.setattr(gate, "Worker", lambda *a: started.append(a[2]) or real(*a))
     with Measurer(workloads(programs[0], ["1x4"]), threads=1, effort=Effort(seconds=0.1)) as measure:
-        measure(programs[0], programs[1])
-        measure(programs[1], programs[2])
-        assert len(started) == 3
+        for before, after in pairwise(programs[: gate.HELD]):
+            measure(before, after)
+        assert len(started) == len(measure._workers) == gate.HELD
+        measure(programs[3], programs[0])
+        assert len(started) == gate.HELD
+        measure(programs[0], programs[4])
+        assert set(measure._workers) == {programs[number].fingerprint() for number in (0, 2, 3, 4)}
+        monkeypatch.setattr(gate, "too_large", lambda sizes: len(list(sizes)) > 2)
+        measure(programs[4], programs[5])
         assert len(measure._workers) == 2
 
 

@@ -1,5 +1,6 @@
 import itertools
 import os
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,10 +8,10 @@ import numpy as np
 import psutil
 import pytest
 from graphwright.backends.bundles.bundle import Variant, write
-from graphwright.backends.measuring import contestants, measure, process
+from graphwright.backends.measuring import contestants, measure, process, worker
 from graphwright.backends.measuring.contestants import recognise, size_of, too_large
 from graphwright.backends.measuring.measure import compare, save_feeds, workloads
-from graphwright.backends.measuring.process import Worker
+from graphwright.backends.measuring.process import Warmed, Worker
 from graphwright.backends.measuring.turns import FEWEST
 from graphwright.backends.measuring.workloads import Workload
 from graphwright.backends.runtimes.onnxruntime import save_model
@@ -213,6 +214,20 @@ def test_a_killed_contestant_is_said_to_be(make, tmp_path):
             worker.ask(do="time", feed="", runs=1, warmup=0, seconds=1)
 
 
+def test_a_worker_may_load_while_others_work(make, tmp_path):
+    save_model(make.encoder(), tmp_path / "m.onnx")
+    (tmp_path / "none.onnx").write_bytes(b"none")
+    np.savez(tmp_path / "f.npz", **make.feed())
+    with Worker("it", "onnxruntime", tmp_path / "m.onnx", 1, wait=False) as worker:
+        asked = worker.ask(do="time", feed=str(tmp_path / "f.npz"), runs=1, warmup=0, seconds=1)
+        assert asked["seconds"]
+    with (
+        Worker("it", "onnxruntime", tmp_path / "none.onnx", 1, wait=False) as worker,
+        pytest.raises(MeasureError, match="it failed while measuring: ONNX Runtime cannot load none"),
+    ):
+        worker.ready()
+
+
 def test_a_worker_ends_with_its_parent(make, tmp_path):
     save_model(make.encoder(), tmp_path / "m.onnx")
     worker = Worker("it", "onnxruntime", tmp_path / "m.onnx", 1)
@@ -271,6 +286,37 @@ def test_an_input_may_be_named_as_numpys_own_arguments_are(name):
     with save_feeds([Workload("w", {name: array})]) as paths, np.load(paths["w"]) as stored:
         assert list(stored) == [name]
         np.testing.assert_array_equal(stored[name], array)
+
+
+def test_a_contestants_first_turn_at_a_workload_begins_with_calls_like_it():
+    asked = []
+
+    class Answering:
+        def ask(self, **request):
+            asked.append((request["feed"], request["settle"], request["warmup"]))
+
+    warmed = Warmed(Answering(), 2, "short")
+    for feed in ("long", "long", "short"):
+        warmed.time(feed, 1, 1.0)
+    assert asked == [("long", "short", 2), ("long", "short", 0), ("short", "short", 2)]
+
+
+def test_a_turn_settles_on_short_calls_which_are_not_timed(tmp_path):
+    called = []
+
+    def run(feed):
+        called.append(len(feed["x"]))
+        time.sleep(0.01)
+
+    for size in (1, 5):
+        np.savez(tmp_path / f"{size}.npz", x=np.zeros(size))
+    request = {"feed": str(tmp_path / "5.npz"), "settle": str(tmp_path / "1.npz"), "runs": 1, "seconds": 0}
+    assert len(worker._time(run, {**request, "warmup": 0}, watched=False)["seconds"]) == 1
+    assert called == [*[1] * (len(called) - 1), 5]
+    assert len(called) >= 3
+    called.clear()
+    worker._time(run, {**request, "warmup": 4}, watched=False)
+    assert called == [5] * 5
 
 
 def test_a_workload_is_timed_within_its_seconds(make, tmp_path):

@@ -21,7 +21,7 @@ class Measurer:
     def __init__(self, workloads, threads, target, effort, progress):
         self.workloads, self.ms, self.conditions = workloads, {}, None
 
-    def __call__(self, before, after, only=None, processes=1):
+    def __call__(self, before, after, only=None, processes=1, whether=False):
         names = [only] if only else [workload.name for workload in self.workloads]
         taken = lambda program, name: 2.0 if _windows(program) == (name == "1x300") else 1.0
         return {name: speedup([taken(before, name)] * 3, [taken(after, name)] * 3) for name in names}

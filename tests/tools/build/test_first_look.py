@@ -34,9 +34,10 @@ def looked(program, monkeypatch):
             def __init__(self, workloads, threads, target, effort, progress):
                 self.workloads, self.ms, self.conditions = workloads, {}, None
 
-            def __call__(self, before, after, only=None, processes=1):
+            def __call__(self, before, after, only=None, processes=1, whether=False):
                 timed.append((before, after, only))
-                ratio = export if _attentions(after) < _attentions(before) else 1.0
+                gone = _attentions(before) - _attentions(after)
+                ratio = export if gone > 0 else 1 / export if gone < 0 and only else 1.0
                 names = [only] if only else [workload.name for workload in self.workloads]
                 return {name: speedup([ratio] * 3, [1.0] * 3) for name in names}
 
@@ -68,7 +69,7 @@ def test_no_pass_is_timed_and_every_workload_is_held_against_the_export_once(loo
     assert [each.step.status for each in outcome.steps] == ["applied"] * 2
     assert not any(each.step.ratios for each in outcome.steps)
     assert sorted(only for _, _, only in timed) == ["1x16", "mixed:4"]
-    assert all(_attentions(before) == 2 and _attentions(after) == 0 for before, after, _ in timed)
+    assert all(_attentions(before) == 0 and _attentions(after) == 2 for before, after, _ in timed)
     assert SAID in report.markdown(outcome)
 
 
@@ -78,6 +79,16 @@ def test_what_cannot_gain_from_a_pass_does_without_it_all_the_same(looked):
     operators = {each.name: [node.op_type for node in each.program.graph.graph] for each in outcome.graphs}
     assert "GatherND" in operators["main"] or "Gather" in operators["main"]
     assert len(operators["for-1x16"]) < len(operators["main"])
+
+
+def test_another_graph_is_taken_up_where_it_parts_from_the_first(looked, monkeypatch):
+    ran, real = [], Pipeline.run
+    monkeypatch.setattr(Pipeline, "run", lambda self, *a, **k: ran.append(str(self)) or real(self, *a, **k))
+    outcome, _ = looked(0.5, quick=True, pipeline=f"{FUSED},eliminate-dead-code,quantize-dynamic")
+    assert [text.partition(",")[0] for text in ran] == ["fuse-attention", "eliminate-dead-code"]
+    served = {each.step.text.partition("{")[0]: each.graphs for each in outcome.steps}
+    assert served["fuse-attention"] == served["quantize-dynamic"] == ("main", "for-1x16")
+    assert served["remove-padding"] == ("main",)
 
 
 def test_an_export_that_measures_faster_is_kept(looked):

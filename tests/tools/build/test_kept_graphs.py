@@ -44,7 +44,7 @@ def built(model, tmp_path, monkeypatch):
             def __init__(self, workloads, threads, target, effort, progress):
                 self.workloads, self.ms, self.conditions = workloads, {}, None
 
-            def __call__(self, before, after, only=None, processes=1):
+            def __call__(self, before, after, only=None, processes=1, whether=False):
                 undone = BODY.count("=") == len(list(after.graph.graph))
                 ratio = (2.0 if undone else 0.5) if only in fast else 1.0
                 return {only: speedup([ratio] * 3, [1.0] * 3)}
