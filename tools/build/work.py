@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 from ...backends.base import Engine
 from ...backends.bundles.bundle import Variant
@@ -31,6 +32,7 @@ from ..judge.judging import Judging, judging
 from ..judge.lengths import lengths
 from ..judge.quality import Runner, Score
 from . import presets
+from .eager import source_of
 from .evidence import Evidence
 from .portability import Portability, portability
 from .replay import Replayed
@@ -95,7 +97,7 @@ class Work:
         self.effort = effort or (QUICK if config.quick else THOROUGH)
         self.target = named(config.target or "host")
         self.notes: list[str] = []
-        self.wide = bool(wide and wide.passes)
+        self.eager = source_of(program, wide) if self.effort.eager else None
         if wide and wide.passes:
             console.say(wide.said)
             self.notes.append(wide.said)
@@ -232,16 +234,20 @@ class Work:
         programs = [graph.program for graph in graphs]
         return portability(programs, [fitting(feed, programs) for feed in feeds], self.threads)
 
-    def compare(self, builds: Mapping[str, Contestant], programs: Iterable[Program]) -> Comparison:
+    def compare(
+        self,
+        builds: Mapping[str, Contestant],
+        programs: Iterable[Program],
+        start: Callable[[str, str, Path, int], Any] | None = None,
+    ) -> Comparison:
         """Contestants beside what the user would otherwise run: PyTorch, where the model came from there, and
         ONNX Runtime at its best settings on the un-rewritten export.
 
         programs: those that the contestants were built from, which the ids of every workload must fit.
+        start: as `compare` takes it.
         """
         self.console.say("Comparing with what you would otherwise run")
-        source = Path(str(self.program.info.get("source", "")))
-        eager = self.effort.eager and not self.wide and (source / "config.json").is_file()
-        usual: dict[str, Contestant] = {PYTORCH: source} if eager else {}
+        usual: dict[str, Contestant] = {} if self.eager is None else {PYTORCH: self.eager}
         return compare(
             {**usual, PLAIN: self.plain, **builds},
             fitted(self.workloads, programs),
@@ -251,4 +257,5 @@ class Work:
             seconds=self.effort.limit,
             warm=self.effort.warm,
             progress=self.console.progress,
+            start=start,
         )

@@ -24,23 +24,28 @@ def vega() -> str:
 
     Bundling takes seconds, so the script is kept, a file a version.
     """
-    kept = cache_directory() / "scripts" / f"vega-{version('vl-convert-python')}.js"
-    if _own(kept):
-        return kept.read_text(encoding="utf-8")
+    path = kept()
+    if own(path):
+        return path.read_text(encoding="utf-8")
     import vl_convert
 
     script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = kept.with_suffix(f".{os.getpid()}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
         unfinished.write_text(script, encoding="utf-8")
-        unfinished.replace(kept)
+        unfinished.replace(path)
     except OSError:  # no place to keep it: the next run bundles again
         pass
     return script
 
 
-def _own(path: Path) -> bool:
+def kept() -> Path:
+    """Where the script is kept, or will be."""
+    return cache_directory() / "scripts" / f"vega-{version('vl-convert-python')}.js"
+
+
+def own(path: Path) -> bool:
     """Whether a file is there that this user wrote: a page runs what is in it."""
     try:
         return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()

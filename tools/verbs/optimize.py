@@ -16,6 +16,7 @@ from ...ir.capture import capture
 from ...ir.errors import GraphwrightError
 from ...passes.manager.pipeline import Pipeline
 from ..build.building import Build
+from ..build.eager import Eager, source_of
 from ..build.kept import building, kept
 from ..build.outcome import Outcome
 from ..build.preflight import preflight
@@ -25,6 +26,7 @@ from ..config import RunConfig, make, resolve
 from ..console import Console
 from ..finish import concluded, saved
 from ..judge.judging import read_calibration, read_data
+from ..reports.ahead import Ahead
 
 
 def optimize(
@@ -89,25 +91,35 @@ def run(
     pipeline = preflight(config, source, pipeline)
     if note := homeless():
         console.say(note)
-    console.progress("capturing")
-    program = capture(config.model if source is None else source, inputs=inputs, model_type=config.model_type)
-    for note in program.info.get("notes", ()):
-        console.say(note)
-    wide = widened(program, pipeline, console.progress)
-    program, pipeline = wide.program, wide.rest
-    data, texts = read_data(config, program), read_calibration(config, program)
-    backends: tuple[Engine, ...] = ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
-    chains = {name: candidates(config, program, pipeline, name) for name in backends}
     with ExitStack() as stack:
+        ahead = stack.enter_context(Ahead(config.out is not None))
+        console.progress("capturing")
+        program = capture(
+            config.model if source is None else source, inputs=inputs, model_type=config.model_type
+        )
+        for note in program.info.get("notes", ()):
+            console.say(note)
+        wide = widened(program, pipeline, console.progress)
+        program, pipeline = wide.program, wide.rest
+        data, texts = read_data(config, program), read_calibration(config, program)
+        backends: tuple[Engine, ...] = (
+            ("onnxruntime", "tvm") if config.backend == "auto" else (config.backend,)
+        )
+        chains = {name: candidates(config, program, pipeline, name) for name in backends}
+        loaded = None if config.quick else source_of(program, wide)
+        eager = stack.enter_context(Eager(loaded, config.threads or 1))
         first = [chain[0] for chain in chains.values()]
         work = Work(config, console, program, data, first, texts, wide, recording)
         if pipeline is None:
             chains = {name: work.begun(chain, name) for name, chain in chains.items()}
+        eager.wait()
+        ahead.wait()
         console.say(work.forecast([chain[0] for chain in chains.values()]))
         builds = list(_builds(work, chains, stack))
         comparison = work.compare(
             {name: each for build in builds for name, each in build.contestants.items()},
             [graph.program for build in builds for graph in build.graphs],
+            eager.start,
         )
         build, other = kept(builds, comparison)
         outcome = concluded(work, wide, build, comparison, other, time.monotonic() - began)
