@@ -19,7 +19,7 @@ import graphwright as gw
 import numpy as np
 import onnx_ir
 import onnxruntime
-from graphwright.backends.running.text import TextEncoder
+from graphwright.ir.inputs.text import TextEncoder
 from graphwright.passes.manager.contract import Context
 from graphwright.tools.judge.data import Row
 from graphwright.tools.judge.quality import batches

@@ -16,10 +16,10 @@ from ...ir.errors import MeasureError, short
 from ...ir.inputs.cached import cache_of
 from ...ir.inputs.memory import remembering
 from ...ir.inputs.probe import feed
+from ...ir.inputs.text import TextEncoder
 from ...ir.program import Program
 from ...ir.spec import InputSpec
 from ..bundles.feeds import Feed, sized_by
-from ..running.text import TextEncoder
 
 BATCHES = ("1", "8")  # for inputs without a length, such as images
 MOST_TOKENS = 1 << 17  # of one call: the length of a long context, or a thousand texts of usual length

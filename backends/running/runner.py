@@ -14,6 +14,8 @@ import numpy as np
 from ...ir.errors import BundleError, InputError, short
 from ...ir.host.files import path_of
 from ...ir.inputs.extents import Extent, extents
+from ...ir.inputs.text import TextEncoder
+from ...ir.inputs.texts import listed
 from ...ir.spec import InputSpec
 from ..bundles.feeds import Feed
 from ..bundles.folder import appearing
@@ -24,8 +26,6 @@ from ..tvm.run.runtime import Runtime
 from .answers import classes, spans, together
 from .routed import Routed
 from .stream import Stream
-from .text import TextEncoder
-from .texts import listed
 
 CLASSIFIERS = ("sequence-classification", "token-classification")
 BATCH = 32  # texts that __call__ runs together

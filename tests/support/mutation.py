@@ -226,8 +226,8 @@ class Material:
     def beside(self, rng, case):
         """A file beside the configuration and the weights: of the tokenizer, or of what pools."""
         import torch
-        from graphwright.backends.running.text import TextEncoder
         from graphwright.ir.capture import capture
+        from graphwright.ir.inputs.text import TextEncoder
         from safetensors.torch import save_file
 
         out = case / "bert"

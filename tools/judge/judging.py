@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...backends.measuring.workloads import prose
-from ...backends.running.text import TextEncoder
 from ...ir.errors import DataError
 from ...ir.inputs.probe import probes
+from ...ir.inputs.text import TextEncoder
 from ...ir.program import Program
 from ...passes.manager.contract import Feed
 from ..config import RunConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...backends.running.text import TextEncoder
+from ...ir.inputs.text import TextEncoder
 from ...ir.program import Program
 from .data import Data
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ...backends.running.text import TextEncoder
 from ...ir.agreement import scaled_distance, smallest_cosine
 from ...ir.execute import execute
 from ...ir.inputs.masks import masks_along
 from ...ir.inputs.probe import probes
+from ...ir.inputs.text import TextEncoder
 from ...ir.program import Program
 from ...passes.manager.contract import Exact, Feed
 from ...passes.manager.verify import rounding

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ...backends.running.runner import Bundle
-from ...backends.running.texts import listed
 from ...backends.target import allowed_cpus, check_threads
 from ...ir.errors import BundleError, InputError, short
 from ...ir.host.files import path_of
+from ...ir.inputs.texts import listed
 from . import deleting, store, write
 from .model import Model
 from .recall import GOALS

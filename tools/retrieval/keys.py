@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ...backends.running.text import TextEncoder
-from ...backends.running.texts import listed
 from ...backends.runtimes.onnxruntime import OnnxRuntime
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Experts, FeedForward
 from ...ir.capture import capture
 from ...ir.errors import InputError
+from ...ir.inputs.text import TextEncoder
+from ...ir.inputs.texts import listed
 from ...ir.program import Program
 from ...ir.values import Value
 from ...ir.view import view

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ...backends.bundles.folder import appearing
-from ...backends.running.texts import listed
 from ...backends.target import allowed_cpus
 from ...ir.errors import BundleError, ConfigError, InputError, short
 from ...ir.host.files import why
+from ...ir.inputs.texts import listed
 from . import store
 from .graph import Graph
 from .model import Model

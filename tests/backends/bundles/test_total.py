@@ -201,7 +201,7 @@ def test_pairs_are_as_many_as_texts(bundles, pairs, sentence):
 
 
 def test_a_generator_that_does_not_end_is_stopped(bundles, monkeypatch):
-    monkeypatch.setattr("graphwright.backends.running.texts.MOST", 1000)
+    monkeypatch.setattr("graphwright.ir.inputs.texts.MOST", 1000)
     with pytest.raises(InputError, match="at most 1,000 texts go into one call"):
         bundles[0](text for text in iter(lambda: "a", None))
 

@@ -6,10 +6,10 @@ import onnx_ir
 import pytest
 from graphwright.backends.measuring.measure import Cell, Comparison
 from graphwright.backends.measuring.ratios import speedup
-from graphwright.backends.running.text import TextEncoder
 from graphwright.ir.capture import capture
 from graphwright.ir.errors import CaptureError, DataError
 from graphwright.ir.execute import execute
+from graphwright.ir.inputs.text import TextEncoder
 from graphwright.tools import report
 from graphwright.tools.build import building_graphs, work
 from graphwright.tools.config import make

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from graphwright.backends.running.text import TextEncoder
 from graphwright.ir.errors import DataError
+from graphwright.ir.inputs.text import TextEncoder
 from graphwright.ir.program import Program
 from graphwright.ir.spec import InputSpec
 from graphwright.tools.judge import fidelity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...ir.errors import InputError
+from ..errors import InputError
 
 MOST = 10_000_000  # texts of one call; a generator need not end
 

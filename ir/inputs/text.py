@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...ir.errors import BundleError, InputError
-from ...ir.spec import InputSpec
+from ..errors import BundleError, InputError
+from ..spec import InputSpec
 from .texts import listed
 
 if TYPE_CHECKING:

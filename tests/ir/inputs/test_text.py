@@ -1,17 +1,41 @@
+"""Texts as arrays, by a tokenizer of single letters."""
+
+import json
+
 import numpy as np
 import pytest
-from graphwright.backends.running.text import TextEncoder
 from graphwright.ir.errors import BundleError, InputError
+from graphwright.ir.inputs.text import TextEncoder
 from graphwright.ir.spec import InputSpec
+
+SIZES = ("batch", "length")
+IDS = InputSpec("input_ids", "int64", SIZES, "token_ids", 40)
+INPUTS = (IDS, InputSpec("attention_mask", "int64", SIZES, "attention_mask"))
+CONTENT = json.dumps(
+    {
+        "version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "WordLevel",
+            "vocab": {w: i for i, w in enumerate(["[PAD]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"])},
+            "unk_token": "[UNK]",
+        },
+    }
+).encode()
 
 
 @pytest.fixture
-def encode(make):
-    program = make.encoder()
-    types = InputSpec("token_type_ids", "int32", ("batch", "length"), "token_type_ids", 2)
-    positions = InputSpec("position_ids", "int64", ("batch", "length"), "position_ids", 12)
-    inputs = (*program.inputs, types, positions)
-    return TextEncoder(make.tokenizer_json(), inputs, {**program.info, "pad_token_id": 7}, program.symbols)
+def encode():
+    types = InputSpec("token_type_ids", "int32", SIZES, "token_type_ids", 2)
+    positions = InputSpec("position_ids", "int64", SIZES, "position_ids", 12)
+    symbols = {"batch": (1, 64), "length": (1, 12)}
+    return TextEncoder(CONTENT, (*INPUTS, types, positions), {"max_length": 8, "pad_token_id": 7}, symbols)
 
 
 def test_pads_to_the_longest_with_the_models_own_padding(encode):
@@ -39,9 +63,9 @@ def test_words_keep_track_of_their_tokens(encode):
     assert encode.token_id("nowhere") is None
 
 
-def test_a_fixed_length_is_filled(make):
+def test_a_fixed_length_is_filled():
     ids = InputSpec("input_ids", "int64", ("batch", 6), "token_ids", 40)
-    encode = TextEncoder(make.tokenizer_json(), (ids,), {}, {})
+    encode = TextEncoder(CONTENT, (ids,), {}, {})
     assert encode(["a b", "c " * 9])["input_ids"].shape == (2, 6)
 
 
@@ -53,24 +77,23 @@ def test_what_is_no_list_of_texts_is_refused(encode, texts, sentence):
         encode(texts)
 
 
-def test_an_input_that_text_does_not_give_is_named(make):
-    program = make.encoder()
+def test_an_input_that_text_does_not_give_is_named():
     pixels = InputSpec("pixel_values", "float32", ("batch", 3), "pixel_values")
-    encode = TextEncoder(make.tokenizer_json(), (*program.inputs, pixels), {}, {})
+    encode = TextEncoder(CONTENT, (*INPUTS, pixels), {}, {})
     with pytest.raises(InputError, match=r"'pixel_values' \(pixel_values\) is not made from text"):
         encode(["a"])
 
 
-def test_a_model_without_token_ids_has_no_use_for_texts(make):
+def test_a_model_without_token_ids_has_no_use_for_texts():
     with pytest.raises(BundleError, match="takes no token ids"):
-        TextEncoder(make.tokenizer_json(), (), {}, {})
+        TextEncoder(CONTENT, (), {}, {})
 
 
-def test_a_damaged_tokenizer_is_named(make):
+def test_a_damaged_tokenizer_is_named():
     with pytest.raises(BundleError, match=r"tokenizer\.json can't be read"):
-        TextEncoder(b"{", make.encoder().inputs, {}, {})
+        TextEncoder(b"{", INPUTS, {}, {})
 
 
-def test_a_model_without_a_limit_gets_every_token(make):
-    encode = TextEncoder(make.tokenizer_json(), make.encoder().inputs, {}, {})
+def test_a_model_without_a_limit_gets_every_token():
+    encode = TextEncoder(CONTENT, INPUTS, {}, {})
     assert encode(["a " * 30])["input_ids"].shape == (1, 30)
