@@ -1,4 +1,5 @@
-"""all-MiniLM-L6-v2 factorised, in groups, tied: quality and real bytes, before and after distilling.
+"""all-MiniLM-L6-v2 factorised, in groups, tied, of fewer tokens: quality and real bytes, before and after
+distilling.
 
     python benchmarks/smaller.py --train ../shared/data/stsb/train.csv --sts ../shared/data/stsb/dev.csv \\
         --work DIR [--only NAME,...] [--minutes M] [--texts N] [--steps N]
@@ -13,9 +14,11 @@ sentence, score without a header. Builds: `plain`, `uncounted` (every row of the
 less or all tied, factorised, distilled, a bit or 4 bits a weight). Half as wide: `narrow` (by one change of
 basis), `narrow-features` (by features left out), and distilled: `narrow-apart` (a matrix a layer between the
 widths), `narrow-distilled` (one pair for all), `narrow-matrices` (which the matrices are compared by, too),
-`narrow-features-distilled` (the pair). Bytes are those of the file, of the
-encoder's weights (all that is no table), and of what a pass factorised. Whatever was made stays in --work
-and is not made again; a training that was stopped goes on.
+`narrow-features-distilled` (the pair). With a vocabulary of --size tokens, trained on the sentences of
+--train: `vocabulary`, `vocabulary-distilled` (by the teacher, which keeps its own), and beside them
+`vocabulary-pruned` (the old tokens that these sentences use twice). Bytes are those of the file, of tables,
+of the encoder's weights (all that is no table), and of what a pass factorised. Whatever was made stays in
+--work and is not made again; a training that was stopped goes on.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.target import detect
 from graphwright.ir.footprint import weight_bytes
 from graphwright.ir.program import Program
+from graphwright.passes.common.texts import with_texts
 from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.tools.verbs.demo import model_directory
@@ -38,6 +42,7 @@ from sentences import feeds, rows, score
 
 TABLE, LINEAR = "factorise-embedding{{rank={rank}}}", "factorise-linear{{energy=0.95}}"
 NARROW, FEATURES = "share-projections{{width=192}}", "prune-hidden{{ratio=0.5,importance=activation}}"
+VOCABULARY = "transfer-vocabulary{{size={size}}}"
 FOUR_BITS = "quantize-weights{bits=4,group=128,method=gptq}"
 TIED = "tie-layers{{init=fit}},{distill}"
 BUILDS = {
@@ -59,6 +64,9 @@ BUILDS = {
     "narrow-distilled": NARROW + ",{shared}",
     "narrow-matrices": NARROW + ",{matrices}",
     "narrow-features-distilled": FEATURES + ",{shared}",
+    "vocabulary": VOCABULARY,
+    "vocabulary-distilled": VOCABULARY + ",{tables}",
+    "vocabulary-pruned": "prune-vocabulary{{times=2,characters=seen}}",
     "whole": "prune-layers{{keep=5}}," + TABLE + ",{distill},quantize-product{{block=8}}",
     "whole-tied": "factorise-embedding{{rank=48}}," + TIED,
     "whole-tied-narrower": "factorise-embedding{{rank=32}}," + TIED,
@@ -87,15 +95,20 @@ def make(name: str, args: argparse.Namespace, known: dict) -> None:
     program = gw.trace(model)
     judged = {text for row in rows(args.sts) for text in row[:2]}
     texts = [t for t in dict.fromkeys(t for row in rows(args.train) for t in row[:2]) if t not in judged]
-    training = list(feeds(model, texts[: args.texts])) if name != "uncounted" else []
+    texts = texts[: args.texts]
+    training = [
+        with_texts(feed, texts[32 * number : 32 * number + 32])
+        for number, feed in enumerate(feeds(model, texts) if name != "uncounted" else ())
+    ]
     context = Context(
         target=detect(), threads=2, calibration=training[:: max(1, len(training) // 8)], training=training,
         cache=cache_directory(), original=program,
     )  # fmt: skip
     bounds = f"minutes={args.minutes}" + (f",steps={args.steps}" if args.steps else "")
-    taught = {"distill": "", "shared": ",projections=shared", "matrices": ",projections=shared,matrices=1.0"}
+    taught = {"distill": "", "shared": ",projections=shared", "matrices": ",projections=shared,matrices=1.0",
+             "tables": ",embeddings=true"}  # fmt: skip
     told = {how: f"distill{{{bounds}{options}}}" for how, options in taught.items()}
-    text = BUILDS[name].format(rank=args.rank, **told)
+    text = BUILDS[name].format(rank=args.rank, size=args.size, **told)
     began = time.monotonic()
     passes = (text, "to-onnx", AFTERWARDS.get(name, ""))
     ran = Pipeline.parse(",".join(filter(None, passes))).run(program, context)
@@ -103,13 +116,16 @@ def make(name: str, args: argparse.Namespace, known: dict) -> None:
         raise SystemExit(str(next(step.error for step in ran.steps if step.error)))
     path = args.work / f"{name}.onnx"
     save_model(ran.program, path)
+    reads = args.work / f"{name}-tokenizer"
+    reads.mkdir(exist_ok=True)
+    (reads / "tokenizer.json").write_bytes(ran.program.tokenizer["tokenizer.json"])
     known[name] = {
         "pipeline": ",".join(filter(None, passes)),
         "seconds": time.monotonic() - began,
         "bytes": weight_bytes(ran.program),
         "encoder": encoder_bytes(ran.program),
         "file": sum(part.stat().st_size for part in args.work.glob(f"{name}.onnx*")),
-        "spearman": score(path, model, args.sts),
+        "spearman": score(path, reads, args.sts),
         "steps": [{"pass": step.text, "notes": step.notes, **step.statistics} for step in ran.steps],
     }
 
@@ -123,6 +139,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", default=",".join(BUILDS))
     parser.add_argument("--rank", type=int, default=128)
+    parser.add_argument("--size", type=int, default=8000)
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--texts", type=int, default=None)
@@ -135,13 +152,14 @@ def main() -> None:
             make(name, args, known)
             results.write_text(json.dumps(known, indent=1))
             print(name, known[name], flush=True)
-    table = Table("build", "Spearman", "file", "encoder", "factorised", "of before", "minutes")
+    table = Table("build", "Spearman", "file", "tables", "encoder", "factorised", "of before", "minutes")
     for name, row in known.items():
         step = next((step for step in row["steps"] if "bytes before" in step), None)
         share = f"{step['bytes'] / step['bytes before']:.3f}" if step else ""
         size = f"{step['bytes'] / 1e6:.2f} MB" if step else ""
         table.add_row(
-            name, f"{row['spearman']:.2f}", f"{row['file'] / 1e6:.2f} MB", f"{row['encoder'] / 1e6:.2f} MB",
+            name, f"{row['spearman']:.2f}", f"{row['file'] / 1e6:.2f} MB",
+            f"{(row['bytes'] - row['encoder']) / 1e6:.2f} MB", f"{row['encoder'] / 1e6:.2f} MB",
             size, share, f"{row['seconds'] / 60:.1f}",
         )  # fmt: skip
     Console(width=110).print(table)

@@ -30,7 +30,7 @@ def execute_onnx(
 
     Args:
         model: onnx_ir.Model. Its weights are read, not copied.
-        feeds: arrays by input name.
+        feeds: arrays by input name; what is no input, as labels and texts of rows, is left out.
         threads: intra-op threads.
     """
     return list(stream_onnx(model, outputs, feeds, threads))
@@ -65,9 +65,11 @@ def stream_onnx(
         endless = any(
             node.op_type == "Loop" for node in onnx_ir.traversal.RecursiveGraphIterator(model.graph)
         )
+        taken = {str(value.name) for value in model.graph.inputs}
         for feed in feeds:
+            given = {name: array for name, array in feed.items() if name in taken}
             with _patience(_PATIENCE) if endless else nullcontext() as limit:
-                found = session.run(list(outputs), dict(feed), limit)
+                found = session.run(list(outputs), given, limit)
             yield dict(zip(outputs, found, strict=True))
         del session  # before the file that it maps goes away
 

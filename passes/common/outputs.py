@@ -39,6 +39,11 @@ def logits(program: Program, output: torch.Tensor) -> bool:
     return program.task in _LOGITS and output.dim() > 1 and output.shape[-1] > 1
 
 
+def over_ids(program: Program, shape: Sequence[Any]) -> bool:
+    """Whether an output's last axis has a number for each token of the program's vocabulary."""
+    return any(spec.role == "token_ids" and [spec.high] == list(shape[-1:]) for spec in program.inputs)
+
+
 def arguments(program: Program, feed: Feed) -> list[torch.Tensor]:
     """A feed as the graph module takes it."""
     import torch  # what is only asked about ONNX programs needs none

@@ -85,11 +85,12 @@ class Context:
 
     target: the hardware. runtime: what the program is for, "onnxruntime" or "tvm"; empty where that is open.
     threads: intra-op threads to build and measure with.
-    calibration: feeds of real data, for passes that require "calibration".
+    calibration: feeds of real data, for passes that require "calibration". Beside inputs they may hold what
+        goes with their rows: labels, and the texts that they were made from (passes/common/texts.py).
     training: feeds of real data to train on, as many as there are; where it is empty, calibration serves.
     cache: a folder where work may be kept between runs, such as a training's checkpoints; None keeps none.
     original: the program as captured, of the fx dialect, for passes that require "original"; the manager
-        fills it in.
+        fills it in. It may read texts by another tokenizer than the program, and then takes no feed of it.
     score: quality of a program on the user's metric, higher is better, for passes that require "score".
     measure: times two programs in turn, ratio per workload name (`only` names the one to time, `processes`
         how many of each program to spread it over); None when nothing may be timed.

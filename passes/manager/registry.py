@@ -47,6 +47,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "prune-to-latency",
         "prune-vocabulary",
         "prune-weights",
+        "transfer-vocabulary",
     ),
     "quantize": (
         "compute-bfloat16",

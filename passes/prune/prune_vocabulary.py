@@ -49,11 +49,13 @@ class PruneVocabulary(Pass):
             raise ValueError(f"times is {self.times}, and a token is seen 1 time or more")
 
     def run(self, program: Program, context: Context) -> Result:
+        from ..common.texts import read_alike
         from .vocabulary.tables import cut, required
         from .vocabulary.token_ids import Translated
 
         tokens = Tokens(program.tokenizer)
-        known, rows, size = required(program)
+        asked = required(program)
+        known, rows, size = asked.ids, asked.rows, asked.bytes
         counts = _counts(program, (*context.calibration, *context.training), rows)
         seen = {int(number) for number in np.flatnonzero(counts >= self.times)}
         kept = sorted(tokens.needed(seen | known, self.characters == "all"))
@@ -69,11 +71,14 @@ class PruneVocabulary(Pass):
         files = tokens.rewritten(kept)
         pruned = replace(cut(program, kept), tokenizer=files)
         again = lambda feeds: Translated(feeds, program, kept, tokens.unknown) if feeds else ()
+        original = context.original
+        if original is not None and read_alike(original, program):  # else it reads texts by its own
+            original = replace(cut(original.clone(), kept), tokenizer=files)
         following = replace(
             context,
             calibration=again(context.calibration),
             training=again(context.training),
-            original=context.original and replace(cut(context.original.clone(), kept), tokenizer=files),
+            original=original,
         )
         note = (
             f"words of other tokens than these {stay} are split into smaller pieces, at worst into characters"

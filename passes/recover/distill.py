@@ -17,6 +17,7 @@ from .training.recovery import Recovery
 if TYPE_CHECKING:
     from .teaching.losses.base import Term
     from .teaching.losses.projections import Projections
+    from .teaching.losses.readings import Reading
     from .training.checkpoints import Checkpoints
 
 
@@ -26,6 +27,10 @@ class Distill(Recovery):
 
             weights as a rewrite left them
         ->  weights trained to give the outputs and states of the captured model
+
+    Where teacher and student read texts by other tokenizers, as after `transfer-vocabulary`, each reads the
+    texts that stand beside the ids by its own. What there is for each token is then compared word by word, by
+    its mean; attention, and scores of tokens or places, are not compared (losses/readings.py).
 
     Terms of the loss, with their weights (0 leaves one out; none: by the task):
     output: distance of the outputs (losses/outputs.py); 1 unless they are logits.
@@ -38,7 +43,7 @@ class Distill(Recovery):
         pair for all layers, which starts from what the texts say that the widths have in common, and is
         learned along and thrown away (Zhao et al., 2019, arXiv:1909.11687; losses/projections.py). Vectors
         that are given out may then be as narrow as the student's stream: a student of its own make learns
-        from a teacher given as Context(original=...). Both read one vocabulary.
+        from a teacher given as Context(original=...).
     matrices: of layers, projected to the teacher's by that pair (losses/matrices.py).
     layers: which layer of the student learns from which of the teacher, such as "1:2,2:4,3:6"; by default the
         last from the last, and the others evenly.
@@ -91,6 +96,7 @@ class Distill(Recovery):
     def run(self, program: Program, context: Context) -> Result:
         from ...ir.evaluated import evaluated
         from .teaching.annealed import Annealed
+        from .teaching.losses.readings import reading
         from .teaching.objective import Objective, Watched
         from .training.recompute import pieces, recomputing
         from .training.shards import in_parts
@@ -98,9 +104,10 @@ class Distill(Recovery):
 
         assert context.original is not None
         teacher = evaluated(context.original)
-        alike(teacher, program, widths=self.projections == "own")
+        alike(teacher, program, widths=self.projections == "own", ids=False)
+        reads = reading(teacher, program)
         batches = self.data(program, context)
-        terms, notes = self._terms(teacher, program, batches[0], context.seed)
+        terms, notes = self._terms(teacher, program, batches[0], context.seed, reads)
         own = self.own(program)
         team = join()
         parted = self.shard and team.count > 1
@@ -112,7 +119,8 @@ class Distill(Recovery):
         if self.anneal:
             student = annealed = Annealed(program, teacher, learns, self.anneal, ends)
             notes.append(f"norms that give way to affine maps: {annealed.count}")
-        objective = Objective(teacher, terms, student, self.progressive, exits(teacher) if parted else ())
+        cuts = exits(teacher) if parted else ()
+        objective = Objective(teacher, terms, student, self.progressive, cuts, reads)
         mine = {name: p for term in terms for name, p in term.parameters.items()}
         if parted:
             with in_parts(student.module, objective.teacher.module, own, team) as learning:
@@ -123,7 +131,7 @@ class Distill(Recovery):
         return None if self.shard else super()._kept(*what)
 
     def _terms(
-        self, teacher: Program, student: Program, feeds: Sequence[Feed], seed: int
+        self, teacher: Program, student: Program, feeds: Sequence[Feed], seed: int, reads: Reading
     ) -> tuple[list[Term], list[str]]:
         from .teaching.losses.by_task import at_outputs
 
@@ -131,15 +139,17 @@ class Distill(Recovery):
         notes: list[str] = []
         shared: Projections = {}
         if self.hidden or self.attention or self.values or self.projections == "shared":
-            inner, notes, shared = self._at_layers(teacher, student, seed, feeds)
+            inner, notes, shared = self._at_layers(teacher, student, seed, feeds, reads)
         weights = {name: getattr(self, name) for name in ("output", "similarity", "soft", "hard")}
-        found, missing = at_outputs(teacher, student, feeds[0], self.temperature, **weights, shared=shared)
+        found, missing = at_outputs(
+            teacher, student, feeds[0], self.temperature, **weights, shared=shared, reading=reads
+        )
         if not found and not inner:
             raise PipelineError("distill has no term to learn by: give one of its weights a value above 0")
         return [*found, *inner], [*missing, *notes]
 
     def _at_layers(
-        self, teacher: Program, student: Program, seed: int, feeds: Sequence[Feed]
+        self, teacher: Program, student: Program, seed: int, feeds: Sequence[Feed], reads: Reading
     ) -> tuple[list[Term], list[str], Projections]:
         from .teaching.at_layers import Weights, at_layers
         from .teaching.losses.projections import projections
@@ -150,11 +160,13 @@ class Distill(Recovery):
         pairs = read(self.layers) if self.layers else uniform(below, above)
         check(pairs, len(students), len(teachers))
         layers = [(teachers[b], students[a]) for a, b in pairs]
-        shared = projections(teacher, student, layers, feeds) if self.projections == "shared" else {}
+        shared: Projections = {}
+        if self.projections == "shared":
+            shared = projections(teacher, student, layers, feeds, reads)
         if not pairs:
             notes = [*notes, "no layers were found that correspond, so the outputs alone are taught"]
             return [], notes, {}
         notes.append(f"layers that learn from layers: {shown(pairs)}")
         weights = Weights(self.hidden, self.attention, self.values, self.matrices)
-        found, more = at_layers((teacher, student), layers, weights, shared, seed)
+        found, more = at_layers((teacher, student), layers, weights, shared, seed, reads)
         return found, [*notes, *more], shared

@@ -90,7 +90,8 @@ class Graphs(Building):
         if self.work.judging is None:
             return context
         score = self.evidence().score if self.work.judged else None
-        return replace(context, calibration=self.work.judging.calibration, score=score)
+        judging = self.work.judging
+        return replace(context, calibration=judging.calibration, training=judging.training, score=score)
 
     def runner(self, program: Program) -> Runner:
         return self.work.backend.build(program, threads=self.work.threads).run

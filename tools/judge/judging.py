@@ -12,6 +12,7 @@ from ...ir.errors import DataError
 from ...ir.inputs.probe import probes
 from ...ir.inputs.text import TextEncoder
 from ...ir.program import Program
+from ...passes.common.texts import with_texts
 from ...passes.manager.contract import Feed
 from ..config import RunConfig
 from . import data as files
@@ -116,7 +117,8 @@ def judging(
     tuning, final, said = _split(data, seed)
     rows = tuning.rows[:CALIBRATION] if texts is None else texts.rows
     step = -(-len(rows) // GIVEN)
-    feeds = [feed for _, feed in batches(_texts(rows[::step]), encoder)]
+    few = _texts(rows[::step])
+    feeds = [_told(feed, [few[i] for i in chosen]) for chosen, feed in batches(few, encoder)]
     return Judging(
         judge(program, tuning, encoder, reference, seed),
         judge(program, final, encoder, reference, seed),
@@ -145,7 +147,14 @@ class Feeds(Sequence[Feed]):
             raise IndexError(number)
         chosen = self.rows[number * BATCH : (number + 1) * BATCH]
         second = [row.pair or "" for row in chosen]
-        return self.encoder([str(row.text) for row in chosen], second if any(second) else None)
+        feed = self.encoder([str(row.text) for row in chosen], second if any(second) else None)
+        return _told(feed, chosen)
+
+
+def _told(feed: Feed, rows: Sequence[Row]) -> Feed:
+    """The feed and the texts of its rows, for passes that read them by another tokenizer."""
+    pairs = [row.pair or "" for row in rows]
+    return with_texts(feed, [str(row.text) for row in rows], pairs if any(pairs) else None)
 
 
 def _split(data: Data, seed: int) -> tuple[Data, Data, tuple[str, ...]]:

@@ -1,9 +1,9 @@
-"""prune-vocabulary's work on the fx graph: tables with fewer rows, and outputs over fewer tokens."""
+"""Another vocabulary in the fx graph: tables with other rows, and outputs over other tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from ...common.memory import memory
 from .token_ids import ROLES, Uses, uses
 
 _LABELS = ("sequence-classification", "token-classification", "question-answering")
+Made = Callable[[torch.Tensor, int], torch.Tensor]
 # What gives each token its own number from its own number, so that fewer tokens change no other's.
 _EACH = frozenset({"identity", "dropout", "cast", "tanh", "mul", "add", "sub", "div", "neg"})
 
@@ -31,25 +32,43 @@ def cut(program: Program, kept: Sequence[int]) -> Program:
         kept: ids in ascending order, those that `required` names among them.
 
     Raises:
+        PassError: as `over`.
+    """
+
+    def rows(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+        chosen = [number for number in kept if number < tensor.shape[axis]]
+        return tensor.index_select(axis, torch.tensor(chosen))
+
+    return over(program, {old: number for number, old in enumerate(kept)}, rows)
+
+
+def over(program: Program, new: Mapping[int, int], made: Made) -> Program:
+    """The program over another vocabulary; its graph is edited in place.
+
+    Args:
+        new: old id -> new one, of the tokens that `required` names and others that stay.
+        made: (tensor, axis of the tokens) -> the tensor over the new ones.
+
+    Raises:
         PassError: the graph uses ids, or tokens' scores, in a way that cannot be followed.
     """
     graph = view(program)
     found = uses(program, graph)
-    rows = torch.tensor([number for number in kept if number < found.rows])
-    new = {old: number for number, old in enumerate(kept)}
-    cuts: dict[Node, int] = {}  # every get_attr node of a tensor that tokens have an axis of, and that axis
+    axes: dict[Node, int] = {}  # of every get_attr node of a tensor that has one for the tokens
     for table in found.tables:
-        cuts |= dict.fromkeys(table.readers, 1 if table.turned else 0)
+        axes |= dict.fromkeys(table.readers, 1 if table.turned else 0)
     for head in _heads(program, graph, found):
-        cuts |= _scores(graph, head, found.rows)
+        axes |= _scores(graph, head, found.rows)
+    tokens = found.rows
     shared: dict[Any, Any] = {}
-    for node, axis in cuts.items():
+    for node, axis in axes.items():
         tensor = attribute(program.graph, str(node.target))
         where = memory(tensor)
         if where not in shared:
-            shorter = tensor.detach().index_select(axis, rows)
+            other = made(tensor.detach(), axis)
+            tokens = other.shape[axis]
             trains = isinstance(tensor, torch.nn.Parameter)
-            shared[where] = torch.nn.Parameter(shorter, tensor.requires_grad) if trains else shorter
+            shared[where] = torch.nn.Parameter(other, tensor.requires_grad) if trains else other
         if attribute(program.graph, str(node.target)) is not shared[where]:
             set_attribute(program.graph, str(node.target), shared[where])
     for (node, position), number in zip(found.compared, found.numbers, strict=True):
@@ -58,23 +77,34 @@ def cut(program: Program, kept: Sequence[int]) -> Program:
     propagate(program.graph)
     program.graph.recompile()
     inputs = tuple(
-        replace(spec, high=len(rows)) if spec.role in ROLES and spec.high is not None else spec
+        replace(spec, high=tokens) if spec.role in ROLES and spec.high is not None else spec
         for spec in program.inputs
     )
     ids = {key: value for key, value in program.info.items() if key.endswith("_token_id") and value in new}
     return replace(program, inputs=inputs, info={**program.info, **{key: new[ids[key]] for key in ids}})
 
 
-def required(program: Program) -> tuple[set[int], int, int]:
-    """The ids that the graph itself knows, how many rows its tables have, and bytes of all of them.
+@dataclass(frozen=True)
+class Required:
+    """What a graph asks of a vocabulary: ids that it knows by itself. rows, bytes: of its tables. ordered:
+    names of what goes by the order of ids."""
+
+    ids: set[int]
+    rows: int
+    bytes: int
+    ordered: Sequence[str]
+
+
+def required(program: Program) -> Required:
+    """What the program asks of a vocabulary.
 
     Raises:
-        PassError: as `cut`.
+        PassError: as `over`.
     """
     found = uses(program, view(program))
     known = {value for key, value in program.info.items() if key.endswith("_token_id") and type(value) is int}
     ids = {number for number in known | set(found.numbers) if 0 <= number < found.rows}
-    return ids, found.rows, sum(table.tensor.nbytes for table in found.tables)
+    return Required(ids, found.rows, sum(table.tensor.nbytes for table in found.tables), found.ordered)
 
 
 def _heads(program: Program, graph: GraphView, found: Uses) -> list[Value]:

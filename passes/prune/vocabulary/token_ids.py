@@ -62,18 +62,20 @@ _CARRY = frozenset(
         "concat",
     }
 )
-_ORDER = frozenset({"argmax", "dim", "lt", "le", "gt", "ge"})
+_ORDER = frozenset({"argmax", "lt", "le", "gt", "ge"})
 
 
 @dataclass
 class Uses:
     """tables: matrices whose rows are tokens, of `rows` rows each. compared: (comparison, position of the
-    argument) of every number that ids are compared to, and `numbers`, those."""
+    argument) of every number that ids are compared to, and `numbers`, those. ordered: names of what goes by
+    the ids' order."""
 
     rows: int
     tables: list[Matrix]
     compared: list[tuple[Node, int]] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
+    ordered: list[str] = field(default_factory=list)
 
 
 def uses(program: Program, view: GraphView) -> Uses:
@@ -109,7 +111,9 @@ def uses(program: Program, view: GraphView) -> Uses:
                     continue  # until the last operand brings it here
                 seen.add(user)
                 stack.append(user)
-            elif user.op not in _CARRY and user.op not in _ORDER:
+            elif user.op in _ORDER:
+                found.ordered += [user.name]
+            elif user.op not in _CARRY and user.op != "dim":
                 raise PassError(
                     f"{user.name} ({user.op}) computes with token ids, and other ids would change it"
                 )

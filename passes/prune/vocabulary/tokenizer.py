@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from ....ir.errors import PassError
+from .files import pieces, references, written
 
 MODELS = ("WordPiece", "Unigram", "BPE", "WordLevel")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -47,11 +48,7 @@ class Tokens:
             raise PassError(
                 f"the tokenizer's model is {self.kind}, and one of {', '.join(MODELS)} can be rewritten"
             )
-        vocabulary = self.model["vocab"]
-        if self.kind == "Unigram":
-            self.vocabulary = {piece: i for i, (piece, _) in enumerate(vocabulary)}
-        else:
-            self.vocabulary = dict(vocabulary)
+        self.vocabulary = pieces(self.model)
         self.added = {token["content"]: int(token["id"]) for token in self.content.get("added_tokens") or ()}
         self.ids = {**self.vocabulary, **self.added}
 
@@ -62,6 +59,16 @@ class Tokens:
             return int(self.model["unk_id"])
         return self.ids.get(self.model.get("unk_token") or "", min(self.added.values(), default=0))
 
+    @property
+    def fixed(self) -> set[int]:
+        """Ids of the tokens that are no pieces of words: added and special ones, and the unknown one."""
+        return {*self.added.values(), *_special(self.content), self.unknown}
+
+    @property
+    def spelled(self) -> set[int]:
+        """Ids of the bytes that a character may fall into."""
+        return {i for token, i in self.vocabulary.items() if _BYTE.fullmatch(token)}
+
     def needed(self, seen: Iterable[int], characters: bool = True) -> set[int]:
         """Ids of the tokens that must stay so that those seen do: added and special ones, single characters
         and bytes, and what BPE makes seen tokens from.
@@ -69,16 +76,17 @@ class Tokens:
         characters: keep those of no seen token too.
         """
         names = {i: token for token, i in self.vocabulary.items()}
-        kept = {*seen, *self.added.values(), *_special(self.content), self.unknown}
+        kept = {*seen, *self.fixed}
         if self.kind == "Unigram":
             # What an unknown character costs is reckoned from the lowest score.
             scores = [score for _, score in self.model["vocab"]]
             kept.add(scores.index(min(scores)))
-        used = {character for i in kept for character in self._core(names.get(i, ""))}
+        used = {character for i in kept for character in self.core(names.get(i, ""))}
         for token, i in self.vocabulary.items():
-            core = self._core(token)
-            if _BYTE.fullmatch(token) or (len(core) == 1 and (characters or core in used)):
+            core = self.core(token)
+            if len(core) == 1 and (characters or core in used):
                 kept.add(i)
+        kept |= self.spelled
         if self.kind == "BPE":
             kept |= {self.vocabulary[part] for i in sorted(kept) for part in self._parts(names.get(i, ""))}
         return kept
@@ -90,35 +98,30 @@ class Tokens:
             PassError: the package tokenizers reads other ids from the result.
         """
         new = {old: i for i, old in enumerate(kept)}
-        files = dict(self.files)
+        model = json.loads(self.files["tokenizer.json"])["model"]
+        self._cut(model, new)
         names = {token: new[i] for token, i in self.ids.items() if i in new}
-        content = json.loads(files["tokenizer.json"])
-        self._cut(content["model"], new)
-        for token in content.get("added_tokens") or ():
-            token["id"] = new[int(token["id"])]
-        for place, key in _references(content):
-            place[key] = new[place[key]]
-        files["tokenizer.json"] = json.dumps(content, ensure_ascii=False).encode()
-        if "vocab.txt" in files:
-            lines = files["vocab.txt"].decode().splitlines()
-            files["vocab.txt"] = "".join(f"{lines[i]}\n" for i in kept if i < len(lines)).encode()
-        for name in ("vocab.json", "added_tokens.json"):
-            if name in files:
-                held = {token: new[i] for token, i in json.loads(files[name]).items() if i in new}
-                files[name] = json.dumps(held, ensure_ascii=False).encode()
+        files = written(self.files, model, new, names)
         if "merges.txt" in files:
             lines = files["merges.txt"].decode().splitlines()
             stays = (
                 line for line in lines if line.startswith("#version") or self._stays(line.split(" "), names)
             )
             files["merges.txt"] = "".join(f"{line}\n" for line in stays).encode()
-        if "tokenizer_config.json" in files:
-            settings = json.loads(files["tokenizer_config.json"])
-            if "added_tokens_decoder" in settings:
-                decoder = settings["added_tokens_decoder"].items()
-                settings["added_tokens_decoder"] = {str(new[int(i)]): t for i, t in decoder if int(i) in new}
-                files["tokenizer_config.json"] = json.dumps(settings, ensure_ascii=False, indent=2).encode()
-        _check(files["tokenizer.json"], names)
+        return files
+
+    def remodelled(self, model: Mapping[str, Any]) -> dict[str, bytes]:
+        """The files with another model of the same kind, which has a token for each added one.
+
+        Raises:
+            PassError: as `rewritten`.
+        """
+        names = pieces(model)
+        new = {i: names[token] for token, i in self.ids.items() if token in names}
+        files = written(self.files, model, new, names)
+        if "merges.txt" in files:
+            merges = (" ".join(_pair(pair)) for pair in model.get("merges") or ())
+            files["merges.txt"] = "".join(f"{line}\n" for line in ("#version: 0.2", *merges)).encode()
         return files
 
     def _cut(self, model: dict[str, Any], new: Mapping[int, int]) -> None:
@@ -139,7 +142,7 @@ class Tokens:
     def _joined(self, left: str, right: str) -> str:
         return left + right.removeprefix(self.model.get("continuing_subword_prefix") or "")
 
-    def _core(self, token: str) -> str:
+    def core(self, token: str) -> str:
         """A token without the marks of its place in a word."""
         core = token.removeprefix(self.model.get("continuing_subword_prefix") or "")
         return core.removesuffix(self.model.get("end_of_word_suffix") or "") or token
@@ -150,12 +153,12 @@ class Tokens:
 
     def _parts(self, token: str) -> set[str]:
         """What BPE makes a token from, on the way from characters; nothing for one that no merges make."""
-        if self.kind != "BPE" or len(self._core(token)) < 2:
+        if self.kind != "BPE" or len(self.core(token)) < 2:
             return set()
         prefix, suffix = (
             self.model.get(key) or "" for key in ("continuing_subword_prefix", "end_of_word_suffix")
         )
-        parts = list(self._core(token))
+        parts = list(self.core(token))
         if suffix and token.endswith(suffix):
             parts[-1] += suffix
         first = prefix if prefix and token.startswith(prefix) else ""
@@ -182,37 +185,5 @@ def _pair(merge: str | Sequence[str]) -> Sequence[str]:
     return merge.split(" ") if isinstance(merge, str) else merge
 
 
-def _references(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Every place outside the vocabulary where an id stands, as (container, key)."""
-    padding = content.get("padding")
-    if padding:
-        yield padding, "pad_id"
-    stack = [content.get("post_processor")]
-    while stack:
-        processor = stack.pop()
-        if processor is None:
-            continue
-        stack += processor.get("processors") or ()
-        for end in ("sep", "cls"):
-            if end in processor:
-                yield processor[end], 1
-        for token in (processor.get("special_tokens") or {}).values():
-            yield from ((token["ids"], i) for i in range(len(token["ids"])))
-
-
 def _special(content: Mapping[str, Any]) -> Iterator[int]:
-    return (place[key] for place, key in _references(content))
-
-
-def _check(content: bytes, names: Mapping[str, int]) -> None:
-    from tokenizers import Tokenizer
-
-    try:
-        found = Tokenizer.from_str(content.decode()).get_vocab(with_added_tokens=True)
-    except Exception as error:  # tokenizers raises nothing more specific
-        raise PassError(f"the tokenizer could not be rewritten: {error}") from error
-    for token, number in names.items():
-        if found.get(token) != number:
-            raise PassError(
-                f"the tokenizer could not be rewritten: {token!r} has the id {found.get(token)} in it"
-            )
+    return (place[key] for place, key in references(content))

@@ -8,6 +8,7 @@ from ....ir.errors import PipelineError
 from ....ir.execute import execute
 from ....ir.inputs.probe import probes
 from ....ir.program import Program
+from ...common.texts import read_alike
 from ...manager.contract import Context
 from ..codes import stored
 from ..fit.coding import without_data
@@ -69,11 +70,17 @@ def by_hessian(
     arXiv:1911.03852, section 3.1), summed over a unit's weights.
 
     Raises:
-        PipelineError: a weight is none of the original's, so that it has no Hessian.
+        PipelineError: a weight is none of the original's, so that it has no Hessian, or the original reads
+            texts by another tokenizer.
     """
     from .hessian import traces
 
     assert context.original is not None
+    if not read_alike(context.original, program):
+        raise PipelineError(
+            "quantize-mixed takes Hessians of the captured model, which reads texts by another tokenizer: "
+            "choose by=cosine"
+        )
     known = {str(node.target) for node in context.original.graph.graph.nodes if node.op == "get_attr"}
     names = [name for unit in chosen for name in unit.weights]
     for name in names:

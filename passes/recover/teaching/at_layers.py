@@ -14,6 +14,7 @@ from .losses.base import Term
 from .losses.matrices import matrices
 from .losses.outputs import hidden
 from .losses.projections import Layers, Projections, width
+from .losses.readings import Reading
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,18 @@ class Weights:
 
 
 def at_layers(
-    programs: tuple[Program, Program], layers: Layers, weights: Weights, shared: Projections, seed: int
+    programs: tuple[Program, Program],
+    layers: Layers,
+    weights: Weights,
+    shared: Projections,
+    seed: int,
+    reading: Reading,
 ) -> tuple[list[Term], list[str]]:
     """Terms in the order of the layers, and a sentence for what is left out.
 
     Args:
         programs, layers: the teacher's before the student's.
+        reading: how both read a text. By two tokenizers, attention is not compared.
         shared: matrices between their widths; each layer has its own where there is none.
 
     Raises:
@@ -41,6 +48,9 @@ def at_layers(
     found: list[Term] = []
     notes: list[str] = []
     left = alike = 0
+    attention = bool(weights.attention or weights.values)
+    if attention and not reading.alike:
+        notes.append("attention is not compared: teacher and student read other tokens of a text")
     for place, pair in enumerate(layers):
         fewer = _places(pair[0].exit) != _places(pair[1].exit)
         if fewer:
@@ -55,7 +65,7 @@ def at_layers(
             term, missed = matrices(programs, pair, weights.matrices / len(layers), place, shared[widths])
             found += [term] if term is not None else []
             left, alike = left + missed, alike + (term is not None)
-        if weights.attention or weights.values:
+        if attention and reading.alike:
             terms, missing = _attention(programs, pair, weights, (place, len(layers)))
             found, notes = found + terms, notes + missing
     if weights.matrices and not alike:

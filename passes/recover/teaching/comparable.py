@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from ....ir.errors import PassError
-from ....ir.program import Program
+from ....ir.program import Program, Task
+from ...common.outputs import over_ids
+from ...common.texts import read_alike
+
+_VECTORS: frozenset[Task] = frozenset({"embedding", "features"})
 
 
-def alike(teacher: Program, student: Program, widths: bool = True) -> None:
+def alike(teacher: Program, student: Program, widths: bool = True, ids: bool = True) -> None:
     """Refuses a teacher whose outputs the student's cannot be compared with.
 
     Args:
         widths: the last axes must be of one size, which they need not be where the outputs are vectors.
+        ids: the same ids must mean the same to both. Where they need not, outputs may be over other tokens.
 
     Raises:
         PassError: names what differs.
@@ -23,9 +28,17 @@ def alike(teacher: Program, student: Program, widths: bool = True) -> None:
         )
         if one != other:
             raise PassError(f"teacher and student do not line up: the {what} are {one} and {other}; {mend}")
+    other_ids = not read_alike(teacher, student)
+    if other_ids and ids:
+        raise PassError(
+            "the teacher reads texts by another tokenizer than the student, so no feed is both's: put this "
+            "before transfer-vocabulary, or use distill, which reads texts for each"
+        )
     for name, one, other in zip(teacher.outputs, *map(_output_shapes, (teacher, student)), strict=True):
-        vectors = student.task in ("embedding", "features")
-        if (one[-1:] != other[-1:] and (widths or not vectors)) or len(one) != len(other):
+        vectors = not widths and student.task in _VECTORS
+        over = [over_ids(program, shape) for program, shape in ((teacher, one), (student, other))]
+        free = vectors or (other_ids and all(over))
+        if (one[-1:] != other[-1:] and not free) or len(one) != len(other):
             raise PassError(
                 f"teacher and student do not line up: the output '{name}' is {one} and {other}; {mend}"
             )

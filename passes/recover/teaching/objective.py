@@ -14,6 +14,7 @@ from ...manager.contract import Feed
 from ..training.own import watched
 from ..training.recompute import pieces, recomputing
 from .losses.base import Term
+from .losses.readings import SAME, Reading
 
 CACHED = 1 << 29  # bytes of the teacher's values that are kept
 PROGRESSIVE = 0.5  # share of the run that goes layer by layer
@@ -57,6 +58,7 @@ class Objective:
             arXiv:2004.02984, section 3.5).
         ends: where the teacher is cut into pieces, so that processes can part it; they ask it in step, so
             that none of its values is kept then.
+        reading: how teacher and student read a text; by default both read the feed.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class Objective:
         student: Student,
         progressive: bool = False,
         ends: Sequence[str] = (),
+        reading: Reading = SAME,
     ) -> None:
         self.terms, self.progressive = terms, progressive
+        self._reading = reading
         taught = [node for term in terms for node in term.taught]
         self.teacher = Watched(teacher, teacher.graph, taught, ends, pieces)
         self._student = student
@@ -77,7 +81,7 @@ class Objective:
     def __call__(self, feed: Feed, share: float) -> torch.Tensor:
         active = self._active(share)
         targets = self._targets(feed)
-        values = iter(self._student(feed, share))
+        values = iter(self._reading.below(feed, self._student(feed, share)))
         total = torch.zeros(())
         for number, (term, target) in enumerate(zip(self.terms, targets, strict=True)):
             seen = list(islice(values, len(term.learns)))
@@ -98,7 +102,8 @@ class Objective:
         if known is not None:
             return known
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            values = iter(self.teacher(feed, 0.0))
+            given = self.teacher(self._reading.given(feed), 0.0)
+            values = iter(self._reading.above(feed, given))
             found = [term.target(feed, list(islice(values, len(term.taught)))) for term in self.terms]
         # Terms that look at the same values share them.
         size = sum(t.nbytes for t in {id(t): t for each in found for t in each}.values())

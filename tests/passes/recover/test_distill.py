@@ -20,6 +20,7 @@ from graphwright.passes.manager.contract import Context
 from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.recover.distill import Distill
 from graphwright.passes.recover.teaching.depth import layered, read, uniform
+from graphwright.passes.recover.teaching.losses.readings import SAME
 from graphwright.passes.recover.teaching.objective import Objective, Watched
 from graphwright.passes.recover.training.own import own_parameters
 from graphwright.passes.recover.training.recompute import recomputing
@@ -103,7 +104,7 @@ def test_layers_are_told_or_spread_evenly():
 def test_progress_goes_layer_by_layer_and_then_to_the_outputs():
     program = fx_program("bert")
     distill = Distill(progressive=True)
-    terms, _ = distill._terms(program, program, feeds_of(program), 0)
+    terms, _ = distill._terms(program, program, feeds_of(program), 0, SAME)
     objective = Objective(program, terms, None, progressive=True)
     assert [term.layer for term in terms] == [None, 0, 1]
     assert [objective._active(share) for share in (0.0, 0.24, 0.26, 0.49, 0.5, 0.9)] == [
@@ -113,7 +114,7 @@ def test_progress_goes_layer_by_layer_and_then_to_the_outputs():
 
 def test_the_teacher_is_asked_once_a_feed_and_gives_no_loss_to_itself():
     program = fx_program("bert")
-    terms, _ = Distill(attention=1.0, values=1.0)._terms(program, program, feeds_of(program), 0)
+    terms, _ = Distill(attention=1.0, values=1.0)._terms(program, program, feeds_of(program), 0, SAME)
     student = Watched(program, program.graph, [node for term in terms for node in term.learns])
     objective = Objective(program, terms, student)
     one = feeds_of(program)[0]

@@ -21,6 +21,7 @@ from .....ir.program import Program
 from ....common.outputs import arguments, rows
 from ....manager.contract import Feed
 from ...training.own import watched
+from .readings import SAME, Reading
 
 FEEDS = 8  # that the first values come from
 RELATIVE = 1e-6  # of the largest: directions with less are not inverted
@@ -43,11 +44,14 @@ class Projection:
 Projections = dict[tuple[int, int], Projection]  # by (teacher's width, student's)
 
 
-def projections(teacher: Program, student: Program, layers: Layers, feeds: Sequence[Feed]) -> Projections:
+def projections(
+    teacher: Program, student: Program, layers: Layers, feeds: Sequence[Feed], reading: Reading = SAME
+) -> Projections:
     """For each pair of widths that differ, from what both programs give on some feeds.
 
     Args:
         layers: (of the teacher, of the student), as they teach each other.
+        feeds: the student's. reading: how both read them.
 
     Raises:
         PassError: there are no layers, or all have one width.
@@ -67,9 +71,10 @@ def projections(teacher: Program, student: Program, layers: Layers, feeds: Seque
     with torch.no_grad():
         for feed in feeds[:FEEDS]:
             given, made = (
-                run(*arguments(one, feed))[len(one.outputs) :]
-                for run, one in zip(runs, (teacher, student), strict=True)
+                run(*arguments(one, each))[len(one.outputs) :]
+                for run, one, each in zip(runs, (teacher, student), (reading.given(feed), feed), strict=True)
             )
+            given, made = reading.above(feed, given), reading.below(feed, made)
             for each, a, b in zip(sums, given, made, strict=True):
                 each.add(*(rows(student, feed, x).double() for x in (a, b)))
     return {

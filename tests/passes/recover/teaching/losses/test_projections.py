@@ -14,6 +14,7 @@ from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.recover.distill import Distill
 from graphwright.passes.recover.teaching.losses.matrices import matrices
 from graphwright.passes.recover.teaching.losses.projections import projections
+from graphwright.passes.recover.teaching.losses.readings import SAME
 from graphwright.passes.recover.teaching.objective import Objective, Watched
 from graphwright.passes.recover.training.own import own_parameters, watched
 from recovery import SHORT, context, distance, feeds_of, shallow
@@ -161,7 +162,7 @@ def test_the_distance_of_matrices_is_that_of_the_paper(name):
 def test_gradients_reach_the_student_and_the_pair():
     teacher = fx_program("bert")
     student = narrowed(teacher)
-    terms, _ = Distill(**ALL)._terms(teacher, student, feeds_of(teacher), 0)
+    terms, _ = Distill(**ALL)._terms(teacher, student, feeds_of(teacher), 0, SAME)
     own = own_parameters(student.graph)
     objective = Objective(
         teacher, terms, Watched(student, student.graph, [n for t in terms for n in t.learns])
