@@ -14,32 +14,17 @@ def splits(tokens: Tokens, names: Sequence[str]) -> list[list[int]]:
 
     A token that the tokenizer has is itself. One piece at least: the unknown one.
     """
-    prefix = str(tokens.model.get("continuing_subword_prefix") or "")
     suffix = str(tokens.model.get("end_of_word_suffix") or "")
     model = {**tokens.model, "type": tokens.kind, **({"dropout": None} if tokens.kind == "BPE" else {})}
+    # WordPiece finds what goes on, too: "##" is spelled as part of those pieces' names.
     whole = _reads(model)
-    # Inside of a word: pieces that go on are spelled as if they began one, and a word's end isn't marked.
-    inner = whole
-    if prefix:
-        inside = {
-            name.removeprefix(prefix): i for name, i in model["vocab"].items() if name.startswith(prefix)
-        }
-        unknown = tokens.model["unk_token"]
-        inner = _reads(
-            {**model, "vocab": inside | {unknown: tokens.unknown}, "continuing_subword_prefix": ""}
-        )
-    elif suffix:
-        inner = _reads({**model, "end_of_word_suffix": None})
+    inner = _reads({**model, "end_of_word_suffix": None}) if suffix else whole  # a word's end isn't marked
 
     def split(name: str) -> list[int]:
         if name in tokens.ids:
             return [tokens.ids[name]]
-        if prefix and name.startswith(prefix):
-            found = inner.tokenize(name.removeprefix(prefix))
-        elif suffix and name.endswith(suffix):
-            found = whole.tokenize(name.removesuffix(suffix))
-        else:
-            found = (inner if suffix else whole).tokenize(name)
+        ends = bool(suffix) and name.endswith(suffix)
+        found = whole.tokenize(name.removesuffix(suffix)) if ends else inner.tokenize(name)
         return [token.id for token in found] or [tokens.unknown]
 
     return [split(name) for name in names]

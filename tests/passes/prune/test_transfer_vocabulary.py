@@ -116,6 +116,26 @@ def test_scores_over_the_vocabulary_are_means_too():
     np.testing.assert_allclose(found[name][..., ids[longest]], mean, rtol=0, atol=1e-5)
 
 
+class Untied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(101, 8), nn.Linear(8, 101)
+
+    def forward(self, input_ids):
+        return self.head(self.words(input_ids))
+
+
+def test_a_head_of_its_own_gets_means_of_its_rows():
+    ids = torch.arange(18).reshape(2, 9)
+    program = worded(capture(Untied().eval(), inputs={"input_ids": ids}))
+    result = transferred(program)
+    for name in ("words.weight", "head.weight", "head.bias"):
+        old, new = parameter(program, name), parameter(result.program, name)
+        for token, number in Tokens(result.program.tokenizer).ids.items():
+            expected = old[by_hand(program.tokenizer, token)].astype(np.float64).mean(0)
+            np.testing.assert_allclose(new[number], expected, rtol=0, atol=1e-6)
+
+
 def test_training_texts_come_first_and_all_characters_may_stay():
     program = worded(fx_program("bert"))
     some = feeds_of(program, ["a cook sings"] * 6)
