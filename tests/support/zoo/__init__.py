@@ -402,7 +402,7 @@ SCORES: dict[str, Case] = {
     "bloom": Case(
         _hf("BloomModel", "BloomConfig", vocab_size=103, hidden_size=32, n_layer=2, n_head=4),
         _text(103),
-        _counts(2, 2, 6, 0),
+        _counts(2, 2, 6, 1),
         attns=("eager",),
     ),
     # q, k and v are one product, with vectors added to queries and values after it.
