@@ -48,8 +48,8 @@ fake-quant; prune-heads{ratio=0.5},prune-ffn{ratio=0.5},tie-layers,factorise-emb
 """
 
 
-def pair(program: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[str]] | None:
-    """A text alone, the same in a padded batch of two, and the mask's names; None where there is no mask."""
+def pair(program: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None:
+    """A text alone, and the same in a padded batch of two; None where there is no mask."""
     from graphwright.ir.inputs.probe import feed
 
     masks = [spec.name for spec in program.inputs if spec.role == "attention_mask"]
@@ -65,7 +65,7 @@ def pair(program: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], li
         spec.name: both[spec.name][tuple(slice(0, 1 if d == "batch" else ALONE) for d in spec.shape)]
         for spec in program.inputs
     }
-    return alone, both, masks
+    return alone, both
 
 
 def apart(lowered: Any, alone: Any, both: Any) -> float:
@@ -103,7 +103,7 @@ def tried(text: str, program: Any, data: list, texts: Any, own: float) -> dict[s
             row["fault"] = f"to-onnx: {lowered.steps[0].error}"
             return row
         if texts is not None and own <= CLOSE:
-            row["apart"] = apart(lowered.program, *texts[:2])
+            row["apart"] = apart(lowered.program, *texts)
             if row["apart"] > CLOSE:
                 row["fault"] = f"a text's outputs depend on its batch: {row['apart']:.2g}"
     except Exception as error:
@@ -130,7 +130,7 @@ def work(name: str, texts: list[str], sender: Any) -> None:
             model.save_pretrained(folder)
             program = gw.trace(Path(folder))
         data, feed_pair = feeds(program), pair(program)
-        own = apart(Pipeline.parse("to-onnx").run(program).program, *feed_pair[:2]) if feed_pair else 0.0
+        own = apart(Pipeline.parse("to-onnx").run(program).program, *feed_pair) if feed_pair else 0.0
         sender.send({"pass": "", "apart": own, "text": feed_pair is not None})
         for text in texts:
             began = time.perf_counter()

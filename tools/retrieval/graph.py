@@ -15,9 +15,7 @@ import numpy as np
 from ...ir.errors import BackendError, BundleError
 
 _DTYPE = "f16"  # of the graph's own copy of the vectors; what it finds is ranked anew
-_EXPANSION = (
-    40  # vectors kept in sight while one is added, as in faiss; usearch's 128 take three times as long
-)
+_EXPANSION = 40  # vectors in sight while one is added, as in faiss; usearch's 128 take thrice as long
 _BLOCK = 8192  # vectors added at a time
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -72,17 +71,18 @@ def _list(node: Node, name: str, axes: dict[int, np.ndarray | None], first: int 
             sizes[axis - extra] -= len(gone)
         else:
             if -1 in sizes:
-                sizes[sizes.index(-1)] = _stated(node, sizes.index(-1) + first + extra, axes)
+                free = sizes.index(-1)
+                sizes[free] = _stated(node, first + extra + free, cut=extra + free in axes)
             sizes[axis - extra] = -1
     set_argument(node, name, sizes)
 
 
-def _stated(node: Node, axis: int, cut: Iterable[int]) -> int | Node:
-    """The size of an axis of a result that no cut touches, as a number or read off the operand."""
+def _stated(node: Node, axis: int, cut: bool) -> int | Node:
+    """The size of an axis of a result, as a number or read off the operand, where it isn't cut as well."""
     source, size = node.args[0], _shape(node)[axis]
-    if axis not in cut and isinstance(size, int):
+    if not cut and isinstance(size, int):
         return size
-    if axis not in cut and isinstance(source, Node):
+    if not cut and isinstance(source, Node):
         for place, same in enumerate(_shape(source)):
             if isinstance(same, torch.SymInt) and same.node.expr == size.node.expr:
                 with node.graph.inserting_before(node):
