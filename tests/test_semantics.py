@@ -238,11 +238,13 @@ def nbits(block, level, k=256, n=64):
 
 @pytest.mark.parametrize("block", [16, 32])
 def test_a_row_of_a_product_of_rounded_blocks_is_the_same_among_any_others(block):
+    """But for the order in which blocks are added: AVX2's kernel for one row has another (last bits of float32)."""
     program, weight, x = nbits(block, 4)
     session = OnnxRuntime().build(program, threads=2)
     whole = session.run({"x": x})["y"]
     for rows in (1, 2, 3, 5, 33):
-        np.testing.assert_array_equal(session.run({"x": x[:rows]})["y"], whole[:rows])
+        found = session.run({"x": x[:rows]})["y"]
+        np.testing.assert_allclose(found, whole[:rows], rtol=0, atol=3e-7 * np.abs(whole).max())
     exact = x.astype(np.float64) @ weight
     assert (
         1e-3 < np.abs(whole - exact).max() / np.abs(exact).max() < 2e-2

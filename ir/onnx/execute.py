@@ -1,4 +1,5 @@
-"""ONNX Runtime as the interpreter of an ONNX graph as it stands: its own optimizer is off.
+"""ONNX Runtime as the interpreter of an ONNX graph as it stands: its own optimizer is off, and sums of small
+integers are right on every processor (exact_integers).
 
 Weights are lent to the session, never copied: a plain array is handed over as it is, and anything else (what
 is computed each time, types NumPy lacks) goes one at a time through a temporary file that the session maps.
@@ -43,6 +44,9 @@ def stream_onnx(
     import onnx_ir
     import onnxruntime
 
+    from .exact_integers import exact
+
+    model = exact(model)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads

@@ -32,15 +32,17 @@ from .masks import masked
 BATCH = 16
 RATE = 1e-2  # of scores
 SETTLED = 0.7  # share of the steps after which no more units go
+MEMORY = 0.99  # of the mean square of gradients, a step
 SPREAD = 1e-3  # deviation of first scores: equal ones would go in the order of layers
 
 
 class Scores:
     """The scores and the masks that they give.
 
-    Gradients are scaled to a root mean square of 1 over all units: a step means the same at the start, where
-    the program still is its teacher, and later. Adam would scale each alone, and a unit that does nothing
-    would move as fast as any.
+    Gradients are scaled to a root mean square of 1 over all units and the steps before (RMSProp with one mean
+    for all): a step means the same at the start, where the program still is its teacher, and later. Adam
+    would scale each unit alone, and one that does nothing would move as fast as any; each step alone would
+    make noise as large as any step once the right units are off and nothing is lost.
     """
 
     def __init__(self, sizes: Sequence[int], scope: Scope, soft: bool, seed: int) -> None:
@@ -49,6 +51,7 @@ class Scores:
         self.values = [first + SPREAD * rng.standard_normal(size) for size in sizes]
         self.scope, self.soft = scope, soft
         self._seen: list[torch.Tensor] = []
+        self._square, self._known = 0.0, 0.0  # a running mean and how much of it is known
 
     def masks(self, off: float) -> list[torch.Tensor]:
         """Zeros and ones, whose gradients the scores learn from.
@@ -73,7 +76,10 @@ class Scores:
         self._seen = []
         if not found:
             return
-        size = float(torch.cat(found).square().mean().sqrt())
+        square = float(torch.cat(found).square().mean())
+        self._square = MEMORY * self._square + (1 - MEMORY) * square
+        self._known = MEMORY * self._known + 1 - MEMORY
+        size = np.sqrt(self._square / self._known)
         on = np.concatenate([values > 0 for values in self.values]).mean()
         fall = 1.0 if self.soft and on > 1 - off else 0.0
         for values, grad in zip(self.values, found, strict=True):

@@ -33,13 +33,14 @@ def loud(program, quiet):
     return program
 
 
+@pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize("method", ["movement", "movement-soft"])
-def test_heads_that_add_next_to_nothing_are_the_ones_that_go(method):
+def test_heads_that_add_next_to_nothing_are_the_ones_that_go(method, seed):
     quiet = {0: [0, 1, 2], 1: [3]}
     program = loud(zoo.fx_program("bert"), quiet)
     found = units(program)[::2]
     work = program.clone()
-    given = context("bert", original=program)
+    given = context("bert", original=program, seed=seed)
     scores = movement(work, found, 0.5, "model", method == "movement-soft", 150, 1e-5, given)
     ranked = sorted((each[u], i, u) for i, each in enumerate(scores) for u in range(4))[:4]
     assert {(i, u) for _, i, u in ranked} == {(0, 0), (0, 1), (0, 2), (1, 3)}
@@ -55,6 +56,18 @@ def test_hard_masks_are_of_the_highest_scores_and_learn_from_gradients():
     scores.masks(0.4)
     np.testing.assert_allclose(scores.values[0], [3, 1 - 0.03 / 2**0.5, 2])
     np.testing.assert_allclose(scores.values[1], [0.01 / 2**0.5, 9])
+
+
+def test_a_gradient_far_below_those_before_it_moves_scores_as_little():
+    """Mean square 1 a step, then 0.0001: the running mean is (0.99 * 1 + 0.0001) / 1.99."""
+    scores = Scores([2], "model", soft=False, seed=0)
+    scores.values = [np.array([3.0, 2])]
+    for size, fallen in ((1, 0.01), (0.01, 0.0001 / np.sqrt(0.9901 / 1.99))):
+        before = scores.values[0].copy()
+        (size * scores.masks(0.0)[0].sum()).backward()
+        scores.masks(0.0)
+        scores._seen = []
+        np.testing.assert_allclose(scores.values[0], before - fallen, rtol=1e-9)
 
 
 def test_soft_masks_are_of_scores_above_zero_which_fall_while_too_many_are_on():
