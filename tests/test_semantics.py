@@ -238,7 +238,7 @@ def nbits(block, level, k=256, n=64):
 
 @pytest.mark.parametrize("block", [16, 32])
 def test_a_row_of_a_product_of_rounded_blocks_is_the_same_among_any_others(block):
-    """But for the order in which blocks are added: AVX2's kernel for one row has another (last bits of float32)."""
+    """But for the last bits of float32: AVX2's kernel for one row adds blocks in another order."""
     program, weight, x = nbits(block, 4)
     session = OnnxRuntime().build(program, threads=2)
     whole = session.run({"x": x})["y"]
