@@ -20,7 +20,7 @@ _BLOCK = 8192  # vectors added at a time
 
 
 class Graph:
-    """Vectors with links to near ones. Rows are numbered in the order they are added."""
+    """Vectors with links to near ones, by the numbers of their rows."""
 
     def __init__(self, dims: int, threads: int) -> None:
         self._index = usearch().Index(ndim=dims, metric="ip", dtype=_DTYPE, expansion_add=_EXPANSION)
@@ -42,13 +42,11 @@ class Graph:
             raise BundleError(f"{path} holds other vectors than the index: build it again")
         return graph
 
-    def add(self, vectors: np.ndarray) -> None:
-        """(rows, dims) float32."""
-        first = len(self._index)
-        for start in range(0, len(vectors), _BLOCK):
-            block = vectors[start : start + _BLOCK]
-            keys = np.arange(first + start, first + start + len(block), dtype=np.uint64)
-            self._index.add(keys, np.array(block), threads=self._threads)
+    def add(self, vectors: np.ndarray, rows: np.ndarray, first: int = 0) -> None:
+        """Some rows of (rows, dims) float32, numbered from `first` on."""
+        for start in range(0, len(rows), _BLOCK):
+            some = rows[start : start + _BLOCK]
+            self._index.add((first + some).astype(np.uint64), vectors[some], threads=self._threads)
 
     def save(self, path: Path) -> None:
         self._index.save(str(path))
@@ -59,6 +57,8 @@ class Graph:
         Args:
             queries: (queries, dims) float32.
         """
+        if not len(self._index):
+            return [np.empty(0, np.int64)] * len(queries)
         found = self._index.search(queries, min(wanted, len(self._index)), threads=self._threads)
         # One query's answer is a class of its own, and a batch's is padded behind `counts`.
         one = len(queries) == 1

@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from .asking import held, sample
 from .search import Searcher
 from .vectors import ranked, whole
 
 AT = 10
-QUERIES = 256  # texts of the index that ask for their neighbours, at most
 EFFORTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 GOALS: Mapping[str, float] = {"float32": 1.0, "int8": 0.99, "binary": 0.95, "hnsw": 0.95}
-
-
-def sample(rows: int, seed: int = 0) -> np.ndarray:
-    """Numbers of rows that ask, ascending."""
-    return np.sort(np.random.default_rng(seed).choice(rows, min(rows, QUERIES), replace=False))
 
 
 def neighbours(vectors: np.ndarray, asking: np.ndarray, longest: float) -> list[np.ndarray]:
@@ -45,7 +40,7 @@ def measured(searcher: Searcher, goal: float) -> tuple[int, dict[str, Any]]:
         goal: from 0 to 1.
     """
     vectors, longest = searcher.vectors, searcher.record.longest
-    asking = sample(len(vectors))
+    asking = held(searcher.record) if searcher.record.kind == "hnsw" else sample(len(vectors))
     wanted = neighbours(vectors, asking, longest)
     by_effort: dict[str, float] = {}
     effort = 1

@@ -13,7 +13,7 @@ from ...ir.errors import BundleError, short
 from ...ir.host.files import FAULTS, MIB, read_regular, why
 
 NAME = "index.json"
-FORMAT = 2
+FORMAT = 3
 KINDS = ("float32", "int8", "binary", "hnsw")
 METRICS = ("cosine", "dot")
 VECTORS, CODES, TEXTS, ENDS = "vectors.f32", "codes.u8", "texts.utf8", "texts.ends"

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...ir.errors import InputError, short
 from . import store
+from .asking import held
 from .binary import Binary
 from .graph import Graph, usearch
 from .int8 import Int8, numkong
@@ -51,7 +52,10 @@ class Searcher:
             self._coder = CODERS[record.kind](store.codebook(directory))
             self._codes = store.mapped(directory, record, CODES, "u1", self._coder.width)
         if record.kind == "hnsw":
-            self._graph = Graph.opened(directory / record.graph, record.dims, record.rows, threads)
+            self._held = held(record)
+            self._apart = self.vectors[self._held]
+            inside = record.rows - len(self._held)
+            self._graph = Graph.opened(directory / record.graph, record.dims, inside, threads)
 
     def search(
         self, queries: np.ndarray, k: int = 10, effort: int | None = None
@@ -74,10 +78,7 @@ class Searcher:
         candidates = list(self.candidates(queries, wanted))
 
         def best(number: int) -> tuple[np.ndarray, np.ndarray]:
-            found, query = candidates[number], queries[number]
-            if len(found) < k:  # a graph may have parts that no way leads to
-                found = next(whole(self.vectors, query[None], k, self.record.longest))
-            return ranked(self.vectors, found, query, k)
+            return ranked(self.vectors, candidates[number], queries[number], k)
 
         return shared(best, range(len(queries)), self._threads)
 
@@ -88,8 +89,19 @@ class Searcher:
             queries: (queries, dims) float32, as the stored vectors are.
         """
         if self.record.kind == "hnsw":
-            yield from self._graph.nearest(queries, wanted)
+            yield from self._linked(queries, wanted)
         elif self._coder is None:
             yield from whole(self.vectors, queries, wanted, self.record.longest)
         else:
             yield from self._coder.nearest(self._codes, queries, wanted, self._threads)
+
+    def _linked(self, queries: np.ndarray, wanted: int) -> Iterator[np.ndarray]:
+        """By the graph, and of the rows that it is kept without."""
+        longest, inside = self.record.longest, len(self.vectors) - len(self._held)
+        beside = whole(self._apart, queries, min(wanted, len(self._apart)), longest)
+        found = self._graph.nearest(queries, wanted)
+        for query, linked, rows in zip(queries, found, beside, strict=True):
+            if len(linked) < min(wanted, inside):  # a graph may have parts that no way leads to
+                yield next(whole(self.vectors, query[None], wanted, longest))
+            else:
+                yield np.union1d(linked, self._held[rows])

@@ -16,9 +16,10 @@ from ...ir.errors import BundleError, ConfigError, InputError, short
 from ...ir.host.files import why
 from ...ir.inputs.texts import listed
 from . import store
+from .asking import held, sample
 from .graph import Graph
 from .model import Model
-from .recall import agreement, measured, neighbours, sample
+from .recall import agreement, measured, neighbours
 from .record import CODEBOOK, CODES, ENDS, KINDS, METRICS, NAME, TEXTS, VECTORS, Chunk, Piece, Record
 from .search import CODERS, Searcher, check_installed
 from .vectors import blocks, kept
@@ -100,9 +101,10 @@ def _fill(folder: Path, made_of: Source, kind: str, dims: int | None, metric: st
 
 
 def graphed(folder: Path, record: Record) -> Record:
-    """The record with a graph of its vectors, which is built."""
+    """The record with a graph of its vectors but those that ask, which is built."""
     graph = Graph(record.dims, len(allowed_cpus()))
-    graph.add(store.mapped(folder, record, VECTORS, "<f4", record.dims))
+    rows = np.setdiff1d(np.arange(record.rows), held(record))
+    graph.add(store.mapped(folder, record, VECTORS, "<f4", record.dims), rows)
     graph.save(folder / record.graph)
     return replace(record, whole={record.graph: store.piece(folder / record.graph)})
 
@@ -122,7 +124,8 @@ def _append(directory: Path, record: Record, made_of: Source) -> None:
     graph = None
     if record.kind == "hnsw":
         path = directory / record.graph
-        graph = Graph.opened(path, record.dims, record.rows, len(allowed_cpus()), view=False)
+        inside = record.rows - len(held(record))
+        graph = Graph.opened(path, record.dims, inside, len(allowed_cpus()), view=False)
     rows, longest = 0, 0.0
     with store.appended(directory, starts, record.generation) as files:
         for batch, vectors in made_of.stream:
@@ -131,7 +134,7 @@ def _append(directory: Path, record: Record, made_of: Source) -> None:
             if fitted is not None:
                 files[CODES].write(fitted.encode(stored).tobytes())
             if graph is not None:
-                graph.add(stored)
+                graph.add(stored, np.arange(len(stored)), record.rows + rows)
             rows += len(batch)
         if not rows:
             raise InputError("there are no texts to append")

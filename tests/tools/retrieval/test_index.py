@@ -8,10 +8,11 @@ import lettered
 import numpy as np
 import pytest
 from graphwright import BackendError, BundleError, ConfigError, Index, InputError
+from graphwright.tools.retrieval import asking as questions
 from graphwright.tools.retrieval import recall as measuring
 from graphwright.tools.retrieval import vectors as arithmetic
 from graphwright.tools.retrieval import write as writing
-from graphwright.tools.retrieval.graph import Graph
+from graphwright.tools.retrieval.graph import Graph, usearch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,7 +57,7 @@ def test_other_kinds_find_as_much_as_they_say(indexes, texts, weights, kind):
     said = index.record.recall
     assert said["metric"] == "recall@10"
     assert said["value"] >= said["goal"] == measuring.GOALS[kind]
-    asking = measuring.sample(len(texts))
+    asking = questions.sample(len(texts))
     vectors = unit(lettered.vectors(texts, weights))[asking]
     shares = []
     for row, wanted, found in zip(
@@ -64,6 +65,22 @@ def test_other_kinds_find_as_much_as_they_say(indexes, texts, weights, kind):
     ):
         shares.append(len(set(wanted[wanted != row][:10]) & set(found[found != row][:10])) / 10)
     assert np.mean(shares) == pytest.approx(said["value"], abs=1e-12)
+
+
+def test_rows_that_ask_are_not_in_the_graph(bundle, texts, tmp_path):
+    """A question is none of the rows, and one that is finds more: its links are its neighbours."""
+    index = Index.build(bundle, texts, tmp_path / "index", "hnsw")
+    first = questions.held(index.record)
+    assert len(first) == min(len(texts), questions.QUERIES)
+    index.append(bundle, ["a b c", "k l"])
+    record = index.record
+    assert questions.held(record).tolist() == first.tolist()
+    assert record.recall["queries"] == len(first)
+    graph = usearch().Index.restore(str(index.directory / record.graph))
+    inside = np.setdiff1d(np.arange(record.rows), first)
+    assert sorted(np.asarray(graph.keys).tolist()) == inside.tolist()
+    for row in (int(first[0]), int(inside[0]), record.rows - 1):
+        assert index.ask(bundle, [index.text(row)], 1)[0][0].score == pytest.approx(1, abs=ROUNDING)
 
 
 def test_the_least_effort_that_reaches_the_goal_is_taken(bundle, texts, tmp_path):
@@ -306,8 +323,8 @@ def resealed(folder, change):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda r: r.update(format=3), "index format 3 .* reads up to 2"),
-        (lambda r: r.update(format=1), "index format 1 of an older graphwright: build the index again"),
+        (lambda r: r.update(format=4), "index format 4 .* reads up to 3"),
+        (lambda r: r.update(format=2), "index format 2 of an older graphwright: build the index again"),
         (lambda r: r.update(generation=-1), "-1 where a whole number"),
         (lambda r: r.update(generation=1), "codes.u8.1 is missing|vectors.f32.1 is missing"),
         (lambda r: r.update(kind="flat"), "'flat' where one of float32"),
