@@ -22,9 +22,10 @@ class Exact:
     """The same function up to float rounding: outputs differ by at most `tolerance` (absolute, on outputs
     scaled by max(1, |reference|)).
 
-    That is for programs that compute in float32. One that computes in float16 or bfloat16 is held to four
-    times the distance between its outputs and those of the same graph in float32, where that is more; never
-    to more than a tenth of what doubling the output would be (passes/manager/verify.py).
+    Where that is more, a program is held to four times what its own rounding moves outputs by, never to more
+    than a tenth of what doubling the output would be (passes/manager/verify.py). In float16 or bfloat16 that
+    is the distance to the same graph in float32; in float32, to the same graph with other last bits in its
+    weights.
 
     where: "mask" leaves out the (batch, position) places whose attention mask is 0, for a pass that promises
     nothing about padding.

@@ -14,7 +14,7 @@ from ...backends.runtimes.onnxruntime import OnnxRuntime
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Experts, FeedForward
 from ...ir.capture import capture
-from ...ir.errors import InputError
+from ...ir.errors import ContractError, InputError
 from ...ir.inputs.text import TextEncoder
 from ...ir.inputs.texts import listed
 from ...ir.program import Program
@@ -73,6 +73,7 @@ class LanguageModel:
     Raises:
         CaptureError: nothing there is a model.
         InputError: it is no causal language model, has no tokenizer, or no key is found.
+        PassError, ContractError: it could not be lowered to ONNX.
     """
 
     def __init__(self, source: str | Path | Program, threads: int = 2) -> None:
@@ -83,7 +84,10 @@ class LanguageModel:
                 f"{self.name} is no causal language model with a tokenizer.json: its task is {program.task}"
             )
         if program.dialect != "onnx":
-            program = Pipeline.parse(_LOWERED).run(program).program
+            lowering = Pipeline.parse(_LOWERED).run(program)
+            if not lowering.ok:
+                raise lowering.steps[-1].error or ContractError(f"{self.name} could not be lowered to ONNX")
+            program = lowering.program
         self.program, self._key = keyed(program)
         self.digest = self.program.fingerprint()
         content = program.tokenizer["tokenizer.json"]

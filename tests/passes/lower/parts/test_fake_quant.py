@@ -91,7 +91,7 @@ def test_the_manager_tells_half_a_step_from_a_wrong_step(factor, kept):
     run = Pipeline([Lowered()]).run(program)
     assert run.ok == kept
     if not kept:
-        assert "of its norm (limit 10%)" in str(run.steps[0].error)
+        assert "of its norm (limit 10.00%)" in str(run.steps[0].error)
 
 
 def test_what_moved_is_a_share_of_all_probes():
