@@ -69,12 +69,16 @@ class Searcher:
         wanted = min(len(self.vectors), k * (effort or self.record.effort))
         rows, scores = np.empty((len(batch), k), np.int64), np.empty((len(batch), k))
         for start in range(0, len(batch), _TOGETHER):
-            for number, best in enumerate(self._best(batch[start : start + _TOGETHER], wanted, k), start):
+            for number, best in enumerate(self.best(batch[start : start + _TOGETHER], wanted, k), start):
                 rows[number], scores[number] = best
         return rows, scores
 
-    def _best(self, queries: np.ndarray, wanted: int, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each query its k best candidates, and their scores."""
+    def best(self, queries: np.ndarray, wanted: int, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each query the k best of about `wanted` candidates, and their scores.
+
+        Args:
+            queries: (queries, dims) float32, as the stored vectors are.
+        """
         candidates = list(self.candidates(queries, wanted))
 
         def best(number: int) -> tuple[np.ndarray, np.ndarray]:
