@@ -22,7 +22,7 @@ import numpy as np
 from graphwright import Index
 from graphwright.backends.measuring.ratios import speedup
 from graphwright.ir.host.quiet import quiet
-from graphwright.tools.retrieval.recall import GOALS, agreement
+from graphwright.tools.retrieval.recall import GOALS, shares
 from graphwright.tools.retrieval.record import NAME
 from graphwright.tools.retrieval.write import Source, build
 from graphwright.tools.verbs.demo import model_directory
@@ -142,10 +142,8 @@ def main():
                 built = f"built in {time.perf_counter() - start:.0f} s"
             indexes[kind] = Index(place, args.threads)
             said = indexes[kind].record
-            console.print(
-                f"{kind}: {built}, recall@10 {said.recall['value']:.4f} as it says, {said.effort} candidates "
-                "a result"
-            )
+            recall = f"recall@10 {said.recall['value']:.4f} (standard error {said.recall['error']:.4f})"
+            console.print(f"{kind}: {built}, {recall} as it says, {said.effort} candidates a result")
         searches = exact_searches(stored, args.threads)
         recalls: dict[str, float] = {}
         searches |= {f"{kind} index": lambda q, i=index: i.search(q, K)[0] for kind, index in indexes.items()}
@@ -157,7 +155,7 @@ def main():
             for name, search in searches.items():
                 ratio = speedup(seconds[fastest], seconds[name])
                 if name not in recalls:
-                    recalls[name] = agreement(expected, list(search(asked)))
+                    recalls[name] = shares(expected, list(search(asked))).mean()
                 recall = recalls[name]
                 table.add_row(
                     str(count), name + (" (fastest exact)" if name == fastest else ""),

@@ -19,7 +19,7 @@ from . import store
 from .asking import held, sample
 from .graph import Graph
 from .model import Model
-from .recall import agreement, measured, neighbours
+from .recall import measured, neighbours, shares
 from .record import CODEBOOK, CODES, ENDS, KINDS, METRICS, NAME, TEXTS, VECTORS, Chunk, Piece, Record
 from .search import CODERS, Searcher, check_installed
 from .vectors import blocks, kept
@@ -188,4 +188,5 @@ def _truncation(folder: Path, record: Record) -> dict[str, Any]:
     asking = sample(record.rows)
     longest = float(max(np.linalg.norm(block.astype(np.float64), axis=1).max() for block in blocks(full)))
     found = [neighbours(each, asking, norm) for each, norm in ((full, longest), (cut, record.longest))]
-    return {"dims": record.dims, "of": record.width, "recall": agreement(*found), "rows": record.rows}
+    recall = float(shares(*found).mean())
+    return {"dims": record.dims, "of": record.width, "recall": recall, "rows": record.rows}

@@ -73,7 +73,8 @@ def said(index: Index) -> list[str]:
     found, recall = index.to_json(), index.record.recall
     lines = [
         f"{found['directory']}: {found['rows']} texts, {found['dims']} dimensions, {found['kind']}",
-        f"{recall['metric']} {recall['value']:.3f} of exact search, over {recall['queries']} of its texts"
+        f"{recall['metric']} {recall['value']:.3f} of exact search, over {recall['queries']} of its texts "
+        f"(standard error {recall['error']:.3f})"
         + ("" if index.record.kind == "float32" else f"; {index.record.effort} candidates a result"),
     ]
     if recall["value"] < recall["goal"]:

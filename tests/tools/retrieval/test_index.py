@@ -85,6 +85,20 @@ def test_rows_that_ask_are_not_in_the_graph(bundle, texts, tmp_path):
         assert index.ask(bundle, [index.text(row)], 1)[0][0].score == pytest.approx(1, abs=ROUNDING)
 
 
+def test_a_goal_is_reached_where_chance_is_not_what_reached_it(bundle, texts, tmp_path):
+    index = Index.build(bundle, texts, tmp_path / "first", "binary", recall=0.1)
+    said = index.record.recall
+    assert 0 < said["error"] < 0.02
+    edge = said["value"] - said["error"]  # reached by the mean, and by one error less
+    above = Index.build(bundle, texts, tmp_path / "second", "binary", recall=edge).record
+    assert above.effort > index.record.effort
+    low = said["value"] - 1.65 * said["error"]
+    assert (
+        Index.build(bundle, texts, tmp_path / "third", "binary", recall=low).record.effort
+        == index.record.effort
+    )
+
+
 def test_the_least_effort_that_reaches_the_goal_is_taken(bundle, texts, tmp_path):
     low = Index.build(bundle, texts, tmp_path / "low", "binary", recall=0.1).record
     high = Index.build(bundle, texts, tmp_path / "high", "binary", recall=1.0).record
@@ -179,7 +193,7 @@ def test_cut_vectors_are_those_of_the_first_dimensions(bundle, texts, weights, t
     assert (said["dims"], said["of"], said["rows"]) == (5, 16, 400)
     full, asking = unit(lettered.vectors(texts, weights)).astype(np.float32), measuring.sample(400)
     pairs = [measuring.neighbours(each, asking, 1.01) for each in (full, vectors.astype(np.float32))]
-    assert said["recall"] == pytest.approx(measuring.agreement(*pairs), abs=0.02)  # ties by rounding
+    assert said["recall"] == pytest.approx(measuring.shares(*pairs).mean(), abs=0.02)  # ties by rounding
     assert said["recall"] < 0.9
     assert not (index.directory / "full.f32").exists()
 
