@@ -1,5 +1,6 @@
 """What every test runs under: no network, no oversubscribed cores; and which worker runs it."""
 
+import gc
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, so each gets one thread
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+gc.set_threshold(50_000, 10, 10)  # as the command does
 # torch tells of every symbol and guard, stack included, as soon as somebody listens, as pytest 9.2 would.
 logging.getLogger("torch.__trace").addHandler = lambda handler: None
 

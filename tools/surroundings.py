@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ class Ended(KeyboardInterrupt):
 
 def prepare() -> None:
     """Make the process one that ends in order and can always print."""
+    gc.set_threshold(50_000, 10, 10)  # what a trace makes stays: after each 700 takes 8% of a lowering
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
