@@ -52,8 +52,14 @@ class Target:
 
     @property
     def vnni(self) -> bool:
-        """An int8 dot product accumulated in 32 bits: without it, AVX2's u8s8 product saturates at 16."""
+        """An int8 dot product accumulated in 32 bits."""
         return bool(self.isa & {"avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm"})
+
+    @property
+    def saturates(self) -> bool:
+        """Whether products of unsigned by signed 8-bit integers are added in 16 bits, as x86 does without
+        VNNI."""
+        return self.arch in ("x86_64", "i686") and not self.vnni
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -31,8 +31,10 @@ class OnnxRuntime(Backend):
 
     name = "onnxruntime"
 
-    def __init__(self) -> None:
+    def __init__(self, target: Target | None = None) -> None:
+        """target: whose sums of integers are to be seen, where this machine's saturate."""
         self.scratch: Scratch | None = None
+        self._exact = target is not None and not target.saturates
 
     def build(
         self,
@@ -70,7 +72,9 @@ class OnnxRuntime(Backend):
             ) from error
         source = program.info.get("source")
         called = f"the graph of '{source}'" if source else "the graph"
-        return OrtArtifact(program, open_session(model, threads, providers, prepack, called))
+        return OrtArtifact(
+            program, open_session(model, threads, providers, prepack, called, exact=self._exact)
+        )
 
 
 class OrtArtifact:

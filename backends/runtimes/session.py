@@ -19,6 +19,7 @@ def open_session(
     prepack: bool = True,
     called: str = "",
     patterns: bool = True,
+    exact: bool = False,
 ) -> Any:
     """An onnxruntime.InferenceSession. Safe to run from several threads.
 
@@ -29,6 +30,7 @@ def open_session(
         called: what a sentence calls it, instead of the path's name.
         patterns: False keeps no plan of memory for each combination of sizes that was ever called with, of
             which there is no end.
+        exact: sums of integers are right where this processor's saturate, at the price of speed.
         prepack: False keeps weights as they are stored: slower, but without a second copy in memory.
 
     Raises:
@@ -49,6 +51,8 @@ def open_session(
     if threads:
         options.intra_op_num_threads = threads
     options.enable_mem_pattern = patterns
+    if exact:  # signed weights become unsigned: these kernels add in 32 bits
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if not prepack:
         options.add_session_config_entry("session.disable_prepacking", "1")
     source = str(model) if isinstance(model, Path) else model

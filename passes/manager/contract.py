@@ -76,8 +76,8 @@ class Hardware(Protocol):
         """As the kernel spells it: "x86_64", "aarch64"."""
 
     @property
-    def vnni(self) -> bool:
-        """Whether int8 products are accumulated in 32 bits."""
+    def saturates(self) -> bool:
+        """Whether products of unsigned by signed 8-bit integers are added in 16 bits."""
 
 
 @dataclass

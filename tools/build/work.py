@@ -101,7 +101,7 @@ class Work:
         if wide and wide.passes:
             console.say(wide.said)
             self.notes.append(wide.said)
-        self.backend = OnnxRuntime()
+        self.backend = OnnxRuntime(self.target)
         self.plain, self.lowering = self._lower()
         shapes = config.shapes or default_names(self.plain)
         if config.shapes is None and config.quick:

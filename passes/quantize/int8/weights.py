@@ -32,7 +32,7 @@ def limit_for(target: Hardware | None, wanted: Range = "auto") -> tuple[int, str
         target: None is an unknown one.
         wanted: "auto" decides by the target; the others insist.
     """
-    saturates = target is None or (target.arch in ("x86_64", "i686") and not target.vnni)
+    saturates = target is None or target.saturates
     machine = "the target is unknown" if target is None else f"target '{target.name}' has no VNNI"
     if wanted == "full":
         risk = f"; {machine}, and where there is none products of 8-bit weights may saturate"

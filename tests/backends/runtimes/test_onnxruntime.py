@@ -9,6 +9,7 @@ import pytest
 from graphwright.backends.bundles.bundle import Variant, write
 from graphwright.backends.runtimes import onnxruntime as backend
 from graphwright.backends.runtimes.onnxruntime import OnnxRuntime, save_model
+from graphwright.backends.target import detect, named
 from graphwright.ir.errors import BackendError, InputError
 from handmade import parsed
 
@@ -141,3 +142,26 @@ def test_weights_stored_in_int8_and_decoded_in_the_graph_give_what_the_file_says
     write(tmp_path / "bundle", [Variant("main", program)])
     for run in (OnnxRuntime().build(program).run, gw.load(tmp_path / "bundle").run):
         assert np.abs(run({"x": x})["y"] - expected).max() < 2e-6 * np.abs(expected).max()
+
+
+QUANTIZED = {
+    "operators": "y = com.microsoft.DynamicQuantizeMatMul (x, w, b, z)",
+    "qdq": "q = QuantizeLinear (x, b, o)\nd = DequantizeLinear (q, b, o)\n"
+    "e = DequantizeLinear (w, b, z)\ny = MatMul (d, e)",
+}
+
+
+@pytest.mark.parametrize("form", QUANTIZED)
+def test_a_target_that_adds_in_32_bits_is_judged_so_wherever_it_is_judged(form):
+    """255 times weights near 127: two products are past 16 bits."""
+    w = np.random.default_rng(0).integers(100, 128, (32, 6)).astype(np.int8)
+    weights = {"w": w, "b": np.float32(1), "z": np.int8(0), "o": np.uint8(0)}
+    program = parsed(QUANTIZED[form], "float[m,32] x", "float[m,6] y", weights, opset=20)
+    x = np.full((5, 32), 255, np.float32)
+    x[0] = 0  # so that the range found at run time begins there
+    wanted = x @ w.astype(np.float32)
+    for name in ("x86-64-vnni", "aarch64-dotprod"):
+        found = OnnxRuntime(named(name)).build(program).run({"x": x})["y"]
+        np.testing.assert_array_equal(found, wanted)
+    here = OnnxRuntime(detect()).build(program).run({"x": x})["y"]
+    assert np.array_equal(here, wanted) == (not detect().saturates)

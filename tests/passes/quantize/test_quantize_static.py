@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from graphwright.backends.target import detect, named
+from graphwright.backends.target import named
 from graphwright.ir.errors import DataError, PipelineError
 from graphwright.ir.execute import execute
 from graphwright.ir.onnx.kernels import INTEGER, kernels
@@ -379,9 +379,6 @@ def test_a_weight_of_zeros_comes_out_as_its_bias():
     for form in FORMS:
         after = run(program, feeds(3, 32), form=form).program
         np.testing.assert_allclose(execute(after, feeds(3, 32))[0]["y"], 0.25, rtol=0, atol=1e-4)
-
-
-HOST_SATURATES = detect().arch == "x86_64" and not detect().vnni
 
 
 def test_the_weights_follow_the_target():
