@@ -219,6 +219,7 @@ def plot(args: argparse.Namespace, found: dict) -> None:
             axis.plot(lengths, [rows[n]["ms"] for n in lengths], marker=".", label=kind, **style)
         axis.set(xscale="log", yscale="log", title=runtime, xlabel="tokens", ylabel="ms")
         axis.set_xticks(lengths, [str(n) for n in lengths])
+        axis.tick_params(axis="x", which="minor", labelbottom=False)
         axis.legend(fontsize="small", ncols=2)
     figure.tight_layout()
     figure.savefig(args.plot, metadata={"Date": None})
