@@ -86,7 +86,7 @@ class Verifier:
                         rounded, last = slack(before, after, feeds, self.threads)
                     wider = replace(effect, tolerance=max(effect.tolerance, rounded.get(name, 0.0)))
                     compare(expected[name], actual[name], wider, included, where)
-                whole = slice(None) if included is None else included
+                whole = ... if included is None else included
                 compared[name].append(expected[name][whole])
                 kept[name].append(actual[name][whole])
         if rounds:
