@@ -79,3 +79,33 @@ def test_other_models_are_left_alone():
 
 def test_what_the_processor_does_is_asked_of_the_runtime():
     assert saturating() == detect().saturates
+
+
+ONE = np.float32(1)
+OTHERS = {
+    "DynamicQuantizeMatMul": (
+        "y = com.microsoft.DynamicQuantizeMatMul (x, w, a)", {"a": ONE}, f"m,{K}", f"m,{N}",
+    ),
+    "QGemm": (
+        "y = com.microsoft.QGemm (x, a, p, w, a, z)",
+        {"a": ONE, "p": np.uint8(0), "z": np.int8(0)}, f"m,{K}", f"m,{N}",
+    ),
+    "ConvInteger": ("y = ConvInteger (x, w)", {}, f"m,{K},n", f"m,{N},n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_products_have_right_sums(name):
+    body, more, inside, outside = OTHERS[name]
+    conv, floats = name == "ConvInteger", name == "DynamicQuantizeMatMul"
+    w = weight()
+    x = np.full((5, K, 3) if conv else (5, K), 255, np.float32 if floats else np.uint8)
+    x[0] = 0  # so that a range found at run time begins there
+    stored = np.ascontiguousarray(w.T)[..., None] if conv else w
+    kinds = ("float" if floats else "uint8"), ("int32" if conv else "float")
+    program = parsed(
+        body, f"{kinds[0]}[{inside}] x", f"{kinds[1]}[{outside}] y", {"w": stored, **more}, opset=20
+    )
+    exact = np.einsum("mk...,kn->mn...", x.astype(np.int64), w.astype(np.int64))
+    for model in (program, program.with_graph(unsigned(program.graph))):
+        np.testing.assert_array_equal(execute(model, [{"x": x}])[0]["y"], exact)
