@@ -40,18 +40,11 @@ def _fx(graph: Any, draws: Iterator[np.random.Generator]) -> None:
 def _onnx(model: Any, draws: Iterator[np.random.Generator]) -> None:
     import onnx_ir
 
+    from .onnx.lazy import changed
+
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
             if tensor is None or tensor.dtype != onnx_ir.DataType.FLOAT or len(tensor.shape) < 2:
                 continue
-            read = partial(_read, tensor, next(draws))
-            value.const_value = onnx_ir.LazyTensor(
-                read, dtype=tensor.dtype, shape=onnx_ir.Shape(tensor.shape.numpy()), name=tensor.name
-            )
-
-
-def _read(tensor: Any, draw: np.random.Generator) -> Any:
-    import onnx_ir
-
-    return onnx_ir.Tensor(_moved(tensor.numpy(), draw), name=tensor.name)
+            value.const_value = changed(tensor, partial(_moved, draw=next(draws)))

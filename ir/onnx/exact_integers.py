@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .graph import Editor, clone
+from .lazy import changed
 
 # Where the second factor and its zero point stand (ONNX and com.microsoft).
 _FACTORS = {
@@ -115,9 +116,7 @@ class _Moves:
 
 
 def _moved(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """Converted as it is read."""
+    def more(array: np.ndarray) -> np.ndarray:
+        return np.bitwise_xor(np.ascontiguousarray(array).view(np.uint8), np.uint8(128))
 
-    def read() -> ir.TensorProtocol:
-        return ir.Tensor(np.bitwise_xor(np.ascontiguousarray(tensor.numpy()).view(np.uint8), np.uint8(128)))
-
-    return ir.LazyTensor(read, dtype=ir.DataType.UINT8, shape=ir.Shape(tensor.shape.numpy()))
+    return changed(tensor, more, ir.DataType.UINT8)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .graph import Editor, OnnxView, clone, subgraphs
+from .lazy import rounded
 
 _BITS = {ir.DataType.FLOAT16: 11, ir.DataType.BFLOAT16: 8}  # of the significand, the leading one included
 _HALVES = tuple(_BITS)
@@ -55,7 +56,7 @@ def widened(
     for graph in twin.graphs():
         for weight in graph.initializers.values():
             if weight.const_value is not None and weight.const_value.dtype in types:
-                weight.const_value = _wide(weight.const_value)
+                weight.const_value = rounded(weight.const_value, _FLOAT)
                 weight.dtype, changed = _FLOAT, True
         for node in graph:
             for attribute in list(node.attributes.values()):
@@ -89,17 +90,10 @@ def _narrow(model: ir.Model, types: Collection[ir.DataType]) -> dict[ir.Value, i
 
 def _attribute(attribute: ir.Attr, types: Collection[ir.DataType]) -> ir.Attr | None:
     if attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype in types:
-        return ir.AttrTensor(attribute.name, _wide(attribute.value))
+        return ir.AttrTensor(attribute.name, rounded(attribute.value, _FLOAT))
     if attribute.type == ir.AttributeType.INT and attribute.name in _TYPES and attribute.value in types:
         return ir.AttrInt64(attribute.name, int(_FLOAT))
     return None
-
-
-def _wide(tensor: ir.TensorProtocol) -> ir.LazyTensor:
-    def read() -> ir.Tensor:
-        return ir.Tensor(tensor.numpy().astype(np.float32), name=tensor.name)
-
-    return ir.LazyTensor(read, dtype=_FLOAT, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
 
 
 def _cast_inputs(model: ir.Model, types: Collection[ir.DataType]) -> bool:

@@ -7,6 +7,7 @@ import math
 import onnx_ir as ir
 
 from ..onnx.graph import OnnxView
+from ..onnx.lazy import lazy
 from ..ops.contraction import Projection, permutation, projection
 from .written_out import Result, Written, write_out
 
@@ -81,9 +82,9 @@ def _matrix(weight: ir.Value, form: Projection) -> ir.LazyTensor:
     sizes = tensor.shape.numpy()
     perm = (*form.weight[form.outputs :], *form.weight[: form.outputs])
     inputs = math.prod(sizes[axis] for axis in form.weight[form.outputs :])
-    shape = ir.Shape([inputs, tensor.size // inputs])
-
-    def turn() -> ir.Tensor:
-        return ir.Tensor(tensor.numpy().transpose(perm).reshape(inputs, -1), name=weight.name)
-
-    return ir.LazyTensor(turn, dtype=tensor.dtype, shape=shape, name=weight.name)
+    return lazy(
+        lambda: tensor.numpy().transpose(perm).reshape(inputs, -1),
+        tensor.dtype,
+        (inputs, tensor.size // inputs),
+        weight.name,
+    )

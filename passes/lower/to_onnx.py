@@ -16,6 +16,7 @@ from onnx_ir.passes import common
 from ...ir.errors import CaptureError, PassError
 from ...ir.host.quiet import quiet
 from ...ir.inputs.telling import telling
+from ...ir.onnx.lazy import lazy
 from ...ir.program import Program
 from ..manager.contract import Context, Exact, Pass, Result
 from .parts.codes import store_codes
@@ -199,13 +200,12 @@ def _store_transposed(model: ir.Model) -> int:
 
 def _transposed(tensor: ir.TensorProtocol, perm: tuple[int, ...]) -> ir.LazyTensor:
     """The tensor with its axes in another order, written out only when it is asked for its bytes."""
-    shape = ir.Shape([int(tensor.shape.numpy()[axis]) for axis in perm])
-    name = tensor.name
 
-    def turn() -> ir.Tensor:
+    def turn() -> np.ndarray:
         # In order: NumPy writes any other array to a file number by number.
         array = np.ascontiguousarray(tensor.numpy().transpose(perm))
         array.flags.writeable = False  # it may be kept, and clones share it
-        return ir.Tensor(array, name=name)
+        return array
 
-    return ir.LazyTensor(turn, dtype=tensor.dtype, shape=shape, name=name)
+    sizes = tensor.shape.numpy()
+    return lazy(turn, tensor.dtype, [sizes[axis] for axis in perm], tensor.name)

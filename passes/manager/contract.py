@@ -257,3 +257,10 @@ class Run:
     @property
     def ok(self) -> bool:
         return all(step.error is None for step in self.steps)
+
+    def program_or_raise(self) -> Program:
+        """The program; raises the first error of a step, where there is one."""
+        for step in self.steps:
+            if step.error is not None:
+                raise step.error
+        return self.program

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.onnx.graph import Editor
+from ...ir.onnx.lazy import rounded
 from ...ir.program import Program
 from ..manager.contract import Context, Lossy, Pass, Result
 from .codes.decode import Decoder
-from .codes.narrow import narrowed
 from .codes.stored import StoredWeight, find
 
 _TYPES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
@@ -74,7 +74,7 @@ def _unfit(stored: StoredWeight) -> str:
 def _store(editor: Editor, decoder: Decoder, stored: StoredWeight, dtype: ir.DataType) -> None:
     tensor, old = stored.tensor, stored.value
     name = f"{stored.name}.{dtype.name.lower()}"
-    half = editor.initializer(narrowed(tensor, dtype, name), name)
+    half = editor.initializer(rounded(tensor, dtype), name)
     for use in stored.uses:
         if use.kind != "lookup":
             continue

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from ....ir.onnx.lazy import lazy
+
 # Not a function of the operands, or a node whose whole point is to stay: a dequantized weight is a float one.
 _UNFOLDABLE = {
     "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli",
@@ -107,13 +109,7 @@ class Evaluation:
 
     def lazy(self, dtype: ir.DataType, shape: tuple[int, ...]) -> ir.LazyTensor:
         """The only result as a tensor computed whenever it is read, and not kept."""
-        name = self.proto.output[0]
-        return ir.LazyTensor(
-            lambda: ir.Tensor(self.compute()[0], dtype=dtype, name=name),
-            dtype=dtype,
-            shape=ir.Shape(shape),
-            name=name,
-        )
+        return lazy(lambda: self.compute()[0], dtype, shape, self.proto.output[0])
 
 
 def nbytes(dtype: ir.DataType, shape: tuple[int, ...]) -> float:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ....ir.blocks.base import Linear
 from ....ir.blocks.walk import passes
 from ....ir.onnx.graph import Editor
+from ....ir.onnx.lazy import lazy
 from ....ir.values import Value
 
 _PRODUCTS = ("linear", "matmul", "conv1d")
@@ -140,9 +141,8 @@ def _side_by_side(parts: Sequence[tuple[ir.TensorProtocol | None, bool]], name: 
     tensors = [(tensor, turned) for tensor, turned in parts if tensor is not None]
     sizes = [tuple(tensor.shape.numpy())[:: -1 if turned else 1] for tensor, turned in tensors]
 
-    def read() -> ir.Tensor:
+    def read() -> np.ndarray:
         arrays = [tensor.numpy().T if turned else tensor.numpy() for tensor, turned in tensors]
-        return ir.Tensor(np.concatenate(arrays, axis=1), name=name)
+        return np.concatenate(arrays, axis=1)
 
-    shape = ir.Shape([sizes[0][0], sum(out for _, out in sizes)])
-    return ir.LazyTensor(read, dtype=tensors[0][0].dtype, shape=shape, name=name)
+    return lazy(read, tensors[0][0].dtype, (sizes[0][0], sum(out for _, out in sizes)), name)

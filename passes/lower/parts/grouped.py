@@ -10,6 +10,8 @@ import onnx_ir as ir
 import torch
 from onnxscript import opset20
 
+from ....ir.onnx.lazy import lazy
+
 op: Any = opset20
 # transformers' own operator under torch.export, and PyTorch's, by "namespace::name".
 _NAMES = ("graphwright::grouped_mm", "transformers::grouped_mm_fallback", "aten::_grouped_mm")
@@ -98,9 +100,8 @@ def _taken(node: ir.Node, stack: ir.Value) -> list[tuple[ir.Node, int, tuple[int
 def _part(tensor: ir.TensorProtocol, number: int, perm: tuple[int, int], name: str) -> ir.LazyTensor:
     sizes = [int(size) for size in tensor.shape.numpy()[1:]]
 
-    def cut() -> ir.Tensor:
+    def cut() -> np.ndarray:
         part = tensor.numpy()[number]
-        return ir.Tensor(np.transpose(part, perm) if part.ndim == 2 else part, name=name)
+        return np.transpose(part, perm) if part.ndim == 2 else part
 
-    shape = ir.Shape([sizes[axis] for axis in perm] if len(sizes) == 2 else sizes)
-    return ir.LazyTensor(cut, dtype=tensor.dtype, shape=shape, name=name, cache=False)
+    return lazy(cut, tensor.dtype, [sizes[axis] for axis in perm] if len(sizes) == 2 else sizes, name)

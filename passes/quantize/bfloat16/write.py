@@ -11,9 +11,9 @@ from typing import Any
 import onnx_ir as ir
 
 from ....ir.onnx.graph import Editor
+from ....ir.onnx.lazy import rounded
 from ....ir.program import Program
 from ..codes.decode import Decoder
-from ..codes.narrow import narrowed
 from .layers import Group
 
 _BFLOAT16, _FLOAT = ir.DataType.BFLOAT16, ir.DataType.FLOAT
@@ -38,7 +38,7 @@ def _write_onnx(model: ir.Model, groups: Sequence[Group]) -> None:
             node, tensor = value.producer(), ir.convenience.get_const_tensor(value)
             name = f"{value.name}.bfloat16"
             if tensor is not None:
-                new = decoder.cast(editor.initializer(narrowed(tensor, _BFLOAT16, name), name), _FLOAT)
+                new = decoder.cast(editor.initializer(rounded(tensor, _BFLOAT16), name), _FLOAT)
                 new.type, new.shape = value.type, value.shape
             else:
                 assert node is not None

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from ....ir.blocks import recognise
 from ....ir.blocks.base import Attention, Blocks, FeedForward, Linear, Norm
 from ....ir.onnx.graph import Editor
+from ....ir.onnx.lazy import changed
 from ....ir.program import Program
 from ....ir.view import view
 from ..codes.stored import StoredWeight
@@ -90,14 +91,10 @@ def _multiply(editor: Editor, weight: ir.Value, axis: int, places: np.ndarray, f
     by[places] = factor
     editor.graph.meta[_FACTORS] = (*factors(editor.model), (str(weight.name), axis, by))
 
-    def made() -> ir.Tensor:
-        array = np.array(tensor.numpy())
-        array *= by.reshape([-1 if i == axis else 1 for i in range(array.ndim)]).astype(array.dtype)
-        return ir.Tensor(array, name=weight.name)
+    def multiplied(array: np.ndarray) -> np.ndarray:
+        return array * by.reshape([-1 if i == axis else 1 for i in range(array.ndim)]).astype(array.dtype)
 
-    weight.const_value = ir.LazyTensor(
-        made, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=weight.name
-    )
+    weight.const_value = changed(tensor, multiplied)
 
 
 def _own(target: Target) -> bool:
