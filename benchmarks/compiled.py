@@ -236,11 +236,9 @@ def compiled(plain, pipelines, calibration, buckets, folder, threads):
     padding = padding_of(program)  # rounding moves with the range of the padding in ONNX Runtime, not here
     for name, text in pipelines.items():
         ran = Pipeline.parse(text).run(program, Context(target=detect(), calibration=calibration))
-        if not ran.ok:
-            raise SystemExit(str(ran.steps[-1].error))
         made[name] = folder / name.replace(" ", "-")
         write_compiled(
-            made[name], Tvm().build(ran.program, threads=threads, buckets=buckets, padding=padding)
+            made[name], Tvm().build(ran.program_or_raise(), threads=threads, buckets=buckets, padding=padding)
         )
     return made
 

@@ -54,16 +54,12 @@ def minilm(layers: int | None) -> Program:
 
 def made(program: Program, text: str, context: Context) -> tuple[Program, list]:
     ran = Pipeline.parse(text).run(program, context)
-    if not ran.ok:
-        raise SystemExit(str(next(step.error for step in ran.steps if step.error)))
-    return ran.program, ran.steps
+    return ran.program_or_raise(), ran.steps
 
 
 def save(program: Program, path: Path) -> Path:
     lowered = chain("exact", program, "onnxruntime")[0].run(program, Context(target=detect()))
-    if not lowered.ok:
-        raise SystemExit(str(next(step.error for step in lowered.steps if step.error)))
-    save_model(lowered.program, path)
+    save_model(lowered.program_or_raise(), path)
     return path
 
 

@@ -118,11 +118,9 @@ def built(folder: Path, program: Program, kind: str, options: str, runtime: str,
     if text := pipeline(kind, options, runtime):
         texts = Context(calibration=[feed(program, FIRST)])  # what some kinds start from; values don't matter
         run = Pipeline.parse(text).run(program, texts, verify=False)
-        if not run.ok:
-            raise SystemExit(f"{text}: {next(step.error for step in run.steps if step.error)}")
         for step in run.steps:
             print(step.text, step.status, step.counted, *step.notes, flush=True)
-        program = run.program
+        program = run.program_or_raise()
     lowered = chain("exact", program, runtime)[0].run(program, Context(target=detect()), verify=False).program
     if runtime == "onnxruntime":
         save_model(lowered, path)

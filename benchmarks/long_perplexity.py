@@ -60,10 +60,8 @@ def lowered(program: Program, text: str) -> Program:
     """Rewritten, then with the preset `exact`."""
     if text:
         run = Pipeline.parse(text).run(program, Context(), verify=False)
-        if not run.ok:
-            raise SystemExit(str(next(step.error for step in run.steps if step.error)))
         print(text, [dict(step.statistics) for step in run.steps], flush=True)
-        program = run.program
+        program = run.program_or_raise()
     return chain("exact", program)[0].run(program, Context(), verify=False).program
 
 

@@ -148,9 +148,7 @@ def program(task: str, kind: str, rows: Sequence[Row]) -> Program:
     text = f"substitute-attention{{{options}}}" + (",block-attention" if kind in BLOCKED else "")
     feeds = [feed for feed, _ in batches(rows[: 8 * BATCH], TASKS[task][0], None)]
     ran = Pipeline.parse(text).run(made, Context(calibration=feeds), verify=False)
-    if not ran.ok:
-        raise SystemExit(f"{text}: {next(step.error for step in ran.steps if step.error)}")
-    return ran.program
+    return ran.program_or_raise()
 
 
 def trained(task: str, kind: str, train: Sequence[Row], test: Sequence[Row], steps: int) -> dict:

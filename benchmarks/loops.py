@@ -152,11 +152,9 @@ def main() -> None:
     program = gw.trace(model_directory())
     tied = Pipeline.parse("tie-layers").run(program, Context()).program
     ran = chain("exact", tied)[0].run(tied, Context(target=detect()))
-    if not ran.ok:
-        raise SystemExit(str(next(step.error for step in ran.steps if step.error)))
     with tempfile.TemporaryDirectory(prefix="graphwright-loops-") as folder:
         paths = {kind: Path(folder) / f"{kind}.onnx" for kind in ("written out", "loop", "function")}
-        save_model(ran.program, paths["written out"])
+        save_model(ran.program_or_raise(), paths["written out"])
         written = onnx.load(paths["written out"], load_external_data=False)
         for kind in ("loop", "function"):
             onnx.save(rewritten(written, kind), paths[kind])

@@ -154,9 +154,7 @@ def programs(bench: Bench, work: list[Workload]) -> dict:
                     conditions=measurer.conditions,
                 )  # fmt: skip
                 ran = Pipeline.parse(text).run(whole, context)
-            if not ran.ok:
-                raise SystemExit(str(next(step.error for step in ran.steps if step.error)))
-            save_model(ran.program, path)
+            save_model(ran.program_or_raise(), path)
             told = [
                 {"pass": s.text, "missed": s.missed, "seconds": s.seconds, **s.statistics} for s in ran.steps
             ]
@@ -173,10 +171,8 @@ def build(bench: Bench, name: str, runtime: str, program, work: list[Workload]) 
     with Measurer(work, 2) as measurer:
         measured = {"measure": measurer, "conditions": measurer.conditions} if runtime == RUNTIMES[0] else {}
         made = chain("exact", program, runtime)[0].run(program, Context(target=detect(), **measured))
-    if not made.ok:
-        raise SystemExit(str(next(step.error for step in made.steps if step.error)))
     if runtime == "onnxruntime":
-        save_model(made.program, path)
+        save_model(made.program_or_raise(), path)
     else:
         sizes = [{"batch": batch, "length": LENGTH} for batch in (1, 8)]
         built = Tvm().build(made.program, detect(), 2, buckets=sizes, padding=padding_of(program))

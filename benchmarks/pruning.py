@@ -67,9 +67,7 @@ class Bench:
             context = self.context(measure=measurer, conditions=measurer.conditions)
             ran = Pipeline.parse(f"{text},to-onnx").run(self.program, context)
         seconds = time.monotonic() - began
-        if not ran.ok:
-            raise SystemExit(str(next(step.error for step in ran.steps if step.error)))
-        save_model(ran.program, self.path(name))
+        save_model(ran.program_or_raise(), self.path(name))
         steps = [{"pass": s.text, "seconds": s.seconds, "notes": s.notes, **s.statistics} for s in ran.steps]
         self.note(name, pipeline=text, seconds=seconds, bytes=weight_bytes(ran.program), steps=steps)
         self.judge(name)
@@ -120,11 +118,9 @@ def int8(bench: Bench) -> None:
         name = f"2x distilled int8 {backend}"
         context = Context(target=detect(), calibration=bench.context().calibration)
         made = Pipeline(p for p in chain("balanced", program, backend)[0].passes).run(program, context)
-        if not made.ok:
-            raise SystemExit(str(next(step.error for step in made.steps if step.error)))
         if backend == "onnxruntime":
             build = bench.path(name)
-            save_model(made.program, build)
+            save_model(made.program_or_raise(), build)
         else:
             build = compiled(bench, made.program, program, name)
         bench.note(name, bytes=weight_bytes(made.program), build=str(build))

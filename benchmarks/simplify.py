@@ -57,13 +57,9 @@ def model(name: str, layers: int | None, folder: Path) -> Program:
 
 def lowered(program: Program, text: str, backend: str) -> Program:
     rewritten = Pipeline.parse(text).run(program, Context()) if text else None
-    if rewritten is not None and not rewritten.ok:
-        raise SystemExit(str(next(step.error for step in rewritten.steps if step.error)))
-    before = rewritten.program if rewritten is not None else program
+    before = rewritten.program_or_raise() if rewritten is not None else program
     made = chain("exact", before, backend)[0].run(before, Context(target=detect()))
-    if not made.ok:
-        raise SystemExit(str(next(step.error for step in made.steps if step.error)))
-    return made.program
+    return made.program_or_raise()
 
 
 def build(program: Program, backend: str, path: Path, shapes: str, threads: int) -> Path:

@@ -112,10 +112,8 @@ def make(name: str, args: argparse.Namespace, known: dict) -> None:
     began = time.monotonic()
     passes = (text, "to-onnx", AFTERWARDS.get(name, ""))
     ran = Pipeline.parse(",".join(filter(None, passes))).run(program, context)
-    if not ran.ok:
-        raise SystemExit(str(next(step.error for step in ran.steps if step.error)))
     path = args.work / f"{name}.onnx"
-    save_model(ran.program, path)
+    save_model(ran.program_or_raise(), path)
     reads = args.work / f"{name}-tokenizer"
     reads.mkdir(exist_ok=True)
     (reads / "tokenizer.json").write_bytes(ran.program.tokenizer["tokenizer.json"])

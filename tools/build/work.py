@@ -129,9 +129,7 @@ class Work:
             return self.program, ()
         self.console.progress("lowering")
         lowering = Pipeline.parse("to-onnx").run(self.program, self.context(None))
-        if not lowering.ok:
-            raise lowering.steps[-1].error or ContractError("the model could not be lowered to ONNX")
-        return lowering.program, tuple(map(StepEvidence, lowering.steps))
+        return lowering.program_or_raise(), tuple(map(StepEvidence, lowering.steps))
 
     def _judging(self, data: Data | None, first: Sequence[Pipeline], texts: Data | None) -> Judging | None:
         exact = all(isinstance(pass_.effect, Exact) for pipeline in first for pass_ in pipeline.passes)

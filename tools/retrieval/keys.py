@@ -14,7 +14,7 @@ from ...backends.runtimes.onnxruntime import OnnxRuntime
 from ...ir.blocks import recognise
 from ...ir.blocks.base import Experts, FeedForward
 from ...ir.capture import capture
-from ...ir.errors import ContractError, InputError
+from ...ir.errors import InputError
 from ...ir.inputs.text import TextEncoder
 from ...ir.inputs.texts import listed
 from ...ir.program import Program
@@ -84,10 +84,7 @@ class LanguageModel:
                 f"{self.name} is no causal language model with a tokenizer.json: its task is {program.task}"
             )
         if program.dialect != "onnx":
-            lowering = Pipeline.parse(_LOWERED).run(program)
-            if not lowering.ok:
-                raise lowering.steps[-1].error or ContractError(f"{self.name} could not be lowered to ONNX")
-            program = lowering.program
+            program = Pipeline.parse(_LOWERED).run(program).program_or_raise()
         self.program, self._key = keyed(program)
         self.digest = self.program.fingerprint()
         content = program.tokenizer["tokenizer.json"]

@@ -109,7 +109,7 @@ def test_nothing_to_do_keeps_the_very_program():
     program = masked()
     run = Pipeline([a_pass(lambda p, c: Result(p, False))]).run(program)
     assert run.ok
-    assert run.program is program
+    assert run.program_or_raise() is program
     assert run.steps[0].status == "no change"
 
 
@@ -349,6 +349,9 @@ def test_stops_at_a_failure_or_keeps_going():
     went_on = Pipeline([bad, good]).run(masked(), keep_going=True)
     assert [step.status for step in went_on.steps] == ["rolled back", "applied"]
     assert not went_on.ok
+    with pytest.raises(type(went_on.steps[0].error)) as raised:  # whatever went well behind it
+        went_on.program_or_raise()
+    assert raised.value is went_on.steps[0].error
 
 
 @pytest.mark.parametrize("error", [DataError("the data are constant"), PassError("no head is found")])
