@@ -31,6 +31,11 @@ def vectors(texts: list[str], weights: np.ndarray) -> np.ndarray:
     return np.stack([weights.astype(np.float64)[row].sum(0) for row in ids])
 
 
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Each row by its length."""
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def program(weights: np.ndarray, body: str = _BODY, output: str = "", task: str = "embedding", **info):
     words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *LETTERS])}
     tokenizer = {

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from graphwright import BundleError, Index, InputError
 from graphwright.tools.retrieval import store
+from graphwright.tools.retrieval.record import KINDS
 from killed import dying
 
-KINDS = ("float32", "int8", "binary", "hnsw")
 MORE = ["z z z", "y", "a b z", ""]
 
 

@@ -9,9 +9,8 @@ import pytest
 from graphwright import BundleError, Index, InputError
 from graphwright.tools.retrieval import deleting, store, vectors
 from graphwright.tools.retrieval.recall import GOALS
+from graphwright.tools.retrieval.record import KINDS
 from killed import dying
-
-KINDS = ("float32", "int8", "binary", "hnsw")
 
 
 @pytest.mark.parametrize("kind", KINDS)
