@@ -135,6 +135,8 @@ def _attention(
         q_norm=query.norm,
         k_norm=key.norm,
         probabilities=core.probabilities,
+        scored=core.scored,
+        weighed=core.context.value if core.scored is not None else None,
         body=tuple(dict.fromkeys(inside)),
     )
     return attention, notes

@@ -100,7 +100,8 @@ class Attention:
     arXiv:1901.02860; DeBERTa: He et al., 2020, arXiv:2006.03654); such terms count as relative_bias.
     shifted: a vector is added to queries, keys or values after their projection (and its bias).
     cross: keys and values come from another stream than queries.
-    probabilities: the softmax's result, sinks included; None inside a single operator.
+    probabilities: the softmax's result, sinks included. scored, weighed: the products of queries and keys,
+    and of probabilities and values. None inside a single operator.
     body: every value from the projections' results to context, scores and probabilities included.
     """
 
@@ -142,6 +143,8 @@ class Attention:
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     probabilities: Value | None = None
+    scored: Value | None = None
+    weighed: Value | None = None
 
 
 @dataclass(frozen=True)

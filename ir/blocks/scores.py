@@ -40,7 +40,7 @@ class ScoreProduct:
 @dataclass
 class Core:
     """softmax(gate * capped(scale * query key^T) + terms) value. letters: i queries, j keys, the rest as in
-    `context`. softcap, gate, sinks: as Attention's."""
+    `context`. softcap, gate, sinks, probabilities, scored: as Attention's."""
 
     query: Factor
     key: Factor
@@ -53,6 +53,7 @@ class Core:
     gate: Value | None = None
     sinks: Value | None = None
     probabilities: Value | None = None
+    scored: Value | None = None
     is_causal: bool = False
     grouped: bool = False
     body: list[Value] = field(default_factory=list)
@@ -115,7 +116,7 @@ def softmax_core(probabilities: Value, scores: Value, body: list[Value], static:
     return Core(
         left, right, Factor(values.value, rename(values.letters)),
         Factor(context.value, rename(context.letters)), above.scale, above.terms, above.select,
-        above.softcap, above.gate, sinks, probabilities, body=body,
+        above.softcap, above.gate, sinks, probabilities, product.root, body=body,
     )  # fmt: skip
 
 

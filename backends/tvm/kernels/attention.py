@@ -8,19 +8,20 @@ other; `starts` says where, so padding is neither computed nor looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from .attention_bfloat16 import Bfloat16Products
+from .attention_products import Products
 from .dot import product_of
 from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
-from .vector import LARGEST, Expr, chunks, each, exp, fold, load, softcapped, splat, store, transposed
+from .vector import LARGEST, Expr, each, exp, fold, load, splat, store
 
 # Scores of keys that a mask hides by a finite number, by -inf, and of keys that there are none of.
 HIDDEN, SHUT, ABSENT = -3e38, -3.2e38, -3.4e38
@@ -43,6 +44,7 @@ class Attention:
     keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
     (batch, heads): an additive mask for sequences that all have `keys` keys. A query from which it hides all
     keys gets zeros where it does that with -inf, the mean of all values where with a finite number.
+    bfloat16: queries, keys, probabilities and values are rounded to it before they are multiplied.
     """
 
     heads: int
@@ -58,6 +60,7 @@ class Attention:
     bias: tuple[bool, bool] | None = None
     finish: Finish = field(default_factory=Finish)
     softcap: float = 0.0
+    bfloat16: bool = False
 
 
 def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
@@ -124,12 +127,11 @@ class AttentionKernel:
             self.context = T.alloc_buffer((mq, self.width), "float32", scope="global")
         per = T.bind((tasks + (self.machine.threads - 1)) // self.machine.threads)
         with T.parallel(0, self.machine.threads) as thread:
-            keys = T.alloc_buffer((spec.dim, self.longest), "float32", scope="global")
-            values = T.alloc_buffer((self.longest, spec.value_dim), "float32", scope="global")
-            scores = T.alloc_buffer((self.height, self.longest), "float32", scope="global")
+            self.products = (Bfloat16Products if spec.bfloat16 else Products)(self)
+            self.scores = T.alloc_buffer((self.height, self.longest), "float32", scope="global")
             self._reserve()
             with T.serial(T.min(thread * per, tasks), T.min((thread + 1) * per, tasks)) as task:
-                self._head(task // spec.heads, task % spec.heads, keys, values, scores)
+                self._head(task // spec.heads, task % spec.heads)
         if spec.finish.rounds != "no":
             each_row = T.bind((rows + (self.machine.threads - 1)) // self.machine.threads)
             with T.parallel(0, self.machine.threads) as thread:
@@ -148,67 +150,50 @@ class AttentionKernel:
     def _reserve(self) -> None:
         """What each thread keeps of it."""
 
-    def _block(self, number: Expr) -> Expr:
+    def block_at(self, number: Expr) -> Expr:
         """The block of keys whose scores lie in a block of slots."""
         return number
 
-    def _each_key(self, low: Expr, seen: Expr, do: Callable[[Expr, Expr], None]) -> None:
-        """do(key, slot) from the slot low to the slot before seen."""
-        with T.serial(low, seen) as j:
-            do(j, j)
+    def each_key(self, low: Expr, seen: Expr, step: int, do: Callable[[Expr, Expr], None]) -> None:
+        """do(key, slot) at every so many slots, the first at or before low, the last before seen."""
+        with T.serial(low // step, (seen + (step - 1)) // step) as j:
+            do(j * step, j * step)
 
-    def _head(self, sequence: Expr, head: Expr, keys: Any, values: Any, scores: Any) -> None:
+    def blocks(self, count: Expr) -> Expr:
+        """How many blocks so many keys take."""
+        return (count + (self.block - 1)) // self.block
+
+    def _gather(self, first: Expr, count: Expr, group: Expr) -> None:
+        """Reads the keys and values of a head, from the row `first` on."""
+        self.products.gather(first, count, group)
+
+    def _head(self, sequence: Expr, head: Expr) -> None:
         spec = self.spec
         first = T.bind(self.starts[sequence])
         count = T.bind(self.starts[sequence + 1] - first)
         begin = T.bind(self.q_starts[sequence])
         queries = T.bind(self.q_starts[sequence + 1] - begin)
         group = T.bind(head // (spec.heads // spec.kv_heads))
-        self._gather(first, count, group, keys, values)
+        self._gather(first, count, group)
         with T.If(queries >= self.height):
             with T.Then(), T.serial(0, (queries + (self.height - 1)) // self.height) as tile:
                 at = T.bind(T.min(tile * self.height, queries - self.height))
-                self._queries(self.height, begin, at, queries, count, sequence, head, keys, values, scores)
+                self._queries(self.height, begin, at, queries, count, sequence, head)
             with T.Else(), T.serial(0, queries) as at:
-                self._queries(1, begin, at, queries, count, sequence, head, keys, values, scores)
-
-    def _gather(self, first: Expr, count: Expr, group: Expr, keys: Any, values: Any) -> None:
-        """Keys transposed to [dim, keys], values to [keys, value_dim]; what lies past the keys is finite."""
-        spec, lanes = self.spec, self.lanes
-        column = T.bind(spec.k.at + group * spec.dim)
-        square = spec.dim // lanes * lanes
-        whole = T.bind(count // lanes * lanes)
-        with T.serial(0, count // lanes) as block:
-            for d in range(0, square, lanes):
-                rows = [
-                    T.bind(load(self.k, first + block * lanes + j, column + d, lanes=lanes))
-                    for j in range(lanes)
-                ]
-                for number, vector in enumerate(transposed(rows)):
-                    store(keys, vector, d + number, block * lanes)
-        with T.serial(0, spec.dim) as d:
-            with T.serial(T.Select(d < square, whole, 0), count) as j:
-                T.buffer_store(keys, self.k[first + j, column + d], [d, j])
-            with T.serial(count, (count + (self.block - 1)) // self.block * self.block) as j:
-                T.buffer_store(keys, T.float32(0), [d, j])
-        with T.serial(0, count) as j:
-            column = spec.v.at + group * spec.value_dim
-            for start, width in chunks(spec.value_dim, lanes):
-                store(values, load(self.v, first + j, column + start, lanes=width), j, start)
+                self._queries(1, begin, at, queries, count, sequence, head)
 
     def _queries(
-        self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr,
-        keys: Any, values: Any, scores: Any,
-    ) -> None:  # fmt: skip
+        self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr
+    ) -> None:
         """The context of `height` queries from the sequence's query `at` on."""
         spec = self.spec
         low, seen = self._range(height, at, queries, count)
-        self._scores(height, begin + at, head, low, seen, keys, scores)
-        inverse = T.alloc_buffer((height,), "float32", scope="local")
+        self.products.score(height, begin + at, head, low, seen)
+        self.inverse = T.alloc_buffer((height,), "float32", scope="local")
         for i in range(height):
             visible = T.bind(T.min(count, at + i + 1 + (count - queries))) if spec.causal else count
-            self._softmax(i, at, low, seen, visible, sequence, head, scores, inverse)
-        self._values(height, begin + at, head, low, seen, values, scores, inverse)
+            self._softmax(i, at, low, seen, visible, sequence, head)
+        self.products.weigh(height, begin + at, head, low, seen)
 
     def _range(self, height: int, at: Expr, queries: Expr, count: Expr) -> tuple[Expr, Expr]:
         """The first key that any of the queries may see, and the end of those."""
@@ -216,38 +201,11 @@ class AttentionKernel:
             return T.int32(0), T.bind(T.min(count, at + height + (count - queries)))
         return T.int32(0), count
 
-    def _scores(
-        self, height: int, row: Expr, head: Expr, low: Expr, seen: Expr, keys: Any, scores: Any
-    ) -> None:
-        spec, lanes = self.spec, self.lanes
-        vectors = self.block // lanes
-        last = T.bind((seen + (self.block - 1)) // self.block)
-        with T.serial(T.bind(low // self.block), last) as number:
-            block = T.bind(self._block(number))
-            sums = T.alloc_buffer((height, self.block), "float32", scope="local")
-            for i in range(height):
-                for v in range(vectors):
-                    store(sums, splat(0.0, lanes), i, v * lanes)
-            with T.serial(0, spec.dim) as d:
-                k = [
-                    T.bind(load(keys, d, block * self.block + v * lanes, lanes=lanes)) for v in range(vectors)
-                ]
-                for i in range(height):
-                    q = T.bind(splat(self.q[row + i, spec.q.at + head * spec.dim + d], lanes))
-                    for v in range(vectors):
-                        store(sums, T.fma(q, k[v], load(sums, i, v * lanes, lanes=lanes)), i, v * lanes)
-            for i in range(height):
-                for v in range(vectors):
-                    value = load(sums, i, v * lanes, lanes=lanes) * splat(spec.scale, lanes)
-                    value = softcapped(value, spec.softcap) if spec.softcap else value
-                    store(scores, value, i, number * self.block + v * lanes)
-
     def _softmax(
-        self, i: int, at: Expr, low: Expr, seen: Expr, visible: Expr, sequence: Expr, head: Expr, scores: Any,
-        inverse: Any,
-    ) -> None:  # fmt: skip
+        self, i: int, at: Expr, low: Expr, seen: Expr, visible: Expr, sequence: Expr, head: Expr
+    ) -> None:
         """Unnormalised weights of one query in place of its scores, and one over their sum."""
-        spec, lanes = self.spec, self.lanes
+        spec, lanes, scores = self.spec, self.lanes, self.scores
         if spec.bias is not None:
             where = (0 if spec.bias[0] else sequence, 0 if spec.bias[1] else head, at + i)
 
@@ -275,40 +233,8 @@ class AttentionKernel:
         share = T.float32(1) / total
         if spec.bias is not None:
             share = T.Select(peak < T.float32(HIDDEN), T.float32(0), share)
-        T.buffer_store(inverse, share, [i])
+        T.buffer_store(self.inverse, share, [i])
 
     def _shown(self, query: Expr, visible: Expr, slot: Expr) -> Expr:
         """Which of a vector of keys a query sees."""
         return T.ramp(slot, 1, self.lanes) < splat(visible, self.lanes)
-
-    def _values(
-        self, height: int, row: Expr, head: Expr, low: Expr, seen: Expr, values: Any, scores: Any,
-        inverse: Any,
-    ) -> None:  # fmt: skip
-        spec = self.spec
-        for part in self._parts():
-            sums = [T.alloc_buffer((height, width), "float32", scope="local") for _, width in part]
-            for i in range(height):
-                for total, (_, width) in zip(sums, part, strict=True):
-                    store(total, splat(0.0, width), i, 0)
-
-            def add(key: Expr, slot: Expr, part: Any = part, sums: Any = sums) -> None:
-                v = [T.bind(load(values, key, start, lanes=width)) for start, width in part]
-                for i in range(height):
-                    for total, value, (_, width) in zip(sums, v, part, strict=True):
-                        p = splat(scores[i, slot], width)
-                        store(total, T.fma(p, value, load(total, i, 0, lanes=width)), i, 0)
-
-            self._each_key(low, seen, add)
-            for i in range(height):
-                for total, (start, width) in zip(sums, part, strict=True):
-                    value = load(total, i, 0, lanes=width) * splat(inverse[i], width)
-                    store(self.context, value, row + i, head * spec.value_dim + start)
-
-    def _parts(self) -> Iterator[list[tuple[int, int]]]:
-        """Vectors of the values that are summed together, as many as registers allow."""
-        vectors = chunks(self.spec.value_dim, self.lanes)
-        most = self.block // self.lanes
-        size = -(-len(vectors) // -(-len(vectors) // most))
-        for first in range(0, len(vectors), size):
-            yield vectors[first : first + size]

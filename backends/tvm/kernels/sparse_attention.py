@@ -6,7 +6,6 @@ Each tile of queries visits the blocks in which one of them sees a key; their sc
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
@@ -14,7 +13,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from .attention import Attention, AttentionKernel
 from .machine import Machine
-from .vector import Expr, chunks, splat, store
+from .vector import Expr, splat
 
 
 def sparse_attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:
@@ -35,39 +34,32 @@ class _Sparse(AttentionKernel):
     def _reserve(self) -> None:
         self.visited = T.alloc_buffer((self.longest // self.block,), "int32", scope="global")
 
-    def _block(self, number: Expr) -> Expr:
+    def block_at(self, number: Expr) -> Expr:
         return self.visited[number]
 
-    def _each_key(self, low: Expr, seen: Expr, do: Callable[[Expr, Expr], None]) -> None:
+    def each_key(self, low: Expr, seen: Expr, step: int, do: Callable[[Expr, Expr], None]) -> None:
         with T.serial(low // self.block, seen // self.block) as number:
             block = T.bind(self.visited[number])
-            with T.serial(0, self.block) as j:
-                do(block * self.block + j, number * self.block + j)
-
-    def _gather(self, first: Expr, count: Expr, group: Expr, keys: Any, values: Any) -> None:
-        super()._gather(first, count, group, keys, values)
-        with T.serial(count, (count + (self.block - 1)) // self.block * self.block) as j:
-            for start, width in chunks(self.spec.value_dim, self.lanes):
-                store(values, splat(0.0, width), j, start)
+            with T.serial(0, self.block // step) as j:
+                do(block * self.block + j * step, number * self.block + j * step)
 
     def _queries(
-        self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr,
-        keys: Any, values: Any, scores: Any,
-    ) -> None:  # fmt: skip
+        self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr
+    ) -> None:
         row = T.bind(begin + at)
         slots = T.bind(self._visit(height, row, count) * self.block)
-        self._scores(height, row, head, T.int32(0), slots, keys, scores)
-        inverse = T.alloc_buffer((height,), "float32", scope="local")
+        self.products.score(height, row, head, T.int32(0), slots)
+        self.inverse = T.alloc_buffer((height,), "float32", scope="local")
         for i in range(height):
-            self._softmax(i, row, T.int32(0), slots, count, sequence, head, scores, inverse)
-        self._values(height, row, head, T.int32(0), slots, values, scores, inverse)
+            self._softmax(i, row, T.int32(0), slots, count, sequence, head)
+        self.products.weigh(height, row, head, T.int32(0), slots)
 
     def _visit(self, height: int, row: Expr, count: Expr) -> Expr:
         """Fills in which blocks the queries visit; how many they are."""
         number = T.alloc_buffer((1,), "int32", scope="local")
         T.buffer_store(number, T.int32(0), [0])
         vectors = self.block // self.lanes
-        with T.serial(0, (count + (self.block - 1)) // self.block) as block:
+        with T.serial(0, self.blocks(count)) as block:
             any_ = T.int32(0)
             for i in range(height):
                 for v in range(vectors):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
@@ -42,11 +40,11 @@ class _Window(AttentionKernel):
     def _reserve(self) -> None:
         self.spots = T.alloc_buffer((self.longest,), "int32", scope="global")
 
-    def _gather(self, first: Expr, count: Expr, group: Expr, keys: Any, values: Any) -> None:
-        super()._gather(first, count, group, keys, values)
+    def _gather(self, first: Expr, count: Expr, group: Expr) -> None:
+        super()._gather(first, count, group)
         with T.serial(0, count) as j:
             T.buffer_store(self.spots, self.places[first + j], [j])
-        with T.serial(count, (count + (self.block - 1)) // self.block * self.block) as j:
+        with T.serial(count, self.blocks(count) * self.block) as j:
             T.buffer_store(self.spots, T.int32(NOWHERE), [j])
 
     def _range(self, height: int, at: Expr, queries: Expr, count: Expr) -> tuple[Expr, Expr]:

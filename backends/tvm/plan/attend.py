@@ -20,6 +20,7 @@ from ..kernels.rows import Finish
 from ..kernels.sparse_attention import sparse_attention
 from ..kernels.visible import Visible, packed_bits, visible
 from ..kernels.window_attention import window_attention
+from .bfloat16 import in_bfloat16
 from .chains import fits
 from .dense import joined, need, write_dense
 from .few_bits import write_few_bits
@@ -102,7 +103,7 @@ def _write(site: Site, a: Attention) -> None:
     spec = Spec(
         a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
         columns[0], columns[1], columns[2],
-        causal, axes, finish, a.softcap,
+        causal, axes, finish, a.softcap, in_bfloat16(a),
     )  # fmt: skip
     starts, q_starts = _starts(site, batch, lengths)
     if em.packed:
@@ -120,15 +121,15 @@ def _write(site: Site, a: Attention) -> None:
 
 def _kernel(site: Site, spec: Spec, sight: Sight | Fixed | None) -> tuple[str, Any, Any, list[Any]]:
     """(name, key, what builds it, what it takes to know which keys are seen)."""
-    machine = site.machine
+    machine, kind = site.machine, "attention_bf16" if spec.bfloat16 else "attention"
     if isinstance(sight, Fixed):
-        name = "sparse_attention"
+        name = f"sparse_{kind}"
         return name, (name, spec), lambda: sparse_attention(spec, machine), [_words(site, sight)]
     if sight is not None and sight.before is not None and sight.behind is not None:
-        name, window = "window_attention", (sight.before, sight.behind)
+        name, window = f"window_{kind}", (sight.before, sight.behind)
         make = lambda: window_attention(spec, window, machine)
         return name, (name, spec, window), make, [site.emitter.rows_input]
-    return "attention", ("attention", spec), lambda: attention(spec, machine), []
+    return kind, (kind, spec), lambda: attention(spec, machine), []
 
 
 def _turned(site: Site, a: Attention, sides: list[tuple[Any, int]]) -> list[tuple[Any, int]]:

@@ -1,16 +1,17 @@
-"""Linear layers that bfloat16 can take, in either dialect, grouped by the activation that enters them."""
+"""Products that bfloat16 can take, in either dialect: linear layers, grouped by the activation that enters
+them, and those of attentions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from ....ir.blocks.base import Linear
-from ....ir.blocks.linear import linears
-from ....ir.blocks.walk import Statics
+from ....ir.blocks import recognise
+from ....ir.blocks.base import Attention, Linear
 from ....ir.program import Program
 from ....ir.values import Value
 from ....ir.view import view
+from .factors import narrow
 
 NARROWEST = 16  # features: below, rounding a row costs what the product gains
 _PRODUCTS = ("linear", "matmul", "conv1d")
@@ -37,27 +38,56 @@ class Group:
     def name(self) -> str:
         return self.layers[0].name
 
+    @property
+    def products(self) -> tuple[Value, ...]:
+        return tuple(layer.product for layer in self.layers)
 
-def find(program: Program) -> tuple[list[Group], list[str]]:
-    """Groups in topological order, and one sentence for every layer that stays in float32."""
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Its weights, by name."""
+        return tuple(str(layer.weight.name) for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Core:
+    """An attention's products: of queries and keys, and of probabilities and values. name: of its context."""
+
+    name: str
+    products: tuple[Value, Value]
+    key: tuple[str, ...]
+
+
+def find(program: Program, which: str = "all") -> tuple[list[Group | Core], list[str]]:
+    """Groups in topological order, then attentions, and one sentence for every product that stays in float32.
+
+    Args:
+        which: "linear" or "attention" for only those.
+    """
+    blocks = recognise(view(program))
     groups: dict[Any, tuple[Value, list[Layer]]] = {}
     misses = []
-    for linear in linears(view(program), Statics()).values():
+    for linear in blocks.linear if which != "attention" else ():
         product = next(value for value in linear.body if value.op in _PRODUCTS)
         x, name = product.inputs[0], str(linear.root.name)
         assert x is not None
-        if computed_in_bfloat16(x):
+        if narrow(x):
             continue
         if reason := _unfit(linear, product):
             misses.append(f"{name}: stays in float32, {reason}")
             continue
         groups.setdefault(x.native, (x, []))[1].append(Layer(name, product, linear.weight))
-    return [Group(x, tuple(layers)) for x, layers in groups.values()], misses
-
-
-def computed_in_bfloat16(x: Value) -> bool:
-    """Whether an activation was rounded to bfloat16 and cast back."""
-    return x.op == "cast" and x.inputs[0] is not None and x.inputs[0].dtype == "bfloat16"
+    found: list[Group | Core] = [Group(x, tuple(layers)) for x, layers in groups.values()]
+    for attention in blocks.attention if which != "linear" else ():
+        if reason := _unfit_attention(attention):
+            misses.append(f"{attention.context.name}: its attention stays in float32, {reason}")
+            continue
+        assert attention.scored is not None
+        assert attention.weighed is not None
+        products = (attention.scored, attention.weighed)
+        if not all(narrow(factor) for product in products for factor in product.inputs):
+            weights = (str(one.weight.name) for one in (attention.q, attention.k, attention.v) if one)
+            found.append(Core(str(attention.context.name), products, (*weights, "attention")))
+    return found, misses
 
 
 def _unfit(linear: Linear, product: Value) -> str:
@@ -72,4 +102,20 @@ def _unfit(linear: Linear, product: Value) -> str:
         return f"its weight is stored in {linear.weight.dtype}"
     if min(linear.in_features, linear.out_features) < NARROWEST:
         return f"{linear.in_features} to {linear.out_features} features are too few to gain from bfloat16"
+    return ""
+
+
+def _unfit_attention(attention: Attention) -> str:
+    """Why an attention cannot be computed in bfloat16; empty if it can."""
+    scored, weighed = attention.scored, attention.weighed
+    if scored is None or weighed is None:
+        return "it is one operator: run to-onnx first, which writes it out"
+    if other := {scored.op, weighed.op} - {"matmul"}:
+        return f"its products are written as {', '.join(sorted(other))}"
+    if attention.k is None or attention.v is None:
+        return "its keys or values come from no projection: of a cache, every call would round all of it anew"
+    if attention.sinks is not None or attention.gate is not None:
+        return "no kernel computes its softmax"
+    if (dtype := weighed.dtype or "float32") != "float32":
+        return f"it computes in {dtype}"
     return ""

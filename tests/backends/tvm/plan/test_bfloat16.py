@@ -47,14 +47,15 @@ def root_mean_square(array):
     return np.sqrt((array.astype(np.float64) ** 2).mean())
 
 
-@pytest.mark.parametrize(("name", "dialect"), [("bert", "onnx"), ("llama", "fx")])
+@pytest.mark.parametrize(("name", "dialect"), [("bert", "onnx"), ("llama", "fx"), ("gpt2", "onnx")])
 def test_every_product_is_a_kernel_and_gives_what_the_graph_says(name, dialect):
-    program = (zoo.onnx_program if dialect == "onnx" else zoo.fx_program)(name)
+    program = (zoo.onnx_program if dialect == "onnx" else zoo.fx_program)(name, "eager")
     feed = {key: tensor.numpy() for key, tensor in zoo.ARCHITECTURES[name].inputs(3, 11).items()}
     narrow = marked(program)
-    names = [kernel for kernel in kernels(narrow, feed) if kernel.startswith(("dense", "round"))]
-    assert names
-    assert all(kernel.startswith("dense_bf16") for kernel in names)  # rows are rounded where they are made
+    found = kernels(narrow, feed)
+    names = [kernel for kernel in found if kernel.startswith(("dense", "round", "nearest", "attention"))]
+    assert all("_bf16" in kernel for kernel in names), found  # rows are rounded where they are made
+    assert found["attention_bf16"] == 2
     found, packed = run(narrow, feed)
     exact, written = (execute(each, [feed])[0][program.outputs[0]] for each in (program, narrow))
     real = feed["attention_mask"] != 0 if packed else ...
