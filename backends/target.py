@@ -51,6 +51,11 @@ class Target:
     processor: tuple[str, ...] = ()
 
     @property
+    def bfloat16(self) -> bool:
+        """Products of bfloat16 with sums in float32, in vectors."""
+        return "avx512_bf16" in self.isa
+
+    @property
     def vnni(self) -> bool:
         """An int8 dot product accumulated in 32 bits."""
         return bool(self.isa & {"avx512_vnni", "avx_vnni", "amx_int8", "dotprod", "i8mm"})

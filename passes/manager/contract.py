@@ -79,6 +79,10 @@ class Hardware(Protocol):
     def saturates(self) -> bool:
         """Whether products of unsigned by signed 8-bit integers are added in 16 bits."""
 
+    @property
+    def bfloat16(self) -> bool:
+        """Whether its vectors multiply bfloat16 with sums in float32."""
+
 
 @dataclass
 class Context:

@@ -65,7 +65,7 @@ class ComputeBfloat16(Pass):
         if context.runtime == "onnxruntime":
             return Result(program, False, notes=(LACKING,))
         target = context.target
-        if self.products == "attention" and target is not None and "avx512_bf16" not in target.isa:
+        if self.products == "attention" and target is not None and not target.bfloat16:
             return Result(program, False, notes=(f"{target.name} has no products of bfloat16",))
         groups, misses = find(program, self.products)
         if not groups:

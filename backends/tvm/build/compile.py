@@ -16,7 +16,7 @@ from tvm.relax import transform
 from ....ir.program import Program
 from ...target import Target
 from ..frontend.relax import relax_module
-from ..kernels.dense import TILES
+from ..kernels.amx import TILES
 from ..kernels.machine import Machine
 from ..machine.bfloat16 import compiled
 from ..machine.llvm_target import llvm_target

@@ -18,6 +18,7 @@ from .vector import Expr, cast, each, load, reinterpret, splat, store
 
 ROWS, BYTES, REGISTERS = 16, 64, 8
 LANES = BYTES // 4  # sums in a row
+TILES = "graphwright.tiles"  # what a kernel that uses them has as an attribute
 _PRODUCTS = {"uint8": "tdpbusd", "uint16": "tdpbf16ps"}
 
 

@@ -16,8 +16,10 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from .amx import ROWS, TILES
 from .attention_bfloat16 import Bfloat16Products
 from .attention_products import Products
+from .attention_tiles import TileProducts
 from .dot import product_of
 from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row
@@ -101,6 +103,9 @@ class AttentionKernel:
         self.dot = product_of(spec.finish.rounds, machine)
         # As many queries at once as leave registers for two or three vectors of keys, or of values.
         self.height = 8 if machine.registers >= 32 else 4
+        self._products: type[Products] = Bfloat16Products if spec.bfloat16 else Products
+        if spec.bfloat16 and machine.tiles != "no":
+            self.height, self._products = ROWS, TileProducts
         self.block = key_block(machine)
         self.longest = -(-spec.keys // self.block) * self.block
         self.width = spec.heads * spec.value_dim
@@ -108,6 +113,8 @@ class AttentionKernel:
     def build(self) -> None:
         spec = self.spec
         T.func_attr({"tirx.noalias": True, "op_pattern": 8, "graphwright.kernel": "attention"})
+        if self._products is TileProducts:
+            T.func_attr({TILES: True})
         mq, mk, entries = (tirx.Var(name, "int64") for name in ("mq", "mk", "entries"))
         self.q = T.arg("q", T.buffer((mq, spec.q.width), "float32"))
         self.k = T.arg("k", T.buffer((mk, spec.k.width), "float32"))
@@ -127,11 +134,12 @@ class AttentionKernel:
             self.context = T.alloc_buffer((mq, self.width), "float32", scope="global")
         per = T.bind((tasks + (self.machine.threads - 1)) // self.machine.threads)
         with T.parallel(0, self.machine.threads) as thread:
-            self.products = (Bfloat16Products if spec.bfloat16 else Products)(self)
+            self.products = self._products(self)
             self.scores = T.alloc_buffer((self.height, self.longest), "float32", scope="global")
             self._reserve()
             with T.serial(T.min(thread * per, tasks), T.min((thread + 1) * per, tasks)) as task:
                 self._head(task // spec.heads, task % spec.heads)
+            self.products.release()
         if spec.finish.rounds != "no":
             each_row = T.bind((rows + (self.machine.threads - 1)) // self.machine.threads)
             with T.parallel(0, self.machine.threads) as thread:
@@ -175,6 +183,12 @@ class AttentionKernel:
         queries = T.bind(self.q_starts[sequence + 1] - begin)
         group = T.bind(head // (spec.heads // spec.kv_heads))
         self._gather(first, count, group)
+        if self._products is TileProducts:
+            with T.serial(0, (queries + (ROWS - 1)) // ROWS) as tile:
+                at = T.bind(tile * ROWS)
+                height = T.bind(T.min(queries - at, ROWS))
+                self._queries(height, begin, at, queries, count, sequence, head)
+            return
         with T.If(queries >= self.height):
             with T.Then(), T.serial(0, (queries + (self.height - 1)) // self.height) as tile:
                 at = T.bind(T.min(tile * self.height, queries - self.height))
@@ -183,26 +197,38 @@ class AttentionKernel:
                 self._queries(1, begin, at, queries, count, sequence, head)
 
     def _queries(
-        self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr
+        self, height: Expr, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr
     ) -> None:
-        """The context of `height` queries from the sequence's query `at` on."""
+        """The context of `height` queries from the sequence's query `at` on. A number is unrolled."""
         spec = self.spec
         low, seen = self._range(height, at, queries, count)
         self.products.score(height, begin + at, head, low, seen)
-        self.inverse = T.alloc_buffer((height,), "float32", scope="local")
-        for i in range(height):
+        self.inverse = T.alloc_buffer((self.height,), "float32", scope="local")
+
+        def weights(i: Expr) -> None:
             visible = T.bind(T.min(count, at + i + 1 + (count - queries))) if spec.causal else count
             self._softmax(i, at, low, seen, visible, sequence, head)
+
+        self.each_query(height, weights)
         self.products.weigh(height, begin + at, head, low, seen)
 
-    def _range(self, height: int, at: Expr, queries: Expr, count: Expr) -> tuple[Expr, Expr]:
+    def each_query(self, height: Expr, do: Callable[[Expr], None]) -> None:
+        """do(i) for each of `height` queries."""
+        if isinstance(height, int):
+            for i in range(height):
+                do(i)
+            return
+        with T.serial(0, height) as i:
+            do(i)
+
+    def _range(self, height: Expr, at: Expr, queries: Expr, count: Expr) -> tuple[Expr, Expr]:
         """The first key that any of the queries may see, and the end of those."""
         if self.spec.causal:
             return T.int32(0), T.bind(T.min(count, at + height + (count - queries)))
         return T.int32(0), count
 
     def _softmax(
-        self, i: int, at: Expr, low: Expr, seen: Expr, visible: Expr, sequence: Expr, head: Expr
+        self, i: Expr, at: Expr, low: Expr, seen: Expr, visible: Expr, sequence: Expr, head: Expr
     ) -> None:
         """Unnormalised weights of one query in place of its scores, and one over their sum."""
         spec, lanes, scores = self.spec, self.lanes, self.scores

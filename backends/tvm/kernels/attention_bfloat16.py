@@ -14,20 +14,26 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from .attention_products import Products, zeros
 from .bfloat16 import narrow
 from .dot import bfloat16_dot
-from .vector import Expr, cast, chunks, each, lanes_of, load, reinterpret, splat, store, transposed
+from .vector import Expr, cast, chunks, each, lanes_of, load, splat, store, transposed
 
 
 class Bfloat16Products(Products):
-    """keys: words, [dim / 2, longest]. values: words, [longest / 2, value_dim up to whole vectors]."""
+    """keys: [dim / 2, 2 longest], two numbers of a word side by side. values: [longest / 2, 2 width].
+
+    step: what features of queries and keys, with zeros behind them, are a multiple of.
+    """
+
+    step = 2
 
     def _reserve(self) -> None:
         kernel = self.kernel
         self.dot, self.narrow = bfloat16_dot(kernel.machine), narrow(kernel.machine)
-        self.dim = self.spec.dim + self.spec.dim % 2
-        self.width = -(-self.spec.value_dim // self.lanes) * self.lanes
-        words = lambda *shape: T.alloc_buffer(shape, "int32", scope="global")
+        self.dim = -(-self.spec.dim // self.step) * self.step
+        columns = max(self.lanes, self.step // 2)
+        self.width = -(-self.spec.value_dim // columns) * columns
         halves = lambda *shape: T.alloc_buffer(shape, "uint16", scope="global")
-        self.keys, self.values = words(self.dim // 2, kernel.longest), words(kernel.longest // 2, self.width)
+        self.keys = halves(self.dim // 2, 2 * kernel.longest)
+        self.values = halves(kernel.longest // 2, 2 * self.width)
         self.some_keys, self.queries = halves(self.lanes, self.dim), halves(kernel.height, self.dim)
         self.probabilities = halves(kernel.height, kernel.longest)
 
@@ -49,11 +55,10 @@ class Bfloat16Products(Products):
             for d in range(0, square, lanes):
                 rows = [T.bind(_words(load(self.some_keys, j, 2 * d, lanes=2 * lanes))) for j in range(lanes)]
                 for number, words in enumerate(transposed(rows)):
-                    store(self.keys, words, d + number, vector * lanes)
+                    store(self.keys, _halves(words), d + number, 2 * vector * lanes)
             for d in range(square, pairs):
                 with T.serial(0, lanes) as j:
-                    word = _words(load(self.some_keys, j, 2 * d, lanes=2))
-                    T.buffer_store(self.keys, word, [d, vector * lanes + j])
+                    store(self.keys, load(self.some_keys, j, 2 * d, lanes=2), d, 2 * (vector * lanes + j))
 
     def _gather_values(self, first: Expr, count: Expr, end: Expr, group: Expr) -> None:
         column = T.bind(self.spec.v.at + group * self.spec.value_dim)
@@ -63,20 +68,21 @@ class Bfloat16Products(Products):
             return cast("uint32", self.narrow(value))
 
         def one(pair: Expr, start: Expr, width: int) -> Expr:
-            return reinterpret("int32", bits(2 * pair, start, width))
+            return _halves(bits(2 * pair, start, width))
 
         def both(pair: Expr, start: Expr, width: int) -> Expr:
             second = bits(2 * pair + 1, start, width) << splat(16, width, "uint32")
-            return reinterpret("int32", bits(2 * pair, start, width) | second)
+            return _halves(bits(2 * pair, start, width) | second)
 
         def none(pair: Expr, start: Expr, width: int) -> Expr:
-            return splat(0, width, "int32")
+            return splat(0, 2 * width, "uint16")
 
-        def write(pair: Expr, words: Callable[[Expr, Expr, int], Expr]) -> None:
-            put = lambda start, width: store(self.values, words(pair, start, width), pair, start)
+        def write(pair: Expr, halves: Callable[[Expr, Expr, int], Expr]) -> None:
+            put = lambda start, width: store(self.values, halves(pair, start, width), pair, 2 * start)
             each(self.spec.value_dim, self.lanes, put)
-            for start in range(self.spec.value_dim, self.width):
-                T.buffer_store(self.values, T.int32(0), [pair, start])
+            for start, width in chunks(self.width - self.spec.value_dim, self.lanes):
+                zeros = splat(0, 2 * width, "uint16")
+                store(self.values, zeros, pair, 2 * (self.spec.value_dim + start))
 
         with T.serial(0, count // 2) as pair:
             write(pair, both)
@@ -85,15 +91,15 @@ class Bfloat16Products(Products):
         with T.serial((count + 1) // 2, end // 2) as pair:
             write(pair, none)
 
-    def _begin(self, height: int, row: Expr, head: Expr) -> None:
-        for i in range(height):
-            column = self.spec.q.at + head * self.spec.dim
-            self._round(self.kernel.q, row + i, column, self.queries, i)
+    def _begin(self, height: Expr, row: Expr, head: Expr) -> None:
+        column = T.bind(self.spec.q.at + head * self.spec.dim)
+        self.kernel.each_query(height, lambda i: self._round(self.kernel.q, row + i, column, self.queries, i))
 
-    def _multiply(self, height: int, row: Expr, head: Expr, block: Expr, sums: Any) -> None:
+    def _multiply(self, height: Expr, row: Expr, head: Expr, block: Expr, sums: Any) -> None:
         with T.serial(0, self.dim // 2) as d:
+            first = block * self.kernel.block
             k = [
-                T.bind(_halves(load(self.keys, d, block * self.kernel.block + v, lanes=self.lanes)))
+                T.bind(load(self.keys, d, 2 * (first + v), lanes=2 * self.lanes))
                 for v in range(0, self.kernel.block, self.lanes)
             ]
             for i in range(height):
@@ -101,18 +107,15 @@ class Bfloat16Products(Products):
                 for v, key in enumerate(k):
                     self._add(sums, i, v * self.lanes, q, key)
 
-    def weigh(self, height: int, row: Expr, head: Expr, low: Expr, seen: Expr) -> None:
+    def weigh(self, height: Expr, row: Expr, head: Expr, low: Expr, seen: Expr) -> None:
         """As in float32, of probabilities that are divided by their sum before they are rounded."""
         kernel, lanes = self.kernel, self.lanes
-        with T.serial(low // lanes, (seen + (lanes - 1)) // lanes) as vector:
-            for i in range(height):
-                p = load(kernel.scores, i, vector * lanes, lanes=lanes) * splat(kernel.inverse[i], lanes)
-                store(self.probabilities, self.narrow(p), i, vector * lanes)
+        kernel.each_query(height, lambda i: self._round_probabilities(i, low, seen))
         for part in self._parts(chunks(self.width, lanes)):
             sums = zeros(height, part)
 
             def add(key: Expr, slot: Expr, part: Any = part, sums: Any = sums) -> None:
-                v = [T.bind(_halves(load(self.values, key // 2, start, lanes=lanes))) for start, _ in part]
+                v = [T.bind(load(self.values, key // 2, 2 * start, lanes=2 * lanes)) for start, _ in part]
                 for i in range(height):
                     p = T.bind(self.dot.spread(self.probabilities, i, slot, 2))
                     for total, value in zip(sums, v, strict=True):
@@ -121,23 +124,33 @@ class Bfloat16Products(Products):
             kernel.each_key(low, seen, 2, add)
             for i in range(height):
                 for total, (start, _) in zip(sums, part, strict=True):
-                    for column, width in chunks(min(self.spec.value_dim - start, lanes), lanes):
-                        value = load(total, i, column, lanes=width)
-                        place = head * self.spec.value_dim + start + column
-                        store(kernel.context, value, row + i, place)
+                    self._put(total, i, start, row, head, lanes)
+
+    def _round_probabilities(self, i: Expr, low: Expr, seen: Expr) -> None:
+        kernel, lanes = self.kernel, self.lanes
+        share = T.bind(splat(kernel.inverse[i], lanes))
+        with T.serial(low // lanes, (seen + (lanes - 1)) // lanes) as vector:
+            p = load(kernel.scores, i, vector * lanes, lanes=lanes) * share
+            store(self.probabilities, self.narrow(p), i, vector * lanes)
+
+    def _put(self, sums: Any, i: Expr, start: int, row: Expr, head: Expr, size: int) -> None:
+        """Writes a query's context from the column `start` of the values on, without what lies past them."""
+        place = head * self.spec.value_dim + start
+        for column, width in chunks(min(self.spec.value_dim - start, size), self.lanes):
+            store(self.kernel.context, load(sums, i, column, lanes=width), row + i, place + column)
 
     def _add(self, sums: Any, i: int, column: int, word: Expr, halves: Expr) -> None:
         store(sums, self.dot.madd(load(sums, i, column, lanes=self.lanes), word, halves), i, column)
 
     def _round(self, rows: Any, row: Expr, column: Expr, into: Any, number: Expr) -> None:
-        """One head's features of a row, with a zero behind them where their number is odd."""
+        """One head's features of a row, with zeros behind them up to a whole step."""
         each(
             self.spec.dim, self.lanes, lambda start, width: store(
                 into, self.narrow(load(rows, row, column + start, lanes=width)), number, start
             )
         )  # fmt: skip
-        if self.dim > self.spec.dim:
-            T.buffer_store(into, T.uint16(0), [number, self.spec.dim])
+        for start, width in chunks(self.dim - self.spec.dim, self.lanes):
+            store(into, splat(0, width, "uint16"), number, self.spec.dim + start)
 
 
 def _words(halves: Expr) -> Expr:

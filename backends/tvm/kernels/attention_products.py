@@ -55,7 +55,7 @@ class Products:
             with T.serial(count, end) as j:
                 store(self.values, splat(0.0, width), j, start)
 
-    def score(self, height: int, row: Expr, head: Expr, low: Expr, seen: Expr) -> None:
+    def score(self, height: Expr, row: Expr, head: Expr, low: Expr, seen: Expr) -> None:
         """Scaled products of `height` queries from a row on with the keys from slot `low` to `seen`."""
         spec, lanes, kernel = self.spec, self.lanes, self.kernel
         vectors = kernel.block // lanes
@@ -73,7 +73,7 @@ class Products:
                     value = softcapped(value, spec.softcap) if spec.softcap else value
                     store(kernel.scores, value, i, number * kernel.block + v * lanes)
 
-    def weigh(self, height: int, row: Expr, head: Expr, low: Expr, seen: Expr) -> None:
+    def weigh(self, height: Expr, row: Expr, head: Expr, low: Expr, seen: Expr) -> None:
         """The context of `height` queries, of probabilities in place of their scores."""
         kernel = self.kernel
         for part in self._parts(chunks(self.spec.value_dim, self.lanes)):
@@ -92,10 +92,13 @@ class Products:
                     value = load(total, i, 0, lanes=width) * splat(kernel.inverse[i], width)
                     store(kernel.context, value, row + i, head * self.spec.value_dim + start)
 
-    def _begin(self, height: int, row: Expr, head: Expr) -> None:
+    def release(self) -> None:
+        """What the thread gives back in the end."""
+
+    def _begin(self, height: Expr, row: Expr, head: Expr) -> None:
         """What the queries need once before they meet the keys."""
 
-    def _multiply(self, height: int, row: Expr, head: Expr, block: Expr, sums: Any) -> None:
+    def _multiply(self, height: Expr, row: Expr, head: Expr, block: Expr, sums: Any) -> None:
         """Adds the products with a block of keys."""
         spec, lanes, kernel = self.spec, self.lanes, self.kernel
         column = spec.q.at + head * spec.dim
@@ -117,7 +120,7 @@ class Products:
             yield vectors[first : first + size]
 
 
-def zeros(height: int, part: list[tuple[int, int]]) -> list[Any]:
+def zeros(height: Expr, part: list[tuple[int, int]]) -> list[Any]:
     """Sums of a few queries at some vectors of the values."""
     sums = [T.alloc_buffer((height, width), "float32", scope="local") for _, width in part]
     for i in range(height):

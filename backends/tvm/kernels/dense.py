@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .amx import ROWS
+from .amx import ROWS, TILES
 from .dot import Dot, product_of
 from .machine import Machine
 from .rows import Finish, Outputs, declare_inputs, declare_outputs, finish_row, rounded
@@ -24,7 +24,6 @@ from .tile import Tile
 from .tile_product import TileProduct
 from .vector import ACTIVATIONS, Expr, cast, lane, lanes_of, load, splat, store
 
-TILES = "graphwright.tiles"
 """An attribute of kernels that use AMX."""
 Rows = Literal["float", "bfloat16", "dynamic", "static"]
 

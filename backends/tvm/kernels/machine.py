@@ -36,7 +36,7 @@ class Machine:
         if target.arch == "x86_64" and {"avx512f", "avx512bw"} <= isa:
             return Machine(
                 16, 32, "vnni512" if "avx512_vnni" in isa else "madd512", threads, scratch,
-                "dpbf16" if "avx512_bf16" in isa else "widen", "amx" if isa >= _AMX else "no",
+                "dpbf16" if target.bfloat16 else "widen", "amx" if isa >= _AMX else "no",
             )  # fmt: skip
         if target.arch == "x86_64":
             return Machine(8, 16, "vnni256" if "avx_vnni" in isa else "madd256", threads, scratch)

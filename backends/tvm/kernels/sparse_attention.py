@@ -44,27 +44,29 @@ class _Sparse(AttentionKernel):
                 do(block * self.block + j * step, number * self.block + j * step)
 
     def _queries(
-        self, height: int, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr
+        self, height: Expr, begin: Expr, at: Expr, queries: Expr, count: Expr, sequence: Expr, head: Expr
     ) -> None:
         row = T.bind(begin + at)
         slots = T.bind(self._visit(height, row, count) * self.block)
         self.products.score(height, row, head, T.int32(0), slots)
-        self.inverse = T.alloc_buffer((height,), "float32", scope="local")
-        for i in range(height):
-            self._softmax(i, row, T.int32(0), slots, count, sequence, head)
+        self.inverse = T.alloc_buffer((self.height,), "float32", scope="local")
+        self.each_query(height, lambda i: self._softmax(i, row, T.int32(0), slots, count, sequence, head))
         self.products.weigh(height, row, head, T.int32(0), slots)
 
-    def _visit(self, height: int, row: Expr, count: Expr) -> Expr:
+    def _visit(self, height: Expr, row: Expr, count: Expr) -> Expr:
         """Fills in which blocks the queries visit; how many they are."""
-        number = T.alloc_buffer((1,), "int32", scope="local")
+        number, seen = (T.alloc_buffer((1,), "int32", scope="local") for _ in range(2))
         T.buffer_store(number, T.int32(0), [0])
         vectors = self.block // self.lanes
         with T.serial(0, self.blocks(count)) as block:
-            any_ = T.int32(0)
-            for i in range(height):
+            T.buffer_store(seen, T.int32(0), [0])
+
+            def look(i: Expr) -> None:
                 for v in range(vectors):
-                    any_ = any_ | self.words[row + i, block * vectors + v]
-            with T.If(any_ != 0), T.Then():
+                    T.buffer_store(seen, seen[0] | self.words[row + i, block * vectors + v], [0])
+
+            self.each_query(height, look)
+            with T.If(seen[0] != 0), T.Then():
                 T.buffer_store(self.visited, block, [number[0]])
                 T.buffer_store(number, number[0] + 1, [0])
         return number[0]

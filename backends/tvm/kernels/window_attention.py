@@ -47,7 +47,7 @@ class _Window(AttentionKernel):
         with T.serial(count, self.blocks(count) * self.block) as j:
             T.buffer_store(self.spots, T.int32(NOWHERE), [j])
 
-    def _range(self, height: int, at: Expr, queries: Expr, count: Expr) -> tuple[Expr, Expr]:
+    def _range(self, height: Expr, at: Expr, queries: Expr, count: Expr) -> tuple[Expr, Expr]:
         # Tokens that were left out bring others nearer, never away.
         low = T.bind(T.max(0, at - self.before))
         return low, T.bind(T.min(count, at + (height + self.behind)))

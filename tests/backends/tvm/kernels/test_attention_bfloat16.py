@@ -3,21 +3,46 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import amx
 import ml_dtypes
 import numpy as np
 import pytest
-from graphwright.backends.target import detect
+import tvm
+from graphwright.backends.target import detect, named
+from graphwright.backends.tvm.kernels.amx import TILES
 from graphwright.backends.tvm.kernels.attention import Attention, Columns, attention
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.sparse_attention import sparse_attention
 from graphwright.backends.tvm.kernels.visible import Visible, packed_bits, visible
 from graphwright.backends.tvm.kernels.window_attention import window_attention
+from graphwright.backends.tvm.machine import bfloat16
+from graphwright.backends.tvm.machine.llvm_target import llvm_target
 from kernel_run import call, compiled
 
-HERE = Machine.of(detect(), 2)
-SPELLINGS = [pytest.param(replace(HERE, bfloat16="widen"), id="widen")]
+TARGET = detect()
+HERE = Machine.of(TARGET, 2)
+WIDEN = replace(HERE, bfloat16="widen", tiles="no")
+# As on a processor with AMX: a block of keys is one and a half tiles of pairs.
+TILED = replace(WIDEN, lanes=16, registers=32, tiles="amx" if TARGET.arch == "x86_64" else "plain")
+SPELLINGS = [pytest.param(WIDEN, id="widen"), pytest.param(TILED, id=f"{TILED.tiles} tiles")]
 if HERE.bfloat16 != "widen":
-    SPELLINGS.append(pytest.param(HERE, id=HERE.bfloat16))
+    SPELLINGS.append(pytest.param(replace(HERE, tiles="no"), id=HERE.bfloat16))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def instructions():
+    with amx.emulated() as library:
+        yield library
+
+
+def built(function, machine):
+    """For this processor; with AMX for one of Intel's, as LLVM gives AMD's tiles other numbers (findings)."""
+    if machine.tiles != "amx":
+        return compiled(function)
+    processor = "skylake-avx512" if "avx512f" in TARGET.isa else "haswell"
+    target = {"kind": "llvm", "mcpu": processor, "mattr": ["+amx-tile", "+amx-int8", "+amx-bf16"]}
+    module = tvm.IRModule({"main": function})
+    return bfloat16.compiled(module, target=tvm.target.Target(target))["main"]
 
 
 def brain(array):
@@ -58,8 +83,8 @@ def starts_of(lengths):
 @pytest.mark.parametrize(
     ("lengths", "heads", "dims", "causal", "cap"),
     [
-        ([50, 3, 1, 17], (4, 4), (32, 32), False, 0), ([50, 7], (6, 2), (20, 12), True, 0),
-        ([50, 7], (6, 2), (7, 9), True, 2.0), ([33, 64], (2, 2), (64, 64), False, 0),
+        ([50, 3, 1, 17], (4, 4), (32, 32), False, 0), ([50, 7], (6, 2), (7, 9), True, 2.0),
+        ([33, 64], (2, 2), (80, 72), False, 0),
     ],
 )  # fmt: skip
 def test_packed_sequences(machine, lengths, heads, dims, causal, cap):
@@ -71,7 +96,7 @@ def test_packed_sequences(machine, lengths, heads, dims, causal, cap):
     )
     x, starts = 2 * rng.standard_normal((sum(lengths), columns[0].width), np.float32), starts_of(lengths)
     shape = (len(x), heads[0] * value_dim)
-    (y,) = call(compiled(attention(spec, machine)), [x, x, x, starts, starts], [(shape, np.float32)])
+    (y,) = call(built(attention(spec, machine), machine), [x, x, x, starts, starts], [(shape, np.float32)])
     for first, last in pairwise(starts):
         part = x[first:last]
         check(y[first:last], spec, part[:, : at[1]], part[:, at[1] : at[2]], part[:, at[2] :])
@@ -88,7 +113,7 @@ def test_a_window(machine, window):
     )
     starts = starts_of(lengths)
     q, k, v = (rng.standard_normal((starts[-1], c.width), np.float32) for c in columns)
-    kernel = compiled(window_attention(spec, window, machine))
+    kernel = built(window_attention(spec, window, machine), machine)
     (y,) = call(kernel, [q, k, v, starts, starts, places.astype(np.int32)], [(q.shape, np.float32)])
     for first, last in pairwise(starts):
         part = slice(first, last)
@@ -111,7 +136,7 @@ def test_some_blocks_of_keys(machine):
         compiled(visible(which, machine)), [packed_bits(sees, machine), places, starts],
         [((starts[-1], which.words(machine)), np.int32)],
     )  # fmt: skip
-    kernel = compiled(sparse_attention(spec, machine))
+    kernel = built(sparse_attention(spec, machine), machine)
     (y,) = call(kernel, [q, k, v, starts, starts, words], [(q.shape, np.float32)])
     for first, last in pairwise(starts):
         part = slice(first, last)
@@ -130,8 +155,34 @@ def test_a_mask_that_hides_everything_from_a_query(machine, hiding):
     bias[0, 0, :, 6:] = -np.inf
     bias[1, 0, 4] = hiding
     starts = (np.arange(3) * count).astype(np.int32)
-    (y,) = call(compiled(attention(spec, machine)), [q, k, v, starts, starts, bias], [(q.shape, np.float32)])
+    (y,) = call(
+        built(attention(spec, machine), machine), [q, k, v, starts, starts, bias], [(q.shape, np.float32)]
+    )
     check(y[:count], spec, q[:count], k[:count], v[:count], bias[0])
     found = y[count + 4]
     expected = np.zeros(24) if hiding == -np.inf else v[count:].mean(0)
     np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+@pytest.mark.parametrize(("name", "word"), [("x86-64-bf16", "vdpbf16ps"), ("x86-64-amx", "tdpbf16ps")])
+def test_a_named_target_has_the_instruction(name, word):
+    machine, columns = Machine.of(named(name), 2), [Columns(64)] * 3
+    function = attention(Attention(2, 2, 32, 32, 1.0, 96, *columns, bfloat16=True), machine)
+    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    text = bfloat16.compiled(module, target=llvm_target(named(name), 2)).mod.inspect_source("asm")
+    assert text.count(f"\t{word}\t") >= 4  # of queries and keys, of probabilities and values
+    assert (TILES in function.attrs) == (word == "tdpbf16ps")
+
+
+@pytest.mark.skipif(TILED.tiles != "amx", reason="AMX extends x86")
+def test_every_thread_gives_its_tiles_back(instructions):
+    columns, starts = [Columns(64)] * 3, starts_of([20, 9])
+    spec = Attention(2, 2, 32, 32, 1.0, 20, *columns, bfloat16=True)
+    kernel = built(attention(spec, TILED), TILED)
+    done, released = instructions.amx_done(), instructions.amx_released()
+    x = np.ones((29, 64), np.float32)
+    call(kernel, [x, x, x, starts, starts], [(x.shape, np.float32)])
+    if "amx_tile" not in TARGET.isa:
+        assert instructions.amx_done() > done
+        assert instructions.amx_released() == released + TILED.threads
+        assert not instructions.amx_held()

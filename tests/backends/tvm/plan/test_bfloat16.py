@@ -81,3 +81,38 @@ def test_near_misses_run_as_they_are_written(body, given):
     assert products == ["dense_bf16_32x32" if "Add" in body else "dense_f32_32x32"]
     (expected,) = execute(program, [feed])
     np.testing.assert_allclose(run(program, feed)[0], expected["y"], atol=3e-5, rtol=1e-5)
+
+
+HALF = "{0}h = Cast <to=16> ({0}) {0}f = Cast <to=1> ({0}h)"
+ATTENTION = """
+    q0 = MatMul (x, wq) q1 = Reshape (q0, split) q2 = Transpose <perm = [0, 2, 1, 3]> (q1) q = Mul (q2, scale)
+    k0 = MatMul (x, wk) k1 = Reshape (k0, split) k = Transpose <perm = [0, 2, 3, 1]> (k1)
+    v0 = MatMul (x, wv) v1 = Reshape (v0, split) v = Transpose <perm = [0, 2, 1, 3]> (v1)
+    {q} {k} z = MatMul (qf, kf) p = Softmax <axis = -1> (z) {p} {v} c = MatMul (pf, vf)
+    t = Transpose <perm = [0, 2, 1, 3]> (c) m = Reshape (t, merge) y = MatMul (m, wo)
+"""
+
+
+@pytest.mark.parametrize(
+    ("exact", "scale", "kernel"),
+    [
+        ("", 0.25, "attention_bf16"),
+        ("", 0.3, "attention"),  # numbers are rounded behind a scale that rounds them anew
+        *((x, 0.25, "attention") for x in "qkpv"),
+    ],
+)  # fmt: skip
+def test_all_factors_of_an_attention_are_rounded_or_none(exact, scale, kernel):
+    factors = {x: f"{x}f = Identity ({x})" if x == exact else HALF.format(x) for x in "qkpv"}
+    given = {f"w{x}": W for x in "qkvo"} | {"split": np.array([0, 0, 2, 16]), "merge": np.array([0, 0, 32])}
+    shape = "float[batch,length,32]"
+    program = parsed(
+        ATTENTION.format(**factors),
+        f"{shape} x",
+        f"{shape} y",
+        {**given, "scale": np.array(scale, np.float32)},
+    )
+    assert [name for name in kernels(program, {"x": X}) if "attention" in name] == [kernel]
+    (expected,) = execute(program, [{"x": X}])
+    found = run(program, {"x": X})[0]
+    if kernel == "attention_bf16":
+        np.testing.assert_allclose(found, expected["y"], atol=2e-2 * np.abs(expected["y"]).max())
