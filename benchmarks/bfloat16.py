@@ -5,7 +5,8 @@
 
 kernels: the shapes of compiled.py, each with a bias; rows come rounded, as the kernel before leaves them.
 Also PyTorch's linear in bfloat16 (oneDNN). One process a contestant, in turn. minilm: up to the token
-vectors, at 1x128, 8x128, 1x16 and mixed:32; Spearman x 100 over --sts.
+vectors, at 1x128, 8x128, 1x16 and mixed:32, with linear layers alone in bfloat16 and with attention too;
+Spearman x 100 over --sts.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from sentences import export, rows, score
 
 PIPELINES = {
     "float32": compiled.CLEAN,
+    "linear layers": f"{compiled.CLEAN},compute-bfloat16{{min_cosine=0.0,products=linear}}",
     "bfloat16": f"{compiled.CLEAN},compute-bfloat16{{min_cosine=0.0}}",
 }
 SHAPES = ["1x128", "8x128", "1x16", "mixed:32"]
@@ -87,7 +89,7 @@ def minilm(args, console):
         for name, value in quality.items():
             console.print(f"Spearman, {name}: {value:.2f}")
         groups = {"float32": ["float32"]}
-        speed = compiled.speeds("MiniLM", bundles, work, args, console, groups, ["bfloat16"])
+        speed = compiled.speeds("MiniLM", bundles, work, args, console, groups, ["linear layers", "bfloat16"])
         return {"spearman": quality, "speed": speed}
 
 

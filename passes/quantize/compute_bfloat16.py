@@ -66,7 +66,7 @@ class ComputeBfloat16(Pass):
             return Result(program, False, notes=(LACKING,))
         target = context.target
         if self.products == "attention" and target is not None and not target.bfloat16:
-            return Result(program, False, notes=(f"{target.name} has no products of bfloat16",))
+            return Result(program, False, notes=(f"target '{target.name}' has no products of bfloat16",))
         groups, misses = find(program, self.products)
         if not groups:
             return Result(program, False, notes=("no product to compute in bfloat16", *misses))

@@ -93,7 +93,7 @@ def test_beside_int8_only_where_the_target_has_such_products():
         for name in ("x86-64-vnni", "x86-64-bf16")
     )
     assert not plain.modified
-    assert plain.notes == ("x86-64-vnni has no products of bfloat16",)
+    assert plain.notes == ("target 'x86-64-vnni' has no products of bfloat16",)
     assert fit.modified
 
 
