@@ -8,6 +8,8 @@ from typing import Any
 
 from ....ir.blocks import recognise
 from ....ir.blocks.base import Attention, Linear
+from ....ir.blocks.scores import times
+from ....ir.blocks.walk import LAYOUT, passes
 from ....ir.program import Program
 from ....ir.values import Value
 from ....ir.view import view
@@ -112,10 +114,26 @@ def _unfit_attention(attention: Attention) -> str:
         return "it is one operator: run to-onnx first, which writes it out"
     if other := {scored.op, weighed.op} - {"matmul"}:
         return f"its products are written as {', '.join(sorted(other))}"
-    if attention.k is None or attention.v is None:
-        return "its keys or values come from no projection: of a cache, every call would round all of it anew"
+    if _cached(attention.key) or _cached(attention.value):
+        return "its keys and values come from a cache, all of which every call would round anew"
     if attention.sinks is not None or attention.gate is not None:
         return "no kernel computes its softmax"
     if (dtype := weighed.dtype or "float32") != "float32":
         return f"it computes in {dtype}"
     return ""
+
+
+def _cached(value: Value) -> bool:
+    """Whether keys or values stand behind others that come in from outside."""
+    source = _source(value)
+    return source.op == "concat" and any(_source(each).op == "input" for each in source.inputs if each)
+
+
+def _source(value: Value) -> Value:
+    """What a value is, but for its axes and numbers that it is multiplied by."""
+    while True:
+        number = times(value)
+        following = number[1] if number else value.inputs[0] if passes(value) or value.op in LAYOUT else None
+        if following is None:
+            return value
+        value = following

@@ -6,6 +6,7 @@ import pytest
 from graphwright.backends.target import named
 from graphwright.ir.execute import execute
 from graphwright.passes.manager.contract import Context
+from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.passes.quantize.compute_bfloat16 import ComputeBfloat16
 from handmade import before_and_after, golden, operators, parsed
 from zoo import fx_program, onnx_program
@@ -23,7 +24,8 @@ SCORED = {
 }
 
 
-def attention(scored="factors"):
+def attention(scored="factors", cached=False):
+    """cached: keys and values stand behind those that come in."""
     sides = "".join(
         f"{x} = MatMul (x, w{x}) {x}r = Reshape ({x}, split) {x}h = Transpose <perm = [0, 2, 1, 3]> ({x}r) "
         for x in "qkv"
@@ -33,8 +35,13 @@ def attention(scored="factors"):
         "c = MatMul (p, vh) ct = Transpose <perm = [0, 2, 1, 3]> (c) m = Reshape (ct, merge) "
         "y = MatMul (m, wo)"
     )
-    shape = f"float[batch,length,{WIDTH}]"
-    return parsed(body, f"{shape} x", f"{shape} y", {**WEIGHTS, **SHAPES, **SCALES})
+    inputs = f"float[batch,length,{WIDTH}] x"
+    if cached:
+        for x in "kv":
+            body = body.replace(f"{x}h = Transpose", f"{x}n = Transpose")
+            body = body.replace(f"({x}r) ", f"({x}r) {x}h = Concat <axis = 2> (past_{x}, {x}n) ")
+            inputs += f", float[batch,{HEADS},past,{DIM}] past_{x}"
+    return parsed(body, inputs, f"float[batch,length,{WIDTH}] y", {**WEIGHTS, **SHAPES, **SCALES})
 
 
 def run(program, context=None, **options):
@@ -87,6 +94,13 @@ def test_what_is_rounded_already_is_left():
     assert operators(again.program).count("Cast") == operators(once).count("Cast")
 
 
+def test_behind_int8_layers():
+    text = "quantize-dynamic{min_cosine=0.0},compute-bfloat16{min_cosine=0.0,products=attention}"
+    ran = Pipeline.parse(text).run(attention(), Context())
+    assert ran.ok, ran.steps[-1].error
+    assert ran.steps[-1].statistics["products in bfloat16"] == "2 of 2"
+
+
 def test_beside_int8_only_where_the_target_has_such_products():
     plain, fit = (
         run(attention(), Context(target=named(name)), products="attention")
@@ -102,10 +116,14 @@ def test_beside_int8_only_where_the_target_has_such_products():
     [
         (lambda: fx_program("bert"), "it is one operator: run to-onnx first, which writes it out"),
         (lambda: onnx_program("gpt_oss"), "no kernel computes its softmax"),
+        (
+            lambda: attention(cached=True),
+            "its keys and values come from a cache, all of which every call would round anew",
+        ),
     ],
-    ids=["one operator", "sinks"],
+    ids=["one operator", "sinks", "cache"],
 )
 def test_what_stays_says_so(program, said):
     found = run(program(), min_cosine=0.0, products="attention")
     assert not found.modified
-    assert sum(note.endswith(f": its attention stays in float32, {said}") for note in found.notes) == 2
+    assert any(note.endswith(f": its attention stays in float32, {said}") for note in found.notes)
