@@ -12,7 +12,7 @@ from .amx import LANES, ROWS, Amx, Plain, Register
 from .attention_bfloat16 import Bfloat16Products
 from .vector import Expr, each, load, softcapped, splat, store
 
-PAIR, KEYS = 2 * ROWS, LANES  # features that a tile sums over, or keys; keys, or features, beside each other
+DEEP = 2 * ROWS  # features, or keys, that a product of tiles sums over
 _SUMS = 4
 _X, _W, _X_LEFT, _W_LEFT = range(_SUMS, _SUMS + 4)
 
@@ -20,7 +20,7 @@ _X, _W, _X_LEFT, _W_LEFT = range(_SUMS, _SUMS + 4)
 class TileProducts(Bfloat16Products):
     """Of a thread that gives its tiles back at the end."""
 
-    step = PAIR
+    step = DEEP
 
     def _reserve(self) -> None:
         super()._reserve()
@@ -47,8 +47,8 @@ class TileProducts(Bfloat16Products):
             block = T.bind(kernel.block_at(number))
             for v in across:
                 tiles.zero(v)
-            with T.serial(0, self.dim // PAIR) as d:
-                tiles.load(_X, self.queries, 0, d * PAIR)
+            with T.serial(0, self.dim // DEEP) as d:
+                tiles.load(_X, self.queries, 0, d * DEEP)
                 for v in across:
                     tiles.load(_W, self.keys, d * ROWS, 2 * (block * kernel.block + v * LANES))
                     tiles.multiply_add(v, _X, _W)

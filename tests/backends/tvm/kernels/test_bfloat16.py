@@ -66,13 +66,17 @@ def test_gated_product_whose_rows_are_rounded_for_the_next(machine):
     np.testing.assert_array_equal(stored, brain(y)[0])
 
 
-@pytest.mark.parametrize("machine", SPELLINGS)
+TILED = pytest.param(replace(HERE, bfloat16="widen", tiles="plain"), id="tiles")
+
+
+@pytest.mark.parametrize("machine", [*SPELLINGS, TILED])
 @pytest.mark.parametrize("m", [1, 7, 40])
 def test_norm_of_a_sum_rounded_for_the_next(machine, m):
     rng, k, n = np.random.default_rng(m), 64, 72
     norm = Norm("layer", 1e-5)
     finish = Finish(residual=True, stream=True, norm=norm, floats=False, rounds="bfloat16")
-    spec, tile = Dense(k, n, "bfloat16", finish=finish), candidates(n, machine)[0]
+    spec = Dense(k, n, "bfloat16", finish=finish)
+    tile = Tile(32, 32, amx=True) if machine.tiles == "plain" else candidates(n, machine)[0]
     size = -(-n // tile.columns) * tile.columns
     (x, exact), (w, weight) = (brain(rng.standard_normal(s, np.float32)) for s in ((m, k), (k, n)))
     bias, gamma, beta = rng.standard_normal((3, n), np.float32)
