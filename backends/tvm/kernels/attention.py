@@ -46,7 +46,8 @@ class Attention:
     keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
     (batch, heads): an additive mask for sequences that all have `keys` keys. A query from which it hides all
     keys gets zeros where it does that with -inf, the mean of all values where with a finite number.
-    bfloat16: queries, keys, probabilities and values are rounded to it before they are multiplied.
+    bfloat16: queries, keys, probabilities and values are rounded to it, queries and keys after they were
+    multiplied by these numbers; None multiplies float32.
     """
 
     heads: int
@@ -62,7 +63,7 @@ class Attention:
     bias: tuple[bool, bool] | None = None
     finish: Finish = field(default_factory=Finish)
     softcap: float = 0.0
-    bfloat16: bool = False
+    bfloat16: tuple[float, float] | None = None
 
 
 def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:

@@ -27,6 +27,8 @@ class Bfloat16Products(Products):
 
     def _reserve(self) -> None:
         kernel = self.kernel
+        assert self.spec.bfloat16 is not None
+        self.before_q, self.before_k = self.spec.bfloat16
         self.dot, self.narrow = bfloat16_dot(kernel.machine), narrow(kernel.machine)
         self.dim = -(-self.spec.dim // self.step) * self.step
         columns = max(self.lanes, self.step // 2)
@@ -51,7 +53,7 @@ class Bfloat16Products(Products):
         with T.serial(0, end // lanes) as vector:
             with T.serial(0, lanes) as j:
                 row = T.min(first + vector * lanes + j, last)
-                self._round(self.kernel.k, row, column, self.some_keys, j)
+                self._round(self.kernel.k, row, column, self.before_k, self.some_keys, j)
             for d in range(0, square, lanes):
                 rows = [T.bind(_words(load(self.some_keys, j, 2 * d, lanes=2 * lanes))) for j in range(lanes)]
                 for number, words in enumerate(transposed(rows)):
@@ -93,7 +95,9 @@ class Bfloat16Products(Products):
 
     def _begin(self, height: Expr, row: Expr, head: Expr) -> None:
         column = T.bind(self.spec.q.at + head * self.spec.dim)
-        self.kernel.each_query(height, lambda i: self._round(self.kernel.q, row + i, column, self.queries, i))
+        self.kernel.each_query(
+            height, lambda i: self._round(self.kernel.q, row + i, column, self.before_q, self.queries, i)
+        )
 
     def _multiply(self, height: Expr, row: Expr, head: Expr, block: Expr, sums: Any) -> None:
         with T.serial(0, self.dim // 2) as d:
@@ -142,13 +146,15 @@ class Bfloat16Products(Products):
     def _add(self, sums: Any, i: int, column: int, word: Expr, halves: Expr) -> None:
         store(sums, self.dot.madd(load(sums, i, column, lanes=self.lanes), word, halves), i, column)
 
-    def _round(self, rows: Any, row: Expr, column: Expr, into: Any, number: Expr) -> None:
-        """One head's features of a row, with zeros behind them up to a whole step."""
-        each(
-            self.spec.dim, self.lanes, lambda start, width: store(
-                into, self.narrow(load(rows, row, column + start, lanes=width)), number, start
-            )
-        )  # fmt: skip
+    def _round(self, rows: Any, row: Expr, column: Expr, before: float, into: Any, number: Expr) -> None:
+        """One head's features of a row times a number, with zeros behind them up to a whole step."""
+
+        def write(start: Expr, width: int) -> None:
+            value = load(rows, row, column + start, lanes=width)
+            value = value if before == 1 else value * splat(before, width)
+            store(into, self.narrow(value), number, start)
+
+        each(self.spec.dim, self.lanes, write)
         for start, width in chunks(self.dim - self.spec.dim, self.lanes):
             store(into, splat(0, width, "uint16"), number, self.spec.dim + start)
 

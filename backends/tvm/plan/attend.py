@@ -20,7 +20,7 @@ from ..kernels.rows import Finish
 from ..kernels.sparse_attention import sparse_attention
 from ..kernels.visible import Visible, packed_bits, visible
 from ..kernels.window_attention import window_attention
-from .bfloat16 import in_bfloat16
+from .bfloat16 import factors, in_bfloat16
 from .chains import fits
 from .dense import joined, need, write_dense
 from .few_bits import write_few_bits
@@ -78,7 +78,7 @@ def write_attention(site: Site, a: Attention) -> Item:
         if a.rotary and (turned := turning(a)) is not None:
             reads += [(turned.cosines, "float"), (turned.sines, "float")]
     else:
-        reads = [(value, "float") for value in (a.query, a.key, a.value)]
+        reads = [(value, "float") for value in factors(a)]
     return Item((a.context,), (*reads, *terms), lambda: _write(site, a))
 
 
@@ -100,10 +100,15 @@ def _write(site: Site, a: Attention) -> None:
     bias, axes = (None, None) if em.packed else bias_of(site, a, lengths)
     finish = site.finish(a.context)
     finish = Finish(floats=finish.floats, rounds=finish.rounds)
+    rounded, scale = in_bfloat16(a), a.scale if direct(a) else a.operand_scale
+    if rounded and direct(a):
+        scale /= rounded[0] * rounded[1]
+    elif rounded:  # as the graph computed them
+        rounded = (1.0, 1.0)
     spec = Spec(
-        a.heads, kv_heads, dim, value_dim, float(a.scale if direct(a) else a.operand_scale), lengths[1],
+        a.heads, kv_heads, dim, value_dim, float(scale), lengths[1],
         columns[0], columns[1], columns[2],
-        causal, axes, finish, a.softcap, in_bfloat16(a),
+        causal, axes, finish, a.softcap, rounded,
     )  # fmt: skip
     starts, q_starts = _starts(site, batch, lengths)
     if em.packed:
@@ -227,7 +232,7 @@ def projected(site: Site, sides: Sequence[tuple[Linear, np.ndarray]]) -> list[tu
 def _materialised(site: Site, a: Attention) -> list[tuple[Any, int]]:
     """Queries, keys and values as the graph computed them, as rows of heads side by side."""
     found = []
-    for value, layout in zip((a.query, a.key, a.value), a.layouts, strict=True):
+    for value, layout in zip(factors(a), a.layouts, strict=True):
         variable, emit = site.emitter.whole(value), site.emitter.builder.emit
         axes = dict(zip(layout.replace("(bh)", "b"), sizes(value), strict=True))
         if layout.startswith("(bh)"):

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-import math
-
 from ....ir.blocks.base import Attention
 from ....ir.blocks.scores import times
 from ....ir.blocks.walk import LAYOUT, passes
 from ....ir.values import Value
 
 
-def in_bfloat16(attention: Attention) -> bool:
-    """Whether the kernel's own rounding is that of the graph."""
-    products = (attention.scored, attention.weighed)
-    return all(
-        product is not None and product.op == "matmul" and all(map(_rounded, product.inputs))
-        for product in products
-    )
+def in_bfloat16(attention: Attention) -> tuple[float, float] | None:
+    """What queries and keys are multiplied by, behind their projections, before they are rounded; None where
+    not all four factors are."""
+    scored, weighed = attention.scored, attention.weighed
+    if scored is None or weighed is None or {scored.op, weighed.op} != {"matmul"}:
+        return None
+    numbers = [_before(factor) for product in (scored, weighed) for factor in product.inputs]
+    query, key, *others = numbers
+    return None if query is None or key is None or None in others else (query, key)
 
 
-def _rounded(factor: Value | None) -> bool:
-    """Whether a factor is rounded, and as the kernel rounds it: before it is multiplied by a number, which it
-    is at the end, or where that number is a power of two."""
-    found = False
+def factors(attention: Attention) -> tuple[Value, Value, Value]:
+    """Queries, keys and values as the kernel reads them, which rounds them itself."""
+    q, k, v = attention.query, attention.key, attention.value
+    return (_unrounded(q), _unrounded(k), _unrounded(v)) if in_bfloat16(attention) else (q, k, v)
+
+
+def _unrounded(value: Value) -> Value:
+    """What a value was before it was rounded and cast back, where that is what it is."""
+    half = value.inputs[0] if value.op == "cast" else None
+    source = half.inputs[0] if half is not None and half.op == "cast" and half.dtype == "bfloat16" else None
+    return value if source is None or source.dtype != value.dtype else source
+
+
+def _before(factor: Value | None) -> float | None:
+    """What a factor is multiplied by before it is rounded; None where it isn't."""
+    found: float | None = None
     while factor is not None:
         number, source = times(factor), factor.inputs[0] if factor.inputs else None
         if number is not None:
-            if found and math.frexp(number[0])[0] != 0.5:
-                return False
-            factor = number[1]
+            found, factor = None if found is None else found * number[0], number[1]
         elif passes(factor) or factor.op in LAYOUT:
-            found = found or (factor.op == "cast" and source is not None and source.dtype == "bfloat16")
+            rounded = factor.op == "cast" and source is not None and source.dtype == "bfloat16"
+            found = 1.0 if rounded and found is None else found
             factor = source
         else:
             break

@@ -53,6 +53,7 @@ def reference(spec, q, k, v, bias=0.0, rounded=brain):
     """One sequence; queries without keys give zeros."""
     split = lambda x, count: x.reshape(len(x), count, -1).transpose(1, 0, 2)
     q, k, v = split(q, spec.heads), split(k, spec.kv_heads), split(v, spec.kv_heads)
+    q, k = (x * np.float32(before) for x, before in zip((q, k), spec.bfloat16, strict=True))
     q, k, v = (rounded(x) for x in (q, k, v))
     k, v = (x.repeat(spec.heads // spec.kv_heads, 0) for x in (k, v))
     scores = q @ k.transpose(0, 2, 1) * spec.scale
@@ -92,7 +93,7 @@ def test_packed_sequences(machine, lengths, heads, dims, causal, cap):
     at = (0, heads[0] * dim, (heads[0] + heads[1]) * dim)
     columns = [Columns(at[2] + heads[1] * value_dim, start) for start in at]
     spec = Attention(
-        *heads, dim, value_dim, dim**-0.5, max(lengths), *columns, causal, softcap=cap, bfloat16=True
+        *heads, dim, value_dim, dim**-0.5, max(lengths), *columns, causal, softcap=cap, bfloat16=(0.3, 0.7)
     )
     x, starts = 2 * rng.standard_normal((sum(lengths), columns[0].width), np.float32), starts_of(lengths)
     shape = (len(x), heads[0] * value_dim)
@@ -107,7 +108,7 @@ def test_packed_sequences(machine, lengths, heads, dims, causal, cap):
 def test_a_window(machine, window):
     rng, heads, lengths = np.random.default_rng(0), (4, 2), (70, 3, 33)
     columns = [Columns(64), Columns(32), Columns(32)]
-    spec = Attention(*heads, 16, 16, 0.25, 96, *columns, bfloat16=True)
+    spec = Attention(*heads, 16, 16, 0.25, 96, *columns, bfloat16=(1.0, 1.0))
     places = np.concatenate(
         [np.sort(rng.choice(96, n, replace=False)) + 96 * i for i, n in enumerate(lengths)]
     )
@@ -126,7 +127,7 @@ def test_a_window(machine, window):
 def test_some_blocks_of_keys(machine):
     rng, heads, lengths, length = np.random.default_rng(0), (4, 2), (150, 3, 101), 150
     columns = [Columns(80), Columns(40), Columns(40)]
-    spec = Attention(*heads, 20, 20, 0.25, length, *columns, bfloat16=True)
+    spec = Attention(*heads, 20, 20, 0.25, length, *columns, bfloat16=(1.0, 1.0))
     sees = np.kron(rng.random((15, 15)) < 0.1, np.ones((10, 10))) + np.eye(length) > 0
     left = [np.sort(rng.choice(length, n, replace=False)) for n in lengths]
     places = np.concatenate([each + length * i for i, each in enumerate(left)]).astype(np.int32)
@@ -149,7 +150,7 @@ def test_some_blocks_of_keys(machine):
 def test_a_mask_that_hides_everything_from_a_query(machine, hiding):
     rng, count = np.random.default_rng(0), 11
     columns = [Columns(24)] * 3
-    spec = Attention(2, 2, 12, 12, 0.3, count, *columns, False, (False, True), bfloat16=True)
+    spec = Attention(2, 2, 12, 12, 0.3, count, *columns, False, (False, True), bfloat16=(1.0, 1.0))
     q, k, v = rng.standard_normal((3, 2 * count, 24), np.float32)
     bias = rng.standard_normal((2, 1, count, count), np.float32)
     bias[0, 0, :, 6:] = -np.inf
@@ -167,7 +168,7 @@ def test_a_mask_that_hides_everything_from_a_query(machine, hiding):
 @pytest.mark.parametrize(("name", "word"), [("x86-64-bf16", "vdpbf16ps"), ("x86-64-amx", "tdpbf16ps")])
 def test_a_named_target_has_the_instruction(name, word):
     machine, columns = Machine.of(named(name), 2), [Columns(64)] * 3
-    function = attention(Attention(2, 2, 32, 32, 1.0, 96, *columns, bfloat16=True), machine)
+    function = attention(Attention(2, 2, 32, 32, 1.0, 96, *columns, bfloat16=(1.0, 1.0)), machine)
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     text = bfloat16.compiled(module, target=llvm_target(named(name), 2)).mod.inspect_source("asm")
     assert text.count(f"\t{word}\t") >= 4  # of queries and keys, of probabilities and values
@@ -177,7 +178,7 @@ def test_a_named_target_has_the_instruction(name, word):
 @pytest.mark.skipif(TILED.tiles != "amx", reason="AMX extends x86")
 def test_every_thread_gives_its_tiles_back(instructions):
     columns, starts = [Columns(64)] * 3, starts_of([20, 9])
-    spec = Attention(2, 2, 32, 32, 1.0, 20, *columns, bfloat16=True)
+    spec = Attention(2, 2, 32, 32, 1.0, 20, *columns, bfloat16=(1.0, 1.0))
     kernel = built(attention(spec, TILED), TILED)
     done, released = instructions.amx_done(), instructions.amx_released()
     x = np.ones((29, 64), np.float32)
