@@ -35,6 +35,14 @@ class Rounds:
         return speedup(self.before, self.after, self.disturbed)
 
     @property
+    def edges(self) -> tuple[float, float]:
+        """The lowest and highest ratio of a quiet round; of any where none was."""
+        rounds = list(zip(self.before, self.after, self.disturbed, strict=True))
+        quiet = [before / after for before, after, disturbed in rounds if not disturbed]
+        ratios = quiet or [before / after for before, after, _ in rounds]
+        return min(ratios), max(ratios)
+
+    @property
     def doubtful(self) -> bool:
         """Whether too few rounds were quiet to decide by, and they don't all say the same by far."""
         quiet = sum(not each for each in self.disturbed)

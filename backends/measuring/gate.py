@@ -292,7 +292,7 @@ def _rounds(before: Sequence[Turn], after: Sequence[Turn]) -> Rounds:
 def _plain(rounds: Rounds, whether: bool) -> bool:
     if rounds.doubtful:
         return False
-    least, most = rounds.speedup.interval
+    least, most = rounds.edges
     if least > 1 + 2 * _SAME or most < 1 - 2 * _SAME:
         return True
     return least > 1 - _SAME and (whether or most < 1 + _SAME)

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from .process import Warmed
-from .ratios import Speedup, speedup
+from .ratios import FEWEST, Speedup, speedup
 
-FEWEST = 6  # rounds: the lowest and highest of fewer don't hold a median in 95%
 CLOSE, SAME = 0.05, 0.02  # how far a settled interval reaches from its median; where it may hold 1
 
 

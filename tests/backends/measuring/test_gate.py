@@ -308,3 +308,11 @@ def test_only_onnx_programs_are_timed(make, tmp_path, monkeypatch):
         measure(program, replace(program, dialect="fx"))
     with pytest.raises(MeasureError, match="at least one workload"):
         Measurer([])
+
+
+def test_edges_are_those_of_quiet_rounds_where_there_are_any():
+    before, after = (2.0, 4.0, 9.0), (1.0, 1.0, 1.0)
+    some = Rounds(before, after, (False, False, True))
+    assert some.edges == (2.0, 4.0)
+    assert some.speedup.interval == (2.0, 9.0)
+    assert Rounds(before, after, (True, True, True)).edges == (2.0, 9.0)

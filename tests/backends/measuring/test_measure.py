@@ -12,7 +12,7 @@ from graphwright.backends.measuring import contestants, measure, process, worker
 from graphwright.backends.measuring.contestants import recognise, size_of, too_large
 from graphwright.backends.measuring.measure import compare, save_feeds, workloads
 from graphwright.backends.measuring.process import Warmed, Worker
-from graphwright.backends.measuring.turns import FEWEST
+from graphwright.backends.measuring.ratios import FEWEST
 from graphwright.backends.measuring.workloads import Workload
 from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.ir.errors import MeasureError

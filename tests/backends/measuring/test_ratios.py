@@ -56,8 +56,15 @@ def test_fewer_than_six_rounds_give_all_that_they_saw():
 
 def test_disturbed_rounds_count_only_where_too_few_were_quiet():
     before, after = [2.0, 2.2, 2.1, 9.0, 0.5], np.ones(5)
-    quiet = speedup(before, after, [False, False, False, True, True])
-    assert quiet == speedup(before[:3], after[:3])
+    quiet, alone = speedup(before, after, [False, False, False, True, True]), speedup(before[:3], after[:3])
+    assert (quiet.median, quiet.low, quiet.high) == (alone.median, alone.low, alone.high)
     doubtful = speedup(before, after, [False, False, True, True, True])
     assert (doubtful.median, doubtful.low, doubtful.high) == (2.1, 0.5, 9.0)
-    assert doubtful.interval == (0.5, 9.0)
+    assert doubtful.interval == quiet.interval == (0.5, 9.0)  # three quiet rounds hold a median in 75%
+
+
+def test_six_quiet_rounds_make_the_interval_alone():
+    before = [2.0, 2.2, 2.1, 2.3, 2.4, 2.5, 9.0, 0.5]
+    found = speedup(before, np.ones(8), [False] * 6 + [True] * 2)
+    assert found == speedup(before[:6], np.ones(6))
+    assert found.interval == (2.0, 2.5)
