@@ -125,7 +125,8 @@ def compare(
         workloads: a contestant is given the inputs of them that it takes.
         threads: of each contestant, pinned to as many CPUs where the machine has more.
         rounds: turns on each workload, at most; each gives one ratio. They end sooner, after six at least,
-            where all ratios are known to 5% and are not 1, or to 2%.
+            where all ratios are known to 5% and are not 1, or to 2%. As many again, in other processes, where
+            a contestant is within 5% of the first and told from it.
         runs: timed calls a turn, after the warm-up; their median counts. Fewer (two at least, where runs
             are) when `seconds` end first.
         warm: calls before them in a contestant's first turn at a workload; later it only settles (`Warmed`).

@@ -89,6 +89,30 @@ def test_ratios_that_are_not_known_to_five_in_a_hundred_take_all_rounds(fake, ma
     assert len(found.cells["fast"]["1x4"].rounds) == 9
 
 
+def test_a_ratio_near_one_is_held_to_other_processes(fake, make, monkeypatch):
+    """The second process of each is as fast as the other's first: what was a difference is none."""
+    program, faster = make.encoder(), {"slow": [1.0, 0.97], "fast": [0.97, 1.0]}
+    begin, ask = Fake.__init__, Fake.ask
+
+    def start(self, name, *arguments):
+        begin(self, name, *arguments)
+        self.pace = faster[name].pop(0)
+
+    monkeypatch.setattr(Fake, "__init__", start)
+    monkeypatch.setattr(
+        Fake, "ask", lambda self, **request: ask(self) | {"seconds": [self.pace * (1 + next(noise) / 1e3)]}
+    )
+    noise, calls = itertools.cycle(range(7)), workloads(program, ["1x4"])
+    seen: list = []
+    found = compare({"slow": program, "fast": program}, calls, rounds=7, progress=lambda *s: seen.append(s))
+    assert [name for what, name in fake.log if what == "start"] == ["slow", "fast"] * 2
+    cell = found.cells["fast"]["1x4"]
+    assert len(cell.rounds) == 14 - (7 - FEWEST)  # the first ones were known well enough
+    low, high = cell.speedup.interval
+    assert low < 0.98 < 1 < 1.02 < high
+    assert seen[-1][1:] == (28, 28)
+
+
 def test_a_disturbed_turn_is_taken_again_within_a_limit(fake, make, monkeypatch):
     program, count = make.encoder(), itertools.count()
     monkeypatch.setattr(Fake, "loud", staticmethod(lambda name: next(count) in {0, 3}))
