@@ -9,7 +9,6 @@ other; `starts` says where, so padding is neither computed nor looked at.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 from tvm import tirx
@@ -19,6 +18,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 from .amx import ROWS, TILES
 from .attention_bfloat16 import Bfloat16Products
 from .attention_products import Products
+from .attention_spec import Attention
 from .attention_tiles import TileProducts
 from .dot import product_of
 from .machine import Machine
@@ -28,42 +28,6 @@ from .vector import LARGEST, Expr, each, exp, fold, load, splat, store
 # Scores of keys that a mask hides by a finite number, by -inf, and of keys that there are none of.
 HIDDEN, SHUT, ABSENT = -3e38, -3.2e38, -3.4e38
 LOWEST = float(np.finfo(np.float32).min)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """A matrix's columns [at, at + heads * dim) hold the heads. width: its columns in all."""
-
-    width: int
-    at: int = 0
-
-
-@dataclass(frozen=True)
-class Attention:
-    """heads of queries; kv_heads divide them (grouped queries, arXiv:2305.13245). dim: of queries and keys,
-    value_dim: of values. scale: of the products. softcap: scaled scores x become softcap * tanh(x / softcap)
-    before anything is added; 0 leaves them. causal: query i of n sees the keys up to i + keys - n.
-    keys: the most that a sequence has. bias: what is added to the scores: None, or its axes that are 1, of
-    (batch, heads): an additive mask for sequences that all have `keys` keys. A query from which it hides all
-    keys gets zeros where it does that with -inf, the mean of all values where with a finite number.
-    bfloat16: queries, keys, probabilities and values are rounded to it, queries and keys after they were
-    multiplied by these numbers; None multiplies float32.
-    """
-
-    heads: int
-    kv_heads: int
-    dim: int
-    value_dim: int
-    scale: float
-    keys: int
-    q: Columns
-    k: Columns
-    v: Columns
-    causal: bool = False
-    bias: tuple[bool, bool] | None = None
-    finish: Finish = field(default_factory=Finish)
-    softcap: float = 0.0
-    bfloat16: tuple[float, float] | None = None
 
 
 def attention(spec: Attention, machine: Machine) -> tirx.PrimFunc:

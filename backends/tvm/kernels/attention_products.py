@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from tvm.tirx.script import builder as T  # noqa: N812
 
+from .attention_spec import Attention
+from .machine import Machine
 from .vector import Expr, chunks, load, softcapped, splat, store, transposed
 
-if TYPE_CHECKING:
-    from .attention import AttentionKernel
+
+class Kernel(Protocol):
+    """What products ask of the kernel that they are in (`attention.AttentionKernel`).
+
+    lanes: of a vector. block: keys whose scores are computed together; longest: the most keys, up to whole
+    blocks. height: the most queries at once. q, k, v, context: its rows. scores: of so many queries, by slot;
+    inverse: of each, one over the sum of what the softmax leaves in their place.
+    """
+
+    spec: Attention
+    machine: Machine
+    lanes: int
+    block: int
+    longest: int
+    height: int
+    q: Any
+    k: Any
+    v: Any
+    context: Any
+    scores: Any
+    inverse: Any
+
+    def block_at(self, number: Expr) -> Expr:
+        """The block of keys whose scores lie in a block of slots."""
+
+    def blocks(self, count: Expr) -> Expr:
+        """How many blocks so many keys take."""
+
+    def each_key(self, low: Expr, seen: Expr, step: int, do: Callable[[Expr, Expr], None]) -> None:
+        """do(key, slot) at every so many slots, the first at or before low, the last before seen."""
+
+    def each_query(self, height: Expr, do: Callable[[Expr], None]) -> None:
+        """do(i) for each of `height` queries."""
 
 
 class Products:
@@ -19,7 +52,7 @@ class Products:
     keys: transposed, [dim, longest]. values: [longest, value_dim].
     """
 
-    def __init__(self, kernel: AttentionKernel) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.spec, self.lanes = kernel, kernel.spec, kernel.lanes
         self._reserve()
 

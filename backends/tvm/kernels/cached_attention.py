@@ -16,7 +16,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .attention import ABSENT, HIDDEN, Columns, masked
+from .attention import ABSENT, HIDDEN, masked
+from .attention_spec import Columns
 from .machine import Machine
 from .vector import LARGEST, SUM, Expr, chunks, each, exp, load, row, splat, store
 

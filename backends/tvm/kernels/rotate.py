@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .attention import Columns
+from .attention_spec import Columns
 from .machine import Machine
 from .share import shared
 from .vector import Expr, each, load, store

@@ -6,7 +6,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T  # noqa: N812
 
-from .attention import Attention, AttentionKernel
+from .attention import AttentionKernel
+from .attention_spec import Attention
 from .machine import Machine
 from .vector import Expr, load, splat
 

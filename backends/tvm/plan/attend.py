@@ -13,8 +13,9 @@ from ....ir.blocks.sight import Fixed, Sight
 from ....ir.blocks.walk import LAYOUT, passes
 from ....ir.ops.evaluate import scalar
 from ....ir.values import sizes
-from ..kernels.attention import Attention as Spec
-from ..kernels.attention import Columns, attention
+from ..kernels.attention import attention
+from ..kernels.attention_spec import Attention as Spec
+from ..kernels.attention_spec import Columns
 from ..kernels.rotate import Rotate, rotate
 from ..kernels.rows import Finish
 from ..kernels.sparse_attention import sparse_attention

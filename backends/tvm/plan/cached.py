@@ -14,7 +14,7 @@ from ....ir.blocks.refused import Refused
 from ....ir.blocks.scores import Factor
 from ....ir.blocks.walk import Statics, bare
 from ....ir.values import Value, sizes
-from ..kernels.attention import Columns
+from ..kernels.attention_spec import Columns
 from ..kernels.cached_attention import CachedAttention, cached_attention
 from .attend import bias_of, projected
 from .chains import fits

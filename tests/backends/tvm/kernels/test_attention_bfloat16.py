@@ -10,7 +10,8 @@ import pytest
 import tvm
 from graphwright.backends.target import detect, named
 from graphwright.backends.tvm.kernels.amx import TILES
-from graphwright.backends.tvm.kernels.attention import Attention, Columns, attention
+from graphwright.backends.tvm.kernels.attention import attention
+from graphwright.backends.tvm.kernels.attention_spec import Attention, Columns
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.backends.tvm.kernels.sparse_attention import sparse_attention
 from graphwright.backends.tvm.kernels.visible import Visible, packed_bits, visible

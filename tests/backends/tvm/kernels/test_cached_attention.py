@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from graphwright.backends.target import detect
-from graphwright.backends.tvm.kernels.attention import Columns
+from graphwright.backends.tvm.kernels.attention_spec import Columns
 from graphwright.backends.tvm.kernels.cached_attention import CachedAttention, cached_attention
 from graphwright.backends.tvm.kernels.machine import Machine
 from kernel_run import call, compiled

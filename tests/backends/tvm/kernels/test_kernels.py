@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from graphwright.backends.target import detect
-from graphwright.backends.tvm.kernels.attention import Attention, Columns, attention
+from graphwright.backends.tvm.kernels.attention import attention
+from graphwright.backends.tvm.kernels.attention_spec import Attention, Columns
 from graphwright.backends.tvm.kernels.dense import Dense, dense
 from graphwright.backends.tvm.kernels.dot import dot, halved, panels
 from graphwright.backends.tvm.kernels.embedding import Embedding, embedding
