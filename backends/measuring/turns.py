@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .process import Warmed
-from .ratios import FEWEST, Speedup, speedup
+from .ratios import ENOUGH, FEWEST, Speedup, speedup
 
 CLOSE, SAME = 0.05, 0.02  # how far a settled interval reaches from its median; where it may hold 1
 
@@ -77,10 +77,10 @@ class Turns:
         near = [work for work in self.feeds if self._near(work)]
         if near:
             self._total += self.rounds * len(self.names) * len(near)
-            self._rounds(near, start)
+            self._rounds(near, start, least=ENOUGH)
         self._progress("measured", self._total, self._total)
 
-    def _rounds(self, works: Sequence[str], start: Callable[[str], Any]) -> None:
+    def _rounds(self, works: Sequence[str], start: Callable[[str], Any], least: int = 1) -> None:
         with ExitStack() as stack:
             workers = {name: self._warmed(stack.enter_context(start(name))) for name in self.names}
             for work in works:
@@ -88,7 +88,7 @@ class Turns:
                 for number in range(self.rounds):
                     for name in self._order(number):
                         self._turn(workers[name], name, work)
-                    if self._settled(work):
+                    if number + 1 >= least and self._settled(work):
                         break
                 self._done = done
 

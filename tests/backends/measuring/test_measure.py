@@ -12,7 +12,7 @@ from graphwright.backends.measuring import contestants, measure, process, worker
 from graphwright.backends.measuring.contestants import recognise, size_of, too_large
 from graphwright.backends.measuring.measure import compare, save_feeds, workloads
 from graphwright.backends.measuring.process import Warmed, Worker
-from graphwright.backends.measuring.ratios import FEWEST
+from graphwright.backends.measuring.ratios import ENOUGH, FEWEST
 from graphwright.backends.measuring.workloads import Workload
 from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.ir.errors import MeasureError
@@ -111,6 +111,17 @@ def test_a_ratio_near_one_is_held_to_other_processes(fake, make, monkeypatch):
     low, high = cell.speedup.interval
     assert low < 0.98 < 1 < 1.02 < high
     assert seen[-1][1:] == (28, 28)
+
+
+def test_a_small_difference_that_other_processes_have_as_well_is_one(fake, make, monkeypatch):
+    program, ask = make.encoder(), Fake.ask
+    pace = {"slow": 1.0, "fast": 0.97}
+    monkeypatch.setattr(Fake, "ask", lambda self, **request: ask(self) | {"seconds": [pace[self.name]]})
+    found = compare({"slow": program, "fast": program}, workloads(program, ["1x4"]), rounds=7)
+    cell = found.cells["fast"]["1x4"]
+    assert [name for what, name in fake.log if what == "start"] == ["slow", "fast"] * 2
+    assert len(cell.rounds) == FEWEST + ENOUGH
+    assert cell.speedup.interval == pytest.approx((1 / 0.97, 1 / 0.97))
 
 
 def test_a_disturbed_turn_is_taken_again_within_a_limit(fake, make, monkeypatch):
