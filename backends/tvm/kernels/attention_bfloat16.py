@@ -20,10 +20,10 @@ from .vector import Expr, cast, chunks, each, lanes_of, load, splat, store, tran
 class Bfloat16Products(Products):
     """keys: [dim / 2, 2 longest], two numbers of a word side by side. values: [longest / 2, 2 width].
 
-    step: what features of queries and keys, with zeros behind them, are a multiple of.
+    step, columns: features of queries and keys, and of values, are padded with zeros to multiples of these.
     """
 
-    step = 2
+    step, columns = 2, 1
 
     def _reserve(self) -> None:
         kernel = self.kernel
@@ -31,7 +31,7 @@ class Bfloat16Products(Products):
         self.before_q, self.before_k = self.spec.bfloat16
         self.dot, self.narrow = bfloat16_dot(kernel.machine), narrow(kernel.machine)
         self.dim = -(-self.spec.dim // self.step) * self.step
-        columns = max(self.lanes, self.step // 2)
+        columns = max(self.lanes, self.columns)
         self.width = -(-self.spec.value_dim // columns) * columns
         halves = lambda *shape: T.alloc_buffer(shape, "uint16", scope="global")
         self.keys = halves(self.dim // 2, 2 * kernel.longest)
@@ -83,8 +83,8 @@ class Bfloat16Products(Products):
             put = lambda start, width: store(self.values, halves(pair, start, width), pair, 2 * start)
             each(self.spec.value_dim, self.lanes, put)
             for start, width in chunks(self.width - self.spec.value_dim, self.lanes):
-                zeros = splat(0, 2 * width, "uint16")
-                store(self.values, zeros, pair, 2 * (self.spec.value_dim + start))
+                nothing = splat(0, 2 * width, "uint16")
+                store(self.values, nothing, pair, 2 * (self.spec.value_dim + start))
 
         with T.serial(0, count // 2) as pair:
             write(pair, both)

@@ -9,7 +9,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from .attention_spec import Attention
 from .machine import Machine
-from .vector import Expr, chunks, load, softcapped, splat, store, transposed
+from .vector import Expr, chunks, lanes_of, load, softcapped, splat, store, transposed
 
 
 class Kernel(Protocol):
@@ -81,16 +81,17 @@ class Products:
                 T.buffer_store(self.keys, kernel.k[first + j, column + d], [d, j])
             with T.serial(count, end) as j:
                 T.buffer_store(self.keys, T.float32(0), [d, j])
-        for start, width in chunks(spec.value_dim, lanes):
-            column = spec.v.at + group * spec.value_dim + start
-            with T.serial(0, count) as j:
-                store(self.values, load(kernel.v, first + j, column, lanes=width), j, start)
-            with T.serial(count, end) as j:
+        column = T.bind(spec.v.at + group * spec.value_dim)
+        with T.serial(0, count) as j:  # row by row: a line of the cache is read once
+            for start, width in chunks(spec.value_dim, lanes):
+                store(self.values, load(kernel.v, first + j, column + start, lanes=width), j, start)
+        with T.serial(count, end) as j:
+            for start, width in chunks(spec.value_dim, lanes):
                 store(self.values, splat(0.0, width), j, start)
 
     def score(self, height: Expr, row: Expr, head: Expr, low: Expr, seen: Expr) -> None:
         """Scaled products of `height` queries from a row on with the keys from slot `low` to `seen`."""
-        spec, lanes, kernel = self.spec, self.lanes, self.kernel
+        lanes, kernel = self.lanes, self.kernel
         vectors = kernel.block // lanes
         self._begin(height, row, head)
         with T.serial(T.bind(low // kernel.block), T.bind(kernel.blocks(seen))) as number:
@@ -102,8 +103,7 @@ class Products:
             self._multiply(height, row, head, block, sums)
             for i in range(height):
                 for v in range(vectors):
-                    value = load(sums, i, v * lanes, lanes=lanes) * splat(spec.scale, lanes)
-                    value = softcapped(value, spec.softcap) if spec.softcap else value
+                    value = self._scaled(load(sums, i, v * lanes, lanes=lanes))
                     store(kernel.scores, value, i, number * kernel.block + v * lanes)
 
     def weigh(self, height: Expr, row: Expr, head: Expr, low: Expr, seen: Expr) -> None:
@@ -127,6 +127,11 @@ class Products:
 
     def release(self) -> None:
         """What the thread gives back in the end."""
+
+    def _scaled(self, value: Expr) -> Expr:
+        """A product of queries and keys as the softmax takes it, before anything is added."""
+        value = value * splat(self.spec.scale, lanes_of(value))
+        return softcapped(value, self.spec.softcap) if self.spec.softcap else value
 
     def _begin(self, height: Expr, row: Expr, head: Expr) -> None:
         """What the queries need once before they meet the keys."""

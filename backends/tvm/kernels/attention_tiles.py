@@ -10,7 +10,7 @@ from tvm.tirx.script import builder as T  # noqa: N812
 
 from .amx import LANES, ROWS, Amx, Plain, Register
 from .attention_bfloat16 import Bfloat16Products
-from .vector import Expr, each, load, softcapped, splat, store
+from .vector import Expr, each, load, splat, store
 
 DEEP = 2 * ROWS  # features, or keys, that a product of tiles sums over
 _SUMS = 4
@@ -20,7 +20,7 @@ _X, _W, _X_LEFT, _W_LEFT = range(_SUMS, _SUMS + 4)
 class TileProducts(Bfloat16Products):
     """Of a thread that gives its tiles back at the end."""
 
-    step = DEEP
+    step, columns = DEEP, LANES
 
     def _reserve(self) -> None:
         super()._reserve()
@@ -39,7 +39,7 @@ class TileProducts(Bfloat16Products):
         self._tiles.release()
 
     def score(self, height: Expr, row: Expr, head: Expr, low: Expr, seen: Expr) -> None:
-        spec, lanes, kernel, tiles = self.spec, self.lanes, self.kernel, self._tiles
+        lanes, kernel, tiles = self.lanes, self.kernel, self._tiles
         self._begin(height, row, head)
         across = range(kernel.block // LANES)
         first, end = T.bind(low // kernel.block), T.bind(kernel.blocks(seen))
@@ -57,9 +57,8 @@ class TileProducts(Bfloat16Products):
 
         def scale(i: Expr) -> None:
             with T.serial(first * (kernel.block // lanes), end * (kernel.block // lanes)) as vector:
-                value = load(kernel.scores, i, vector * lanes, lanes=lanes) * splat(spec.scale, lanes)
-                value = softcapped(value, spec.softcap) if spec.softcap else value
-                store(kernel.scores, value, i, vector * lanes)
+                value = load(kernel.scores, i, vector * lanes, lanes=lanes)
+                store(kernel.scores, self._scaled(value), i, vector * lanes)
 
         kernel.each_query(height, scale)
 

@@ -10,13 +10,13 @@ from ....ir.values import Value
 
 def in_bfloat16(attention: Attention) -> tuple[float, float] | None:
     """What queries and keys are multiplied by, behind their projections, before they are rounded; None where
-    not all four factors are."""
+    not all four factors are, or the number is 0."""
     scored, weighed = attention.scored, attention.weighed
     if scored is None or weighed is None or {scored.op, weighed.op} != {"matmul"}:
         return None
     numbers = [_before(factor) for product in (scored, weighed) for factor in product.inputs]
     query, key, *others = numbers
-    return None if query is None or key is None or None in others else (query, key)
+    return None if not query or not key or None in others else (query, key)
 
 
 def factors(attention: Attention) -> tuple[Value, Value, Value]:

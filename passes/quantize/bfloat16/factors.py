@@ -7,18 +7,14 @@ from ....ir.values import Value
 
 
 def narrow(factor: Value | None) -> bool:
-    """Whether a factor was rounded to bfloat16 and cast back, and maybe multiplied by a number since."""
-    while factor is not None and (number := times(factor)) is not None:
-        factor = number[1]
+    """Whether a factor was rounded to bfloat16 and cast back."""
     half = factor.inputs[0] if factor is not None and factor.op == "cast" else None
     return half is not None and half.dtype == "bfloat16"
 
 
 def rounded_at(product: Value, factor: Value) -> tuple[Value, Value]:
-    """(what is to be rounded, who reads it): above the numbers that a factor alone is multiplied by.
-
-    A product's own number can be multiplied by theirs after it is summed, where that is one of bfloat16's.
-    """
+    """(what is to be rounded, who reads it): a factor before it is multiplied by numbers, where only this
+    product reads the result: a kernel multiplies the sums by them, and rounds nothing twice."""
     reader = product
     while (number := times(factor)) is not None and len(factor.users) == 1:
         reader, factor = factor, number[1]

@@ -13,7 +13,7 @@ from ....ir.blocks.walk import LAYOUT, passes
 from ....ir.program import Program
 from ....ir.values import Value
 from ....ir.view import view
-from .factors import narrow
+from .factors import narrow, rounded_at
 
 NARROWEST = 16  # features: below, rounding a row costs what the product gains
 _PRODUCTS = ("linear", "matmul", "conv1d")
@@ -86,7 +86,7 @@ def find(program: Program, which: str = "all") -> tuple[list[Group | Core], list
         assert attention.scored is not None
         assert attention.weighed is not None
         products = (attention.scored, attention.weighed)
-        if not all(narrow(factor) for product in products for factor in product.inputs):
+        if not all(narrow(rounded_at(product, x)[0]) for product in products for x in product.inputs if x):
             weights = (str(one.weight.name) for one in (attention.q, attention.k, attention.v) if one)
             found.append(Core(str(attention.context.name), products, (*weights, "attention")))
     return found, misses

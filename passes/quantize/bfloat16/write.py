@@ -29,8 +29,9 @@ def write(program: Program, groups: Sequence[Group | Core]) -> None:
             continue
         for product in group.products:
             for factor in product.inputs:
-                if factor is not None and not narrow(factor):
-                    value, reader = rounded_at(product, factor)
+                assert factor is not None
+                value, reader = rounded_at(product, factor)
+                if not narrow(value):
                     writer.factor(value.native, reader.native)
     writer.prune()
 

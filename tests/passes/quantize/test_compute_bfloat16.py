@@ -111,6 +111,16 @@ def test_what_is_computed_in_bfloat16_already_is_left(make):
     same(once, twice.program, 0)
 
 
+def test_what_is_multiplied_by_a_number_since_is_not_rounded():
+    """As an attention's factors may be; a third of a number of bfloat16 is none."""
+    body = "h = Cast <to = 16> (x) f = Cast <to = 1> (h) s = Mul (f, third) y = MatMul (s, up)"
+    program = parsed(
+        body, "float[batch,length,32] x", "float[batch,length,64] y",
+        {**weights(up=(32, 64)), "third": np.array(1 / 3, np.float32)},
+    )  # fmt: skip
+    assert run(program, min_cosine=0.0).statistics["products in bfloat16"] == "1 of 1"
+
+
 def test_canonical_passes_keep_the_rounding():
     found = run(feed_forward()).program
     ran = Pipeline.parse(CANONICAL).run(found)
