@@ -1,12 +1,13 @@
 """Products in bfloat16 beside float32 on TVM: dense kernels, all-MiniLM-L6-v2 whole, and what rounding costs.
 
-    python benchmarks/bfloat16.py --sts ../shared/data/stsb/dev.csv [--only kernels,minilm] [--rounds 15]
-        [--threads 2] [--json FILE]
+    python benchmarks/bfloat16.py --sts ../shared/data/stsb/dev.csv [--only kernels,minilm,quality]
+        [--rounds 15] [--threads 2] [--json FILE]
 
 kernels: the shapes of compiled.py, each with a bias; rows come rounded, as the kernel before leaves them.
 Also PyTorch's linear in bfloat16 (oneDNN). One process a contestant, in turn. minilm: up to the token
 vectors, at 1x128, 8x128, 1x16 and mixed:32, with linear layers alone in bfloat16 and with attention too;
-Spearman x 100 over --sts.
+Spearman x 100 over --sts. quality: Spearman of the rewritten graphs in ONNX Runtime, which computes what they
+say in float32, on any processor; of attention alone too.
 """
 
 import argparse
@@ -19,9 +20,11 @@ from statistics import median, quantiles
 import compiled
 import numpy as np
 from graphwright.backends.measuring.workloads import workloads
+from graphwright.backends.runtimes.onnxruntime import save_model
 from graphwright.backends.target import detect
 from graphwright.backends.tvm.kernels.machine import Machine
 from graphwright.ir.capture import capture
+from graphwright.passes.manager.pipeline import Pipeline
 from graphwright.tools.verbs.demo import model_directory
 from rich.console import Console
 from rich.table import Table
@@ -93,7 +96,22 @@ def minilm(args, console):
         return {"spearman": quality, "speed": speed}
 
 
-PARTS = {"kernels": kernels, "minilm": minilm}
+def quality(args, console):
+    """Spearman of each rewrite, in ONNX Runtime."""
+    pipelines = PIPELINES | {
+        "attention": f"{compiled.CLEAN},compute-bfloat16{{min_cosine=0.0,products=attention}}"
+    }
+    lowered, record = Pipeline.parse("to-onnx").run(capture(model_directory())).program_or_raise(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in pipelines.items():
+            path = Path(folder, f"{name}.onnx")
+            save_model(Pipeline.parse(text).run(lowered).program_or_raise(), path)
+            record[name] = score(path, model_directory(), args.sts)
+            console.print(f"Spearman in ONNX Runtime, {name}: {record[name]:.3f}")
+    return record
+
+
+PARTS = {"kernels": kernels, "minilm": minilm, "quality": quality}
 
 
 def main():
