@@ -13,12 +13,14 @@ Value: TypeAlias = bool | int | float | str
 @dataclass(frozen=True)
 class Between:
     """Numbers from low to high, both included; whole ones where both are whole. step: apart from low;
-    0 is any. log: evenly by their logarithms."""
+    0 is any. log: evenly by their logarithms. rising: more costs more and can only do better, so a search
+    begins at low and goes on from there (tools/search/rising)."""
 
     low: int | float
     high: int | float
     step: int | float = 0
     log: bool = False
+    rising: bool = False
 
     @property
     def whole(self) -> bool:

@@ -56,7 +56,7 @@ class Distill(Recovery):
     """
 
     name: ClassVar[str] = "distill"
-    varies: ClassVar = {"steps": Between(100, 3000, log=True)}
+    varies: ClassVar = {"steps": Between(100, 3000, log=True, rising=True)}
 
     output: float | None = None
     similarity: float | None = None

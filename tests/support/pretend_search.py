@@ -23,7 +23,7 @@ SPACE = Space(
         "structure": ("none", "prune-layers"),
         "prune-layers.keep": Between(1, 11),
         "recovery": ("none", "distill"),
-        "distill.steps": Between(100, 3000, log=True),
+        "distill.steps": Between(100, 3000, log=True, rising=True),
         "bits": ("none", "quantize-static", "quantize-weights", "compute-bfloat16"),
         "quantize-static.min_cosine": (0.0, 0.99),
         "quantize-weights.bits": (2, 4, 8),

@@ -25,7 +25,7 @@ from ..config import RunConfig
 from ..console import Console
 from ..finish import concluded, held, saved
 from .begun import Begun
-from .early import Early
+from .early import lost
 from .goal import MEGABYTE, Goal, Values
 from .making import Candidate, Found
 from .structures import Structures
@@ -47,7 +47,6 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         self._decisions = Decisions(cache_directory() / "searched")
-        self._early = Early(self.goal)
         self.structures = Structures(self.work, self.goal)
         self.baseline: Values = {}
 
@@ -71,19 +70,14 @@ class Evaluation:
             return Found({}, "pruned", why)
         config = self._config(candidate.pipeline, candidate.runtime)
         work = self.work.of(config, self.console)
-        began, early = time.monotonic(), dict[str, float]()
+        began = time.monotonic()
         with building(config.backend, work) as made:  # type: ignore[arg-type]
-            drop = self._early.drop(made, work, candidate.pipeline)
-            if drop is not None:
-                early = {Early.KEY: drop}
-                if why := self._early.hopeless(drop, known):
-                    return Found(early, "pruned", why)
             build = made.best([candidate.pipeline])
             _whole(build)
-            values = early | {"size": held(work, build)[0] / MEGABYTE}
+            values = {"size": held(work, build)[0] / MEGABYTE}
             if build.candidate.quality is not None:
                 values["drop"] = build.candidate.quality.drop
-                if why := self._early.lost(values["drop"]):
+                if why := lost(values["drop"], candidate.choices, known, self.goal):
                     return Found(values, "pruned", why)
             names = tuple(dict.fromkeys(build.dispatch.values()))
             rounds, comparison = self._rounds(made, build, names, tuple(build.dispatch.items()))

@@ -15,6 +15,7 @@ from .front import Front, front
 from .goal import Goal
 from .kept import Kept
 from .making import Candidate, Found, Workers
+from .rising import rise
 from .space import Space
 from .study import Asked, Study
 from .tried import Tried
@@ -89,6 +90,8 @@ def explore(
     try:
         while True:
             while len(begun) < workers.ahead and limits.left(known, len(begun)):
+                if not study.waits(begun) and (more := rise(study.tried(), goal, space)):
+                    study.propose(more)
                 asked = study.ask(space, begun)
                 begun[asked.number] = one = _begin(asked, space, known, begun, study, workers)
                 if one.candidate is not None:

@@ -1,4 +1,4 @@
-"""The points that a search begins with: nothing, each pass alone, and structures foretold to be good."""
+"""The points that a search begins with: nothing, each rounding, structures foretold to be good, each pass."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from .structures import PASS
 
 
 def first(space: Space, structures: Sequence[tuple[int, ...]]) -> list[Choices]:
-    """In order: the exact passes, each of the last slot's, each other pass with recovery behind it where that
-    is to be had, each structure with recovery and the first pass that rounds.
+    """In order: the exact passes, each of the last slot's, each structure, each other pass; these two with
+    recovery behind them and the first pass that rounds, where they are to be had. A search that is short
+    ends behind what promises most.
 
     structures: what each block keeps.
     """
@@ -20,18 +21,17 @@ def first(space: Space, structures: Sequence[tuple[int, ...]]) -> list[Choices]:
         name: NONE if name in SLOTS and NONE in space.values(name) else _middle(one)
         for name, one in space.dimensions.items()
     }
-    taught = _first_of(space, "recovery")
+    usual = {**plain, **_first_of(space, "recovery"), **_first_of(space, "bits")}
     made = [plain]
     made += [{**plain, "bits": name} for name in space.values("bits")]
-    for slot in FX:
-        for name in space.values(slot):
-            if slot != "recovery" and name not in (NONE, PASS):
-                made.append({**plain, **taught, slot: name})
-    rounded = _first_of(space, "bits")
     for kept in structures:
         keep = {f"{PASS}.keep.{number}": count for number, count in enumerate(kept)}
         if PASS in space.values("structure") and _within(space, keep):
-            made.append({**plain, **taught, **rounded, "structure": PASS, **keep})
+            made.append({**usual, "structure": PASS, **keep})
+    for slot in FX:
+        for name in space.values(slot):
+            if slot != "recovery" and name not in (NONE, PASS):
+                made.append({**usual, slot: name})
     return list({tuple(space.used(one).items()): one for one in made}.values())
 
 
@@ -44,6 +44,8 @@ def _first_of(space: Space, slot: str) -> dict[str, Value]:
 def _middle(one: Range) -> Value:
     if isinstance(one, tuple):
         return one[len(one) // 2] if not isinstance(one[0], str) else one[0]
+    if one.rising:
+        return one.low
     if one.log:
         middle = (float(one.low) * float(one.high)) ** 0.5
     else:

@@ -12,6 +12,7 @@ from optuna.trial import Trial, TrialState
 
 from ...passes.manager.varying import Range
 from .goal import Goal
+from .rising import lowest
 from .space import Choices, Space
 from .tried import Tried, tried_from
 
@@ -71,13 +72,24 @@ class Study:
         Args:
             besides: numbers of trials that are being made here, which are not cut off.
         """
-        trial = self._cut_off(besides)
-        if trial is None:
+        cut_off = self._cut_off(besides)
+        if cut_off is None:
             trial = self._study.ask()
             trial.set_user_attr("worker", self._worker)
-        choices = {name: _suggested(trial, name, one) for name, one in space.dimensions.items()}
+        else:
+            trial = Trial(self._study, cut_off)
+        given = self._storage.get_trial(trial._trial_id).system_attrs.get("fixed_params", {})
+        choices = {
+            name: _suggested(trial, name, one if name in given else lowest(one))
+            for name, one in space.dimensions.items()
+        }
         stored = trial.user_attrs.get("tried")
         return Asked(trial, choices, tried_from(stored) if stored else None)
+
+    def waits(self, besides: Container[int] = ()) -> bool:
+        """Whether what `ask` would give was decided before: it was proposed, or cut off."""
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return bool(waiting) or self._cut_off(besides) is not None
 
     def begin(self, asked: Asked) -> Asked:
         """A trial is about to be made by this process; what has killed many is given up."""
@@ -131,15 +143,15 @@ class Study:
             limit.of.key in found.values for limit in self._goal.limits
         )
 
-    def _cut_off(self, besides: Container[int]) -> Trial | None:
-        """A trial that a search here began and did not end: killed, or interrupted."""
+    def _cut_off(self, besides: Container[int]) -> int | None:
+        """The id of a trial that a search here began and did not end: killed, or interrupted."""
         for one in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if one.number in besides:
                 continue
             owner = one.user_attrs.get("worker")
             begun = one.datetime_start.timestamp() if one.datetime_start else 0.0
             if owner == self._worker or (owner is None and (self._alone or time.time() - begun > _ORPHANED)):
-                return Trial(self._study, one._trial_id)
+                return one._trial_id
         return None
 
 

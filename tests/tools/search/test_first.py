@@ -1,4 +1,4 @@
-"""What a search begins with: the exact passes, each pass by itself, structures with recovery behind them."""
+"""What a search begins with: the exact passes, each rounding, structures and other passes, taught."""
 
 import pytest
 import zoo
@@ -27,10 +27,17 @@ def test_the_first_points_are_in_the_space_and_make_pipelines_that_differ(whole)
             assert tried == (name in whole.dimensions[slot]), name
 
 
-def test_structures_come_last_taught_and_rounded(whole):
-    last = str(whole.pipeline(first(whole, [(4, 72, 2, 43)])[-1]))
-    assert last.startswith("prune-structure{keep=(4,72,2,43)},distill{steps=548},to-onnx,")
-    assert last.endswith(",remove-padding,quantize-static")
+def test_structures_come_behind_roundings_and_before_other_passes_taught_and_rounded(whole):
+    pipelines = [str(whole.pipeline(point)) for point in first(whole, [(4, 72, 2, 43), (4, 0, 2, 43)])]
+    roundings = len(whole.values("bits")) - 1
+    assert not any("distill" in pipeline for pipeline in pipelines[: 1 + roundings])
+    structures, others = pipelines[1 + roundings : 3 + roundings], pipelines[3 + roundings :]
+    for kept, pipeline in zip(("4,72,2,43", "4,0,2,43"), structures, strict=True):
+        assert pipeline.startswith(f"prune-structure{{keep=({kept})}},distill{{steps=100}},to-onnx,")
+    for pipeline in (*structures, *others):
+        assert ",distill{steps=100},to-onnx," in pipeline
+        assert pipeline.endswith(",remove-padding,quantize-static")
+    assert len({pipeline.partition("{")[0] for pipeline in others}) == len(others) > 3
 
 
 def test_structures_that_a_file_left_out_are_not_tried(whole):

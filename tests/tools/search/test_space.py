@@ -140,7 +140,7 @@ def test_a_file_narrows_what_it_names(whole, tmp_path):
     )
     found = narrowed(whole, file)
     assert found.dimensions["bits"] == ("none", "quantize-static")
-    assert found.dimensions["distill.steps"] == Between(100, 200, log=True)
+    assert found.dimensions["distill.steps"] == Between(100, 200, log=True, rising=True)
     assert found.dimensions["prune-to-latency.speedup"] == (1.5, 2)
     assert found.dimensions["structure"] == whole.dimensions["structure"]
 
