@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ...backends.measuring.energy import Meter
 from ...backends.measuring.gate import Measurer
+from ...backends.measuring.workloads import fitting
 from ...backends.runtimes.onnxruntime import OnnxRuntime
 from ...ir.evaluated import evaluated
 from ...ir.execute import execute
@@ -91,7 +92,7 @@ class Evidence(Instrument):
         score = self.judged(after) if judged else None
         self.rows.append(StepEvidence(step, self._ms if step.ratios else {}, score, joules=joules))
         if lossy and before.dialect == after.dialect:
-            workload = self.measurer.workloads[0].feed
+            workload = fitting(self.measurer.workloads[0].feed, [before, after])
             feeds = context.calibration or [workload]
             found = layers(before, after, feeds, workload, self.threads)
             changed = {layer.weight for layer in found}

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from ...backends.measuring.workloads import Workload
+from ...backends.measuring.workloads import Workload, fitting
 from ...ir.footprint import weight_bytes
 from ...ir.onnx.profile import profile
 from ...ir.program import Program
@@ -50,7 +50,8 @@ def _by_block(
 ) -> list[dict[str, Any]]:
     """A kernel belongs where its result does, or else where something that reads it does."""
     taken: defaultdict[str, float] = defaultdict(float)
-    feed = {name: workload.feed[name] for name in (spec.name for spec in program.inputs)}
+    given = fitting(workload.feed, [program])
+    feed = {spec.name: given[spec.name] for spec in program.inputs}
     for kernel, seconds in profile(program.graph, feed, threads):
         near = (blocks.get(name, "") for name in (*kernel.outputs, *kernel.inputs))
         taken[next(filter(None, near), "")] += seconds

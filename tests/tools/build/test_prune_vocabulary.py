@@ -1,5 +1,7 @@
 """A pruned vocabulary from end to end: the run, its bundle, and what the bundle is compared with."""
 
+import json
+
 import numpy as np
 import pytest
 from graphwright.backends.running.runner import load
@@ -52,6 +54,24 @@ def test_quality_is_that_of_texts_read_anew(outcome):
 
 def test_the_graph_with_another_vocabulary_is_not_in_the_bundle(outcome):
     assert set(outcome.dispatch.values()) == {"main"}
+
+
+def test_what_is_rounded_behind_it_is_told_by_layer_and_by_block(encoder_directory, texts, tmp_path):
+    """Calls that are measured have ids of the whole vocabulary, and it has rows for few."""
+    rounded = optimize(
+        encoder_directory,
+        tmp_path / "bundle",
+        pipeline="prune-vocabulary{characters=seen},to-onnx,store-half",
+        data=str(texts),
+        calibrate=str(texts),
+        shapes=("1x16",),
+        threads=1,
+    )
+    assert rounded.status == 0, [str(step.step.error) for step in rounded.steps]
+    assert rounded.layers
+    assert not any("where the time goes" in note for note in rounded.notes)
+    report = json.loads((rounded.bundle / "manifest.json").read_text())
+    assert report["profile"]["after"]
 
 
 def test_it_is_timed_beside_models_with_more_tokens(outcome, encoder_directory):
