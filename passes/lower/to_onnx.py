@@ -13,9 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from ...ir.errors import CaptureError, PassError
+from ...ir.errors import PassError
 from ...ir.host.quiet import quiet
-from ...ir.inputs.telling import telling
 from ...ir.onnx.lazy import lazy
 from ...ir.program import Program
 from ..manager.contract import Context, Exact, Pass, Result
@@ -63,21 +62,15 @@ def _export(program: Program) -> ir.Model:
     import torch
     from onnxscript.optimizer import optimize_ir
 
-    from ...ir.fx.export import export
+    from ...ir.fx.lifted import lifted
     from .parts.fake_quant import lower_fake_quant
     from .parts.rules import by_operator
     from .parts.sdpa import spell_masks
 
     graph = spell_masks(program)
     lower_fake_quant(graph)
-    inputs = {name: torch.from_numpy(array) for name, array in telling(program).items()}
-    exported = export(graph, inputs, {spec.name: spec.shape for spec in program.inputs})
-    for spec in program.inputs:
-        got = exported.shapes[spec.name]
-        if got != spec.shape:
-            raise CaptureError(f"the graph takes '{spec.name}' of shape {got} alone, not {spec.shape}.")
     with quiet(), torch.no_grad():
-        model = _converted(exported.program)
+        model = _converted(lifted(graph))
         _name(model, program)
         weights = set(model.graph.initializers.values())
         with by_operator():
@@ -93,9 +86,10 @@ def _converted(program: Any) -> ir.Model:
     """
     import torch
 
-    from .parts import grouped, unspelled
+    from .parts import unspelled
     from .parts.promotion import as_stated
     from .parts.registry import read_once
+    from .parts.translations import translations
 
     unspelled.spell(program)
     whole = unspelled.decomposed(program, OPSET)
@@ -104,7 +98,7 @@ def _converted(program: Any) -> ir.Model:
         with again, read_once(OPSET), as_stated():
             found = torch.onnx.export(
                 program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET,
-                custom_translation_table=grouped.translations() | unspelled.translations(),
+                custom_translation_table=translations(),
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         raise PassError(_reason(error)) from error

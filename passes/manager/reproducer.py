@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from traceback import format_exception
 
-from ...ir.inputs.telling import telling
 from ...ir.program import Program
 from .contract import Context, Pass, Step
 from .instruments import Instrument
@@ -52,10 +51,8 @@ def write_model(program: Program, directory: Path) -> Path:
         return path
     import torch
 
-    from ...ir.fx.export import export
+    from ...ir.fx.lifted import lifted
 
     path = directory / "model.pt2"
-    inputs = {name: torch.from_numpy(array) for name, array in telling(program).items()}
-    shapes = {spec.name: spec.shape for spec in program.inputs}
-    torch.export.save(export(program.graph, inputs, shapes).program, path)
+    torch.export.save(lifted(program.graph), path)
     return path

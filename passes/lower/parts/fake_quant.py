@@ -15,11 +15,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.onnx.ops import symbolic
 
 from ....ir.errors import ContractError
 from ....ir.fx.graph import add_tensor, attribute, prune
 from ....ir.fx.operators import bind
+from .rounding import CLIP, DEQUANTIZE, QUANTIZE
 
 aten = torch.ops.aten
 _TENSORS = {
@@ -41,8 +41,6 @@ _PRODUCTS: dict[Any, tuple[str, str, str]] = {
 
 def lower_fake_quant(gm: GraphModule) -> int:
     """Replaces every fake quantization, in place; returns how many there were.
-
-    What runs afterwards has the right shapes and types and no numbers: it is there to be exported.
 
     Raises:
         ContractError: a step depends on the inputs, or integers do not fit eight bits.
@@ -190,21 +188,21 @@ def _lower_weight(gm: GraphModule, node: Node, mapping: Mapping, constants: Cons
     source: Node = mapping.x
     name = str(source.target) if source.op == "get_attr" else node.name
     codes = add_tensor(gm, f"{name}_quantized", steps.to(mapping.dtype), node)
-    return _call(gm, node, _dequantize, codes, *_parameters(gm, node, name, mapping), mapping.axis)
+    return _call(gm, node, DEQUANTIZE, codes, *_parameters(gm, node, name, mapping), mapping.axis)
 
 
 def _lower_activation(gm: GraphModule, node: Node, mapping: Mapping, constants: Constants) -> Node:
     """QuantizeLinear, Clip where a byte holds more, DequantizeLinear."""
     parameters = _parameters(gm, node, node.name, mapping)
-    codes = _call(gm, node, _quantize, mapping.x, *parameters, mapping.axis)
+    codes = _call(gm, node, QUANTIZE, mapping.x, *parameters, mapping.axis)
     whole = torch.iinfo(mapping.dtype)
     if (mapping.low, mapping.high) != (whole.min, whole.max):
         ends = [
             add_tensor(gm, f"{node.name}_{name}", torch.tensor(end, dtype=mapping.dtype), node)
             for name, end in (("low", mapping.low), ("high", mapping.high))
         ]
-        codes = _call(gm, node, _clip, codes, *ends)
-    return _call(gm, node, _dequantize, codes, *parameters, mapping.axis)
+        codes = _call(gm, node, CLIP, codes, *ends)
+    return _call(gm, node, DEQUANTIZE, codes, *parameters, mapping.axis)
 
 
 def _parameters(gm: GraphModule, node: Node, name: str, mapping: Mapping) -> tuple[Node, Node]:
@@ -212,23 +210,6 @@ def _parameters(gm: GraphModule, node: Node, name: str, mapping: Mapping) -> tup
     return scale, add_tensor(gm, f"{name}_zero_point", mapping.zero.clone(), node)
 
 
-def _call(gm: GraphModule, before: Node, function: Callable[..., Tensor], *args: Any) -> Node:
+def _call(gm: GraphModule, before: Node, target: Any, *args: Any) -> Node:
     with gm.graph.inserting_before(before):
-        return gm.graph.call_function(function, args)
-
-
-# torch's exporter looks inside of these, and writes what `symbolic` names.
-
-
-def _quantize(x: Tensor, scale: Tensor, zero: Tensor, axis: int | None) -> Tensor:
-    attrs: Any = {} if axis is None else {"axis": axis}
-    return symbolic("QuantizeLinear", (x, scale, zero), attrs, dtype=zero.dtype, shape=x.shape)
-
-
-def _clip(codes: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    return symbolic("Clip", (codes, low, high), dtype=codes.dtype, shape=codes.shape)
-
-
-def _dequantize(codes: Tensor, scale: Tensor, zero: Tensor, axis: int | None) -> Tensor:
-    attrs: Any = {} if axis is None else {"axis": axis}
-    return symbolic("DequantizeLinear", (codes, scale, zero), attrs, dtype=scale.dtype, shape=codes.shape)
+        return gm.graph.call_function(target, args)

@@ -16,6 +16,7 @@ from torch.fx import Graph, Node
 from ....ir.fx.mode import argument
 from . import reshaped
 from .registry import torchlib
+from .translations import translations
 
 aten = torch.ops.aten
 Rule = Callable[[Graph, Node], None]
@@ -148,17 +149,6 @@ def _is(target: Any) -> Rule:
         node.target = target
 
     return rule
-
-
-def translations() -> dict[Any, Callable[..., Any]]:
-    """As what torch.onnx.export writes a reshape that was not decomposed (an axis of 0 is one, no copy), and
-    a stable sort: TopK puts equals in their order (ONNX, TopK-11)."""
-    from onnxscript.function_libs.torch_lib.ops.core import aten_sort, aten_view
-
-    def sort(self: Any, stable: Any = None, dim: int = -1, descending: bool = False) -> Any:
-        return aten_sort(self, dim, descending)
-
-    return {aten.reshape.default: aten_view, aten.sort.stable: sort}
 
 
 _AS_THEY_ARE = {aten.contiguous.default, aten.reshape.default}

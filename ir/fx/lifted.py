@@ -1,0 +1,80 @@
+"""A graph as the ExportedProgram that torch's exporter takes, without tracing it once more."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch._export.verifier import TrainingIRVerifier
+from torch.export.exported_program import ExportedProgram, ModuleCallEntry, ModuleCallSignature
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.fx import Graph, GraphModule, Node
+from torch.utils._pytree import tree_structure
+
+from .graph import attribute, fake_mode, propagate
+
+
+def lifted(gm: GraphModule) -> ExportedProgram:
+    """The program of a graph: parameters and buffers become inputs ahead of its own, under their paths.
+
+    torch.export would trace the graph to find the shapes that its nodes carry already: of a lowering, three
+    quarters of the time. Nodes that carry none, as a rewrite left them, get them here.
+
+    Args:
+        gm: as torch.export captured it and passes rewrote it; functional. Its tensors are shared.
+
+    Raises:
+        GraphwrightError: operands of a node that carries no shape do not go together.
+    """
+    propagate(gm, [node for node in gm.graph.nodes if node.op == "call_function" and "val" not in node.meta])
+    graph, twins = Graph(), dict[Node, Node]()
+    inputs, state = list[InputSpec](), dict[str, torch.Tensor]()
+    tensors = _tensors(gm)
+    for path, readers in tensors.items():
+        state[path] = tensor = attribute(gm, path)
+        twin = graph.placeholder("p_" + path.replace(".", "_"))
+        twin.meta = dict(readers[0].meta)
+        twins.update(dict.fromkeys(readers, twin))
+        learned = isinstance(tensor, torch.nn.Parameter)
+        kind = InputKind.PARAMETER if learned else InputKind.BUFFER
+        inputs.append(InputSpec(kind, TensorArgument(twin.name), path, None if learned else True))
+    for node in gm.graph.nodes:
+        if node in twins:
+            continue
+        twins[node] = twin = graph.node_copy(node, twins.__getitem__)
+        if node.op == "placeholder":
+            inputs.append(InputSpec(InputKind.USER_INPUT, TensorArgument(twin.name), None))
+    given = cast(tuple[Node, ...], tuple(graph.output_node().args[0]))  # type: ignore[arg-type]
+    outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(node.name), None) for node in given]
+    names = [spec.arg.name for spec in inputs if spec.kind == InputKind.USER_INPUT]
+    called = ModuleCallSignature([], [], tree_structure((tuple(names), {})), tree_structure(given), names)
+    return ExportedProgram(
+        gm, graph, ExportGraphSignature(inputs, outputs), cast(dict[str, Any], state), _bounds(graph),
+        [ModuleCallEntry("", called)], verifiers=[TrainingIRVerifier],
+    )  # fmt: skip
+
+
+def _bounds(graph: Graph) -> dict[Any, Any]:
+    """What is known of each symbol that is an input's size: sympy symbol -> ValueRanges."""
+    known = fake_mode(graph).shape_env.var_to_range
+    sizes = [size for node in graph.find_nodes(op="placeholder") for size in node.meta["val"].shape]
+    symbols = [size.node.expr for size in sizes if isinstance(size, torch.SymInt)]
+    return {symbol: known[symbol] for symbol in symbols if symbol in known}
+
+
+def _tensors(gm: GraphModule) -> dict[str, list[Node]]:
+    """The nodes that read each tensor by its path, in the order in which a module lists its own."""
+    readers: dict[str, list[Node]] = {}
+    for node in gm.graph.find_nodes(op="get_attr"):
+        if isinstance(attribute(gm, str(node.target)), torch.Tensor):
+            readers.setdefault(str(node.target), []).append(node)
+    listed = (*gm.named_parameters(remove_duplicate=False), *gm.named_buffers(remove_duplicate=False))
+    order = dict.fromkeys([*(path for path, _ in listed if path in readers), *readers])
+    return {path: readers[path] for path in order}

@@ -1,0 +1,115 @@
+"""What torch's exporter is given is what torch.export would trace of the same graph."""
+
+import graphwright as gw
+import pytest
+import torch
+import zoo
+from graphwright.ir.errors import GraphwrightError
+from graphwright.ir.fx.graph import call
+from graphwright.ir.fx.lifted import lifted
+from graphwright.ir.inputs.probe import feed
+from torch import nn
+from torch.export.graph_signature import InputKind
+
+aten = torch.ops.aten
+KINDS = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer", InputKind.USER_INPUT: "input"}
+X = torch.randn(3, 4)
+
+
+class Shared(nn.Module):
+    """One weight that is read twice, a buffer, and a branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        self.last, self.first = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+        self.last.weight = self.first.weight
+
+    def forward(self, x):
+        x = self.last(self.first(x) * self.scale)
+        return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y * 2, (x,))
+
+
+def captured(module, *tensors):
+    return gw.trace(module, inputs=list(tensors)).graph
+
+
+def run(program, *tensors):
+    with torch.no_grad():
+        return program.module(check_guards=False)(*tensors)
+
+
+def told(program):
+    """Kind, path and shape of each input, in order."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    return [
+        (KINDS[spec.kind], spec.target, str(tuple(nodes[spec.arg.name].meta["val"].shape)))
+        for spec in program.graph_signature.input_specs
+    ]
+
+
+def test_tensors_come_first_in_the_modules_order_and_branches_stay():
+    module = Shared().eval()
+    program = lifted(captured(module, X))
+    assert [each[:2] for each in told(program)] == [
+        ("parameter", "last.bias"),
+        ("parameter", "first.weight"),
+        ("buffer", "scale"),
+        ("input", None),
+    ]
+    assert program.state_dict["first.weight"].data_ptr() == module.first.weight.data_ptr()
+    for x in (X, -X, torch.randn(7, 4)):
+        torch.testing.assert_close(run(program, x)[0], module(x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
+def test_it_computes_what_the_graph_does(name):
+    program = zoo.fx_program(name)
+    made = lifted(program.graph)
+    assert sum(kind == "input" for kind, *_ in told(made)) == len(program.inputs)
+    sizes = {symbol: max(low, 5) for symbol, (low, _) in program.symbols.items()}
+    given = [torch.from_numpy(array) for array in feed(program, sizes).values()]
+    with torch.no_grad():
+        expected = program.graph(*given)
+    for one, other in zip(run(made, *given), expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_nodes_that_a_rewrite_left_without_a_shape_get_theirs():
+    graph = captured(nn.Linear(4, 4).eval(), X)
+    (output,) = graph.graph.output_node().args[0]
+    with graph.graph.inserting_after(output):
+        wide = graph.graph.call_function(aten.cat.default, ([output, output], -1))
+    graph.graph.output_node().args = ((wide,),)
+    made = lifted(graph)
+    (given,) = made.graph.output_node().args[0]
+    assert str(tuple(given.meta["val"].shape)).endswith(", 8)")
+    assert run(made, X)[0].shape == (3, 8)
+
+
+def test_what_does_not_fit_any_more_is_named():
+    graph = captured(nn.Linear(4, 4).eval(), X)
+    (output,) = graph.graph.output_node().args[0]
+    with graph.graph.inserting_after(output):
+        wrong = graph.graph.call_function(aten.reshape.default, (output, [7, 3]))
+    graph.graph.output_node().args = ((wrong,),)
+    with pytest.raises(GraphwrightError, match="reshape.* does not fit any more"):
+        lifted(graph)
+
+
+def test_the_graph_is_left_as_it_was():
+    graph = captured(Shared().eval(), X)
+    before = str(graph.graph)
+    made = lifted(graph)
+    made.graph.erase_node(made.graph.output_node())
+    assert str(graph.graph) == before
+
+
+def test_an_input_that_is_given_out_twice():
+    graph = captured(nn.Linear(4, 4).eval(), X)
+    x = graph.graph.find_nodes(op="placeholder")[0]
+    node = call(graph.graph, aten.add.Tensor, x, 0, before=graph.graph.output_node())
+    graph.graph.output_node().args = ((x, x, node),)
+    graph.recompile()
+    for one in run(lifted(graph), X):
+        assert torch.equal(one, X)
