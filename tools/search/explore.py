@@ -7,6 +7,7 @@ others was quicker, and after a kill too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -165,7 +166,9 @@ def _landed(
     begun.one = replace(begun.one, state=made.state, why=made.why, values=values, seconds=made.seconds)
     others = [each for each in known if each.number != number]
     if made.save is not None and number in kept.wanted(front([*others, begun.one], goal)):
+        began = time.monotonic()
         kept.save(number, made.save)
+        begun.one = replace(begun.one, seconds=made.seconds + time.monotonic() - began)
     begun.asked = study.record(begun.asked, begun.one)
 
 

@@ -16,7 +16,8 @@ class Tried:
     a runtime can't make it; same, the pipeline of an earlier trial, whose values it has; running, not yet
     told. choices: by dimension of the space. pipeline: as text, with the runtime that it is for.
     values: by metric, "latency@1x128" where it is one of calls; what was known where it was not completed.
-    why: it was pruned or refused, in a sentence. seconds: that it took. same_as: the earlier trial's number.
+    why: it was pruned or refused, in a sentence. seconds: that it took, its bundle too. same_as: the earlier
+    trial's number.
     """
 
     number: int

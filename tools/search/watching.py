@@ -1,4 +1,5 @@
-"""What a person sees while a search works: one line of progress, and a sentence for each new member."""
+"""What a person sees while a search works: one line of progress, a sentence for each new member of the front
+and for each way in which a candidate could not be made."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ class Watching(Console):
         self._outer, self._line, self._limits = outer, "", Limits()
         self._done, self._spent, self._since = 0, 0.0, time.monotonic()
         self._members: set[int] | None = None
+        self._whys: set[str] = set()
 
     def begin(self, limits: Limits) -> None:
         self._limits = limits
@@ -46,6 +48,11 @@ class Watching(Console):
         for one in found.members:
             if self._members is not None and one.number not in self._members:
                 self._outer.say(f"Trial {one.number} is on the front: {told(one)}. {lossy(one)}")
+        for one in done:
+            failed = one.state == "refused" and one.seconds > 0  # else a contract forbids it
+            if failed and one.why not in self._whys and self._members is not None:
+                self._outer.say(f"Trial {one.number} could not be made: {one.why}. {lossy(one)}")
+            self._whys |= {one.why} if failed else set()
         self._members = {one.number for one in found.members}
         self.progress("deciding")
 
