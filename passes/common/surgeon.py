@@ -16,8 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.blas import dgemm
 
 from ...ir.errors import DataError
+
+SHRINK = 0.75  # of the inputs left, before those that went are no longer computed on
 
 
 @dataclass(frozen=True)
@@ -112,18 +115,28 @@ class Surgeon:
         """
         inverse = cho_solve(cho_factor(self._hessian, lower=True), np.eye(len(self._hessian)))
         weight = inverse @ self._right
+        inputs = np.arange(len(inverse))  # those that are computed on, and where each of all is among them
+        place = inputs.copy()
         left = list(range(len(self.units)))
+        there = np.ones(len(inverse), bool)
         found: list[int] = []
         while left:
-            costs = _costs(inverse, weight, [self.units[unit] for unit in left])
+            costs = _costs(inverse, weight, [place[self.units[unit]] for unit in left])
             first = [left[i] for i in np.argsort(costs, kind="stable")[:together]]
-            gone = np.concatenate([self.units[unit] for unit in first])
+            gone = np.concatenate([place[self.units[unit]] for unit in first])
             block = cho_factor(inverse[np.ix_(gone, gone)], lower=True)
             down = inverse[:, gone]
             weight -= down @ cho_solve(block, weight[gone])
-            inverse -= down @ cho_solve(block, inverse[gone])
+            # In place: symmetric, so its transpose is the column-major matrix that BLAS asks for.
+            inverse = dgemm(-1.0, down, cho_solve(block, down.T), 1.0, inverse.T, overwrite_c=1).T
             found += first
-            left = [unit for unit in left if unit not in set(first)]
+            left = [unit for unit in left if unit not in first]
+            there[gone] = False
+            if there.sum() < SHRINK * len(there):
+                inputs, weight = inputs[there], weight[there]
+                inverse = np.ascontiguousarray(inverse[np.ix_(there, there)])
+                place[inputs] = np.arange(len(inputs))
+                there = np.ones(len(inverse), bool)
         return found
 
 
