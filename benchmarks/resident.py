@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=2 python benchmarks/resident.py BUNDLE... [--shape 1x128] [--calls 20] [--json FILE]
 
-A process loads the bundle and answers calls of one shape; then a second one does, beside it. Resident memory
-is read from /proc (proportional set size: a page that several processes map counts by its share), less that of
-processes that answer the same calls through a bundle of one small layer: interpreter and runtime are no part of
-it. The target: 1.15 times the weights, in one process and in both together.
+A process loads the bundle and answers calls of one shape; then a second one does, beside it. Resident
+memory is read from /proc (proportional set size: a page that several processes map counts by its share),
+less that of processes that answer the same calls through a bundle of one small layer: interpreter and
+runtime are no part of it. The target: 1.15 times the weights, in one process and in both together.
 """
 
 from __future__ import annotations
