@@ -19,6 +19,8 @@ from ..spec import InputSpec
 from ..values import Dim, GraphValue, GraphView
 from . import operators as fx_ops
 
+TRACED = "graphwright.traced"  # of a node's meta: it gives what torch.export found, on this example
+
 
 class FxView(GraphView):
     """The values of a GraphModule from torch.export.
@@ -311,7 +313,9 @@ def fake_tensor(graph: Graph, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def restate(graph: Graph, node: Node) -> None:
-    """Computes a call's shape and dtype anew from its operands'."""
+    """Computes a call's shape and dtype anew from its operands'. torch asks the traced example whether two
+    sizes are alike, and whether one is 1, which may be chance; `lifted` asks another one."""
+    node.meta.pop(TRACED, None)
     args, kwargs = torch.fx.map_arg((node.args, dict(node.kwargs)), lambda n: n.meta.get("val"))
     target: Any = node.target
     if "fake_quantize" in str(target):  # without a rule for fake tensors; like its first operand

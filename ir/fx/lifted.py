@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -18,21 +19,32 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_structure
 
-from .graph import attribute, fake_mode, propagate
+from ..program import Program
+from .graph import TRACED, attribute, fake_mode, propagate
+from .rebound import rebound
+
+# What symbols stand for while shapes are stated anew, the largest that fits: texts of several blocks each.
+_SIZES = (2003, 2011, 2017, 2027, 1009, 1013, 1019, 509, 503, 499, 251, 241, 239, 127, 113, 109, 61, 59, 53)
+_MOST = 1 << 29  # numbers of an input, for which memory is asked and never touched
 
 
-def lifted(gm: GraphModule) -> ExportedProgram:
+def lifted(gm: GraphModule, like: Program) -> ExportedProgram:
     """The program of a graph: parameters and buffers become inputs ahead of its own, under their paths.
 
     torch.export would trace the graph to find the shapes that its nodes carry already: of a lowering, three
-    quarters of the time. Nodes that carry none, as a rewrite left them, get them here.
+    quarters of the time. Where a rewrite stated some of them, all are stated anew, at sizes of which no two
+    are alike: a text that was captured may be one block of what a pass cuts texts into.
 
     Args:
-        gm: as torch.export captured it and passes rewrote it; functional. Its tensors are shared.
+        gm: as torch.export captured it and passes rewrote it; functional. Its tensors are shared, and its
+            nodes' shapes may become others.
+        like: the program that it was made of: its inputs, its symbols, and what was rewritten.
 
     Raises:
         GraphwrightError: operands of a node that carries no shape do not go together.
     """
+    if any(TRACED not in node.meta for node in like.graph.graph.nodes if node.op == "call_function"):
+        rebound(gm, like.inputs, like.symbols, _sizes(like))
     propagate(gm, [node for node in gm.graph.nodes if node.op == "call_function" and "val" not in node.meta])
     graph, twins = Graph(), dict[Node, Node]()
     inputs, state = list[InputSpec](), dict[str, torch.Tensor]()
@@ -59,6 +71,16 @@ def lifted(gm: GraphModule) -> ExportedProgram:
         gm, graph, ExportGraphSignature(inputs, outputs), cast(dict[str, Any], state), _bounds(graph),
         [ModuleCallEntry("", called)], verifiers=[TrainingIRVerifier],
     )  # fmt: skip
+
+
+def _sizes(program: Program) -> dict[str, int] | None:
+    """Of each symbol; None where an input would take too much memory."""
+    sizes: dict[str, int] = {}
+    for symbol, (low, high) in sorted(program.symbols.items(), key=lambda one: one[0] == "batch"):
+        fit = [n for n in _SIZES if low <= n <= high and n not in sizes.values()]
+        sizes[symbol] = (fit[-1] if symbol == "batch" else fit[0]) if fit else high
+    numbers = (prod(sizes.get(dim, dim) for dim in spec.shape) for spec in program.inputs)  # type: ignore[arg-type, misc]
+    return sizes if max(numbers, default=0) <= _MOST else None
 
 
 def _bounds(graph: Graph) -> dict[Any, Any]:

@@ -12,6 +12,7 @@ from ..errors import CaptureError
 from ..fx.complex import in_reals
 from ..fx.contraction import with_linears
 from ..fx.export import Axes, Exported, default_axes, export
+from ..fx.graph import TRACED
 from .eager import Eager
 from .fixed import unmoved
 from .trial import Shapes, Trial
@@ -82,6 +83,8 @@ def traced(
     if difference:
         raise CaptureError(f"the trace of {kind} disagrees with it: {difference}")
     symbols = _at_one(trial)
+    for node in graph.graph.nodes:
+        node.meta[TRACED] = True
     fixed, notes = unmoved(eager, feed, wished, exported.shapes, reasons, refused, kind)
     return Traced(
         graph,

@@ -1,5 +1,7 @@
 """What torch's exporter is given is what torch.export would trace of the same graph."""
 
+import operator
+
 import graphwright as gw
 import pytest
 import torch
@@ -31,7 +33,7 @@ class Shared(nn.Module):
 
 
 def captured(module, *tensors):
-    return gw.trace(module, inputs=list(tensors)).graph
+    return gw.trace(module, inputs=list(tensors))
 
 
 def run(program, *tensors):
@@ -50,7 +52,8 @@ def told(program):
 
 def test_tensors_come_first_in_the_modules_order_and_branches_stay():
     module = Shared().eval()
-    program = lifted(captured(module, X))
+    program = captured(module, X)
+    program = lifted(program.graph, program)
     assert [each[:2] for each in told(program)] == [
         ("parameter", "last.bias"),
         ("parameter", "first.weight"),
@@ -65,7 +68,7 @@ def test_tensors_come_first_in_the_modules_order_and_branches_stay():
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
 def test_it_computes_what_the_graph_does(name):
     program = zoo.fx_program(name)
-    made = lifted(program.graph)
+    made = lifted(program.graph, program)
     assert sum(kind == "input" for kind, *_ in told(made)) == len(program.inputs)
     sizes = {symbol: max(low, 5) for symbol, (low, _) in program.symbols.items()}
     given = [torch.from_numpy(array) for array in feed(program, sizes).values()]
@@ -76,40 +79,66 @@ def test_it_computes_what_the_graph_does(name):
 
 
 def test_nodes_that_a_rewrite_left_without_a_shape_get_theirs():
-    graph = captured(nn.Linear(4, 4).eval(), X)
+    program = captured(nn.Linear(4, 4).eval(), X)
+    graph = program.graph
     (output,) = graph.graph.output_node().args[0]
     with graph.graph.inserting_after(output):
         wide = graph.graph.call_function(aten.cat.default, ([output, output], -1))
     graph.graph.output_node().args = ((wide,),)
-    made = lifted(graph)
+    made = lifted(graph, program)
     (given,) = made.graph.output_node().args[0]
     assert str(tuple(given.meta["val"].shape)).endswith(", 8)")
     assert run(made, X)[0].shape == (3, 8)
 
 
 def test_what_does_not_fit_any_more_is_named():
-    graph = captured(nn.Linear(4, 4).eval(), X)
+    program = captured(nn.Linear(4, 4).eval(), X)
+    graph = program.graph
     (output,) = graph.graph.output_node().args[0]
     with graph.graph.inserting_after(output):
         wrong = graph.graph.call_function(aten.reshape.default, (output, [7, 3]))
     graph.graph.output_node().args = ((wrong,),)
-    with pytest.raises(GraphwrightError, match="reshape.* does not fit any more"):
-        lifted(graph)
+    with pytest.raises(GraphwrightError, match=r"reshape.* does not fit any more"):
+        lifted(graph, program)
 
 
 def test_the_graph_is_left_as_it_was():
-    graph = captured(Shared().eval(), X)
+    program = captured(Shared().eval(), X)
+    graph = program.graph
     before = str(graph.graph)
-    made = lifted(graph)
+    made = lifted(graph, program)
     made.graph.erase_node(made.graph.output_node())
     assert str(graph.graph) == before
 
 
 def test_an_input_that_is_given_out_twice():
-    graph = captured(nn.Linear(4, 4).eval(), X)
+    program = captured(nn.Linear(4, 4).eval(), X)
+    graph = program.graph
     x = graph.graph.find_nodes(op="placeholder")[0]
     node = call(graph.graph, aten.add.Tensor, x, 0, before=graph.graph.output_node())
     graph.graph.output_node().args = ((x, x, node),)
     graph.recompile()
-    for one in run(lifted(graph), X):
+    for one in run(lifted(graph, program), X):
         assert torch.equal(one, X)
+
+
+def test_what_a_rewrite_stated_is_stated_at_other_sizes_than_the_example_s():
+    """Three rows are one block of eight, and torch takes what is one there for one everywhere."""
+    program = captured(nn.Linear(4, 4).eval(), X)
+    graph = program.graph
+    end = graph.graph.output_node()
+    x = graph.graph.find_nodes(op="placeholder")[0]
+    (output,) = end.args[0]
+    rows = call(graph.graph, aten.sym_size.int, x, 0, before=end)
+    blocks = call(
+        graph.graph, operator.floordiv, call(graph.graph, operator.add, rows, 7, before=end), 8, before=end
+    )
+    one = call(graph.graph, aten.new_ones.default, output, [blocks, 1], before=end)
+    other = call(graph.graph, aten.new_ones.default, output, [blocks, 4], before=end)
+    both = call(graph.graph, aten.add.Tensor, one, other, before=end)
+    assert both.meta["val"].shape[0] == 1
+    end.args = ((both,),)
+    graph.recompile()
+    (given,) = lifted(program.clone().graph, program).graph.output_node().args[0]
+    assert str(given.meta["val"].shape[0]).count("//8") == 1
+    assert both.meta["val"].shape[0] == 1
