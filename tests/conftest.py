@@ -6,6 +6,7 @@ import os
 import re
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -14,6 +15,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, so each 
 gc.set_threshold(50_000, 10, 10)  # as the command does
 # torch tells of every symbol and guard, stack included, as soon as somebody listens, as pytest 9.2 would.
 logging.getLogger("torch.__trace").addHandler = lambda handler: None
+# How long examples take says how busy the machine is.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 @pytest.fixture

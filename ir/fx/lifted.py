@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, cast
 
@@ -11,15 +12,15 @@ from torch.export.exported_program import ExportedProgram, ModuleCallEntry, Modu
 from torch.export.graph_signature import (
     ExportGraphSignature,
     InputKind,
-    InputSpec,
     OutputKind,
     OutputSpec,
     TensorArgument,
 )
+from torch.export.graph_signature import InputSpec as Given
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_structure
 
-from ..program import Program
+from ..spec import InputSpec
 from .graph import TRACED, attribute, fake_mode, propagate
 from .rebound import rebound
 
@@ -28,7 +29,12 @@ _SIZES = (2003, 2011, 2017, 2027, 1009, 1013, 1019, 509, 503, 499, 251, 241, 239
 _MOST = 1 << 29  # numbers of an input, for which memory is asked and never touched
 
 
-def lifted(gm: GraphModule, like: Program) -> ExportedProgram:
+def lifted(
+    gm: GraphModule,
+    specs: Sequence[InputSpec],
+    symbols: Mapping[str, tuple[int, int]],
+    before: GraphModule | None = None,
+) -> ExportedProgram:
     """The program of a graph: parameters and buffers become inputs ahead of its own, under their paths.
 
     torch.export would trace the graph to find the shapes that its nodes carry already: of a lowering, three
@@ -38,16 +44,18 @@ def lifted(gm: GraphModule, like: Program) -> ExportedProgram:
     Args:
         gm: as torch.export captured it and passes rewrote it; functional. Its tensors are shared, and its
             nodes' shapes may become others.
-        like: the program that it was made of: its inputs, its symbols, and what was rewritten.
+        specs, symbols: of its program.
+        before: the program's graph, where this one is a spelling of it: says whether a pass rewrote it.
 
     Raises:
         GraphwrightError: operands of a node that carries no shape do not go together.
     """
-    if any(TRACED not in node.meta for node in like.graph.graph.nodes if node.op == "call_function"):
-        rebound(gm, like.inputs, like.symbols, _sizes(like))
+    calls = [node for node in (before or gm).graph.nodes if node.op == "call_function"]
+    if any(TRACED not in node.meta for node in calls):
+        rebound(gm, specs, symbols, _sizes(specs, symbols))
     propagate(gm, [node for node in gm.graph.nodes if node.op == "call_function" and "val" not in node.meta])
     graph, twins = Graph(), dict[Node, Node]()
-    inputs, state = list[InputSpec](), dict[str, torch.Tensor]()
+    inputs, state = list[Given](), dict[str, torch.Tensor]()
     tensors = _tensors(gm)
     for path, readers in tensors.items():
         state[path] = tensor = attribute(gm, path)
@@ -56,13 +64,13 @@ def lifted(gm: GraphModule, like: Program) -> ExportedProgram:
         twins.update(dict.fromkeys(readers, twin))
         learned = isinstance(tensor, torch.nn.Parameter)
         kind = InputKind.PARAMETER if learned else InputKind.BUFFER
-        inputs.append(InputSpec(kind, TensorArgument(twin.name), path, None if learned else True))
+        inputs.append(Given(kind, TensorArgument(twin.name), path, None if learned else True))
     for node in gm.graph.nodes:
         if node in twins:
             continue
         twins[node] = twin = graph.node_copy(node, twins.__getitem__)
         if node.op == "placeholder":
-            inputs.append(InputSpec(InputKind.USER_INPUT, TensorArgument(twin.name), None))
+            inputs.append(Given(InputKind.USER_INPUT, TensorArgument(twin.name), None))
     given = cast(tuple[Node, ...], tuple(graph.output_node().args[0]))  # type: ignore[arg-type]
     outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(node.name), None) for node in given]
     names = [spec.arg.name for spec in inputs if spec.kind == InputKind.USER_INPUT]
@@ -73,13 +81,13 @@ def lifted(gm: GraphModule, like: Program) -> ExportedProgram:
     )  # fmt: skip
 
 
-def _sizes(program: Program) -> dict[str, int] | None:
+def _sizes(specs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]]) -> dict[str, int] | None:
     """Of each symbol; None where an input would take too much memory."""
     sizes: dict[str, int] = {}
-    for symbol, (low, high) in sorted(program.symbols.items(), key=lambda one: one[0] == "batch"):
+    for symbol, (low, high) in sorted(symbols.items(), key=lambda one: one[0] == "batch"):
         fit = [n for n in _SIZES if low <= n <= high and n not in sizes.values()]
         sizes[symbol] = (fit[-1] if symbol == "batch" else fit[0]) if fit else high
-    numbers = (prod(sizes.get(dim, dim) for dim in spec.shape) for spec in program.inputs)  # type: ignore[arg-type, misc]
+    numbers = (prod(sizes.get(dim, dim) for dim in spec.shape) for spec in specs)  # type: ignore[arg-type, misc]
     return sizes if max(numbers, default=0) <= _MOST else None
 
 

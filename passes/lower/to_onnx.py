@@ -70,7 +70,7 @@ def _export(program: Program) -> ir.Model:
     graph = spell_masks(program)
     lower_fake_quant(graph)
     with quiet(), torch.no_grad():
-        model = _converted(lifted(graph, program))
+        model = _converted(lifted(graph, program.inputs, program.symbols, program.graph))
         _name(model, program)
         weights = set(model.graph.initializers.values())
         with by_operator():

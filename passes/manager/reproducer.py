@@ -54,5 +54,5 @@ def write_model(program: Program, directory: Path) -> Path:
     from ...ir.fx.lifted import lifted
 
     path = directory / "model.pt2"
-    torch.export.save(lifted(program.clone().graph, program), path)
+    torch.export.save(lifted(program.clone().graph, program.inputs, program.symbols), path)
     return path

@@ -53,7 +53,7 @@ def told(program):
 def test_tensors_come_first_in_the_modules_order_and_branches_stay():
     module = Shared().eval()
     program = captured(module, X)
-    program = lifted(program.graph, program)
+    program = lifted(program.graph, program.inputs, program.symbols)
     assert [each[:2] for each in told(program)] == [
         ("parameter", "last.bias"),
         ("parameter", "first.weight"),
@@ -68,7 +68,7 @@ def test_tensors_come_first_in_the_modules_order_and_branches_stay():
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
 def test_it_computes_what_the_graph_does(name):
     program = zoo.fx_program(name)
-    made = lifted(program.graph, program)
+    made = lifted(program.graph, program.inputs, program.symbols)
     assert sum(kind == "input" for kind, *_ in told(made)) == len(program.inputs)
     sizes = {symbol: max(low, 5) for symbol, (low, _) in program.symbols.items()}
     given = [torch.from_numpy(array) for array in feed(program, sizes).values()]
@@ -85,7 +85,7 @@ def test_nodes_that_a_rewrite_left_without_a_shape_get_theirs():
     with graph.graph.inserting_after(output):
         wide = graph.graph.call_function(aten.cat.default, ([output, output], -1))
     graph.graph.output_node().args = ((wide,),)
-    made = lifted(graph, program)
+    made = lifted(graph, program.inputs, program.symbols)
     (given,) = made.graph.output_node().args[0]
     assert str(tuple(given.meta["val"].shape)).endswith(", 8)")
     assert run(made, X)[0].shape == (3, 8)
@@ -99,14 +99,14 @@ def test_what_does_not_fit_any_more_is_named():
         wrong = graph.graph.call_function(aten.reshape.default, (output, [7, 3]))
     graph.graph.output_node().args = ((wrong,),)
     with pytest.raises(GraphwrightError, match=r"reshape.* does not fit any more"):
-        lifted(graph, program)
+        lifted(graph, program.inputs, program.symbols)
 
 
 def test_the_graph_is_left_as_it_was():
     program = captured(Shared().eval(), X)
     graph = program.graph
     before = str(graph.graph)
-    made = lifted(graph, program)
+    made = lifted(graph, program.inputs, program.symbols)
     made.graph.erase_node(made.graph.output_node())
     assert str(graph.graph) == before
 
@@ -118,7 +118,7 @@ def test_an_input_that_is_given_out_twice():
     node = call(graph.graph, aten.add.Tensor, x, 0, before=graph.graph.output_node())
     graph.graph.output_node().args = ((x, x, node),)
     graph.recompile()
-    for one in run(lifted(graph, program), X):
+    for one in run(lifted(graph, program.inputs, program.symbols), X):
         assert torch.equal(one, X)
 
 
@@ -139,6 +139,6 @@ def test_what_a_rewrite_stated_is_stated_at_other_sizes_than_the_example_s():
     assert both.meta["val"].shape[0] == 1
     end.args = ((both,),)
     graph.recompile()
-    (given,) = lifted(program.clone().graph, program).graph.output_node().args[0]
+    (given,) = lifted(program.clone().graph, program.inputs, program.symbols).graph.output_node().args[0]
     assert str(given.meta["val"].shape[0]).count("//8") == 1
     assert both.meta["val"].shape[0] == 1
