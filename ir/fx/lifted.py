@@ -82,12 +82,13 @@ def lifted(
 
 
 def _sizes(specs: Sequence[InputSpec], symbols: Mapping[str, tuple[int, int]]) -> dict[str, int] | None:
-    """Of each symbol; None where an input would take too much memory."""
+    """Of each symbol, no two alike where that can be; None where an input would take too much memory."""
     sizes: dict[str, int] = {}
     for symbol, (low, high) in sorted(symbols.items(), key=lambda one: one[0] == "batch"):
-        fit = [n for n in _SIZES if low <= n <= high and n not in sizes.values()]
-        sizes[symbol] = (fit[-1] if symbol == "batch" else fit[0]) if fit else high
-    numbers = (prod(sizes.get(dim, dim) for dim in spec.shape) for spec in specs)  # type: ignore[arg-type, misc]
+        primes = reversed(_SIZES) if symbol == "batch" else _SIZES
+        free = (n for n in (*primes, *range(min(_SIZES), 1, -1)) if n not in sizes.values())
+        sizes[symbol] = next((n for n in free if low <= n <= high), high)
+    numbers = (prod(sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape) for spec in specs)
     return sizes if max(numbers, default=0) <= _MOST else None
 
 

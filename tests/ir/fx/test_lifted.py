@@ -7,7 +7,7 @@ import pytest
 import torch
 import zoo
 from graphwright.ir.errors import GraphwrightError
-from graphwright.ir.fx.graph import call
+from graphwright.ir.fx.graph import TRACED, call
 from graphwright.ir.fx.lifted import lifted
 from graphwright.ir.inputs.probe import feed
 from torch import nn
@@ -142,3 +142,25 @@ def test_what_a_rewrite_stated_is_stated_at_other_sizes_than_the_example_s():
     (given,) = lifted(program.clone().graph, program.inputs, program.symbols).graph.output_node().args[0]
     assert str(given.meta["val"].shape[0]).count("//8") == 1
     assert both.meta["val"].shape[0] == 1
+
+
+def test_sizes_with_narrow_bounds_are_told_apart_as_well():
+    """Of two that were alike, torch would make one symbol."""
+    program = gw.trace(Two().eval(), inputs={"x": torch.randn(3, 4), "y": torch.randn(5, 4)})
+    bounds = dict.fromkeys(program.symbols, (1, 8))
+    assert len(bounds) == 3
+    graph = program.graph
+    for node in graph.graph.nodes:
+        node.meta.pop(TRACED, None)
+    made = lifted(graph, program.inputs, bounds)
+    (given,) = made.graph.output_node().args[0]
+    assert len({str(s) for s in given.meta["val"].shape}) == 2
+    x, y = torch.randn(2, 4), torch.randn(7, 4)
+    assert run(made, x, y)[0].shape == (2, 7)
+
+
+class Two(nn.Module):
+    """Two lengths that have nothing to do with each other."""
+
+    def forward(self, x, y):
+        return x @ y.T
